@@ -1,0 +1,127 @@
+# Lockstep. `make` builds; `make help` lists the targets.
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+ifeq ($(MAKELEVEL),0)  # in parallel; a -j on the command line wins
+MAKEFLAGS += -j$(shell nproc)
+endif
+SHELL := /bin/bash
+B ?= build
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+OPT ?= -O2
+# A warning is an error with the compiler the project is written with; a newer one may know new warnings.
+WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
+WARN := -Wall -Wextra -Wshadow $(WERROR)
+
+.PHONY: all
+all: $B/lockstep  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
+
+# Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
+ifneq ($(filter-out help clean format deps sources programs,$(or $(MAKECMDGOALS),all)),)
+include $B/deps.mk
+endif
+$B/deps.mk: ci/deps.sh
+	@CXX="$(CXX)" ci/deps.sh $@
+
+CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS)
+LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread
+
+# A file's name says the instruction set it is compiled for; everything else runs anywhere.
+isa_avx2   := -mavx2 -mfma -O3
+isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512 -O3
+foreign    := $(if $(filter x86_64-%,$(shell $(CXX) -dumpmachine 2>/dev/null)),,%_avx2.cpp %_avx512.cpp)
+isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx512))
+
+# The layers, lowest first; adding a file changes no list.
+kernels_src  := $(filter-out kernels/bench/% kernels/cuda/%,$(wildcard kernels/*.cpp kernels/*/*.cpp))
+ref_src      := $(wildcard ref/*.cpp datasets/*.cpp)
+comm_src     := $(wildcard parallel/comm/*.cpp)
+parallel_src := $(wildcard parallel/*.cpp)
+suites_src   := $(filter-out suites/main.cpp,$(wildcard suites/*.cpp suites/gates/*.cpp reports/*.cpp))
+bench_src    := $(wildcard kernels/bench/*.cpp)
+test_src     := $(wildcard suites/tests/*_test.cpp)
+obj = $(patsubst %.cpp,$B/obj/%.o,$1)
+kernels_obj := $(call obj,$(filter-out $(foreign),$(kernels_src)))
+ref_obj     := $(kernels_obj) $(call obj,$(ref_src))
+comm_obj    := $(ref_obj) $(call obj,$(comm_src))
+all_obj     := $(comm_obj) $(call obj,$(parallel_src) $(suites_src))
+
+# One short line per step; V=1 shows the commands.
+Q := $(if $(V),,@)
+say = @$(if $(V),:,printf '  %-4s %s\n' $1 $2)
+
+# Holds a text that objects depend on, and changes only when the text does.
+define remember
+$1: FORCE
+	@mkdir -p $$(@D)
+	@printf '%s\n' '$(subst ','\'',$2)' | cmp -s - $$@ || printf '%s\n' '$(subst ','\'',$2)' >$$@
+endef
+FORCE:
+revision := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
+$(eval $(call remember,$B/flags,$(CXX) $(CXXFLAGS) $(isa_avx2) $(isa_avx512)))
+$(eval $(call remember,$B/revision,$(revision)))
+
+$B/obj/%.o: %.cpp $B/flags
+	$(call say,CXX,$<)
+	@mkdir -p $(@D)
+	$Q$(CXX) $(CXXFLAGS) $(call isa,$*) $(DEFINES) -MMD -MP -c -o $@ $<
+
+# Only the record says how it was built, so that a commit rebuilds one file.
+$B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
+$B/obj/reports/record.o: $B/revision
+
+$B/lockstep: $B/obj/suites/main.o $(all_obj)
+	$(call say,LINK,$@)
+	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
+
+# One test program per layer, so that a lower layer is tested while a higher one does not build: the files
+# suites/tests/<layer>_*_test.cpp. A layer not named here is linked with everything.
+layers := $(sort $(foreach f,$(notdir $(test_src)),$(firstword $(subst _, ,$f))))
+tests  := $(layers:%=$B/test_%)
+below_kernels := $(kernels_obj)
+below_ref     := $(ref_obj)
+below_comm    := $(comm_obj)
+define test_program
+$B/test_$1: $(call obj,$(filter suites/tests/$1_%,$(test_src))) $(or $(below_$1),$(all_obj))
+	$$(call say,LINK,$$@)
+	$$Q$$(CXX) $$(EXTRA) -o $$@ $$^ -lgtest -lgtest_main $$(LDLIBS)
+endef
+$(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
+
+$B/bench: $(call obj,$(bench_src)) $(kernels_obj)
+	$(call say,LINK,$@)
+	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
+
+.PHONY: sweep test ci bench format deps help clean sources programs
+SUITE ?= suites/smoke.toml
+sweep: $B/lockstep  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
+	@ci/sweep.sh $B $(SUITE)
+
+test:  ## build and run every test; end in 'N passed, N failed'
+	@MAKE="$(MAKE)" ci/run_tests.sh
+
+ci:  ## what a change must pass: test, formatting, sanitizers and the smoke sweep
+	@MAKE="$(MAKE)" ci/run_tests.sh ci
+
+bench: $B/bench  ## time the kernels (ARGS=--benchmark_filter=...)
+	@$B/bench $(ARGS)
+
+format:  ## format the C++ files in place
+	@ci/format.sh
+
+deps:  ## install what is missing, and nothing else
+	@CXX="$(CXX)" ci/deps.sh $B/deps.mk && echo "deps: what the build needs is there"
+
+clean:  ## remove the build folder
+	rm -rf $B
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+# What the scripts in ci/ ask for.
+sources:
+	@printf '%s\n' $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) suites/main.cpp $(bench_src) $(test_src)
+programs:
+	@printf '%s\n' $(tests)
+
+-include $(shell find $B/obj -name '*.d' 2>/dev/null)

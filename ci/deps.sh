@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Finds what Lockstep is built with, installs what is missing, and writes down where HDF5 is:
+#   ci/deps.sh build/deps.mk
+# A library counts as present when the compiler finds it, so an environment module, CPATH and LIBRARY_PATH
+# serve as well as a package. Missing ones are installed as Debian packages where this may be done without
+# a password; otherwise one message names them. Fails only if nothing can be built without them.
+set -uo pipefail
+out=$1
+cxx=${CXX:-g++}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+# compiles CODE [FLAG...]: does the compiler take it and link it?
+compiles() {
+    printf '%s\n' "$1" >"$scratch/probe.cpp"
+    "$cxx" -std=c++20 "$scratch/probe.cpp" -o "$scratch/probe" "${@:2}" >/dev/null 2>&1
+}
+# library HEADER [FLAG...]: asks for the header only, since compiling some of them takes a second each
+library() { compiles $'#if !__has_include(<'"$1"$'>)\n#error\n#endif\nint main() {}' "${@:2}"; }
+
+# HDF5 is the one library whose place differs: a module's folder, pkg-config's answer, or Debian's folder.
+hdf5_cflags='' hdf5_libs=''
+hdf5() {
+    local multiarch flags libs where
+    multiarch=$("$cxx" -print-multiarch 2>/dev/null)
+    local places=()
+    for where in "${HDF5_DIR:-}" "${HDF5_ROOT:-}" "${HDF5_HOME:-}"; do
+        [[ -n $where ]] && places+=("-I$where/include|-L$where/lib -Wl,-rpath,$where/lib -lhdf5")
+    done
+    places+=("$(pkg-config --cflags hdf5 2>/dev/null)|$(pkg-config --libs hdf5 2>/dev/null)"
+             "|-lhdf5"
+             "-I/usr/include/hdf5/serial|-L/usr/lib/$multiarch/hdf5/serial -lhdf5")
+    for where in "${places[@]}"; do
+        flags=${where%%|*} libs=${where#*|}
+        # shellcheck disable=SC2086  # both are lists of flags
+        if compiles $'#include <hdf5.h>\nint main() { return H5open(); }' $flags $libs; then
+            hdf5_cflags=$flags hdf5_libs=$libs
+            return 0
+        fi
+    done
+    return 1
+}
+
+# What is needed: for what | its name elsewhere than in Debian | Debian packages | how to see that it is there.
+needs=(
+    'build|a C++20 compiler (g++ 12 or newer)|g++|library barrier'
+    'build|HDF5|libhdf5-dev pkg-config|hdf5'
+    'build|CLI11|libcli11-dev|library CLI/CLI.hpp'
+    'build|nlohmann-json|nlohmann-json3-dev|library nlohmann/json.hpp'
+    'build|toml++|libtomlplusplus-dev|library toml++/toml.h'
+    'build|fmt|libfmt-dev|library fmt/format.h -lfmt'
+    'build|xxHash|libxxhash-dev|library xxhash.h -lxxhash'
+    'test|GoogleTest|libgtest-dev|library gtest/gtest.h -lgtest -lgtest_main'
+    'bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
+    'report|Python with venv|python3-venv|python3 -c "import ensurepip, venv"'
+    'ci|clang-format|clang-format|command -v clang-format'
+)
+missing_for='' missing_names='' packages=''
+look() {
+    missing_for='' missing_names='' packages=''
+    local need purpose name package probe
+    for need in "${needs[@]}"; do
+        IFS='|' read -r purpose name package probe <<<"$need"
+        eval "$probe" >/dev/null 2>&1 && continue
+        missing_for+=" $purpose" missing_names+="${missing_names:+, }$name" packages+=" $package"
+    done
+}
+
+install() {
+    local as_root=()
+    command -v apt-get >/dev/null || return 1
+    if [[ $(id -u) != 0 ]]; then
+        sudo -n true 2>/dev/null || return 1
+        as_root=(sudo -n)
+    fi
+    local options=(-q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 -o Acquire::http::Timeout=30)
+    echo "deps: installing$packages" >&2
+    # An old list of packages is not an error: the installation says whether it was good enough.
+    "${as_root[@]}" apt-get "${options[@]}" update >"$scratch/log" 2>&1
+    # shellcheck disable=SC2086  # a list of names
+    if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get "${options[@]}" install --no-install-recommends $packages >>"$scratch/log" 2>&1 </dev/null; then
+        tail -n 15 "$scratch/log" >&2
+        return 1
+    fi
+}
+
+look
+if [[ -n $packages ]]; then
+    install && look
+fi
+if [[ -n $packages ]]; then
+    echo "deps: missing and not installable here: $missing_names. On Debian: sudo apt-get install$packages." \
+         "On a cluster: load the modules of that name, or set CPATH and LIBRARY_PATH to where they are." >&2
+    if [[ $missing_for == *build* ]]; then
+        rm -f "$out"
+        exit 1
+    fi
+fi
+
+# Make reads this file, and starts over once it is newer. While something is missing, every run looks again.
+mkdir -p "$(dirname "$out")"
+{
+    echo "# Written by ci/deps.sh."
+    echo "HDF5_CFLAGS := $hdf5_cflags"
+    echo "HDF5_LIBS := $hdf5_libs"
+    [[ -z $packages ]] || printf 'ifndef MAKE_RESTARTS\n%s: FORCE\nendif\n' "$out"
+} >"$scratch/deps.mk"
+cp "$scratch/deps.mk" "$out"

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Builds and runs every test, and ends in one line: N passed, N failed[, N skipped].
+#   ci/run_tests.sh      the test programs and the structure checks; `make test`
+#   ci/run_tests.sh ci   the same, and formatting, sanitizers and the smoke sweep; `make ci`
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export B=${B:-build}
+make=${MAKE:-make}
+mapfile -t programs < <("$make" -s programs)
+results=$B/results
+passed=0 failed=0 skipped=0
+failures=()
+rm -rf "$results"
+mkdir -p "$results"
+
+fail() {
+    failed=$((failed + 1))
+    failures+=("$1")
+}
+
+# check NAME COMMAND...: one test; its output is shown when it fails. Exit status 77 means skipped.
+check() {
+    local status=0
+    "${@:2}" >"$results/check.log" 2>&1 </dev/null || status=$?
+    case $status in
+        0) passed=$((passed + 1)) && echo "  ok   $1" ;;
+        77) skipped=$((skipped + 1)) && echo "  skip $1: $(tail -n 1 "$results/check.log")" ;;
+        *) cat "$results/check.log"
+           echo "  FAIL $1"
+           fail "$1" ;;
+    esac
+}
+
+# run PROGRAM: adds up what its GoogleTest report counts. No report (a crash, a deadlock), or a bad end with
+# nothing failed in the report (a sanitizer's finding), counts as one failure more. Shows all but the passes.
+run() {
+    local name=$results/${1//\//_} status tests bad=0 not_run counts
+    echo "== $1"
+    timeout --foreground 900 "$1" --gtest_output="xml:$name.xml" </dev/null 2>&1 | tee "$name.log" |
+        grep -vE '^(\[( RUN|       OK |-----|=====.*Running)|Running main|Note: Google Test|$)'
+    status=${PIPESTATUS[0]}
+    if [[ -s $name.xml ]]; then
+        counts=$(grep -m1 '<testsuites ' "$name.xml")
+        tests=$(sed -E 's/.* tests="([0-9]+)".*/\1/' <<<"$counts")
+        bad=$(sed -E 's/.* failures="([0-9]+)".*/\1/' <<<"$counts")
+        not_run=$(grep -cE '<testcase .*(result="skipped"|status="notrun")' "$name.xml")
+        passed=$((passed + tests - bad - not_run))
+        failed=$((failed + bad))
+        skipped=$((skipped + not_run))
+        ((bad == 0)) || failures+=("$bad in $1")
+    fi
+    if [[ ! -s $name.xml ]]; then
+        fail "$1 (exit status $status in $(grep -oP '^\[ RUN +\] \K.*' "$name.log" | tail -n 1))"
+    elif ((status != 0 && bad == 0)); then
+        fail "$1 (exit status $status after its tests passed)"
+    fi
+}
+
+# build_and_run PROGRAM...: whatever builds is run, so that one broken layer does not hide the others.
+# The folder a program lies in is its build folder.
+build_and_run() {
+    local program
+    "$make" -k B="$(dirname "$1")" "$@" </dev/null
+    for program in "$@"; do
+        if "$make" -s B="$(dirname "$program")" "$program" >/dev/null 2>&1 </dev/null; then
+            run "$program"
+        else
+            fail "$program (does not build)"
+        fi
+    done
+}
+
+smoke_sweep() { "$make" sweep SUITE=suites/smoke.toml; }
+
+if [[ ${#programs[@]} == 0 ]]; then
+    fail "no tests: suites/tests holds no *_test.cpp"
+else
+    build_and_run "${programs[@]}"
+fi
+echo "== structure"
+for name in $(ci/structure.py --list); do
+    check "$name" ci/structure.py "$name"
+done
+
+if [[ ${1:-} == ci ]]; then
+    echo "== formatting"
+    check "formatting" ci/format.sh --check
+    echo "== thread sanitizer"
+    OPT=-O1 EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
+    echo "== address and undefined behaviour sanitizers"
+    OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all" \
+        build_and_run build-asan/test_kernels build-asan/test_comm
+    echo "== smoke sweep"
+    check "the smoke sweep is valid" smoke_sweep
+fi
+
+((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
+echo "$passed passed, $failed failed$( ((skipped == 0)) || echo ", $skipped skipped")"
+((failed == 0))

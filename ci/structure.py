@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Holds the tree to its structure. Every check is one function below and counts as one test.
+
+    ci/structure.py            runs all of them
+    ci/structure.py --list     their names
+    ci/structure.py NAME       runs one; exit status 1 and a reason per finding if the tree breaks it
+"""
+import functools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+os.chdir(Path(__file__).resolve().parent.parent)
+CHECKS = {}
+
+
+def check(function):
+    CHECKS[function.__name__] = function
+    return function
+
+
+@functools.cache
+def files(pattern=""):
+    """Every file of the project: tracked, or not yet tracked and not ignored."""
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], capture_output=True, check=True)
+    paths = sorted(path for path in listed.stdout.decode().split("\0") if path and Path(path).is_file())
+    return [path for path in paths if re.search(pattern, path)]
+
+
+@functools.cache
+def text(path):
+    return Path(path).read_text(encoding="utf-8", errors="replace")
+
+
+@functools.cache
+def code(path):
+    """A C++ file without its comments; strings stay, line numbers too."""
+    def blank(match):
+        return match[0] if match[0][0] in "\"'" else re.sub(r"[^\n]", "", match[0]) or " "
+    return re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|//[^\n]*|/\*.*?\*/', blank, text(path), flags=re.S)
+
+
+def code_without_strings(path):
+    return re.sub(r'"(?:\\.|[^"\\\n])*"', '""', code(path))
+
+
+def words(line):
+    """The words of a line, identifiers split: RankCount and rank_count are both rank, count."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", line)]
+
+
+def includes(path):
+    return re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', code(path), flags=re.M)
+
+
+def find(paths, regex, reason, of=text):
+    """A finding for every line that the expression matches."""
+    for path in paths:
+        for number, line in enumerate(of(path).splitlines(), 1):
+            if match := re.search(regex, line):
+                yield f"{path}:{number}: '{match[0]}': {reason}"
+
+
+# ---- Layers -----------------------------------------------------------------------------------------
+
+@check
+def ref_includes_nothing_parallel():
+    """Directly or through what it includes."""
+    for start in files(r"^ref/.*\.[ch]pp$"):
+        seen, waiting = {start}, [start]
+        while waiting:
+            path = waiting.pop()
+            for name in includes(path):
+                if re.match(r"(parallel|suites|reports)/|mpi|nccl", name):
+                    yield f"{start}: includes {name}" + (f" through {path}" if path != start else "")
+                elif Path(name).is_file() and name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+
+
+@check
+def ref_knows_no_parallel_word():
+    """ref/ is a textbook of one device."""
+    single = {"rank", "ranks", "shard", "shards", "sharded", "mesh", "mpi", "nccl", "pipeline", "pipelined"}
+    pairs = {("tensor", "parallel"), ("data", "parallel")}
+    for path in files("^ref/"):
+        for number, line in enumerate(text(path).splitlines(), 1):
+            found = words(line)
+            for word in [w for w in found if w in single] + [p for p in zip(found, found[1:]) if p in pairs]:
+                word = word if isinstance(word, str) else "-".join(word)
+                yield f"{path}:{number}: '{word}': ref/ trains on one device and knows nothing parallel"
+
+
+@check
+def kernels_include_only_kernels():
+    for path in files(r"^kernels/.*\.[ch]pp$"):
+        for name in includes(path):
+            if re.match(r"(ref|parallel|suites|reports|datasets)/", name):
+                yield f"{path}: includes {name}: kernels/ is the lowest layer"
+
+
+@check
+def wide_code_stays_in_its_file():
+    """Of an inline function the linker keeps one copy: one compiled for AVX-512 must not be everybody's."""
+    for path in sorted(Path(os.environ.get("B", "build")).glob("obj/kernels/*/*_avx*.o")):
+        symbols = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True).stdout
+        for name in re.findall(r"^[0-9a-f]+ [VWu] (.*)", symbols, flags=re.M):
+            if "Avx" not in name:
+                yield f"{path}: '{name}' may replace the copy that runs on any processor"
+
+
+# ---- Strategies -------------------------------------------------------------------------------------
+
+PARALLEL = r"^parallel/[^/]*\.cpp$"
+ROLES = "Seam|Schedule|Store|Home|Stash"
+REGISTRATION = rf'\bStrategy<(?:{ROLES})>\s+\w+\s*[({{]\s*"([^"]+)"'
+
+
+def strategies():
+    """The files of parallel/ that register a strategy."""
+    return [path for path in files(PARALLEL) if registered_names(path)]
+
+
+def classes(path):
+    return re.findall(rf"\b(?:class|struct)\s+(\w+)[^;{{]*:\s*(?:public\s+)?(?:{ROLES})\b", code(path))
+
+
+def naming(path, strategy):
+    """Findings where `path` names the strategy of another file: its file, its classes, its names, its words."""
+    def own(found):
+        return sorted(set(found(strategy)) - set(found(path)))
+
+    stem = Path(strategy).stem
+    reason = f"names the strategy of {strategy}"
+    yield from find([path], rf"\b{stem}\.[ch]pp\b", reason)
+    if stem != "data":  # an everyday word in code
+        yield from find([path], rf"(?<!\w){stem}(?![\w(])", reason, of=code_without_strings)
+    for name in own(classes):
+        yield from find([path], rf"\b{name}\b", reason, of=code)
+    for name in own(registered_names) + own(plan_words):
+        yield from find([path], f'"{re.escape(name)}"', reason, of=code)
+
+
+def registered_names(path):
+    return re.findall(REGISTRATION, code(path))
+
+
+def plan_words(path):
+    """The plan's words that the file declares: {"sp", "0", {"0", "1"}, "help"}."""
+    return re.findall(r'\{\s*"(\w+)",\s*"[^"]*",\s*\{', code(path))
+
+
+@check
+def strategies_register():
+    """A file that implements a role and does not register itself would never be chosen."""
+    for path in files(PARALLEL):
+        if classes(path) and not registered_names(path):
+            yield f"{path}: class {classes(path)[0]} has a role, but no `const Strategy<Role> strategy(\"name\", ...)`"
+
+
+@check
+def strategies_name_no_sibling():
+    """A strategy is read, added and removed alone."""
+    for path in strategies():
+        for other in strategies():
+            if other != path:
+                yield from naming(path, other)
+
+
+@check
+def strategies_are_short():
+    for path in strategies():
+        lines = len(text(path).splitlines())
+        if lines > 300:
+            yield f"{path}: {lines} lines; a strategy is one idea of at most 300"
+
+
+@check
+def executor_names_no_strategy():
+    """The step is written once and strategies are plugged in: nothing else in parallel/ knows one by name."""
+    for path in sorted(set(files(r"^parallel/.*\.[ch]pp$")) - set(strategies())):
+        for strategy in strategies():
+            yield from naming(path, strategy)
+
+
+# ---- The tree ---------------------------------------------------------------------------------------
+
+@check
+def top_level_is_as_described():
+    allowed = {"Makefile", "README.md", "LICENSE", "CONTRIBUTING.md",
+               "ref", "parallel", "kernels", "suites", "datasets", "reports", "ci"}
+    for name in sorted({path.split("/")[0] for path in files()}):
+        if name not in allowed and not name.startswith("."):
+            yield f"{name}: does not belong at the top; CONTRIBUTING.md says where things live"
+
+
+@check
+def every_source_is_built():
+    """The Makefile finds sources by folder; one in another folder would be left out silently."""
+    built = subprocess.run(["make", "-s", "sources"], capture_output=True, text=True, check=True).stdout.split()
+    for path in files(r"\.cpp$"):
+        if path not in built and not path.startswith("kernels/cuda/"):
+            yield f"{path}: no program of the Makefile contains it"
+
+
+@check
+def no_machine_is_named():
+    """Paths of one machine mean nothing on another."""
+    project = [path for path in files() if not path.startswith("suites/tests/")]
+    small = [path for path in project if Path(path).stat().st_size < 1_000_000]
+    yield from find(small, r"(?<![\w./-])/(work|tmp)(?![\w-])", "a path of one machine")
+
+
+@check
+def files_are_small():
+    for path in files():
+        size = Path(path).stat().st_size
+        if size > 1_500_000:
+            yield f"{path}: {size / 1e6:.1f} MB; at most 1.5 MB is kept in the repository"
+
+
+def main():
+    if sys.argv[1:] == ["--list"]:
+        print("\n".join(CHECKS))
+        return 0
+    chosen = sys.argv[1:] or list(CHECKS)
+    if unknown := [name for name in chosen if name not in CHECKS]:
+        print(f"ci/structure.py: no check {unknown[0]}; there are {', '.join(CHECKS)}", file=sys.stderr)
+        return 2
+    broken = 0
+    for name in chosen:
+        findings = list(CHECKS[name]())
+        broken += bool(findings)
+        print("\n".join(findings) if findings else f"ok {name}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+// Registers the x86 kernel sets. This file is compiled for any x86 processor, and asks the one at hand;
+// __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
+#include "kernels/cpu/sets.hpp"
+
+#if defined(__x86_64__)
+namespace lockstep {
+namespace {
+
+bool has_avx2() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+const KernelSet avx2{"avx2", 2, has_avx2, simd::apply_avx2};
+const KernelSet avx512{"avx512", 3, has_avx512, simd::apply_avx512};
+
+}  // namespace
+}  // namespace lockstep
+#endif

@@ -1,0 +1,94 @@
+// Sixteen floats in one AVX-512 register. Include only from a file compiled for AVX-512 (*_avx512.cpp).
+// The kernels are templates over this type and its AVX2 twin, so each instruction set gets symbols of its
+// own and the linker can never mix them.
+#pragma once
+
+// GCC 12 takes the intrinsics' own "undefined" operands for a mistake (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include "kernels/cpu/always_inline.hpp"
+#include "kernels/lanes.hpp"
+
+namespace lockstep::simd {
+
+struct Avx512 {
+  static constexpr int kWidth = 16;
+  // The register block of a matmul: 8 x 3 accumulators, 3 columns of B and a broadcast of A fit in 32.
+  static constexpr int kTileRows = 8, kTileVectors = 3;
+  using Mask = __mmask16;
+  __m512 v;
+
+  static LOCKSTEP_INLINE Avx512 zero() { return {_mm512_setzero_ps()}; }
+  static LOCKSTEP_INLINE Avx512 all(float x) { return {_mm512_set1_ps(x)}; }
+  static LOCKSTEP_INLINE Avx512 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static LOCKSTEP_INLINE Avx512 load(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
+  LOCKSTEP_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+  LOCKSTEP_INLINE void store(float* p, Mask m) const { _mm512_mask_storeu_ps(p, m, v); }
+
+  // Lanes 0 .. n-1, for any n.
+  static LOCKSTEP_INLINE Mask first(i64 n) {
+    return n >= 16 ? Mask(0xffff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
+  }
+  // a where the mask is set, else b.
+  static LOCKSTEP_INLINE Avx512 select(Mask m, Avx512 a, Avx512 b) {
+    return {_mm512_mask_blend_ps(m, b.v, a.v)};
+  }
+
+  friend LOCKSTEP_INLINE Avx512 operator+(Avx512 a, Avx512 b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend LOCKSTEP_INLINE Avx512 operator-(Avx512 a, Avx512 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  friend LOCKSTEP_INLINE Avx512 operator*(Avx512 a, Avx512 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend LOCKSTEP_INLINE Avx512 operator/(Avx512 a, Avx512 b) { return {_mm512_div_ps(a.v, b.v)}; }
+  static LOCKSTEP_INLINE Avx512 fma(Avx512 a, Avx512 b, Avx512 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  // c = fma(a, b, c). In assembly, because GCC may pick a form that overwrites a factor, and then copies
+  // and spills accumulators in the innermost loop.
+  static LOCKSTEP_INLINE void fma_into(Avx512& c, Avx512 a, Avx512 b) {
+    asm("vfmadd231ps %2, %1, %0" : "+v"(c.v) : "v"(a.v), "v"(b.v));
+  }
+  // fma(-a, b, c): the product's sign flips exactly.
+  static LOCKSTEP_INLINE Avx512 fnma(Avx512 a, Avx512 b, Avx512 c) {
+    return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
+  }
+  static LOCKSTEP_INLINE Avx512 sqrt(Avx512 a) { return {_mm512_sqrt_ps(a.v)}; }
+  // b unless a > b.
+  static LOCKSTEP_INLINE Avx512 max(Avx512 a, Avx512 b) { return {_mm512_max_ps(a.v, b.v)}; }
+
+  // b unless a < b.
+  static LOCKSTEP_INLINE Avx512 min(Avx512 a, Avx512 b) { return {_mm512_min_ps(a.v, b.v)}; }
+  // x * 2^n for a whole number n, rounded once.
+  static LOCKSTEP_INLINE Avx512 scale2(Avx512 x, Avx512 n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+  LOCKSTEP_INLINE float largest() const { return _mm512_reduce_max_ps(v); }
+
+  // dst[k * ld + j] = src[j * src_ld + k] for 16 rows j and 4 columns k.
+  static LOCKSTEP_INLINE void transpose4(const float* src, i64 src_ld, float* dst, i64 ld) {
+    // Register q holds four elements of rows q, q+4, q+8, q+12; a 4x4 transpose within each quarter.
+    __m512 q[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const float* p = src + j * src_ld;
+      __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(p));
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 4 * src_ld), 1);
+      x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 8 * src_ld), 2);
+      q[j] = _mm512_insertf32x4(x, _mm_loadu_ps(p + 12 * src_ld), 3);
+    }
+    __m512 a = _mm512_unpacklo_ps(q[0], q[1]), b = _mm512_unpackhi_ps(q[0], q[1]);
+    __m512 c = _mm512_unpacklo_ps(q[2], q[3]), d = _mm512_unpackhi_ps(q[2], q[3]);
+    _mm512_storeu_ps(dst, _mm512_shuffle_ps(a, c, 0x44));
+    _mm512_storeu_ps(dst + ld, _mm512_shuffle_ps(a, c, 0xee));
+    _mm512_storeu_ps(dst + 2 * ld, _mm512_shuffle_ps(b, d, 0x44));
+    _mm512_storeu_ps(dst + 3 * ld, _mm512_shuffle_ps(b, d, 0xee));
+  }
+
+  // The fold of a lane sum: lane[i] += lane[i+8], then +4, +2, +1.
+  static LOCKSTEP_INLINE float fold16(const Avx512* lanes) {
+    __m256 hi = _mm512_extractf32x8_ps(lanes->v, 1);
+    __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(lanes->v), hi);
+    __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+  }
+};
+
+}  // namespace lockstep::simd

@@ -1,0 +1,56 @@
+// The plain kernels: the specification of every operation in code (EXACT.md says the same in words).
+// Each file fills its entries of the table. Argument names are those of ops.hpp.
+#pragma once
+#include <cmath>
+
+#include "kernels/exact_math.hpp"
+#include "kernels/ops.hpp"
+
+namespace lockstep::plain {
+
+template <class Real>
+void fill_matmul(Ops<Real>& ops);
+template <class Real>
+void fill_embed(Ops<Real>& ops);
+template <class Real>
+void fill_norm(Ops<Real>& ops);
+template <class Real>
+void fill_rope(Ops<Real>& ops);
+template <class Real>
+void fill_attention(Ops<Real>& ops);
+template <class Real>
+void fill_swiglu(Ops<Real>& ops);
+template <class Real>
+void fill_cross_entropy(Ops<Real>& ops);
+template <class Real>
+void fill_elementwise(Ops<Real>& ops);
+template <class Real>
+void fill_squares(Ops<Real>& ops);
+template <class Real>
+void fill_adamw(Ops<Real>& ops);
+
+// Grains of Lanes::split: whole cache lines, and enough work to be worth waking a thread.
+inline constexpr i64 kColumnGrain = 16;
+inline constexpr i64 kElementGrain = 4096;
+
+// Columns that accumulate side by side in scratch: it has room for a row of them per level of any tree.
+inline constexpr i64 kBlock = 512;
+
+template <class Real>
+Real* scratch(const Lanes& lanes, int lane) {
+  return static_cast<Real*>(lanes.scratch(lane));
+}
+
+// Elements of Real that fit a lane's scratch.
+template <class Real>
+inline constexpr i64 kScratch = static_cast<i64>(Lanes::kScratchBytes / sizeof(Real));
+
+// chain over i of a[i] * b[i]
+template <class Real>
+Real dot(const Real* a, const Real* b, i64 n) {
+  Real sum = 0;
+  for (i64 i = 0; i < n; ++i) sum = std::fma(a[i], b[i], sum);
+  return sum;
+}
+
+}  // namespace lockstep::plain

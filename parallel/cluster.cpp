@@ -1,0 +1,70 @@
+#include "parallel/cluster.hpp"
+
+#include <map>
+#include <optional>
+
+namespace lockstep {
+namespace {
+
+// Ranks of one stage take the same buffers in the same order: laid out once.
+std::vector<i64> signature(const Trace& trace) {
+  std::vector<i64> s;
+  for (const Trace::Event& e : trace.events)
+    if (e.what == Trace::Event::take || e.what == Trace::Event::give || e.what == Trace::Event::step)
+      s.push_back(e.what == Trace::Event::take ? e.bytes : -1 - e.block);
+  return s;
+}
+
+}  // namespace
+
+Prepared prepare(const Run& run) {
+  Prepared p;
+  p.run = run;
+  p.mesh = run.mesh();
+  const Ops<float> ops = plain_ops<float>();
+  Lanes lanes(1);
+  std::map<std::vector<i64>, ArenaPlan> known;
+  p.traces.resize(p.mesh.size());
+  for (int rank = 0; rank < p.mesh.size(); ++rank) {
+    Trace& trace = p.traces[rank];
+    NoPlacer nowhere;
+    Device device(nowhere, ops, lanes, nullptr, &trace);
+    Executor executor(run, rank, device);
+    executor.step(0);
+    p.posted.push_back(device.posted());
+    // Posted names belong to the executor, which ends here: keep the trace's and the ledger's own copies.
+    auto keep = [&](const char*& name) { name = p.names.insert(name).first->c_str(); };
+    for (Posted& m : p.posted.back()) keep(m.what);
+    for (Trace::Event& e : trace.events) {
+      if (e.what == Trace::Event::start) keep(e.message.what);
+      if (e.what == Trace::Event::take) keep(e.name);
+    }
+    // What outlives the step is given back after this line; the trace ends before it.
+    trace.closed = true;
+    auto [it, fresh] = known.try_emplace(signature(trace));
+    if (fresh) it->second = lay_out(trace);
+    p.arenas.push_back(it->second);
+    const CommNeeds needs = comm_needs(trace, p.mesh, rank);
+    p.needs.largest_bytes = std::max(p.needs.largest_bytes, needs.largest_bytes);
+    p.needs.outstanding = std::max(p.needs.outstanding, needs.outstanding);
+  }
+  p.deadlock = find_deadlock(p.traces, p.mesh);
+  return p;
+}
+
+void launch(const Prepared& p, const Launch& how, const std::function<void(RankView)>& body) {
+  const Ops<float> ops = cpu_ops(how.isa);
+  LocalWorld world(p.mesh, p.needs, how.timing);
+  world.run([&](int rank, Comm& comm) {
+    GuardPlacer guard;
+    std::optional<ArenaPlacer> arena;
+    if (!how.guard) arena.emplace(p.arenas[rank]);
+    Placer& placer = how.guard ? static_cast<Placer&>(guard) : *arena;
+    Lanes lanes(how.threads);
+    Device device(placer, ops, lanes, &comm, nullptr);
+    Executor executor(p.run, rank, device);
+    body({rank, executor, device, how.guard ? &guard : nullptr});
+  });
+}
+
+}  // namespace lockstep

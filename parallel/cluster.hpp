@@ -1,0 +1,45 @@
+// All ranks of a plan on this machine: traced first, then run as threads of this process.
+#pragma once
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "parallel/executor.hpp"
+
+namespace lockstep {
+
+// What is known of a plan before anything is computed.
+struct Prepared {
+  Run run;
+  Mesh mesh;
+  std::vector<Trace> traces;               // by rank
+  std::vector<std::vector<Posted>> posted;  // by rank: a step's messages
+  std::vector<ArenaPlan> arenas;           // by rank
+  CommNeeds needs;
+  std::string deadlock;                    // empty, or who would wait for what
+  std::set<std::string> names;             // what traces and messages point to
+  Prepared() = default;
+  Prepared(Prepared&&) = default;          // moving a set keeps its strings where they are
+};
+Prepared prepare(const Run&);
+
+struct Launch {
+  std::string isa = "auto";
+  int threads = 1;
+  Timing timing = Timing::eager;
+  bool guard = false;  // every buffer between guard pages instead of the arena
+};
+
+struct RankView {
+  int rank;
+  Executor& executor;
+  Device& device;
+  i64 guard_peak() const { return guard ? guard->peak() : 0; }
+  const GuardPlacer* guard;
+};
+
+// Runs body once per rank, each on its own thread; the first failure ends all and is thrown again.
+void launch(const Prepared&, const Launch&, const std::function<void(RankView)>& body);
+
+}  // namespace lockstep

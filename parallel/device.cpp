@@ -1,0 +1,70 @@
+#include "parallel/device.hpp"
+
+#include <cstring>
+
+namespace lockstep {
+
+void Device::begin_step() {
+  memory_.begin_step();
+  posted_.clear();
+  if (trace_) trace_->events.push_back({Trace::Event::step});
+}
+
+void Device::note_action(const char* name, int chunk, int microbatch) {
+  if (!trace_) return;
+  Trace::Event e{Trace::Event::action};
+  e.name = name;
+  e.chunk = chunk;
+  e.microbatch = microbatch;
+  trace_->events.push_back(std::move(e));
+}
+
+Request Device::start(Message m, const Buf& in, View from, const Buf& out, View to) {
+  m.in = from.at;
+  m.out = to.at;
+  posted_.push_back({m.axis, m.verb, m.type, m.peer, m.what, m.microbatch, m.blocks * m.n});
+  Request r{requests_++, in, out};
+  if (trace_) {
+    Trace::Event e{Trace::Event::start};
+    e.request = r.id;
+    e.message = m;
+    e.ends = {from.block, to.block};
+    trace_->events.push_back(std::move(e));
+  }
+  if (comm_) r.id = comm_->start(m);
+  return r;
+}
+
+void Device::wait(Request& r) {
+  if (trace_) {
+    Trace::Event e{Trace::Event::wait};
+    e.request = r.id;
+    trace_->events.push_back(std::move(e));
+  }
+  if (comm_) comm_->wait(r.id);
+  r = {};
+}
+
+void Device::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n, const char* what,
+                        int microbatch) {
+  Message m;
+  m.verb = Verb::all_reduce;
+  m.axis = axis;
+  m.type = at.type;
+  m.reduce = reduce;
+  m.n = n;
+  m.what = what;
+  m.microbatch = microbatch;
+  Request r = start(m, buf, at, buf, at);
+  wait(r);
+}
+
+void Device::upload(View to, const void* from, i64 elements) {
+  if (comm_) std::memcpy(to.at, from, static_cast<std::size_t>(elements * type_bytes(to.type)));
+}
+
+void Device::download(void* to, View from, i64 elements) {
+  if (comm_) std::memcpy(to, from.at, static_cast<std::size_t>(elements * type_bytes(from.type)));
+}
+
+}  // namespace lockstep

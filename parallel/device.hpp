@@ -1,0 +1,106 @@
+// One rank's device: the same calls compute, or only note what would be computed.
+#pragma once
+#include <type_traits>
+#include <vector>
+
+#include "kernels/ops.hpp"
+#include "parallel/comm/comm.hpp"
+#include "parallel/memory.hpp"
+#include "parallel/trace.hpp"
+
+namespace lockstep {
+
+// What went over the wire, as the messages gate compares it.
+struct Posted {
+  Axis axis;
+  Verb verb;
+  Type type;
+  int peer;
+  const char* what;
+  int microbatch;
+  i64 elements;  // blocks * n
+};
+
+// A message under way. Holds its buffers until it is waited for.
+struct Request {
+  int id = -1;
+  Buf in, out;
+  explicit operator bool() const { return id >= 0; }
+};
+
+class Device {
+ public:
+  // comm == nullptr: trace only, nothing is computed or sent.
+  Device(Placer& placer, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace)
+      : memory_(placer, trace), ops_(ops), lanes_(lanes), comm_(comm), trace_(trace) {
+    posted_.reserve(1 << 15);
+  }
+
+  bool computes() const { return comm_ != nullptr; }
+  const Ops<float>& ops() const { return ops_; }
+  const std::vector<Posted>& posted() const { return posted_; }  // this step's messages
+
+  Buf take(const char* name, Kind kind, i64 elements, Type type = Type::f32) {
+    return memory_.take(name, kind, elements, type);
+  }
+
+  void begin_step();
+  void note_action(const char* name, int chunk, int microbatch);
+
+  // Runs one kernel. Views become the pointers the kernel asks for; numbers pass through.
+  template <class... P, class... A>
+  void run(const Op<P...>& op, const A&... args) {
+    static_assert(sizeof...(P) == sizeof...(A), "the kernel takes another number of arguments");
+    if (trace_) note_run(op.name, args...);
+    if (comm_) op.call(lanes_, convert<P>(args)...);
+  }
+
+  // Starts a message on the given buffers; fields `in` and `out` are filled in here.
+  Request start(Message, const Buf& in, View from, const Buf& out, View to);
+  Request start(const Message& m, const Buf& in, const Buf& out) {
+    return start(m, in, in.view(), out, out.view());
+  }
+  void wait(Request&);
+  // Start and wait at once, in place.
+  void all_reduce(Axis, Reduce, const Buf&, View, i64 n, const char* what, int microbatch);
+
+  // Between host and device memory.
+  void upload(View to, const void* from, i64 elements);
+  void download(void* to, View from, i64 elements);
+
+ private:
+  template <class P, class A>
+  static P convert(const A& a) {
+    if constexpr (std::is_convertible_v<A, View>)
+      return static_cast<P>(static_cast<View>(a).at);
+    else if constexpr (std::is_null_pointer_v<A>)
+      return nullptr;
+    else
+      return static_cast<P>(a);
+  }
+  template <class... A>
+  void note_run(const char* name, const A&... args) {
+    Trace::Event e{Trace::Event::run};
+    e.name = name;
+    (note_arg(e, args), ...);
+    trace_->events.push_back(std::move(e));
+  }
+  template <class A>
+  static void note_arg(Trace::Event& e, const A& a) {
+    if constexpr (std::is_convertible_v<A, View>) {
+      e.views.push_back(a);
+    } else if constexpr (std::is_arithmetic_v<A>) {
+      e.numbers.push_back(static_cast<double>(a));
+    }
+  }
+
+  Memory memory_;
+  const Ops<float>& ops_;
+  Lanes& lanes_;
+  Comm* comm_;
+  Trace* trace_;
+  std::vector<Posted> posted_;
+  int requests_ = 0;
+};
+
+}  // namespace lockstep

@@ -1,0 +1,328 @@
+#include "parallel/executor.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "ref/optimizer.hpp"
+#include "ref/rope.hpp"
+
+namespace lockstep {
+
+Mesh Run::mesh() const {
+  const int tp = plan.number("tp");
+  const i64 kv = model.kv_heads;
+  return {plan.number("dp"), tp, plan.number("pp"), tp > kv ? static_cast<int>(tp / kv) : 1};
+}
+
+// A run of layers between two hand-overs, and what its microbatches have under way.
+struct Executor::Chunk {
+  int index;
+  std::vector<Layer> layers;
+  bool first, last;  // holds the embedding, the head
+  struct UnderWay {
+    std::vector<Saved> saved;  // by layer
+    Buf end;                   // last chunk: the final hidden state
+    WorkList later;            // weight gradients split from their backward
+  };
+  std::vector<UnderWay> microbatch;
+};
+
+// The pipeline's messages: the next receive is posted before the present action computes, a send is waited
+// for after the next action has computed.
+struct Executor::Handover {
+  Request sending;
+  Buf given;  // output of the action just computed
+};
+
+namespace {
+double tree_of(const double* x, i64 lo, i64 hi) {
+  const i64 mid = lo + (hi - lo) / 2;
+  return hi - lo == 1 ? x[lo] : tree_of(x, lo, mid) + tree_of(x, mid, hi);
+}
+
+std::pair<i64, i64> layers_of(int chunk, int chunks, i64 layers) {
+  return {chunk * layers / chunks, (chunk + 1) * layers / chunks};
+}
+}  // namespace
+
+Executor::Executor(const Run& run, int rank, Device& device)
+    : run_(run), mesh_(run.mesh()), rank_(rank), stage_(mesh_.pp_of(rank)), device_(device),
+      b_(run.plan.number("micro")) {
+  const Settings& s = run_.settings;
+  const ModelConfig& m = run_.model;
+  microbatches_ = static_cast<int>(s.batch / mesh_.dp / b_);
+  Context context{run_.model, run_.settings, run_.plan, mesh_, rank_, device_};
+
+  seam_ = chosen<Seam>(run_.plan).make(context);
+  schedule_ = chosen<Schedule>(run_.plan).make(context);
+  chunks_ = schedule_->chunks_per_stage() * mesh_.pp;
+  actions_ = schedule_->actions(stage_, mesh_.pp, microbatches_);
+
+  // Which units this stage owns, and in which order their gradients come.
+  std::vector<int> units;
+  gradient_order_.resize(m.layers + 3);
+  for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp) {
+    std::vector<int> order;
+    for (const Action& a : actions_)
+      if (a.chunk == chunk && (a.pass == Pass::backward || a.pass == Pass::weight_grad)) order.push_back(a.microbatch);
+    std::vector<int> here;
+    if (chunk == 0) here.push_back(0);
+    const auto [from, to] = layers_of(chunk, chunks_, m.layers);
+    for (i64 l = from; l < to; ++l) here.push_back(static_cast<int>(l) + 1);
+    if (chunk == chunks_ - 1) here.insert(here.end(), {static_cast<int>(m.layers) + 1, static_cast<int>(m.layers) + 2});
+    for (const int u : here) gradient_order_[u] = order;
+    units.insert(units.end(), here.begin(), here.end());
+  }
+  params_ = narrow(parameter_table(m, s.leaves), static_cast<int>(m.layers), units,
+                   [&](const Param& p) { return seam_->slice(p); });
+  context.params = &params_;
+  context.gradient_order = &gradient_order_;
+  store_ = chosen<Store>(run_.plan).make(context);
+  home_ = chosen<Home>(run_.plan).make(context);
+  stash_ = chosen<Stash>(run_.plan).make(context);
+  home_->prepare(store_->pieces(), params_);
+
+  // Inputs that outlive a step.
+  const i64 tokens = s.batch / mesh_.dp * s.seq;
+  host_ids_.resize(tokens), host_labels_.resize(tokens), host_losses_.resize(s.batch);
+  const bool first = stage_ == 0, last = (chunks_ - 1) % mesh_.pp == stage_;
+  if (first) ids_ = device_.take("tokens", Kind::inputs, tokens, Type::i32);
+  if (last) labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
+  losses_ = device_.take("losses", Kind::inputs, s.batch, Type::f64);
+  squares_ = device_.take("squares", Kind::inputs, kSquareWords, Type::i64);
+  const RopeTable<float> rope = rope_table<float>(m, s.seq);
+  const i64 half = s.seq * m.head_dim / 2;
+  cos_ = device_.take("cos", Kind::inputs, half);
+  sin_ = device_.take("sin", Kind::inputs, half);
+  device_.upload(cos_, rope.cos.data(), half);
+  device_.upload(sin_, rope.sin.data(), half);
+
+  for (int chunk = 0; chunk < chunks_; ++chunk) {
+    x_names_.push_back("chunk" + std::to_string(chunk) + ".x");
+    dy_names_.push_back("chunk" + std::to_string(chunk) + ".dy");
+  }
+  self_.reset(new Rank{run_.model, run_.settings, mesh_, rank_, device_, params_, *seam_, *store_, *stash_, b_});
+  if (first) embedding_ = std::make_unique<Embedding>(*self_, ids_);
+  if (last) head_ = std::make_unique<Head>(*self_, labels_, losses_);
+  for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp) {
+    auto c = std::make_unique<Chunk>();
+    c->index = chunk;
+    c->first = chunk == 0, c->last = chunk == chunks_ - 1;
+    const auto [from, to] = layers_of(chunk, chunks_, m.layers);
+    for (i64 l = from; l < to; ++l) c->layers.emplace_back(*self_, static_cast<int>(l), cos_, sin_);
+    c->microbatch.resize(microbatches_);
+    for (auto& mb : c->microbatch) mb.saved.resize(c->layers.size()), mb.later.reserve(9 * c->layers.size() + 3);
+    mine_.push_back(std::move(c));
+  }
+}
+
+Executor::~Executor() = default;
+
+void Executor::initialise(const std::function<const float*(const Param&)>& source) {
+  std::vector<float> values;
+  for (int i = 0; i < static_cast<int>(params_.all.size()); ++i) {
+    const LocalParam& l = params_.all[i];
+    if (l.alias >= 0) continue;
+    const Param& p = params_.table[l.param];
+    const float* whole = source ? source(p) : nullptr;
+    values.clear();
+    for (i64 r = l.slice.row; r < l.slice.row + l.slice.rows; ++r)
+      for (i64 c = l.slice.col; c < l.slice.col + l.slice.cols; ++c)
+        values.push_back(whole ? whole[r * p.cols + c]
+                         : r < p.rows ? initial_value(run_.model, p, run_.settings.seed, r, c)
+                                      : 0.f);
+    store_->acquire(l.unit);
+    device_.upload(store_->weight(i), values.data(), l.count());
+    store_->release(l.unit);
+  }
+}
+
+void Executor::load_tokens(i64 step) {
+  if (!device_.computes()) return;
+  const i64 T = run_.settings.seq;
+  for (int j = 0; j < microbatches_; ++j)
+    for (i64 i = 0; i < b_; ++i) {
+      const i64 row = (j * b_ + i) * T;
+      sample(*run_.data, run_.settings, step, store_->sample(j, i), &host_ids_[row], &host_labels_[row]);
+    }
+  if (ids_) device_.upload(ids_, host_ids_.data(), ids_.elements());
+  if (labels_) device_.upload(labels_, host_labels_.data(), labels_.elements());
+  valid_ = static_cast<double>(valid_labels(*run_.data, run_.settings, step));
+  loss_scale_ = static_cast<float>(1.0 / valid_);
+}
+
+bool Executor::receives(const Action& a) const {
+  return mesh_.pp > 1 && (a.pass == Pass::forward ? a.chunk > 0 : a.pass != Pass::weight_grad && a.chunk < chunks_ - 1);
+}
+bool Executor::sends(const Action& a) const {
+  return mesh_.pp > 1 && (a.pass == Pass::forward ? a.chunk < chunks_ - 1 : a.pass != Pass::weight_grad && a.chunk > 0);
+}
+
+// Starts the message between this action and its neighbour: what it takes in, or what it has put out.
+Request Executor::post(const Action& a, bool receive, const Buf& buf) {
+  const bool up = a.pass == Pass::forward;
+  const int other = receive == up ? a.chunk - 1 : a.chunk + 1;
+  const int into = receive ? a.chunk : other;  // the chunk that takes the tensor in
+  Message m;
+  m.verb = receive ? Verb::recv : Verb::send;
+  m.axis = Axis::pp;
+  m.peer = other % mesh_.pp;
+  m.tag = (i64{into} * 2 + (up ? 0 : 1)) * microbatches_ + a.microbatch;
+  m.n = buf.elements();
+  m.microbatch = a.microbatch;
+  m.what = (up ? x_names_ : dy_names_)[into].c_str();
+  return device_.start(m, receive ? Buf() : buf, receive ? View() : buf.view(), receive ? buf : Buf(),
+                       receive ? buf.view() : View());
+}
+
+Buf Executor::forward(Chunk& c, int j, Buf x) {
+  auto& mb = c.microbatch[j];
+  if (c.first) {
+    store_->acquire(0);
+    x = embedding_->forward(j);
+    store_->release(0);
+  }
+  for (std::size_t l = 0; l < c.layers.size(); ++l) {
+    x.relabel(Kind::activations);
+    store_->acquire(c.layers[l].unit());
+    x = c.layers[l].forward(j, std::move(x), mb.saved[l]);
+    store_->release(c.layers[l].unit());
+  }
+  if (!c.last) return x;
+  x.relabel(Kind::activations);
+  mb.end = std::move(x);
+  return {};
+}
+
+void Executor::announce(Chunk& c, int j, bool last) {
+  if (c.last) {
+    store_->ready(static_cast<int>(run_.model.layers) + 2, j, last);
+    store_->ready(static_cast<int>(run_.model.layers) + 1, j, last);
+  }
+  for (auto l = c.layers.rbegin(); l != c.layers.rend(); ++l) store_->ready(l->unit(), j, last);
+  if (c.first) store_->ready(0, j, last);
+}
+
+// Backward of a chunk. weights_now: weight gradients are computed on the way and each unit is announced as it
+// completes; otherwise they wait in the microbatch's list.
+Buf Executor::backward(Chunk& c, int j, Buf dy, bool weights_now, bool last) {
+  auto& mb = c.microbatch[j];
+  WorkList* later = weights_now ? nullptr : &mb.later;
+  auto ready = [&](int unit) {
+    store_->release(unit);
+    if (weights_now) store_->ready(unit, j, last);
+  };
+  if (c.last) {
+    const int norm = static_cast<int>(run_.model.layers) + 1, head = norm + 1;
+    store_->acquire(head), store_->acquire(norm);
+    dy = head_->backward(j, std::move(mb.end), loss_scale_, later);
+    ready(head), ready(norm);
+  }
+  for (std::size_t l = c.layers.size(); l-- > 0;) {
+    store_->acquire(c.layers[l].unit());
+    dy = c.layers[l].backward(j, mb.saved[l], std::move(dy), later);
+    ready(c.layers[l].unit());
+  }
+  if (!c.first) return dy;
+  embedding_->backward(j, std::move(dy), later);
+  if (weights_now) store_->ready(0, j, last);
+  return {};
+}
+
+void Executor::weight_grads(Chunk& c, int j, bool last) {
+  for (const WeightWork& w : c.microbatch[j].later) run_weight_work(*self_, w, j);
+  c.microbatch[j].later.clear();
+  announce(c, j, last);
+}
+
+void Executor::act(const Action& a, Handover& h) {
+  Chunk& c = *mine_[a.chunk / mesh_.pp];
+  static constexpr const char* names[] = {"forward", "backward", "input gradients", "weight gradients"};
+  device_.note_action(names[static_cast<int>(a.pass)], a.chunk, a.microbatch);
+  switch (a.pass) {
+    case Pass::forward: h.given = forward(c, a.microbatch, std::move(h.given)); break;
+    case Pass::backward: h.given = backward(c, a.microbatch, std::move(h.given), true, a.last); break;
+    case Pass::input_grad: h.given = backward(c, a.microbatch, std::move(h.given), false, a.last); break;
+    case Pass::weight_grad: weight_grads(c, a.microbatch, a.last); break;
+  }
+}
+
+StepResult Executor::step(i64 step, const std::function<void()>& raw, const std::function<void()>& done) {
+  device_.begin_step();
+  load_tokens(step);
+  std::fill(host_losses_.begin(), host_losses_.end(), 0.0);
+  device_.upload(losses_, host_losses_.data(), losses_.elements());
+
+  const i64 handed = b_ * seam_->cut().seq * run_.model.hidden;  // elements between stages
+  Handover h;
+  Request coming;
+  Buf box;
+  auto expect = [&](std::size_t k) {
+    if (k >= actions_.size() || !receives(actions_[k])) return;
+    box = device_.take("received", Kind::messages, handed);
+    coming = post(actions_[k], true, box);
+  };
+  expect(0);
+  for (std::size_t k = 0; k < actions_.size(); ++k) {
+    const Action& a = actions_[k];
+    h.given.free();
+    if (receives(a)) {
+      device_.wait(coming);
+      h.given = std::move(box);
+      h.given.relabel(Kind::buffers);
+    }
+    expect(k + 1);
+    act(a, h);
+    if (h.sending) device_.wait(h.sending);
+    if (sends(a)) {
+      h.given.relabel(Kind::messages);
+      h.sending = post(a, false, h.given);
+      h.given.free();
+    }
+  }
+  if (h.sending) device_.wait(h.sending);
+
+  store_->finish();
+  join_tied_gradients();
+  if (raw) raw();
+  StepResult result;
+  result.grad_norm = gradient_norm();
+  home_->step(store_->pieces(), params_, step, clip_scale(run_.settings, result.grad_norm));
+  store_->republish();
+
+  // One double a sample, each written by one rank: the sum over ranks only collects them.
+  device_.all_reduce(Axis::world, Reduce::sum, losses_, losses_, losses_.elements(), "losses", -1);
+  device_.download(host_losses_.data(), losses_, losses_.elements());
+  result.loss = tree_of(host_losses_.data(), 0, run_.settings.batch) / valid_;
+  if (done) done();
+  return result;
+}
+
+// A tied weight has two gradients, of the embedding and of the head; its own is their sum. On one stage they
+// are added; on two, each end has a copy of the weight and both take the sum.
+void Executor::join_tied_gradients() {
+  const int last = static_cast<int>(params_.table.size()) - 1;
+  if (params_.table[last].tied_to < 0) return;
+  const int embedding = params_.local(0), head = params_.local(last);
+  if (embedding >= 0 && head >= 0) {
+    const i64 n = params_.all[embedding].count();
+    device_.run(device_.ops().add, store_->gradient_of(embedding), store_->gradient_of(embedding),
+                store_->gradient_of(head), n);
+  } else if (embedding >= 0 || head >= 0) {
+    const int local = std::max(embedding, head);
+    device_.all_reduce(Axis::tie, Reduce::sum, {}, store_->gradient_of(local), params_.all[local].count(),
+                       "tied.gradient", -1);
+  }
+}
+
+double Executor::gradient_norm() {
+  std::array<i64, kSquareWords> words{};
+  device_.upload(squares_, words.data(), kSquareWords);
+  for (const Piece& p : store_->pieces())
+    if (p.counted) device_.run(device_.ops().add_squares, squares_, p.gradient, p.n);
+  device_.all_reduce(Axis::world, Reduce::sum, squares_, squares_, kSquareWords, "gradient norm", -1);
+  device_.download(words.data(), squares_, kSquareWords);
+  return root_of_squares(words.data());
+}
+
+}  // namespace lockstep

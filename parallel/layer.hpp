@@ -1,0 +1,78 @@
+// One transformer layer on one rank: the same mathematics as ref/model.cpp, with the seam at every place
+// where a layer can be cut, the store behind every weight and the stash behind every activation.
+#pragma once
+#include <array>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "parallel/roles.hpp"
+
+namespace lockstep {
+
+// What a layer's forward leaves for its backward.
+struct Saved {
+  std::array<Buf, static_cast<int>(Part::count)> part;
+  Buf& operator[](Part p) { return part[static_cast<int>(p)]; }
+};
+
+// A weight gradient still to be computed: it holds its operands, so that it can run now or much later.
+struct WeightWork {
+  enum What { linear, norm, embedding } what;
+  int local;         // local parameter
+  Buf dy, x, rstd;   // linear: dy [M,N], x [M,K]; norm: dy, x [b*Ts,D]; embedding: dy [M,D], x = token ids
+  i64 n, k;
+  const char* name;  // of the norm's message
+};
+
+// Everything a part of the step needs of its rank.
+struct Rank {
+  const ModelConfig& model;
+  const Settings& settings;
+  const Mesh& mesh;
+  int rank;
+  Device& device;
+  const LocalParams& params;
+  Seam& seam;
+  Store& store;
+  Stash& stash;
+  i64 b;  // sequences a microbatch
+};
+
+// Runs one weight gradient of microbatch j, sequence by sequence, into the store's tree.
+void run_weight_work(const Rank&, const WeightWork&, int j);
+
+// Where a backward pass puts its weight work.
+using WorkList = std::vector<WeightWork>;
+
+class Layer {
+ public:
+  Layer(const Rank&, int index, const Buf& cos, const Buf& sin);
+  // x [b,Ts,D] -> y. Leaves in `saved` what the stash keeps.
+  Buf forward(int j, Buf x, Saved& saved);
+  // dy -> dx; weight gradients run at once, or go to `later` if given. Empties `saved`.
+  Buf backward(int j, Saved& saved, Buf dy, WorkList* later);
+  int unit() const { return index_ + 1; }
+
+ private:
+  enum Step { norm1, enter1, qkv, attend, middle, norm2, enter2, gate_up, swiglu };
+  void make(Step, int j, Saved&, Kind kept);
+  void need(Part, int j, Saved&);
+  void drop(Saved&, std::initializer_list<Part>);
+  void weigh(WorkList* later, int j, WeightWork);
+  Buf take(Part p, i64 elements, Kind kept);
+  int local(int layer_param) const;
+  View weight(int layer_param) const;
+
+  Rank r_;
+  int index_;
+  Cut c_;
+  i64 rows_, inner_;  // b*Ts outside, b*T inside the branches
+  Buf cos_, sin_;
+  struct Names {
+    std::string attn_enter, attn_out, attn_dout, attn_din, attn_dkv, mlp_enter, mlp_out, mlp_dout, mlp_din,
+        input_norm, post_norm;
+  } names_;
+};
+
+}  // namespace lockstep

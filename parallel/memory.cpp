@@ -1,0 +1,115 @@
+#include "parallel/memory.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "parallel/trace.hpp"
+
+namespace lockstep {
+
+const char* kind_name(Kind kind) {
+  static constexpr const char* names[] = {"weights",  "gradients", "optimizer", "activations",
+                                          "messages", "buffers",   "inputs"};
+  return names[static_cast<int>(kind)];
+}
+
+View View::from(i64 elements) const {
+  return {static_cast<std::byte*>(at) + elements * type_bytes(type), block, first + elements, type};
+}
+
+Buf::Buf(const Buf& o) : memory_(o.memory_), block_(o.block_) {
+  if (memory_) ++memory_->blocks_[block_].owners;
+}
+void Buf::free() {
+  if (Memory* m = std::exchange(memory_, nullptr)) m->release(std::exchange(block_, -1));
+}
+i64 Buf::elements() const { return memory_->blocks_[block_].elements; }
+View Buf::view() const {
+  if (!memory_) return {};
+  const Memory::Block& b = memory_->blocks_[block_];
+  return {b.at, b.serial, 0, b.type};
+}
+void Buf::relabel(Kind kind) const {
+  Memory::Block& b = memory_->blocks_[block_];
+  if (b.kind == kind) return;
+  b.kind = kind;
+  if (memory_->trace_) memory_->trace_->relabel(b.serial, kind);
+}
+
+Memory::~Memory() = default;
+
+Buf Memory::take(const char* name, Kind kind, i64 elements, Type type) {
+  const i64 bytes = elements * type_bytes(type);
+  int id;
+  if (free_.empty()) {
+    if (blocks_.size() == kBlocks) throw std::logic_error("too many buffers alive at once");
+    id = static_cast<int>(blocks_.size());
+    blocks_.push_back({});
+  } else {
+    id = free_.back();
+    free_.pop_back();
+  }
+  const int serial = takes_++;
+  blocks_[id] = {placer_.take(bytes), elements, type, kind, 1, serial};
+  if (trace_) trace_->take(serial, name, kind, bytes);
+  return Buf(this, id);
+}
+
+void Memory::release(int id) {
+  Block& b = blocks_[id];
+  if (--b.owners) return;
+  placer_.give(b.at, b.elements * type_bytes(b.type));
+  if (trace_) trace_->give(b.serial);
+  free_.push_back(id);
+}
+
+void* NoPlacer::take(i64 bytes) {
+  void* at = reinterpret_cast<void*>(next_);
+  next_ += (static_cast<std::size_t>(bytes) + 63) / 64 * 64 + 64;
+  return at;
+}
+
+ArenaPlacer::ArenaPlacer(const ArenaPlan& plan) : plan_(plan) {
+  base_ = mmap(nullptr, static_cast<std::size_t>(plan.bytes) + 64, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base_ == MAP_FAILED) throw std::bad_alloc();
+}
+ArenaPlacer::~ArenaPlacer() { munmap(base_, static_cast<std::size_t>(plan_.bytes) + 64); }
+
+void* ArenaPlacer::take(i64 bytes) {
+  if (next_ >= static_cast<int>(plan_.places.size()) || plan_.places[next_].bytes != bytes)
+    throw std::logic_error("the step takes other buffers than its trace did");
+  return static_cast<std::byte*>(base_) + plan_.places[next_++].offset;
+}
+
+namespace {
+std::size_t page() {
+  static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+std::size_t pages_for(i64 bytes) { return (static_cast<std::size_t>(bytes) + page() - 1) / page() * page(); }
+}  // namespace
+
+void* GuardPlacer::take(i64 bytes) {
+  const std::size_t body = pages_for(bytes);
+  auto* base = static_cast<std::byte*>(
+      mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (base == MAP_FAILED || mprotect(base + page(), body, PROT_READ | PROT_WRITE)) throw std::bad_alloc();
+  std::memset(base + page(), 0xFF, body);
+  live_ += bytes;
+  peak_ = std::max(peak_, live_);
+  // Flush against the guard page behind, so that the first element past the end faults.
+  return base + page() + body - bytes;
+}
+
+void GuardPlacer::give(void* at, i64 bytes) {
+  live_ -= bytes;
+  const std::size_t body = pages_for(bytes);
+  munmap(static_cast<std::byte*>(at) + bytes - body - page(), body + 2 * page());
+}
+
+}  // namespace lockstep

@@ -1,0 +1,151 @@
+// Buffers of one rank. A step takes and gives them back in the same order every time, so where each one
+// lies is decided once, from the trace, and a step allocates nothing.
+#pragma once
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "parallel/comm/comm.hpp"
+
+namespace lockstep {
+
+// What a buffer is for; prices and records speak of peak bytes by kind.
+enum class Kind {
+  weights,
+  gradients,    // accumulated, all slots of the tree
+  optimizer,    // first and second moments
+  activations,  // what the stash keeps until backward
+  messages,     // posted receives and unfinished sends of the pipeline
+  buffers,      // temporaries inside a layer or the head
+  inputs,       // tokens, labels, rotary tables, per-sample losses
+  count
+};
+const char* kind_name(Kind);
+
+// Where bytes come from.
+class Placer {
+ public:
+  virtual ~Placer() = default;
+  virtual void* take(i64 bytes) = 0;
+  virtual void give(void* at, i64 bytes) = 0;
+  virtual void begin_step() {}
+};
+
+struct Trace;
+
+// Part of a buffer: what kernels and messages are given.
+struct View {
+  void* at = nullptr;
+  int block = -1;   // which buffer, -1: none
+  i64 first = 0;    // elements from the buffer's start
+  Type type = Type::f32;
+  View from(i64 elements) const;
+};
+
+class Memory;
+
+// A shared handle: the last copy gives the buffer back.
+class Buf {
+ public:
+  Buf() = default;
+  Buf(const Buf& o);
+  Buf(Buf&& o) noexcept : memory_(std::exchange(o.memory_, nullptr)), block_(std::exchange(o.block_, -1)) {}
+  Buf& operator=(Buf o) noexcept {
+    std::swap(memory_, o.memory_);
+    std::swap(block_, o.block_);
+    return *this;
+  }
+  ~Buf() { free(); }
+  void free();
+  explicit operator bool() const { return memory_ != nullptr; }
+  bool same(const Buf& o) const { return block_ == o.block_; }
+  i64 elements() const;
+  View view() const;
+  operator View() const { return view(); }
+  View from(i64 elements) const { return view().from(elements); }
+  void relabel(Kind) const;  // e.g. a received message that becomes a kept activation
+
+ private:
+  friend class Memory;
+  Buf(Memory* m, int b) : memory_(m), block_(b) {}
+  Memory* memory_ = nullptr;
+  int block_ = -1;
+};
+
+class Memory {
+ public:
+  Memory(Placer& placer, Trace* trace) : placer_(placer), trace_(trace) { blocks_.reserve(kBlocks), free_.reserve(kBlocks); }
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  Buf take(const char* name, Kind kind, i64 elements, Type type = Type::f32);
+  void begin_step() { placer_.begin_step(); }
+
+ private:
+  friend class Buf;
+  struct Block {
+    void* at;
+    i64 elements;
+    Type type;
+    Kind kind;
+    int owners;
+    int serial;  // of the take, for the trace
+  };
+  static constexpr int kBlocks = 1 << 14;
+  void release(int block);
+  Placer& placer_;
+  Trace* trace_;
+  std::vector<Block> blocks_;
+  std::vector<int> free_;
+  int takes_ = 0;
+};
+
+// Hands out addresses that nobody may touch: for tracing.
+class NoPlacer final : public Placer {
+ public:
+  void* take(i64 bytes) override;
+  void give(void*, i64) override {}
+
+ private:
+  std::size_t next_ = 64;
+};
+
+// One block of memory, laid out beforehand: the n-th take lies at offsets[n].
+struct ArenaPlan {
+  struct Place {
+    i64 offset, bytes;
+  };
+  std::vector<Place> places;  // in order of takes: set-up first, then one step
+  int setup = 0;              // how many takes set-up makes
+  i64 bytes = 0;              // of the arena
+  i64 live = 0;               // most bytes alive at one time
+};
+
+class ArenaPlacer final : public Placer {
+ public:
+  explicit ArenaPlacer(const ArenaPlan&);
+  ~ArenaPlacer() override;
+  void* take(i64 bytes) override;
+  void give(void*, i64) override {}
+  void begin_step() override { next_ = plan_.setup; }
+
+ private:
+  const ArenaPlan& plan_;
+  void* base_;
+  int next_ = 0;
+};
+
+// Every buffer between guard pages, filled with NaN when taken and unmapped when given back: an overrun, a
+// read before a write or a use after release shows at once. Counts the live bytes by itself.
+class GuardPlacer final : public Placer {
+ public:
+  void* take(i64 bytes) override;
+  void give(void* at, i64 bytes) override;
+  i64 peak() const { return peak_; }
+
+ private:
+  i64 live_ = 0, peak_ = 0;
+};
+
+}  // namespace lockstep

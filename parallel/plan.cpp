@@ -1,0 +1,181 @@
+#include "parallel/plan.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+#include <sstream>
+
+#include "parallel/roles.hpp"
+#include "ref/error.hpp"
+
+namespace lockstep {
+namespace {
+
+const std::vector<Word> mesh_words = {
+    {"dp", "1", {}, "data-parallel replicas"},
+    {"tp", "1", {}, "tensor-parallel ranks a layer is split across"},
+    {"pp", "1", {}, "pipeline stages"},
+    {"micro", "1", {}, "sequences in a microbatch of one replica"},
+};
+
+std::map<std::string, Word>& declared() {
+  static std::map<std::string, Word> words;
+  return words;
+}
+
+// Levenshtein distance: how many letters to change, insert or leave out.
+std::size_t distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t corner = row[0]++;
+    for (std::size_t j = 1; j <= b.size(); ++j)
+      corner = std::exchange(row[j], std::min({row[j] + 1, row[j - 1] + 1, corner + (a[i - 1] != b[j - 1])}));
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::string nearest(const std::string& wrong, const std::vector<std::string>& known) {
+  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
+    return distance(wrong, a) < distance(wrong, b);
+  });
+}
+
+void declare_word(const Word& word) {
+  auto [it, fresh] = declared().emplace(word.name, word);
+  if (fresh) return;
+  for (const std::string& v : word.values)
+    if (std::find(it->second.values.begin(), it->second.values.end(), v) == it->second.values.end())
+      it->second.values.push_back(v);
+  std::sort(it->second.values.begin(), it->second.values.end());
+}
+
+std::vector<Word> plan_words() {
+  std::vector<Word> words = mesh_words;
+  for (const auto& [name, word] : declared()) words.push_back(word);
+  return words;
+}
+
+void Plan::set(const std::string& name, const std::string& value) {
+  const std::vector<Word> words = plan_words();
+  const auto word = std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; });
+  if (word == words.end()) {
+    std::vector<std::string> names;
+    for (const Word& w : words) names.push_back(w.name);
+    throw UserError(fmt::format("plan: no word `{}`; did you mean `{}`?", name, nearest(name, names)));
+  }
+  if (word->values.empty()) {
+    const bool digits = !value.empty() && value.size() < 7 && std::all_of(value.begin(), value.end(), ::isdigit);
+    if (!digits || std::stoi(value) < 1)
+      throw UserError(fmt::format("plan: `{}={}`: {} is a number from 1 up", name, value, name));
+    words_[name] = std::to_string(std::stoi(value));
+  } else {
+    if (std::find(word->values.begin(), word->values.end(), value) == word->values.end())
+      throw UserError(fmt::format("plan: `{}={}`: {} is one of {}; did you mean `{}`?", name, value, name,
+                                  fmt::join(word->values, ", "), nearest(value, word->values)));
+    words_[name] = value;
+  }
+}
+
+Plan Plan::parse(const std::string& line) {
+  Plan plan;
+  for (const Word& w : plan_words()) plan.words_[w.name] = w.fallback;
+  std::istringstream in(line);
+  std::set<std::string> seen;
+  for (std::string item; in >> item;) {
+    const std::size_t eq = item.find('=');
+    if (eq == std::string::npos) throw UserError(fmt::format("plan: `{}` should read word=value, such as dp=2", item));
+    const std::string name = item.substr(0, eq);
+    plan.set(name, item.substr(eq + 1));
+    if (!seen.insert(name).second) throw UserError(fmt::format("plan: `{}` is said twice", name));
+  }
+  return plan;
+}
+
+const std::string& Plan::text(const std::string& word) const { return words_.at(word); }
+int Plan::number(const std::string& word) const { return std::stoi(words_.at(word)); }
+
+std::string Plan::line() const {
+  std::string out;
+  for (const Word& w : plan_words()) {
+    const bool mesh = w.name == "dp" || w.name == "tp" || w.name == "pp";
+    const std::string& value = words_.at(w.name);
+    if (mesh || value != w.fallback) out += (out.empty() ? "" : " ") + w.name + "=" + value;
+  }
+  return out;
+}
+
+namespace {
+
+using Broken = std::optional<std::string>;
+bool power_of_two(i64 n) { return (n & (n - 1)) == 0; }
+
+const std::vector<Rule> mesh_rules = {
+    {"ranks-at-most-64",
+     [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
+       if (p.ranks() <= 64) return {};
+       return fmt::format("dp x tp x pp = {} ranks, but the ranks of one process are at most 64", p.ranks());
+     }},
+    {"dp-power-of-two",
+     [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
+       if (power_of_two(p.number("dp"))) return {};
+       return fmt::format("exact mode needs dp to be a power of two, not {}", p.number("dp"));
+     }},
+    {"dp-divides-batch",
+     [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
+       if (s.batch % p.number("dp") == 0) return {};
+       return fmt::format("dp={} does not divide the batch of {} sequences", p.number("dp"), s.batch);
+     }},
+    {"micro-divides-batch",
+     [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
+       const i64 share = s.batch / p.number("dp");
+       if (share % p.number("micro") == 0) return {};
+       return fmt::format("micro={} does not divide the {} sequences of a replica", p.number("micro"), share);
+     }},
+    {"pp-at-most-layers",
+     [](const Plan& p, const ModelConfig& m, const Settings&) -> Broken {
+       if (p.number("pp") <= m.layers) return {};
+       return fmt::format("pp={} stages, but the model has {} layers", p.number("pp"), m.layers);
+     }},
+};
+
+template <class Role>
+void add_words(const Strategy<Role>& s, std::set<std::string>& used) {
+  for (const Word& w : s.words) used.insert(w.name);
+}
+
+template <class Role>
+std::optional<Refusal> first_broken(const Strategy<Role>& s, const Plan& p, const ModelConfig& m, const Settings& set) {
+  for (const Rule& rule : s.rules)
+    if (auto why = rule.broken(p, m, set)) return Refusal{rule.name, *why};
+  return {};
+}
+
+}  // namespace
+
+std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Settings& s) {
+  for (const Rule& rule : mesh_rules)
+    if (auto why = rule.broken(p, m, s)) return Refusal{rule.name, *why};
+  if (auto r = first_broken(chosen<Seam>(p), p, m, s)) return r;
+  if (auto r = first_broken(chosen<Schedule>(p), p, m, s)) return r;
+  if (auto r = first_broken(chosen<Store>(p), p, m, s)) return r;
+  if (auto r = first_broken(chosen<Home>(p), p, m, s)) return r;
+  if (auto r = first_broken(chosen<Stash>(p), p, m, s)) return r;
+
+  // A word that nobody chosen listens to would promise something that does not happen.
+  std::set<std::string> used;
+  for (const Word& w : mesh_words) used.insert(w.name);
+  add_words(chosen<Seam>(p), used), add_words(chosen<Schedule>(p), used), add_words(chosen<Store>(p), used);
+  add_words(chosen<Home>(p), used), add_words(chosen<Stash>(p), used);
+  for (const Word& w : plan_words())
+    if (!used.count(w.name) && p.text(w.name) != w.fallback)
+      return Refusal{"word-without-effect", fmt::format("{}={} has no effect in `{}`: {}", w.name, p.text(w.name), p.line(), w.help)};
+  return {};
+}
+
+}  // namespace lockstep

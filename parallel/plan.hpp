@@ -1,0 +1,52 @@
+// A plan in words: "dp=2 tp=2 pp=2 schedule=1f1b ckpt=full micro=1". The same words in the command line,
+// suites, records and plots. Each word is declared by the file that answers to it.
+#pragma once
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ref/config.hpp"
+#include "ref/settings.hpp"
+
+namespace lockstep {
+
+struct Word {
+  std::string name;
+  std::string fallback;             // value when the plan does not say
+  std::vector<std::string> values;  // allowed ones; empty: a positive number
+  std::string help;
+};
+
+class Plan {
+ public:
+  // UserError: a word or value nobody knows, with the nearest that somebody does.
+  static Plan parse(const std::string& line);
+  int number(const std::string& word) const;
+  const std::string& text(const std::string& word) const;
+  int ranks() const { return number("dp") * number("tp") * number("pp"); }
+  std::string line() const;   // every word that differs from its fallback, and dp tp pp always
+  const std::map<std::string, std::string>& words() const { return words_; }
+  void set(const std::string& word, const std::string& value);
+
+ private:
+  std::map<std::string, std::string> words_;
+};
+
+// All words, mesh first, then by name.
+std::vector<Word> plan_words();
+void declare_word(const Word&);  // the same word from several files: their values are joined
+
+// Why a plan cannot be run. `broken` returns the sentence, or nothing if the plan keeps the rule.
+struct Rule {
+  std::string name;  // "tp-divides-heads"
+  std::function<std::optional<std::string>(const Plan&, const ModelConfig&, const Settings&)> broken;
+};
+struct Refusal {
+  std::string rule, why;
+};
+// The first rule the plan breaks: the mesh's own, then those of the strategies it chooses.
+std::optional<Refusal> refuse(const Plan&, const ModelConfig&, const Settings&);
+
+}  // namespace lockstep

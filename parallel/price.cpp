@@ -1,0 +1,180 @@
+#include "parallel/price.hpp"
+
+#include <algorithm>
+
+#include "kernels/ops.hpp"
+#include "parallel/roles.hpp"
+
+namespace lockstep {
+
+Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int rank) {
+  const int dp = plan.number("dp"), tp = plan.number("tp"), pp = plan.number("pp");
+  const i64 b = plan.number("micro");
+  Shape x{};
+  x.T = s.seq, x.D = c.hidden, x.H = c.heads, x.K = c.kv_heads, x.hd = c.head_dim, x.F = c.intermediate;
+  x.V = c.vocab, x.Vp = (c.vocab + s.leaves - 1) / s.leaves * s.leaves, x.L = c.layers, x.R = s.leaves;
+  x.tied = c.tied;
+  x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
+  x.dp = dp, x.tp = tp, x.pp = pp;
+  x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
+  x.plan = &plan;
+  return x;
+}
+
+namespace {
+
+// One microbatch's tensors on this rank, in elements.
+struct Sizes {
+  i64 X, W;       // [b,Ts,D] outside the branches, [b,T,D] inside
+  i64 r;          // rstd of a norm
+  i64 Q, KV, S;   // q or o; k or v; log-sum-exp
+  i64 F;          // gate, up or act
+  i64 M, logits;  // tokens; tokens x vocabulary rows
+  i64 E;          // what entering a branch adds: a gathered copy, or nothing where it is the norm's output
+  i64 sum;        // most that closing a branch holds: partial and sum, or one buffer where it is summed in place
+  i64 leaves;     // norm-weight gradients of the sequences
+};
+
+Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
+  const i64 Ts = seam.outside(s), M = s.b * s.T;
+  const bool gathers = seam.enter(s).has_value();
+  Sizes z{};
+  z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = s.b * Ts;
+  z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd, z.S = s.b * seam.heads(s) * s.T;
+  z.F = M * seam.ffn(s), z.M = M, z.logits = M * seam.vocab(s);
+  z.E = gathers ? z.W : 0;
+  z.sum = gathers ? z.W + z.X : z.W;
+  z.leaves = s.b * s.D;
+  return z;
+}
+
+// Everything a layer makes between x and its last sum: x2, two norms, q k v o, log-sum-exp, gate up act.
+i64 layer_parts(const Sizes& z) { return 3 * z.X + 2 * z.r + 2 * z.Q + 2 * z.KV + z.S + 3 * z.F; }
+
+i64 forward_buffers(const Sizes& z, bool keeps) {
+  if (keeps) return z.sum;
+  return std::max({z.X + z.r, z.X + z.E, z.W + z.Q + 2 * z.KV, 2 * z.Q + 2 * z.KV + z.S, z.Q + z.sum, 2 * z.X + z.r,
+                   2 * z.X + z.E, z.X + z.W + 2 * z.F, z.X + 3 * z.F, z.X + z.F + z.W, z.X + z.sum});
+}
+
+// Backward holds dy; with checkpointing also what it made again and has not used up yet.
+i64 backward_buffers(const Sizes& z, bool keeps) {
+  const i64 again = keeps ? 0 : 1;                     // remade parts live in buffers
+  const i64 entered = keeps ? z.E : 0;                 // gathered anew for the weight gradients
+  i64 made = again * (layer_parts(z) + 2 * z.E);
+  i64 peak = again * (z.X + (z.X + z.r + z.E + 2 * z.Q + 2 * z.KV + z.S) + z.sum);  // remaking x2
+  auto at_least = [&](i64 buffers) { peak = std::max(peak, z.X + made + buffers); };
+  at_least(z.E + z.F);                                 // dact
+  made -= again * z.F;
+  at_least(3 * z.F);                                   // dact, dgate, dup
+  made -= again * 2 * z.F;
+  at_least(2 * z.F + entered);                         // weight gradients of gate and up
+  made -= again * (z.X + z.E);
+  at_least(2 * z.F + z.W);                             // their input gradient
+  at_least(z.sum);
+  at_least(z.X + std::max(z.leaves, z.X));             // norm'
+  made -= again * (z.X + z.r);
+  at_least(z.E + z.Q);                                 // do
+  at_least(2 * z.Q + 2 * z.KV);                        // do, dq, dk, dv
+  made -= again * (2 * z.Q + 2 * z.KV + z.S);
+  at_least(z.Q + 2 * z.KV + entered);
+  made -= again * (z.X + z.E);
+  at_least(z.Q + 2 * z.KV + z.W);
+  at_least(z.sum);
+  at_least(z.X + std::max(z.leaves, z.X));
+  return peak;
+}
+
+i64 head_buffers(const Sizes& z) {
+  return std::max({z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum, z.r + z.X + std::max(z.leaves, z.X)});
+}
+
+}  // namespace
+
+Price price(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
+  const PriceOf<Seam>& seam = chosen<Seam>(plan).price;
+  const PriceOf<Schedule>& schedule = chosen<Schedule>(plan).price;
+  const PriceOf<Store>& store = chosen<Store>(plan).price;
+  const PriceOf<Home>& home = chosen<Home>(plan).price;
+  const bool keeps = chosen<Stash>(plan).price.keeps_layers;
+  const Shape s = shape_of(plan, model, settings, rank);
+  const Sizes z = sizes(s, seam);
+  const i64 from = s.stage * s.L / s.pp, to = (s.stage + 1) * s.L / s.pp;  // layers of this stage
+
+  // Parameters by unit: embedding, layers, final norm, head.
+  const i64 table = seam.vocab(s) * s.D;
+  const i64 layer = 2 * s.D + s.D * s.hd * (2 * seam.heads(s) + 2 * seam.kv_heads(s)) + 3 * s.D * seam.ffn(s);
+  struct Unit {
+    i64 number, gradient, weight;
+  };
+  std::vector<Unit> units;
+  if (s.first()) units.push_back({0, table, table});
+  for (i64 l = from; l < to; ++l) units.push_back({l + 1, layer, layer});
+  if (s.last()) {
+    units.push_back({s.L + 1, s.D, s.D});
+    units.push_back({s.L + 2, table, s.tied && s.first() ? 0 : table});
+  }
+
+  Price out;
+  auto peak = [&](Kind k) -> i64& { return out.peak[static_cast<int>(k)]; };
+  i64 updated = 0;
+  for (const Unit& u : units) {
+    peak(Kind::weights) += store.weights(s, u.weight);
+    peak(Kind::gradients) += store.gradients(s, u.gradient);
+    updated += store.updated(s, u.weight);
+  }
+  peak(Kind::optimizer) = home.optimizer(s, updated);
+  const i64 kept = (to - from) * (z.X + (keeps ? layer_parts(z) : 0)) + (s.last() ? z.X : 0);
+  peak(Kind::activations) = 4 * schedule.in_flight(s) * kept;
+  i64 buffers = std::max(forward_buffers(z, keeps), backward_buffers(z, keeps));
+  if (s.first()) buffers = std::max({buffers, z.sum, z.X + z.E});
+  if (s.last()) buffers = std::max(buffers, head_buffers(z));
+  peak(Kind::buffers) = 4 * buffers;
+  // A posted receive beside an unfinished send; a last stage with one microbatch has them one after the other.
+  peak(Kind::messages) = s.pp == 1 ? 0 : 4 * z.X * (s.last() && s.m == 1 ? 1 : 2);
+  const i64 tokens = s.n / s.dp * s.T;
+  peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
+
+  auto say = [&](const std::string& what, int j, const Maybe& said, int times = 1) {
+    for (int i = 0; said && i < times; ++i) out.messages.push_back({what, j, *said});
+  };
+  auto hand = [&](Verb verb, const std::string& what, int j) { say(what, j, Said{Axis::pp, verb, z.X}); };
+  for (int j = 0; j < s.m; ++j) {
+    if (s.first()) {
+      say("embed.out", j, seam.close(s));
+      say("embed.dout", j, seam.close_back(s));
+    }
+    for (i64 l = from; l < to; ++l) {
+      const std::string at = "layers." + std::to_string(l) + ".";
+      say(at + "attn.enter", j, seam.enter(s), 2);  // forward, and again for the weight gradients
+      say(at + "mlp.enter", j, seam.enter(s), 2);
+      say(at + "attn.out", j, seam.close(s), keeps ? 1 : 2);
+      say(at + "mlp.out", j, seam.close(s));
+      say(at + "attn.dout", j, seam.close_back(s));
+      say(at + "mlp.dout", j, seam.close_back(s));
+      say(at + "attn.din", j, seam.open(s));
+      say(at + "mlp.din", j, seam.open(s));
+      say(at + "attn.dkv", j, seam.kv_grad(s), 2);
+      say(at + "input_norm.grad", j, seam.norm_grad(s));
+      say(at + "post_norm.grad", j, seam.norm_grad(s));
+    }
+    if (s.last()) {
+      say("head.enter", j, seam.enter(s));
+      say("head.max", j, seam.vocab_max(s));
+      say("head.sum", j, seam.vocab_sum(s));
+      say("head.din", j, seam.open(s));
+      say("norm.grad", j, seam.norm_grad(s));
+    }
+    const std::string own = "chunk" + std::to_string(s.stage), above = "chunk" + std::to_string(s.stage + 1),
+                      below = "chunk" + std::to_string(s.stage - 1);
+    if (!s.first()) hand(Verb::recv, own + ".x", j), hand(Verb::send, below + ".dy", j);
+    if (!s.last()) hand(Verb::send, above + ".x", j), hand(Verb::recv, own + ".dy", j);
+  }
+  for (const Unit& u : units) say("unit" + std::to_string(u.number) + ".gradient", -1, store.unit(s, u.gradient));
+  if (s.tied && s.pp > 1 && (s.first() || s.last())) say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, table});
+  say("gradient norm", -1, Said{Axis::world, Verb::all_reduce, kSquareWords});
+  say("losses", -1, Said{Axis::world, Verb::all_reduce, s.n});
+  return out;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,100 @@
+// What a plan should cost, in closed formulas. Nothing here calls the executor or reads a trace: the gates
+// hold both to these numbers, message by message and byte by byte.
+#pragma once
+#include <array>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/plan.hpp"
+#include "parallel/trace.hpp"
+
+namespace lockstep {
+
+// The numbers a formula may use. One rank's point of view.
+struct Shape {
+  i64 T, D, H, K, hd, F, V, Vp, L, R;  // the model's and the run's, whole; Vp: padded vocabulary
+  bool tied;
+  i64 n;          // sequences a step, all ranks
+  i64 b;          // sequences a microbatch, one rank
+  i64 m;          // microbatches a step, one rank
+  int dp, tp, pp;
+  int dp_at, tp_at, stage;
+  const Plan* plan;  // for a strategy's own words
+  bool first() const { return stage == 0; }
+  bool last() const { return stage == pp - 1; }
+};
+Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
+
+// One message as a formula states it.
+struct Said {
+  Axis axis;
+  Verb verb;
+  i64 elements;
+};
+using Maybe = std::optional<Said>;
+
+enum class Part;
+
+class Seam;
+class Schedule;
+class Store;
+class Home;
+class Stash;
+template <class Role>
+struct PriceOf;
+
+// Elements of one microbatch in each named activation, and the messages of each hook.
+template <>
+struct PriceOf<Seam> {
+  i64 (*outside)(const Shape&);   // tokens of one sequence outside the branches
+  i64 (*heads)(const Shape&);     // query heads of this rank
+  i64 (*kv_heads)(const Shape&);
+  i64 (*ffn)(const Shape&);
+  i64 (*vocab)(const Shape&);     // stored vocabulary rows of this rank
+  Maybe (*enter)(const Shape&);
+  Maybe (*close)(const Shape&);
+  Maybe (*close_back)(const Shape&);
+  Maybe (*open)(const Shape&);
+  Maybe (*norm_grad)(const Shape&);
+  Maybe (*kv_grad)(const Shape&);  // once for dk, once for dv
+  Maybe (*vocab_max)(const Shape&);
+  Maybe (*vocab_sum)(const Shape&);
+};
+
+template <>
+struct PriceOf<Schedule> {
+  i64 (*in_flight)(const Shape&);  // most microbatches whose activations this stage holds at once
+};
+
+template <>
+struct PriceOf<Store> {
+  // Bytes that P local parameter elements take here (P counts a weight once, a tied head's gradient too).
+  i64 (*weights)(const Shape&, i64 elements);
+  i64 (*gradients)(const Shape&, i64 elements);
+  i64 (*updated)(const Shape&, i64 elements);  // elements this rank's optimizer owns
+  Maybe (*unit)(const Shape&, i64 elements);   // the message of a unit's gradient, once a step
+};
+
+template <>
+struct PriceOf<Home> {
+  i64 (*optimizer)(const Shape&, i64 updated);  // bytes on the device
+};
+
+template <>
+struct PriceOf<Stash> {
+  bool keeps_layers;  // every activation of a layer survives; otherwise its input alone
+};
+
+struct Price {
+  KindBytes peak{};                // each kind's peak on this rank
+  struct Line {
+    std::string what;
+    int microbatch;
+    Said said;
+  };
+  std::vector<Line> messages;      // of one step
+};
+Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
+
+}  // namespace lockstep

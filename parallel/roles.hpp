@@ -1,0 +1,141 @@
+// The five questions a strategy can answer, one role each. A strategy is one file: it implements one role,
+// states its price (price.hpp) and registers itself. The executor knows only what is on this page.
+//
+//   Seam      how is one layer split across ranks?                   default: whole
+//   Schedule  which microbatch runs when, on which stage?            default: 1f1b, of one stage
+//   Store     where do weights, gradients and optimizer state live,  default: data, one replica
+//             and when are gradients reduced?
+//   Home      on which memory does the optimizer work?               default: device
+//   Stash     which activations survive until backward?              default: keep all
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/device.hpp"
+#include "parallel/layout.hpp"
+#include "parallel/plan.hpp"
+#include "parallel/price.hpp"
+
+namespace lockstep {
+
+// What a strategy may know when it is made.
+struct Context {
+  const ModelConfig& model;
+  const Settings& settings;
+  const Plan& plan;
+  const Mesh& mesh;
+  int rank;
+  Device& device;
+  // Known once seam and schedule are made, for stores:
+  const LocalParams* params = nullptr;
+  const std::vector<std::vector<int>>* gradient_order = nullptr;  // by unit: microbatches as they finish
+};
+
+// ---- Seam ---------------------------------------------------------------------------------------------
+// A layer is norm -> [enter] branch [close] -> add. Backward: [close_back] branch' [open] -> norm'.
+// `what` names the tensor, j is the microbatch; b sequences are in a call.
+class Seam {
+ public:
+  virtual ~Seam() = default;
+  virtual const Cut& cut() const = 0;                  // local sizes
+  virtual Slice slice(const Param&) const = 0;         // this rank's part of a parameter
+  virtual Buf enter(const Buf& h, const char* what, int j, i64 b) = 0;       // [b,Ts,D] -> [b,T,D]
+  virtual Buf close(Buf partial, const char* what, int j, i64 b) = 0;        // [b,T,D] partial -> [b,Ts,D] sum
+  virtual Buf close_back(const Buf& dy, const char* what, int j, i64 b) = 0; // [b,Ts,D] -> [b,T,D]
+  virtual Buf open(Buf partial, const char* what, int j, i64 b) = 0;         // [b,T,D] partial -> [b,Ts,D] sum
+  // Norm-weight gradients [b,D] of the tokens this rank sees -> of all tokens.
+  virtual void norm_grad(const Buf& leaves, const char* what, int j, i64 b) = 0;
+  // dk, dv [b,T,K*hd] of this rank's query heads -> of all query heads of those kv heads.
+  virtual void kv_grad(const Buf& dk, const Buf& dv, const char* what, int j, i64 b) = 0;
+  // Row-wise results over this rank's vocabulary columns -> over all of them.
+  virtual void vocab_max(const Buf& max, int j) = 0;
+  virtual void vocab_sum(const Buf& sum_and_target, int j) = 0;
+};
+
+// ---- Schedule -----------------------------------------------------------------------------------------
+enum class Pass { forward, backward, input_grad, weight_grad };  // backward = input_grad + weight_grad
+struct Action {
+  Pass pass;
+  int chunk;       // global: chunk c lives on stage c mod pp
+  int microbatch;
+  bool last;       // this chunk's last weight gradient of the step; decided here and nowhere else
+};
+class Schedule {
+ public:
+  virtual ~Schedule() = default;
+  virtual int chunks_per_stage() const { return 1; }
+  virtual std::vector<Action> actions(int stage, int stages, int microbatches) const = 0;
+};
+
+// ---- Store --------------------------------------------------------------------------------------------
+// A piece of a parameter as the optimizer sees it: n elements of weight, gradient.
+struct Piece {
+  int local;   // index into the local parameters
+  i64 first;   // of the local parameter's elements
+  i64 n;
+  View weight, gradient;
+  bool counted;  // this rank counts it in the gradient norm (replicas count once)
+};
+class Store {
+ public:
+  virtual ~Store() = default;
+  // The step's sample that microbatch j holds at place i.
+  virtual i64 sample(int microbatch, i64 i) const = 0;
+  virtual void acquire(int unit) = 0;  // make the unit's weights whole here; calls nest
+  virtual void release(int unit) = 0;
+  virtual View weight(int local) = 0;  // of an acquired unit
+  // Where the leaf of `sample` of a parameter's gradient goes; after the kernel wrote it, call done().
+  struct Leaf {
+    View at;
+    bool add;
+  };
+  virtual Leaf leaf(int local, i64 sample) = 0;
+  virtual void done(int local, i64 sample) = 0;
+  virtual void ready(int unit, int microbatch, bool last) = 0;  // the unit's gradient of the microbatch is in
+  virtual void finish() = 0;                     // all reductions done: gradients are whole sums
+  virtual const std::vector<Piece>& pieces() = 0;  // what this rank updates
+  virtual void republish() = 0;                  // updated weights reach everyone who computes with them
+  virtual View gradient_of(int local) = 0;       // whole local gradient, where this rank has it (tied parts)
+};
+
+// ---- Home ---------------------------------------------------------------------------------------------
+class Home {
+ public:
+  virtual ~Home() = default;
+  // Makes room for the optimizer's state of these pieces (set-up).
+  virtual void prepare(const std::vector<Piece>&, const LocalParams&) = 0;
+  // Clips by `scale` (1: leave) and updates every piece.
+  virtual void step(const std::vector<Piece>&, const LocalParams&, i64 step, double scale) = 0;
+};
+
+// ---- Stash --------------------------------------------------------------------------------------------
+// Named activations of one layer and microbatch.
+enum class Part { x, h1, rstd1, q, k, v, o, lse, x2, h2, rstd2, gate, up, act, e1, e2, count };
+const char* part_name(Part);
+class Stash {
+ public:
+  virtual ~Stash() = default;
+  // Kept from forward to backward; the others are made again. The layer's input x is always kept.
+  virtual bool keeps(int layer, Part) const = 0;
+};
+
+// ---- Registration -------------------------------------------------------------------------------------
+// `wants` says whether a plan asks for this strategy; the role's default has none and serves all other plans.
+template <class Role>
+struct Strategy {
+  const char* name;
+  std::vector<Word> words;
+  bool (*wants)(const Plan&);
+  std::vector<Rule> rules;
+  std::unique_ptr<Role> (*make)(const Context&);
+  PriceOf<Role> price;
+  Strategy(const char* name, std::vector<Word> words, bool (*wants)(const Plan&), std::vector<Rule> rules,
+           std::unique_ptr<Role> (*make)(const Context&), PriceOf<Role> price);
+};
+
+// The one strategy of this role that the plan chooses.
+template <class Role>
+const Strategy<Role>& chosen(const Plan&);
+
+}  // namespace lockstep

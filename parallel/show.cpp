@@ -1,0 +1,56 @@
+// A rank's program as text: what `lockstep show` prints.
+#include <fmt/format.h>
+
+#include <map>
+
+#include "parallel/trace.hpp"
+
+namespace lockstep {
+
+std::string program(const Trace& trace, const ArenaPlan& arena) {
+  std::string out;
+  std::map<int, const char*> names;
+  std::map<int, std::string> requests;
+  auto place = [&](int block, i64 first, Type type) {
+    if (block < 0) return std::string("-");
+    std::string text = fmt::format("{}#{}", names[block], block);
+    if (first) text += fmt::format("+{}", first);
+    return text + fmt::format("@{:#x}", arena.places[block].offset + first * type_bytes(type));
+  };
+  out += fmt::format("arena {} bytes, at most {} alive at once\n\nset-up\n", arena.bytes, arena.live);
+  for (const Trace::Event& e : trace.events) {
+    switch (e.what) {
+      case Trace::Event::step: out += "\nstep\n"; break;
+      case Trace::Event::action: out += fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch); break;
+      case Trace::Event::take:
+        names[e.block] = e.name;
+        out += fmt::format("  take    {:<52} {:>12} bytes  {}\n", place(e.block, 0, Type::f32), e.bytes, kind_name(e.kind));
+        break;
+      case Trace::Event::give: out += fmt::format("  give    {}\n", place(e.block, 0, Type::f32)); break;
+      case Trace::Event::relabel: out += fmt::format("  keep    {} as {}\n", place(e.block, 0, Type::f32), kind_name(e.kind)); break;
+      case Trace::Event::run: {
+        std::string line = fmt::format("  run     {}(", e.name);
+        for (std::size_t i = 0; i < e.views.size(); ++i)
+          line += (i ? ", " : "") + place(e.views[i].block, e.views[i].first, e.views[i].type);
+        line += ";";
+        for (const double x : e.numbers) line += fmt::format(" {:g}", x);
+        out += line + ")\n";
+        break;
+      }
+      case Trace::Event::start: {
+        const Message& m = e.message;
+        std::string text = fmt::format("{} {} `{}`", verb_name(m.verb), axis_name(m.axis), m.what);
+        if (m.peer >= 0) text += fmt::format(" peer {}", m.peer);
+        if (m.microbatch >= 0) text += fmt::format(" microbatch {}", m.microbatch);
+        text += fmt::format(" {} x {} {}", m.blocks, m.n, type_name(m.type));
+        requests[e.request] = text;
+        out += fmt::format("  start   {}: {} -> {}\n", text, place(e.ends[0], 0, m.type), place(e.ends[1], 0, m.type));
+        break;
+      }
+      case Trace::Event::wait: out += fmt::format("  wait    {}\n", requests[e.request]); break;
+    }
+  }
+  return out;
+}
+
+}  // namespace lockstep

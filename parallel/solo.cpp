@@ -1,0 +1,92 @@
+// The defaults of one device: a whole layer, every activation kept, the optimizer where the weights are.
+// (The default store and schedule are `data` with one replica and `1f1b` with one stage.)
+#include "parallel/roles.hpp"
+#include "ref/optimizer.hpp"
+
+namespace lockstep {
+namespace {
+
+class Whole final : public Seam {
+ public:
+  explicit Whole(const Context& c) {
+    const ModelConfig& m = c.model;
+    const i64 padded = padded_vocab(m, c.settings.leaves);
+    cut_ = {m.heads, m.kv_heads,        m.intermediate, padded, 0, m.vocab, c.settings.leaves,
+            c.settings.seq, c.settings.leaves, 0,       m.kv_heads * m.head_dim};
+  }
+  const Cut& cut() const override { return cut_; }
+  Slice slice(const Param& p) const override { return {0, p.stored_rows, 0, p.cols}; }
+  Buf enter(const Buf& h, const char*, int, i64) override { return h; }
+  Buf close(Buf partial, const char*, int, i64) override { return partial; }
+  Buf close_back(const Buf& dy, const char*, int, i64) override { return dy; }
+  Buf open(Buf partial, const char*, int, i64) override { return partial; }
+  void norm_grad(const Buf&, const char*, int, i64) override {}
+  void kv_grad(const Buf&, const Buf&, const char*, int, i64) override {}
+  void vocab_max(const Buf&, int) override {}
+  void vocab_sum(const Buf&, int) override {}
+
+ private:
+  Cut cut_{};
+};
+
+Maybe silent(const Shape&) { return {}; }
+
+const Strategy<Seam> whole("whole", {}, nullptr, {},
+                           [](const Context& c) -> std::unique_ptr<Seam> { return std::make_unique<Whole>(c); },
+                           {.outside = [](const Shape& s) { return s.T; },
+                            .heads = [](const Shape& s) { return s.H; },
+                            .kv_heads = [](const Shape& s) { return s.K; },
+                            .ffn = [](const Shape& s) { return s.F; },
+                            .vocab = [](const Shape& s) { return s.Vp; },
+                            .enter = silent,
+                            .close = silent,
+                            .close_back = silent,
+                            .open = silent,
+                            .norm_grad = silent,
+                            .kv_grad = silent,
+                            .vocab_max = silent,
+                            .vocab_sum = silent});
+
+class KeepAll final : public Stash {
+ public:
+  // e1, e2 are gathered anew where a seam gathers them, and are h1, h2 themselves where it does not.
+  bool keeps(int, Part part) const override { return part != Part::e1 && part != Part::e2; }
+};
+
+const Strategy<Stash> keep_all("keep", {}, nullptr, {},
+                               [](const Context&) -> std::unique_ptr<Stash> { return std::make_unique<KeepAll>(); },
+                               {.keeps_layers = true});
+
+class OnDevice final : public Home {
+ public:
+  explicit OnDevice(const Context& c) : device_(c.device), settings_(c.settings) {}
+  void prepare(const std::vector<Piece>& pieces, const LocalParams&) override {
+    i64 all = 0;
+    for (const Piece& p : pieces) all += p.n;
+    first_ = device_.take("first moments", Kind::optimizer, all);
+    second_ = device_.take("second moments", Kind::optimizer, all);
+    device_.run(device_.ops().zero, first_, all);
+    device_.run(device_.ops().zero, second_, all);
+  }
+  void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double scale) override {
+    i64 at = 0;
+    for (const Piece& p : pieces) {
+      device_.run(device_.ops().scale, p.gradient, static_cast<float>(scale), p.n);
+      device_.run(device_.ops().adamw, p.weight, first_.from(at), second_.from(at), p.gradient, p.n,
+                  adamw_step<float>(settings_, step, params.all[p.local].decayed));
+      at += p.n;
+    }
+  }
+
+ private:
+  Device& device_;
+  const Settings& settings_;
+  Buf first_, second_;
+};
+
+const Strategy<Home> on_device("device", {}, nullptr, {},
+                               [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<OnDevice>(c); },
+                               {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; }});
+
+}  // namespace
+}  // namespace lockstep

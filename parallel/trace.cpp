@@ -1,0 +1,172 @@
+#include "parallel/trace.hpp"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+namespace lockstep {
+
+void Trace::take(int block, const char* name, Kind kind, i64 bytes) {
+  Event e{Event::take};
+  e.block = block;
+  e.name = name;
+  e.kind = kind;
+  e.bytes = bytes;
+  events.push_back(std::move(e));
+}
+void Trace::give(int block) {
+  if (closed) return;
+  Event e{Event::give};
+  e.block = block;
+  events.push_back(std::move(e));
+}
+void Trace::relabel(int block, Kind kind) {
+  Event e{Event::relabel};
+  e.block = block;
+  e.kind = kind;
+  events.push_back(std::move(e));
+}
+
+Peaks peaks(const Trace& trace) {
+  Peaks peak;
+  KindBytes now{};
+  i64 total = 0;
+  std::map<int, std::pair<Kind, i64>> alive;
+  auto add = [&](Kind kind, i64 bytes) {
+    const auto k = static_cast<std::size_t>(kind);
+    now[k] += bytes;
+    peak.by_kind[k] = std::max(peak.by_kind[k], now[k]);
+  };
+  for (const Trace::Event& e : trace.events) {
+    if (e.what == Trace::Event::take) {
+      alive[e.block] = {e.kind, e.bytes};
+      add(e.kind, e.bytes);
+      total += e.bytes;
+      peak.total = std::max(peak.total, total);
+    } else if (e.what == Trace::Event::give) {
+      const auto [kind, bytes] = alive.at(e.block);
+      alive.erase(e.block);
+      add(kind, -bytes);
+      total -= bytes;
+    } else if (e.what == Trace::Event::relabel) {
+      auto& [kind, bytes] = alive.at(e.block);
+      add(kind, -bytes);
+      kind = e.kind;
+      add(kind, bytes);
+    }
+  }
+  return peak;
+}
+
+namespace {
+
+struct Span {
+  i64 bytes;          // rounded up to a cache line
+  int from, to;       // events in which it is alive
+  i64 offset = -1;
+};
+
+i64 round_up(i64 bytes) { return (bytes + 63) / 64 * 64; }
+
+std::vector<Span> spans_of(const Trace& trace, int* setup, std::vector<i64>* exact) {
+  std::vector<Span> spans;
+  std::vector<int> of_block;
+  const int end = static_cast<int>(trace.events.size());
+  *setup = -1;
+  for (int t = 0; t < end; ++t) {
+    const Trace::Event& e = trace.events[t];
+    if (e.what == Trace::Event::take) {
+      spans.push_back({round_up(e.bytes), t, end});
+      exact->push_back(e.bytes);
+    } else if (e.what == Trace::Event::give) {
+      spans[e.block].to = t;  // takes are numbered in order
+    } else if (e.what == Trace::Event::step && *setup < 0) {
+      *setup = static_cast<int>(spans.size());
+    }
+  }
+  if (*setup < 0) *setup = static_cast<int>(spans.size());
+  return spans;
+}
+
+// Lowest offset at which `s` meets nobody placed and alive at the same time. `placed` is sorted by offset.
+i64 place(const Span& s, const std::vector<const Span*>& placed) {
+  i64 at = 0;
+  for (const Span* p : placed) {
+    if (p->to <= s.from || s.to <= p->from) continue;
+    if (at + s.bytes <= p->offset) break;
+    at = std::max(at, p->offset + p->bytes);
+  }
+  return at;
+}
+
+i64 pack(std::vector<Span>& spans, const std::vector<int>& order) {
+  std::vector<const Span*> placed;
+  i64 top = 0;
+  for (const int i : order) {
+    Span& s = spans[i];
+    s.offset = place(s, placed);
+    top = std::max(top, s.offset + s.bytes);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), &s,
+                                   [](const Span* a, const Span* b) { return a->offset < b->offset; }),
+                  &s);
+  }
+  return top;
+}
+
+}  // namespace
+
+ArenaPlan lay_out(const Trace& trace) {
+  ArenaPlan plan;
+  std::vector<i64> exact;
+  std::vector<Span> spans = spans_of(trace, &plan.setup, &exact);
+  i64 now = 0;
+  for (const Trace::Event& e : trace.events) {
+    if (e.what == Trace::Event::take) plan.live = std::max(plan.live, now += round_up(e.bytes));
+    if (e.what == Trace::Event::give) now -= spans[e.block].bytes;
+  }
+  std::vector<int> order(spans.size());
+  std::iota(order.begin(), order.end(), 0);
+  auto by_lifetime = [&](int a, int b) {
+    return std::pair{spans[b].to - spans[b].from, spans[b].bytes} < std::pair{spans[a].to - spans[a].from, spans[a].bytes};
+  };
+  auto by_size = [&](int a, int b) {
+    return std::pair{spans[b].bytes, spans[b].to - spans[b].from} < std::pair{spans[a].bytes, spans[a].to - spans[a].from};
+  };
+  // What set-up takes stays for good and lies at the bottom; the step's buffers are packed above, longest-lived
+  // first, and by size where that leaves gaps.
+  std::vector<Span> best;
+  plan.bytes = -1;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    std::vector<int> tried = order;
+    if (attempt == 0)
+      std::stable_sort(tried.begin() + plan.setup, tried.end(), by_lifetime);
+    else
+      std::stable_sort(tried.begin() + plan.setup, tried.end(), by_size);
+    const i64 bytes = pack(spans, tried);
+    if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
+    if (plan.bytes <= plan.live + plan.live / 50) break;
+  }
+  for (std::size_t i = 0; i < best.size(); ++i) plan.places.push_back({best[i].offset, exact[i]});
+  return plan;
+}
+
+CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
+  CommNeeds needs;
+  std::map<int, Axis> open;
+  std::map<Axis, int> under_way;
+  for (const Trace::Event& e : trace.events) {
+    if (e.what == Trace::Event::start) {
+      const Message& m = e.message;
+      const bool parts = m.verb == Verb::all_gather || m.verb == Verb::reduce_scatter;
+      const i64 elements = m.blocks * m.n * (parts ? mesh.group(m.axis, rank).size() : 1);
+      needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
+      open[e.request] = m.axis;
+      needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);
+    } else if (e.what == Trace::Event::wait) {
+      --under_way[open.at(e.request)];
+    }
+  }
+  return needs;
+}
+
+}  // namespace lockstep

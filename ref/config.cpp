@@ -1,0 +1,157 @@
+#include "ref/config.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "ref/error.hpp"
+
+namespace lockstep {
+namespace {
+
+using json = nlohmann::json;
+
+// Reads fields of one JSON object and complains in the user's terms.
+class Fields {
+ public:
+  Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
+
+  bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
+
+  i64 size(const char* key) const {
+    const json& value = at(key);
+    if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > 1e9)
+      fail(fmt::format("{} is {}; it must be a whole number from 1 to 1000000000", key, value.dump()));
+    return value.get<i64>();
+  }
+  i64 size(const char* key, i64 otherwise) const { return has(key) ? size(key) : otherwise; }
+
+  double positive(const char* key) const {
+    const json& value = at(key);
+    if (!value.is_number() || !(value.get<double>() > 0))
+      fail(fmt::format("{} is {}; it must be a number above 0", key, value.dump()));
+    return value.get<double>();
+  }
+  double positive(const char* key, double otherwise) const { return has(key) ? positive(key) : otherwise; }
+
+  bool flag(const char* key) const {
+    if (!has(key)) return false;
+    if (!object_[key].is_boolean())
+      fail(fmt::format("{} is {}; it must be true or false", key, object_[key].dump()));
+    return object_[key].get<bool>();
+  }
+
+  std::string word(const char* key, const char* otherwise) const {
+    if (!has(key)) return otherwise;
+    if (!object_[key].is_string())
+      fail(fmt::format("{} is {}; it must be a string", key, object_[key].dump()));
+    return object_[key].get<std::string>();
+  }
+
+  Fields object(const char* key) const {
+    if (!at(key).is_object()) fail(fmt::format("{} is {}; it must be an object", key, at(key).dump()));
+    return {at(key), where_};
+  }
+
+  const json& at(const char* key) const {
+    if (!has(key)) fail(fmt::format("{} is missing", key));
+    return object_[key];
+  }
+
+  [[noreturn]] void fail(const std::string& what) const { throw UserError(where_ + ": " + what + "."); }
+
+ private:
+  const json& object_;
+  std::string where_;
+};
+
+json parse(const std::string& path) {
+  std::ifstream in(path);
+  if (!in) throw UserError(path + ": this model configuration (a Hugging Face config.json) cannot be read.");
+  const json object = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  if (!object.is_object())
+    throw UserError(path + ": this is not a JSON object; a Hugging Face config.json is.");
+  return object;
+}
+
+void check_architecture(const Fields& fields) {
+  const json& names = fields.at("architectures");
+  if (names != json::array({"LlamaForCausalLM"}))
+    fields.fail(fmt::format("architectures is {}; only [\"LlamaForCausalLM\"] can be trained", names.dump()));
+  const std::string activation = fields.word("hidden_act", "silu");
+  if (activation != "silu") fields.fail(fmt::format("hidden_act is \"{}\"; it must be \"silu\"", activation));
+  for (const char* key : {"attention_bias", "mlp_bias"})
+    if (fields.flag(key)) fields.fail(fmt::format("{} is true; Llama's layers here have no bias", key));
+}
+
+RopeScaling read_rope_scaling(const Fields& fields) {
+  RopeScaling s;
+  const std::string type = fields.word("rope_type", fields.word("type", "default").c_str());
+  if (type == "default") return s;
+  if (type != "linear" && type != "llama3")
+    fields.fail(fmt::format("rope_type is \"{}\"; known are default, linear and llama3", type));
+  s.factor = fields.positive("factor");
+  s.kind = RopeScaling::Kind::linear;
+  if (type == "linear") return s;
+  s.kind = RopeScaling::Kind::llama3;
+  s.low_freq_factor = fields.positive("low_freq_factor");
+  s.high_freq_factor = fields.positive("high_freq_factor");
+  s.original_max_position = fields.size("original_max_position_embeddings");
+  if (s.high_freq_factor <= s.low_freq_factor)
+    fields.fail(fmt::format("high_freq_factor is {}; it must be above low_freq_factor, which is {}",
+                            s.high_freq_factor, s.low_freq_factor));
+  return s;
+}
+
+void read_rope(const Fields& fields, ModelConfig& config) {
+  config.rope_theta = fields.positive("rope_theta", config.rope_theta);
+  if (fields.has("rope_scaling")) config.rope_scaling = read_rope_scaling(fields.object("rope_scaling"));
+  if (fields.has("rope_parameters")) {  // where newer files keep both
+    const Fields rope = fields.object("rope_parameters");
+    config.rope_theta = rope.positive("rope_theta", config.rope_theta);
+    config.rope_scaling = read_rope_scaling(rope);
+  }
+}
+
+void check_heads(const Fields& fields, const ModelConfig& c) {
+  if (c.heads % c.kv_heads != 0)
+    fields.fail(
+        fmt::format("num_attention_heads is {}; it must be a multiple of num_key_value_heads, which is {}",
+                    c.heads, c.kv_heads));
+  if (c.head_dim % 2 != 0)
+    fields.fail(fmt::format("the width of a head is {}; rotary positions need an even one", c.head_dim));
+}
+
+}  // namespace
+
+ModelConfig load_model_config(const std::string& path) {
+  const bool folder = std::filesystem::is_directory(path);
+  const std::string file = folder ? path + "/config.json" : path;
+  const json object = parse(file);
+  const Fields fields(object, file);
+  check_architecture(fields);
+
+  ModelConfig c;
+  c.vocab = fields.size("vocab_size");
+  c.hidden = fields.size("hidden_size");
+  c.intermediate = fields.size("intermediate_size");
+  c.layers = fields.size("num_hidden_layers");
+  c.heads = fields.size("num_attention_heads");
+  c.kv_heads = fields.size("num_key_value_heads", c.heads);
+  if (!fields.has("head_dim") && c.hidden % c.heads != 0)
+    fields.fail(
+        fmt::format("hidden_size is {}; without head_dim it must be a multiple of num_attention_heads, {}",
+                    c.hidden, c.heads));
+  c.head_dim = fields.size("head_dim", c.hidden / c.heads);
+  c.max_position = fields.size("max_position_embeddings", 2048);
+  c.rms_eps = fields.positive("rms_norm_eps", c.rms_eps);
+  c.init_std = fields.positive("initializer_range", c.init_std);
+  c.tied = fields.flag("tie_word_embeddings");
+  check_heads(fields, c);
+  read_rope(fields, c);
+  return c;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,24 @@
+// Everything a run is made of besides the model and the text.
+#pragma once
+#include "kernels/lanes.hpp"
+
+namespace lockstep {
+
+struct Settings {
+  i64 batch = 8;  // sequences per optimizer step, over all devices
+  i64 seq = 64;   // T
+  i64 steps = 3;
+  i64 seed = 1;
+  i64 leaves = 8;  // R, see kernels/EXACT.md
+  double lr = 1e-3, min_ratio = 0.1;
+  i64 warmup = 2;
+  i64 total = 0;  // steps of the learning-rate schedule; 0: `steps`
+  double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
+  double clip = 1.0;
+  double ignore = 0.25;  // up to this part of a sequence's first labels is ignored (a prompt), by sample
+};
+
+// Linear warm-up, then cosine from lr to lr * min_ratio. `step` counts from 0.
+double learning_rate(const Settings&, i64 step);
+
+}  // namespace lockstep

@@ -1,0 +1,193 @@
+#include "ref/trainer.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "ref/error.hpp"
+#include "ref/optimizer.hpp"
+
+namespace lockstep {
+namespace {
+
+Settings checked(const Settings& s) {
+  auto require = [](bool right, const std::string& wrong) {
+    if (!right) throw UserError("Impossible settings: " + wrong + ".");
+  };
+  require(s.batch >= 1, fmt::format("batch is {}; it must be at least 1", s.batch));
+  require(s.seq >= 1, fmt::format("seq is {}; it must be at least 1", s.seq));
+  require(s.leaves >= 1 && (s.leaves & (s.leaves - 1)) == 0,
+          fmt::format("leaves is {}; it must be a power of two", s.leaves));
+  require(s.clip > 0, fmt::format("clip is {}; it must be above 0", s.clip));
+  return s;
+}
+
+}  // namespace
+
+template <class T>
+Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const Ops<T>& ops, Lanes& lanes)
+    : config_(config),
+      settings_(checked(settings)),
+      ops_(ops),
+      lanes_(lanes),
+      table_(parameter_table(config, settings.leaves)),
+      weights_(tensors()),
+      grads_(tensors()),
+      first_(tensors()),
+      second_(tensors()),
+      model_(config_, settings_.seq, settings_.leaves, table_, weights_, ops_, lanes_) {
+  if (!config_.tied) return;
+  for (Tensors<T>* set : {&weights_, &grads_, &first_, &second_}) set->back().clear();
+}
+
+// ======== One step ========
+
+template <class T>
+typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* labels) {
+  const i64 valid = count_valid(tokens, labels);
+  const T scale = static_cast<T>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
+
+  grads_ = tensors();
+  const double total = gradient_of(0, settings_.batch, tokens, labels, scale, grads_);
+  if (config_.tied) {  // the embedding's gradient has two parts: from reading tokens, and from the head
+    ops_.add(lanes_, grads_[0].data(), grads_.back().data(), grads_[0].data(), table_[0].stored());
+    grads_.back().clear();
+  }
+  const double norm = gradient_norm();
+  update(norm);
+  ++step_;
+  return {total / static_cast<double>(valid), norm};
+}
+
+// Gradient and loss of sequences [lo, hi): the first half's plus the second half's. Adding in halves
+// keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi - lo) sets of gradients.
+template <class T>
+double Trainer<T>::gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, T scale,
+                               Tensors<T>& grads) const {
+  if (hi - lo == 1) {
+    const i32* sequence = tokens + lo * settings_.seq;
+    const i32* targets = labels + lo * settings_.seq;
+    Kept<T> kept = model_.forward(sequence);
+    const double loss = model_.loss(kept, targets);
+    model_.backward(kept, sequence, targets, scale, grads);
+    return loss;
+  }
+  const i64 mid = lo + (hi - lo) / 2;
+  const double first = gradient_of(lo, mid, tokens, labels, scale, grads);
+  Tensors<T> others = tensors();
+  const double second = gradient_of(mid, hi, tokens, labels, scale, others);
+  for (std::size_t p = 0; p < table_.size(); ++p)
+    ops_.add(lanes_, grads[p].data(), grads[p].data(), others[p].data(), table_[p].stored());
+  return first + second;
+}
+
+// Euclidean norm over all parameters; the sum of squares is exact, so its order does not matter.
+template <class T>
+double Trainer<T>::gradient_norm() const {
+  i64 words[kSquareWords] = {};
+  for (const Tensor<T>& grad : grads_)
+    ops_.add_squares(lanes_, words, grad.data(), static_cast<i64>(grad.size()));
+  return root_of_squares(words);
+}
+
+// Clips by the global norm (Pascanu, Mikolov & Bengio 2013), then AdamW on every parameter.
+template <class T>
+void Trainer<T>::update(double norm) {
+  const double clip = clip_scale(settings_, norm);
+  for (std::size_t p = 0; p < table_.size(); ++p) {
+    Tensor<T> grad = grads_[p];
+    const i64 n = static_cast<i64>(grad.size());
+    if (clip < 1) ops_.scale(lanes_, grad.data(), static_cast<T>(clip), n);
+    ops_.adamw(lanes_, weights_[p].data(), first_[p].data(), second_[p].data(), grad.data(), n,
+               adamw_step<T>(settings_, step_, table_[p].decayed));
+  }
+}
+
+template <class T>
+i64 Trainer<T>::count_valid(const i32* tokens, const i32* labels) const {
+  i64 valid = 0;
+  for (i64 i = 0; i < settings_.batch * settings_.seq; ++i) {
+    if (tokens[i] < 0 || tokens[i] >= config_.vocab || labels[i] >= config_.vocab)
+      throw UserError(fmt::format("Token {} or its label {} is outside the model's vocabulary, 0 to {}.",
+                                  tokens[i], labels[i], config_.vocab - 1));
+    valid += labels[i] >= 0;
+  }
+  if (valid == 0) throw UserError("Every label of the step is ignored; at least one must count.");
+  return valid;
+}
+
+// ======== Weights ========
+
+template <class T>
+void Trainer<T>::initialise() {
+  for (std::size_t p = 0; p < table_.size(); ++p) {
+    const Param& param = table_[p];
+    if (param.tied_to >= 0) continue;
+    for (i64 row = 0; row < param.stored_rows; ++row)
+      for (i64 col = 0; col < param.cols; ++col)
+        weights_[p][static_cast<std::size_t>(row * param.cols + col)] =
+            static_cast<T>(initial_value(config_, param, settings_.seed, row, col));
+  }
+}
+
+template <class T>
+void Trainer<T>::load(const std::string& name, const float* values) {
+  const auto found =
+      std::find_if(table_.begin(), table_.end(), [&](const Param& param) { return param.name == name; });
+  if (found == table_.end()) throw UserError(fmt::format("The model has no parameter named {}.", name));
+  const int p = static_cast<int>(found - table_.begin());
+  std::copy(values, values + found->count(), weights_[owner(p)].begin());  // pads stay zero
+}
+
+template <class T>
+std::vector<T> Trainer<T>::logits(const i32* tokens, i64 sequences) {
+  const i64 V = config_.vocab, padded = padded_vocab(config_, settings_.leaves);
+  std::vector<T> all;  // [sequences * T, V]
+  for (i64 s = 0; s < sequences; ++s) {
+    const Kept<T> kept = model_.forward(tokens + s * settings_.seq);
+    for (i64 t = 0; t < settings_.seq; ++t)
+      all.insert(all.end(), kept.logits.begin() + t * padded, kept.logits.begin() + t * padded + V);
+  }
+  return all;
+}
+
+template <class T>
+Tensors<T> Trainer<T>::tensors() const {
+  Tensors<T> set;
+  for (const Param& param : table_) set.emplace_back(static_cast<std::size_t>(param.stored()));
+  return set;
+}
+
+// Where a parameter's values are kept.
+template <class T>
+std::size_t Trainer<T>::owner(int param) const {
+  const int tied_to = table_[static_cast<std::size_t>(param)].tied_to;
+  return static_cast<std::size_t>(tied_to >= 0 ? tied_to : param);
+}
+
+template <class T>
+const std::vector<T>& Trainer<T>::weight(int param) const {
+  return weights_[owner(param)];
+}
+template <class T>
+std::vector<T>& Trainer<T>::mutable_weight(int param) {
+  return weights_[owner(param)];
+}
+template <class T>
+const std::vector<T>& Trainer<T>::gradient(int param) const {
+  return grads_[static_cast<std::size_t>(param)];
+}
+template <class T>
+std::vector<T>& Trainer<T>::first_moment(int param) {
+  return first_[static_cast<std::size_t>(param)];
+}
+template <class T>
+std::vector<T>& Trainer<T>::second_moment(int param) {
+  return second_[static_cast<std::size_t>(param)];
+}
+
+template class Trainer<float>;
+template class Trainer<double>;
+
+}  // namespace lockstep

@@ -1,0 +1,286 @@
+#!/usr/bin/env python3
+"""Makes the report of a run: one HTML page that needs no network, and the same pictures as PNG files beside it.
+
+    reports/page.py RUN.h5          writes RUN.html and RUN.plots/
+    reports/page.py FOLDER          of the newest run file in it: FOLDER/index.html and FOLDER/plots/
+
+Refuses, with exit status 2, a record whose plans lack verdicts. A plan that was only checked has no speed here.
+Needs the packages of `ci/venv.sh report`.
+"""
+import argparse
+import html
+import io
+import math
+import re
+import string
+import sys
+from pathlib import Path
+
+import pandas
+
+import plans as derived
+import plots
+import run_file
+from style import bytes_text, pyplot
+
+HERE = Path(__file__).resolve().parent
+
+
+# ---- Pictures ---------------------------------------------------------------------------------------
+# name, heading, figure, how to read it. {words} are filled in by `numbers`.
+
+PICTURES = [
+    ("memory_throughput", "Memory against speed", plots.memory_against_throughput,
+     "<b>Up and left is better:</b> more tokens per second, less memory. {points}; "
+     "hover over it for its name. Orange points with a name are the <b>Pareto front</b>: no other timed plan is both "
+     "faster and smaller, so only these need be considered. {not_timed}"),
+    ("each_alone", "What each strategy does by itself", plots.each_alone,
+     "Each row changes as little as it can from the plan <b>{solo}</b>, whose value is 1. <b>Blue is better than solo, "
+     "orange is worse</b>: left of 1 is less memory, right of 1 is more speed. Speed is the whole job's, on as many "
+     "cores as the plan has ranks × threads. A strategy that needs another one is shown with it."),
+    ("memory_by_kind", "Where the memory goes", plots.memory_by_kind,
+     "Each bar stacks what the fullest rank holds, every kind of data at <b>its own</b> peak. Kinds do not all peak at "
+     "once, so the real peak (black mark) can lie inside the bar. {subset}"),
+    ("bytes_by_axis", "What is sent, and to whom", plots.bytes_by_axis,
+     "Payload of one training step by mesh axis (dp: between replicas of the data, tp: within a layer, pp: between "
+     "stages), summed over all ranks. The messages gate compares every one of these messages with a closed formula. "
+     "Plans that send nothing are left out. {subset}"),
+    ("loss", "Did it train?", plots.loss_curve,
+     "{loss} Nothing can be read here about which plan is faster: how a step is split must not change what it "
+     "computes."),
+]
+
+
+def numbers(run):
+    """What the captions say about this run."""
+    plans = run.plans
+    timed, good = int(plans.shown_time.sum()), plans[plans.status == "ok"]
+    untimed = good[~good.shown_time]
+    crowded = (untimed.ranks * untimed.threads > run.facts["cores"]).all()
+    agree = plans.hash.nunique() == 1
+    shown = len(derived.shown(plans))
+    return {
+        "points": f"Each of the {timed} points is a timed plan" if timed > 1 else "The point is the only timed plan",
+        "not_timed": f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed"
+                     + (f", because their ranks × threads exceed the machine's {run.facts['cores']} cores" if crowded
+                        else "") + "; they are not in this picture." if len(untimed) else "Every plan was timed.",
+        "solo": html.escape(derived.solo(plans).label),
+        "subset": "All plans are shown." if shown == len(plans) else
+                  f"Shown are {shown} of {len(plans)} plans: solo, each strategy alone, and the Pareto front; "
+                  "the table below has the rest.",
+        "loss": f"All {len(plans)} plans gave <b>these very numbers, to the last bit</b>, so one line stands for them "
+                "all." if agree else "<b>The plans do not agree.</b> Dashed lines are plans whose numbers differ "
+                "from the single-device reference's.",
+    }
+
+
+def picture(run, folder, name, heading, draw, caption):
+    figure = draw(run)
+    if figure is None:
+        if name == "memory_throughput":
+            return f"<h2>{heading}</h2><p>No plan of this run was timed, so there is no speed to show. A plan is timed " \
+                   f"when its ranks × threads fit the machine's {run.facts['cores']} cores.</p>"
+        return ""
+    figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    pyplot.close(figure)
+    return (f"<h2>{heading}</h2>\n<figure>\n{inline(text.getvalue(), name, heading, run)}\n"
+            f"<figcaption>{caption.format(**numbers(run))}</figcaption>\n</figure>")
+
+
+def inline(svg, name, heading, run):
+    """The picture as part of the page: identifiers of its own, a name for who cannot see it, names for its points."""
+    svg = svg[svg.index("<svg"):]
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(heading)}" ', 1)
+
+    def named(match):
+        plan = run.plans.loc[int(match[1])]
+        return f"{match[0]}<title>{html.escape(plan.label)}: {plan.throughput:,.0f} tokens/s, " \
+               f"{bytes_text(plan.peak_bytes)}</title>"
+    return re.sub(rf'<g id="{name}-plan-(\d+)">', named, svg)
+
+
+# ---- Verdict and facts ------------------------------------------------------------------------------
+
+def verdict_lines(run):
+    plans = run.plans
+    what = {"numbers": "losses, gradients and weights equal one device's, bit for bit",
+            "messages": "what is sent equals a closed formula", "memory": "what is held equals a closed formula"}
+    lines = [f"<p><b>{(plans[gate] == 'pass').sum()} of {len(plans)}</b> plans passed the {gate} gate: {meaning}.</p>"
+             for gate, meaning in what.items()]
+    bad = plans[plans.status != "ok"]
+    for _, plan in bad.head(5).iterrows():
+        lines.append(f"<p><code>{html.escape(plan.plan)}</code>: {html.escape(faults(plan))}</p>")
+    if len(bad) > 5:
+        lines.append(f"<p>and {len(bad) - 5} more; choose “failed” above the table.</p>")
+    return "\n".join(lines)
+
+
+def faults(plan):
+    found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass")]
+    return "; ".join(found) or plan.status
+
+
+def facts(run):
+    known = run.facts
+    entries = [
+        ("Suite", known["suite"]),
+        ("Model", f"{known['model']}, {known['parameters']:,} parameters, {known['dtype']}"),
+        ("Data", known["data"]),
+        ("Step", f"{known['batch']} sequences of {known['seq']} tokens; {known['steps']} steps checked"),
+        ("Machine", f"{known['host']}: {known['cpu']}, {known['cores']} cores, {known['isa']}"),
+        ("Revision", known["revision"]),
+        ("Compiler", known["compiler"]),
+        ("Started", known["started"].replace("T", " ").replace("Z", " UTC")),
+        ("Numbers", f"hash {known['hash'] or '(the plans disagree)'}, seed {known['seed']}"),
+        ("Inputs", f"model hash {known['model_hash']}, data hash {known['data_hash']}"),
+        ("Flags", known["flags"]),
+    ]
+    return "\n".join(f"<div><dt>{name}</dt><dd>{html.escape(str(text))}</dd></div>" for name, text in entries)
+
+
+CAUTION = "<p><b>This run is INVALID.</b> Only plans that passed every gate are recommended; mend the others first.</p>"
+
+
+# ---- The choice -------------------------------------------------------------------------------------
+
+def limits(plans):
+    """Round limits of memory from just above the smallest timed plan to just above the largest."""
+    timed = plans[plans.shown_time] if plans.shown_time.any() else plans
+    low, high = timed.peak_bytes.min(), timed.peak_bytes.max()
+    steps = [digit * 2 ** power for power in range(10, 51) for digit in (1, 1.25, 1.5, 1.75)]
+    inside = [step for step in steps if low <= step <= high * 1.25] or [2 ** math.ceil(math.log2(max(high, 1024)))]
+    picks = sorted({inside[round(i * (len(inside) - 1) / 4)] for i in range(5)})
+    return picks
+
+
+def choice(plans):
+    picks = limits(plans)
+    middle = picks[len(picks) // 2]
+    power = min(4, max(1, int(math.log2(middle)) // 10))
+    units = "".join(f'<option value="{1024 ** p}"{" selected" if p == power else ""}>{name}</option>'
+                    for p, name in enumerate(("KiB", "MiB", "GiB", "TiB"), 1))
+    presets = "".join(f'<button type="button" data-limit="{int(limit)}">{bytes_text(limit)}</button>' for limit in picks)
+    ranks = "".join(f"<option>{count}</option>" for count in sorted(plans.ranks.unique()))
+    return {"fit_start": int(middle), "units": units, "presets": presets, "rank_choices": ranks}
+
+
+# ---- The table --------------------------------------------------------------------------------------
+# key, heading, whether small comes first when clicked, f(plan) -> (text, value to sort by or None)
+
+def nothing_or(text, value):
+    return ("", math.nan) if pandas.isna(value) else (text(value), value)
+
+
+COLUMNS = [
+    ("plan", "plan", True, None),
+    ("ranks", "ranks", True, lambda p: (str(p.ranks), p.ranks)),
+    ("numbers", "numbers", True, None),
+    ("messages", "messages", True, None),
+    ("memory", "memory", True, None),
+    ("throughput", "tokens/s", False, lambda p: nothing_or(lambda v: f"{v:,.0f}", p.throughput)),
+    ("seconds", "step [ms]", True,
+     lambda p: nothing_or(lambda v: f"{1000 * v:.4g}", p.seconds if p.shown_time else math.nan)),
+    ("peak", "peak / rank", True, lambda p: (bytes_text(p.peak_bytes), p.peak_bytes)),
+    ("arena", "arena / rank", True, lambda p: (bytes_text(p.arena_bytes), p.arena_bytes)),
+    ("resident", "resident / job", True, lambda p: (bytes_text(p.resident_bytes), p.resident_bytes)),
+    ("sent", "messages sent", True, lambda p: (f"{p.sent:,}", p.sent)),
+    ("moved", "bytes sent", True, lambda p: (bytes_text(p.moved), p.moved)),
+    ("hash", "hash", True, lambda p: (p.hash[:8], None)),
+]
+TABLE_NOTE = ("Gates: <b>numbers</b> equal the reference's bits, <b>messages</b> and <b>memory</b> equal their formulas. "
+              "Peak is the most that a rank's live data takes at one time; the arena is what is set aside for it; "
+              "resident is what the whole job's processes hold, code and libraries included. "
+              "A plan without a speed was checked, not timed.")
+
+
+def cell(key, text, plan):
+    if key == "plan":
+        tag = '<span class="tag">Pareto</span>' if plan.pareto else ""
+        fault = f'<div class="fault">{html.escape(faults(plan))}</div>' if plan.status != "ok" else ""
+        return f"<td><b>{html.escape(plan.label)}</b>{tag}{fault}</td>"
+    if key in run_file.GATES:
+        return '<td class="pass" title="pass">✓</td>' if plan[key] == "pass" else '<td class="fault">✗</td>'
+    shown, value = text(plan)
+    if value is None:
+        return f'<td class="mono">{html.escape(shown)}</td>'
+    if key == "throughput" and math.isnan(value):
+        shown = f'<span class="soft">{"checked" if plan.status == "ok" else plan.status}</span>'
+    return f'<td class="number" data-value="{value:.10g}">{shown}</td>'
+
+
+def row(plan):
+    tags = [plan.status, "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
+            "pareto" if plan.pareto else ""]
+    speed = f"{plan.throughput:.10g}" if plan.shown_time else ""
+    cells = "".join(cell(key, text, plan) for key, _, _, text in COLUMNS)
+    return (f'<tr data-plan="{html.escape(plan.plan.lower())}" data-label="{html.escape(plan.label)}" '
+            f'data-tags="{" ".join(tags)}" data-ranks="{plan.ranks}" data-peak="{plan.peak_bytes}" '
+            f'data-throughput="{speed}">{cells}</tr>')
+
+
+def heads():
+    result = []
+    for key, heading, small_first, text in COLUMNS:
+        number = "" if text is None or key == "hash" else ' class="number"'
+        small = " data-small" if small_first else ""
+        result.append(f'<th scope="col" data-key="{key}"{number}{small}><button type="button">{heading}</button></th>')
+    return "".join(result)
+
+
+def rules(run):
+    if not run.refused:
+        return ""
+    rows = "".join(f'<tr><td><code>{html.escape(rule)}</code></td><td class="number">{count:,}</td></tr>'
+                   for rule, count in sorted(run.refused.items(), key=lambda item: -item[1]))
+    return (f"<h2>Plans refused by rule</h2>\n<p>{sum(run.refused.values()):,} combinations of the suite cannot be run; "
+            "each was refused by one of these rules before it started, and is not counted above.</p>\n"
+            f'<table class="rules"><thead><tr><th scope="col"><button type="button">rule</button></th>'
+            '<th scope="col" class="number"><button type="button">plans</button></th></tr></thead>'
+            f"<tbody>{rows}</tbody></table>")
+
+
+# ---- The page ---------------------------------------------------------------------------------------
+
+def make(path, page, folder):
+    run = run_file.read(path)
+    derived.derive(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = "\n\n".join(filter(None, (picture(run, folder, *entry) for entry in PICTURES)))
+    text = string.Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(f"{run.facts['suite']}: {run.facts['verdict']}"),
+        style=(HERE / "page.css").read_text(encoding="utf-8"), script=(HERE / "page.js").read_text(encoding="utf-8"),
+        verdict=html.escape(run.facts["verdict"]),
+        verdict_class="invalid" if run.facts["verdict"].startswith("INVALID") else "valid",
+        verdict_lines=verdict_lines(run), facts=facts(run), pictures=pictures, count=len(run.plans), heads=heads(),
+        rows="\n".join(row(plan) for _, plan in run.plans.iterrows()), table_note=TABLE_NOTE, rules=rules(run),
+        caution=CAUTION if run.facts["verdict"].startswith("INVALID") else "", **choice(run.plans))
+    page.write_text(text, encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run file, or a folder with one")
+    arguments = parser.parse_args()
+    try:
+        path = run_file.find(arguments.run)
+        page, folder = path.with_suffix(".html"), path.with_suffix(".plots")
+        if arguments.run.is_dir():
+            page, folder = arguments.run / "index.html", arguments.run / "plots"
+        make(path, page, folder)
+    except run_file.Refused as refusal:
+        print(f"page.py: {refusal}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"page.py: cannot write the page: {error}", file=sys.stderr)
+        return 2
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""Tests of what Python reads and makes. They need files that suites/tests/parallel_report_python_test.cpp writes:
+
+    reports/reports_test.py FOLDER [TestClass]      exit status 77: skipped, the last line says why
+"""
+import html.parser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+import h5py
+import numpy
+import pandas
+
+HERE = Path(__file__).resolve().parent
+FOLDER = Path()
+
+
+def schema_code(section):
+    """The first block of Python after a heading of schema.md."""
+    text = (HERE / "schema.md").read_text(encoding="utf-8")
+    return re.search(r"```python\n(.*?)```", text[text.index(f"## {section}"):], flags=re.S)[1]
+
+
+def table_of(path):
+    """The three lines of schema.md, as a user would copy them."""
+    names = {"h5py": h5py, "pandas": pandas}
+    exec(schema_code("Run file").replace("run.h5", str(path)), names)
+    return names["run"], names["plans"]
+
+
+def make_page(path):
+    return subprocess.run([sys.executable, "-W", "error", HERE / "page.py", path], capture_output=True, text=True)
+
+
+class Files(unittest.TestCase):
+    """The values are those that the C++ test wrote."""
+
+    def test_run_reads_as_the_schema_says(self):
+        run, plans = table_of(FOLDER / "two_plans.h5")
+        self.assertEqual(run.attrs["format"], "lockstep run")
+        self.assertEqual(run.attrs["suite"], "smoke")
+        self.assertEqual(run.attrs["parameters"], 2**40)
+        self.assertEqual(list(plans["plan"]), ["dp=1 tp=1 pp=1", "dp=2 tp=1 pp=1 ckpt=full"])
+        self.assertEqual(list(plans["word/dp"]), [1, 2])
+        self.assertEqual(list(plans["word/ckpt"]), ["none", "full"])
+        self.assertEqual(plans["numbers"][1], "gradient of größe[3]: 1 ≠ 2")
+        numpy.testing.assert_array_equal(plans["loss"][1], [5.5, numpy.nan])
+        self.assertEqual(list(plans["traffic/dp/bytes"]), [0, 70000])
+        self.assertEqual(list(plans["peak_by_kind/optimizer"]), [2000, 0])
+        self.assertEqual(plans["resident_bytes"][0], 5 << 33)
+        self.assertEqual(dict(zip(run["refused/rule"].asstr()[:], run["refused/plans"][:])), {"dp-divides-batch": 4})
+
+    def test_dump_reads_as_the_schema_says(self):
+        import json
+        with h5py.File(FOLDER / "dump.h5") as dump:
+            config = json.loads(dump.attrs["model"])
+            self.assertEqual(config["architectures"], ["LlamaForCausalLM"])
+            self.assertEqual(config["rope_scaling"]["rope_type"], "llama3")
+            self.assertEqual(config["rope_scaling"]["factor"], 4.5)
+            self.assertEqual(dump.attrs["rope_scaling.factor"], 4.5)
+            self.assertIs(config["tie_word_embeddings"], True)
+            self.assertEqual(dump.attrs["vocab_size"], 5)
+            self.assertEqual(dump.attrs["lr"], 0.1)
+            self.assertEqual(dump.attrs["plan"], "dp=1")
+            self.assertEqual(list(dump["initial"]), ["model.embed_tokens.weight", "model.norm.weight"])
+            embedding = dump["step0/grad/model.embed_tokens.weight"]
+            self.assertEqual(embedding.dtype, numpy.dtype("<f4"))
+            numpy.testing.assert_array_equal(embedding[:], numpy.arange(10, dtype="<f4").reshape(5, 2) / 4)
+            self.assertEqual(dump["initial/model.norm.weight"].shape, (2,))
+            numpy.testing.assert_array_equal(dump["step0/labels"][:], [[1, -100, 2]])
+            self.assertEqual(dump["step0/loss"][()], 1.0 / 3)
+
+
+class Refusals(unittest.TestCase):
+    def refused(self, name, *parts):
+        page = (FOLDER / name).with_suffix(".html")
+        result = make_page(FOLDER / name)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
+        for part in parts:
+            self.assertIn(part, result.stderr)
+        self.assertFalse(page.exists())
+
+    def test_plans_without_a_verdict(self):
+        self.refused("lacking.h5", "1 of 5 plans lack the verdict of the messages gate", "'dp=1 tp=1 pp=1 ckpt=full micro=2'")
+
+    def test_verdicts_that_contradict_each_other(self):
+        self.refused("contradiction.h5", "say 'ok' although a gate found a fault")
+        self.refused("other_hash.h5", "have another hash than the run")
+        self.refused("other_reference.h5", "is not the reference's")
+        self.refused("no_verdict.h5", "has no verdict")
+
+    def test_what_is_no_run(self):
+        self.refused("empty.h5", "holds no plan")
+        self.refused("dump.h5", "is not a run file")
+        self.refused("nowhere.h5", "does not exist")
+        cut = FOLDER / "cut.h5"
+        cut.write_bytes((FOLDER / "sample.h5").read_bytes()[:5000])
+        self.refused("cut.h5", "cut off")
+
+
+class Rows(html.parser.HTMLParser):
+    """The plans' rows of a page, in their order: attributes of each, and the texts of its cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.cell, self.texts = [], None, {}
+        self.identifier = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.identifier = attributes.get("id") if tag in ("p", "span") else self.identifier
+        if tag == "tr" and "data-plan" in attributes:
+            self.rows.append(attributes | {"cells": []})
+        elif tag == "td" and self.rows:
+            self.rows[-1]["cells"].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag):
+        self.cell = None if tag == "td" else self.cell
+        self.identifier = None if tag in ("p", "span") else self.identifier
+
+    def handle_data(self, data):
+        if self.cell:
+            self.rows[-1]["cells"][-1] += data
+        if self.identifier:
+            self.texts[self.identifier] = self.texts.get(self.identifier, "") + data
+
+
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        for name in ("sample", "invalid", "untimed", "two_plans"):
+            result = make_page(FOLDER / f"{name}.h5")
+            assert result.returncode == 0, result.stderr
+        cls.text = (FOLDER / "sample.html").read_text(encoding="utf-8")
+        cls.rows = Rows(cls.text).rows
+        cls.run, cls.plans = table_of(FOLDER / "sample.h5")
+
+    def test_needs_nothing_else(self):
+        self.assertNotRegex(self.text, r'(src|href)="(?!#|data:)')
+        self.assertNotRegex(self.text, r"@import|url\((?!#)")
+
+    def test_identifiers_are_unique(self):
+        names = re.findall(r'\bid="([^"]+)"', self.text)
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_pictures_lie_beside_it(self):
+        pictures = sorted(path.name for path in (FOLDER / "sample.plots").iterdir())
+        self.assertEqual(pictures, ["bytes_by_axis.png", "each_alone.png", "loss.png", "memory_by_kind.png",
+                                    "memory_throughput.png"])
+
+    def test_a_folder_gets_an_index(self):
+        folder = FOLDER / "sweep"
+        folder.mkdir()
+        shutil.copy(FOLDER / "two_plans.h5", folder / "any_name.h5")
+        shutil.copy(FOLDER / "dump.h5", folder / "dump.h5")  # no run: passed over
+        self.assertEqual(make_page(folder).returncode, 0)
+        self.assertTrue((folder / "index.html").is_file() and (folder / "plots" / "loss.png").is_file())
+
+    def test_every_plan_has_a_row(self):
+        self.assertEqual([row["data-plan"] for row in self.rows], list(self.plans["plan"]))
+
+    def test_labels_leave_out_defaults(self):
+        labels = {row["data-plan"]: row["data-label"] for row in self.rows}
+        self.assertEqual(labels["dp=1 tp=1 pp=1"], "solo")
+        self.assertEqual(labels["dp=1 tp=2 pp=1 ckpt=full"], "tp2 ckpt=full")
+        self.assertEqual(labels["dp=1 tp=1 pp=2 micro=2 schedule=gpipe"], "pp2 micro2 schedule=gpipe")
+
+    def test_throughput_is_of_the_median_step(self):
+        for row, tokens, seconds, timed in zip(self.rows, self.plans["tokens_per_step"], self.plans["step_seconds"],
+                                               self.plans["timed"]):
+            if timed:
+                self.assertAlmostEqual(float(row["data-throughput"]), tokens / sorted(seconds)[2], places=3)
+            else:
+                self.assertEqual(row["data-throughput"], "")
+
+    def test_only_timed_plans_have_a_point(self):
+        points = {int(i) for i in re.findall(r'id="memory_throughput-plan-(\d+)"', self.text)}
+        self.assertEqual(points, {i for i, timed in enumerate(self.plans["timed"]) if timed})
+        self.assertLess(len(points), len(self.plans))
+        self.assertNotIn('id="memory_throughput-', (FOLDER / "untimed.html").read_text(encoding="utf-8"))
+
+    def test_pareto_front_is_what_nothing_dominates(self):
+        timed = [row for row in self.rows if row["data-throughput"]]
+        memory = numpy.array([int(row["data-peak"]) for row in timed])
+        speed = numpy.array([float(row["data-throughput"]) for row in timed])
+        for row, m, s in zip(timed, memory, speed):
+            dominated = ((memory <= m) & (speed >= s) & ((memory < m) | (speed > s))).any()
+            if dominated:
+                self.assertNotIn("pareto", row["data-tags"], row["data-plan"])
+        front = [row for row in timed if "pareto" in row["data-tags"]]
+        self.assertEqual(len(front), len({(m, s) for m, s in zip(memory, speed) if not (
+            (memory <= m) & (speed >= s) & ((memory < m) | (speed > s))).any()}))
+
+    def test_an_invalid_run_says_so_and_why(self):
+        text = (FOLDER / "invalid.html").read_text(encoding="utf-8")
+        self.assertIn('class="verdict invalid"', text)
+        self.assertIn("held &lt;b&gt; bytes", text)  # a fault's text is not markup
+        rows = Rows(text).rows
+        self.assertIn("failed", rows[10]["data-tags"])
+        self.assertEqual(rows[10]["data-throughput"], "")  # timed, but failed a gate
+        self.assertNotIn('id="memory_throughput-plan-10"', text)
+
+
+class Browser(unittest.TestCase):
+    """What the page's script does, in a real browser."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if not cls.chromium:
+            print("no chromium to open the page in")
+            sys.exit(77)
+        result = make_page(FOLDER / "sample.h5")
+        assert result.returncode == 0, result.stderr
+
+    def after(self, actions="", address=""):
+        """The page as it is after some JavaScript was done to it."""
+        text = (FOLDER / "sample.html").read_text(encoding="utf-8")
+        page = FOLDER / "acted.html"
+        page.write_text(text.replace("</body>", f"<script>{actions}</script></body>"), encoding="utf-8")
+        result = subprocess.run(
+            [self.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", page.as_uri() + address],
+            capture_output=True, text=True, timeout=120)
+        self.assertNotIn("CONSOLE", result.stderr, "the script complained")
+        return Rows(result.stdout)
+
+    def test_sorts_by_a_column_and_back(self):
+        click = "document.querySelector('th[data-key=peak] button').click();"
+        peaks = [int(row["data-peak"]) for row in self.after(click).rows]
+        self.assertEqual(peaks, sorted(peaks))
+        self.assertNotEqual(peaks, sorted(peaks, reverse=True))
+        peaks = [int(row["data-peak"]) for row in self.after(click * 2).rows]
+        self.assertEqual(peaks, sorted(peaks, reverse=True))
+
+    def test_sorts_the_fastest_first_and_the_untimed_last(self):
+        rows = self.after("document.querySelector('th[data-key=throughput] button').click();").rows
+        speeds = [float(row["data-throughput"]) for row in rows if row["data-throughput"]]
+        self.assertEqual(speeds, sorted(speeds, reverse=True))
+        self.assertTrue(all(row["data-throughput"] == "" for row in rows[len(speeds):]))
+
+    def test_filters_by_words(self):
+        dom = self.after("""const field = document.getElementById("filter");
+            field.value = "TP2 -ckpt"; field.dispatchEvent(new Event("input"));""")
+        shown = [row["data-plan"] for row in dom.rows if "hidden" not in row]
+        expected = [row["data-plan"] for row in dom.rows if "tp=2" in row["data-plan"] and "ckpt" not in row["data-plan"]]
+        self.assertEqual(shown, expected)
+        self.assertGreater(len(shown), 1)
+        self.assertEqual(dom.texts["count"], f"{len(shown)} of {len(dom.rows)} plans")
+
+    def test_the_address_holds_the_view(self):
+        dom = self.after(address="#show=pareto&sort=ranks&down&filter=dp2")
+        shown = [row for row in dom.rows if "hidden" not in row]
+        self.assertTrue(shown)
+        self.assertTrue(all("pareto" in row["data-tags"] and "dp=2" in row["data-plan"] for row in shown))
+        ranks = [int(row["data-ranks"]) for row in dom.rows]
+        self.assertEqual(ranks, sorted(ranks, reverse=True))
+
+    def test_names_the_fastest_plan_that_fits(self):
+        rows = Rows((FOLDER / "sample.html").read_text(encoding="utf-8")).rows
+        for limit, ranks in ((12 << 20, 8), (16 << 20, 8), (30 << 20, 8), (30 << 20, 1)):
+            fits = [row for row in rows if row["data-throughput"] and int(row["data-peak"]) <= limit
+                    and int(row["data-ranks"]) <= ranks]
+            best = max(fits, key=lambda row: float(row["data-throughput"]))
+            answer = self.after(f"""ranks.value = "{ranks if ranks < 8 else ''}";
+                unit.value = "1048576"; fit.value = "{limit >> 20}"; fit.dispatchEvent(new Event("input"));""")
+            self.assertIn(f"use {best['data-label']}: {float(best['data-throughput']):,.0f} tokens/s",
+                          answer.texts["answer"])
+
+    def test_says_when_nothing_timed_or_nothing_at_all_fits(self):
+        smallest = min(int(row["data-peak"]) for row in Rows((FOLDER / "sample.html").read_text()).rows)
+        self.assertIn("no timed plan fits", self.after(address=f"#fit={smallest}").texts["answer"])
+        self.assertIn("no plan of this run fits", self.after(address=f"#fit={smallest - 1}").texts["answer"])
+
+
+if __name__ == "__main__":
+    FOLDER = Path(sys.argv.pop(1)).resolve()
+    os.environ.setdefault("MPLCONFIGDIR", str(FOLDER / "matplotlib"))
+    unittest.main()

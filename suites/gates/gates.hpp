@@ -1,0 +1,34 @@
+// The three gates a plan passes: numbers, messages, memory. Each verdict is "pass" or the first thing wrong.
+#pragma once
+#include <string>
+
+#include "suites/whole.hpp"
+
+namespace lockstep {
+
+struct Verdict {
+  std::string numbers = "not run", messages = "not run", memory = "not run";
+  std::string hash;
+  Whole whole;  // what the plan computed
+  bool pass() const { return numbers == "pass" && messages == "pass" && memory == "pass"; }
+};
+
+struct GateOptions {
+  std::string isa = "auto";
+  int threads = 1;
+  // The plan runs from its arena with eager messages, and again with guarded buffers and lazy ones.
+  bool guarded = true;
+  i64 guarded_steps = 1;
+};
+
+// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict.
+Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
+              const std::vector<std::vector<float>>& initial = {});
+
+// messages.cpp: what each rank posted in a step, against the trace and the closed formulas.
+std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted>>& posted);
+// memory.cpp: closed formulas by kind = trace = guarded run; arena at most 1.05 x live. guard_peaks by rank,
+// empty if there was no guarded run.
+std::string judge_memory(const Prepared&, const std::vector<i64>& guard_peaks);
+
+}  // namespace lockstep

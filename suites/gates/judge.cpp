@@ -1,0 +1,89 @@
+#include <atomic>
+#include <exception>
+
+#include "suites/gates/gates.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Ran {
+  std::string problem;  // numbers
+  Whole whole;
+  std::vector<std::vector<Posted>> posted;  // by rank, first step
+  std::vector<i64> guard_peaks;
+};
+
+Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
+  Ran ran;
+  ran.posted.resize(p.mesh.size());
+  ran.guard_peaks.resize(p.mesh.size());
+  Assembly assembly(p, steps);
+  // Names in `posted` live in the executors: keep the trace's equal ones.
+  std::atomic<bool> changed{false};
+  launch(p, how, [&](RankView v) {
+    v.executor.initialise([&](const Param& q) {
+      const std::size_t i = q.tied_to >= 0 ? q.tied_to : &q - v.executor.params().table.data();
+      return i < initial.size() && !initial[i].empty() ? initial[i].data() : nullptr;
+    });
+    for (i64 k = 0; k < steps; ++k) {
+      const StepResult r =
+          v.executor.step(k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
+      assembly.result(k, r, v.rank);
+      if (k > 0) {
+        changed = changed || v.device.posted().size() != ran.posted[v.rank].size();
+        continue;
+      }
+      ran.posted[v.rank] = v.device.posted();
+      for (Posted& m : ran.posted[v.rank]) {
+        const auto it = p.names.find(m.what);
+        m.what = it == p.names.end() ? "(a tensor the trace does not know)" : it->c_str();
+      }
+    }
+    if (v.guard) ran.guard_peaks[v.rank] = v.guard->peak();
+  });
+  ran.problem = assembly.problem();
+  if (changed) ran.problem = "a later step posts other messages than the first";
+  ran.whole = assembly.whole();
+  return ran;
+}
+
+std::string judge_numbers(const Ran& ran, const Whole& reference, i64 steps, const char* mode) {
+  if (!ran.problem.empty()) return std::string(mode) + ran.problem;
+  Whole expected = reference;
+  expected.steps.resize(steps);
+  if (const auto d = first_difference(expected, ran.whole)) return std::string(mode) + d->text();
+  return "pass";
+}
+
+}  // namespace
+
+Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& options,
+              const std::vector<std::vector<float>>& initial) {
+  Verdict verdict;
+  if (!p.deadlock.empty()) {
+    verdict.messages = "deadlock: " + p.deadlock;
+    return verdict;
+  }
+  const i64 steps = static_cast<i64>(reference.steps.size());
+  try {
+    Launch how{options.isa, options.threads, Timing::eager, false};
+    Ran ran = run(p, how, steps, initial);
+    verdict.numbers = judge_numbers(ran, reference, steps, "");
+    verdict.messages = judge_messages(p, ran.posted);
+    verdict.hash = ran.whole.hash();
+    verdict.whole = std::move(ran.whole);
+    std::vector<i64> guard_peaks;
+    if (options.guarded && verdict.numbers == "pass") {
+      how.timing = Timing::lazy, how.guard = true;
+      const Ran guarded = run(p, how, std::min(steps, options.guarded_steps), initial);
+      verdict.numbers = judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
+      guard_peaks = guarded.guard_peaks;
+    }
+    verdict.memory = judge_memory(p, guard_peaks);
+  } catch (const std::exception& e) {
+    verdict.numbers = std::string("ended: ") + e.what();
+  }
+  return verdict;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,55 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "suites/gates/gates.hpp"
+
+namespace lockstep {
+namespace {
+
+// Compared one by one, not as a sum in which faults cancel.
+using Key = std::tuple<std::string, int, Axis, Verb, i64>;  // tensor, microbatch, axis, operation, elements
+using Bag = std::map<Key, int>;
+
+std::string text(const Key& k) {
+  const auto& [what, microbatch, axis, verb, elements] = k;
+  return fmt::format("{} of `{}`{} on {}, {} elements", verb_name(verb), what,
+                     microbatch < 0 ? "" : fmt::format(" microbatch {}", microbatch), axis_name(axis), elements);
+}
+
+std::string compare(const Bag& expected, const Bag& found, const std::string& source) {
+  for (const auto& [key, count] : expected) {
+    const auto it = found.find(key);
+    const int have = it == found.end() ? 0 : it->second;
+    if (have != count) return fmt::format("{} says {} x {}, found {}", source, count, text(key), have);
+  }
+  for (const auto& [key, count] : found)
+    if (!expected.count(key)) return fmt::format("{} knows no {}, found {}", source, text(key), count);
+  return {};
+}
+
+Bag bag_of(const std::vector<Posted>& posted) {
+  Bag bag;
+  for (const Posted& m : posted) ++bag[{m.what, m.microbatch, m.axis, m.verb, m.elements}];
+  return bag;
+}
+
+}  // namespace
+
+std::string judge_messages(const Prepared& p, const std::vector<std::vector<Posted>>& posted) {
+  if (!p.deadlock.empty()) return "deadlock: " + p.deadlock;
+  for (int rank = 0; rank < p.mesh.size(); ++rank) {
+    Bag formula;
+    for (const Price::Line& line : price(p.run.plan, p.run.model, p.run.settings, rank).messages)
+      ++formula[{line.what, line.microbatch, line.said.axis, line.said.verb, line.said.elements}];
+    const Bag traced = bag_of(p.posted[rank]);
+    std::string wrong = compare(formula, traced, "the formula");
+    if (wrong.empty()) wrong = compare(traced, bag_of(posted[rank]), "the trace");
+    if (!wrong.empty()) return fmt::format("rank {}: {}", rank, wrong);
+  }
+  return "pass";
+}
+
+}  // namespace lockstep

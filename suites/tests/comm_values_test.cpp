@@ -1,0 +1,252 @@
+// Every verb, type, group size and block count against values worked out here.
+#include <algorithm>
+#include <tuple>
+
+#include "suites/tests/comm_support.hpp"
+
+namespace lockstep::test {
+namespace {
+
+struct Shape {
+  int members;
+  i64 blocks, n;
+};
+
+template <class T>
+struct Case {
+  Case(const Shape& s, Timing timing)
+      : shape(s),
+        size(static_cast<std::size_t>(s.members)),
+        world(Mesh{.dp = s.members},
+              CommNeeds{.largest_bytes = s.blocks * s.n * s.members * static_cast<i64>(sizeof(T))}, timing) {}
+
+  void new_inputs(i64 n) {
+    inputs.clear();
+    for (std::size_t i = 0; i < size; ++i) inputs.push_back(values<T>(n, 100 + i));
+  }
+
+  // Runs `m` on all members; `expected(member)` is what each must get.
+  template <class Expected>
+  void check(Message m, i64 out_n, Expected expected) {
+    std::vector<std::vector<T>> outputs(size, std::vector<T>(static_cast<std::size_t>(out_n)));
+    world.run([&](int rank, Comm& comm) {
+      Message mine = m;
+      mine.axis = Axis::dp;
+      mine.type = type_of<T>();
+      mine.blocks = shape.blocks;
+      mine.n = shape.n;
+      mine.in = inputs[rank].data();
+      mine.out = outputs[rank].data();
+      finish(comm, mine);
+    });
+    for (int i = 0; i < shape.members; ++i)
+      EXPECT_TRUE(same_bits(outputs[i], expected(i)))
+          << verb_name(m.verb) << " " << type_name(type_of<T>()) << " member " << i << " of " << shape.members
+          << ", " << shape.blocks << " blocks of " << shape.n;
+  }
+
+  void all_verbs() {
+    const i64 P = shape.members, B = shape.blocks, n = shape.n;
+    for (Reduce reduce : {Reduce::sum, Reduce::max}) {
+      new_inputs(B * P * n);
+      std::vector<T> combined;
+      for (i64 e = 0; e < B * P * n; ++e) combined.push_back(tree(reduce, inputs, e, 0, size));
+      check({.verb = Verb::all_reduce, .reduce = reduce}, B * n,
+            [&](int) { return std::vector<T>(combined.begin(), combined.begin() + B * n); });
+      check({.verb = Verb::reduce_scatter, .reduce = reduce}, B * n, [&](int me) {
+        std::vector<T> out;
+        for (i64 b = 0; b < B; ++b)
+          for (i64 e = 0; e < n; ++e) out.push_back(combined[(b * P + me) * n + e]);
+        return out;
+      });
+    }
+    new_inputs(B * n);
+    check({.verb = Verb::all_gather}, B * P * n, [&](int) {
+      std::vector<T> out;
+      for (i64 b = 0; b < B; ++b)
+        for (i64 p = 0; p < P; ++p)
+          for (i64 e = 0; e < n; ++e) out.push_back(inputs[p][b * n + e]);
+      return out;
+    });
+    for (int root : {0, static_cast<int>(P) - 1})
+      check({.verb = Verb::broadcast, .peer = root}, B * n, [&](int) { return inputs[root]; });
+  }
+
+  Shape shape;
+  std::size_t size;
+  LocalWorld world;
+  std::vector<std::vector<T>> inputs;
+};
+
+using Params = std::tuple<Timing, int>;
+class Values : public ::testing::TestWithParam<Params> {};
+
+TEST_P(Values, OfEveryVerbAndType) {
+  const auto [timing, members] = GetParam();
+  for (i64 blocks : {1, 3})
+    for (i64 n : {0, 1, 5, 515}) {
+      const Shape shape{members, blocks, n};
+      Case<float>(shape, timing).all_verbs();
+      Case<double>(shape, timing).all_verbs();
+      Case<i64>(shape, timing).all_verbs();
+      Case<i32>(shape, timing).all_verbs();
+    }
+}
+
+// Long enough that the members share the work of an all_reduce.
+TEST_P(Values, OfLongMessages) {
+  const auto [timing, members] = GetParam();
+  Case<float>({members, 1, 33003}, timing).all_verbs();
+}
+
+std::string name_of(const ::testing::TestParamInfo<Params>& info) {
+  return (std::get<0>(info.param) == Timing::eager ? "eager" : "lazy") +
+         std::to_string(std::get<1>(info.param));
+}
+INSTANTIATE_TEST_SUITE_P(Members, Values,
+                         ::testing::Combine(::testing::Values(Timing::eager, Timing::lazy),
+                                            ::testing::Values(1, 2, 3, 4, 8, 16)),
+                         name_of);
+
+class OneMessage : public BothTimings {};
+
+// The order is part of the result: from left to right, four members would give other bits.
+TEST_P(OneMessage, SumsFollowTheTreeAndNotTheRanks) {
+  const i64 n = 1000;
+  std::vector<std::vector<float>> in, out(4, std::vector<float>(n));
+  for (int i = 0; i < 4; ++i) in.push_back(values<float>(n, i));
+  LocalWorld world(Mesh{.tp = 4}, CommNeeds{.largest_bytes = n * 4}, GetParam());
+  world.run([&](int rank, Comm& comm) { finish(comm, sum_all(in[rank].data(), out[rank].data(), n, "x")); });
+  std::vector<float> by_tree, left_to_right;
+  for (i64 e = 0; e < n; ++e) {
+    by_tree.push_back((in[0][e] + in[1][e]) + (in[2][e] + in[3][e]));
+    left_to_right.push_back(((in[0][e] + in[1][e]) + in[2][e]) + in[3][e]);
+  }
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(same_bits(out[i], by_tree));
+  EXPECT_FALSE(same_bits(by_tree, left_to_right)) << "these values could not tell one order from the other";
+}
+
+TEST_P(OneMessage, TheMaximumOfAnythingAndNaNIsNaN) {
+  std::vector<float> out(3);
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const std::vector<std::vector<float>> in = {{nan, 1, -inf}, {2, nan, -inf}};
+  LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 12}, GetParam());
+  world.run([&](int rank, Comm& comm) {
+    std::vector<float> mine(3);
+    Message m = sum_all(in[rank].data(), mine.data(), 3, "max");
+    m.reduce = Reduce::max;
+    finish(comm, m);
+    if (rank == 0) out = mine;
+  });
+  EXPECT_TRUE(std::isnan(out[0]));
+  EXPECT_TRUE(std::isnan(out[1]));
+  EXPECT_EQ(out[2], -inf);
+}
+
+// A collective of each axis adds up world ranks, so the sum says who was in the group.
+TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
+  const Mesh mesh{.dp = 2, .tp = 4, .pp = 2, .kv_replicas = 2};
+  LocalWorld world(mesh, CommNeeds{.largest_bytes = 8}, GetParam());
+  for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
+    std::vector<i64> got(mesh.size());
+    world.run([&](int rank, Comm& comm) {
+      const i64 mine = i64{1} << rank;
+      Message m = sum_all(&mine, &got[rank], 1, "rank");
+      m.axis = static_cast<Axis>(a);
+      m.type = Type::i64;
+      finish(comm, m);
+    });
+    for (int r = 0; r < mesh.size(); ++r) {
+      i64 expected = 0;
+      for (int member = 0; member < mesh.size(); ++member) {  // who shares rank r's group, spelled out
+        const bool same_d = mesh.dp_of(member) == mesh.dp_of(r), same_t = mesh.tp_of(member) == mesh.tp_of(r),
+                   same_p = mesh.pp_of(member) == mesh.pp_of(r);
+        const bool with_me[] = {true,
+                                same_t && same_p,
+                                same_d && same_p,
+                                same_d && same_t,
+                                same_d && same_p && mesh.tp_of(member) / 2 == mesh.tp_of(r) / 2,
+                                same_d && same_t};
+        if (with_me[a]) expected += i64{1} << member;
+      }
+      EXPECT_EQ(got[r], expected) << axis_name(static_cast<Axis>(a)) << " rank " << r;
+    }
+  }
+}
+
+TEST_P(OneMessage, SendsMeetReceivesByPeerAndTagInOrder) {
+  LocalWorld world(Mesh{.pp = 3}, CommNeeds{.largest_bytes = 8, .outstanding = 8}, GetParam());
+  std::vector<i64> got(6);
+  const auto as_i64 = [](Message m) {
+    m.type = Type::i64;
+    return m;
+  };
+  world.run([&](int rank, Comm& comm) {
+    if (rank < 2) {  // tags 7, 9, 7 in this order
+      const i64 in[3] = {100 * rank + 1, 100 * rank + 2, 100 * rank + 3};
+      const int first = comm.start(as_i64(send_to(2, &in[0], 1, "a", 0, 7)));
+      const int second = comm.start(as_i64(send_to(2, &in[1], 1, "a", 1, 9)));
+      const int third = comm.start(as_i64(send_to(2, &in[2], 1, "a", 2, 7)));
+      for (int request : {third, first, second}) comm.wait(request);
+    } else {  // asked for in another order: 9, 7, 7, and the later sender first
+      int requests[6];
+      for (int i = 0; i < 6; ++i) {
+        const int from = i < 3 ? 1 : 0, microbatch[] = {1, 0, 2}, tag[] = {9, 7, 7};
+        requests[i] = comm.start(as_i64(recv_from(from, &got[i], 1, "a", microbatch[i % 3], tag[i % 3])));
+      }
+      for (int request : requests) comm.wait(request);
+    }
+  });
+  EXPECT_EQ(got, (std::vector<i64>{102, 101, 103, 2, 1, 3}));
+}
+
+TEST_P(OneMessage, InPlaceWorksForEveryVerb) {
+  const i64 n = 700;
+  const int P = 4;
+  std::vector<std::vector<float>> in;
+  for (int i = 0; i < P; ++i) in.push_back(values<float>(n * P, i));
+  LocalWorld world(Mesh{.tp = P}, CommNeeds{.largest_bytes = n * P * 4}, GetParam());
+  auto reduced = in, scattered = in, gathered = in;
+  world.run([&](int rank, Comm& comm) {
+    finish(comm, sum_all(reduced[rank].data(), reduced[rank].data(), n, "x"));
+    Message m = sum_all(scattered[rank].data(), scattered[rank].data() + rank * n, n, "x");
+    m.verb = Verb::reduce_scatter;
+    finish(comm, m);
+    m = sum_all(gathered[rank].data() + rank * n, gathered[rank].data(), n, "x");
+    m.verb = Verb::all_gather;
+    finish(comm, m);
+  });
+  for (int r = 0; r < P; ++r)
+    for (i64 e = 0; e < n; ++e) {
+      EXPECT_EQ(reduced[r][e], tree(Reduce::sum, in, e, 0, P));
+      EXPECT_EQ(scattered[r][r * n + e], tree(Reduce::sum, in, r * n + e, 0, P));
+      for (int p = 0; p < P; ++p) EXPECT_EQ(gathered[r][p * n + e], in[p][p * n + e]);
+    }
+}
+
+TEST_P(OneMessage, TheWireCountsWhatARankSentAndReceived) {
+  LocalWorld world(Mesh{.dp = 2, .tp = 2}, CommNeeds{.largest_bytes = 64}, GetParam());
+  world.run([&](int, Comm& comm) {
+    float in[8] = {}, out[8];
+    Message m = sum_all(in, out, 4, "x");
+    m.axis = Axis::tp;
+    finish(comm, m);
+    m.verb = Verb::reduce_scatter;
+    finish(comm, m);
+    m.verb = Verb::all_gather;
+    m.axis = Axis::pp;  // a group of one
+    finish(comm, m);
+  });
+  for (int r = 0; r < 4; ++r) {
+    EXPECT_EQ(world.wire(r, Axis::tp).messages, 2);
+    EXPECT_EQ(world.wire(r, Axis::tp).sent, 16 + 32);
+    EXPECT_EQ(world.wire(r, Axis::tp).received, 16 + 16);
+    EXPECT_EQ(world.wire(r, Axis::pp).sent, 0);
+    EXPECT_EQ(world.wire(r, Axis::dp).messages, 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Timings, OneMessage, both_timings(), timing_name);
+
+}  // namespace
+}  // namespace lockstep::test

@@ -1,0 +1,144 @@
+// What the tests of kernels share: reproducible inputs, comparison within a bound or to the bit.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "kernels/ops.hpp"
+
+namespace lockstep::testing {
+
+using Reals = ::testing::Types<float, double>;
+
+template <class Real>
+inline constexpr long double kEps = std::numeric_limits<Real>::epsilon();
+
+// Uniform in [-1, 1), the same on every machine (splitmix64, Steele et al. 2014).
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t bits() {
+    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  double uniform() { return static_cast<double>(static_cast<i64>(bits()) >> 11) * 0x1p-52; }
+  i64 below(i64 n) { return static_cast<i64>(bits() % static_cast<std::uint64_t>(n)); }
+
+ private:
+  std::uint64_t state_;
+};
+
+template <class Real>
+std::vector<Real> random_vector(i64 n, std::uint64_t seed, double size = 1.0) {
+  Random random(seed);
+  std::vector<Real> v(static_cast<std::size_t>(n));
+  for (Real& x : v) x = static_cast<Real>(size * random.uniform());
+  return v;
+}
+
+// -0 and +0 count as equal; a NaN equals nothing.
+template <class Real>
+void expect_same_bits(const std::vector<Real>& got, const std::vector<Real>& want, const char* what = "") {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    ASSERT_TRUE(got[i] == want[i]) << what << "[" << i << "] is " << got[i] << ", not " << want[i];
+}
+
+template <class Real>
+void expect_close(const std::vector<Real>& got, const std::vector<long double>& want, long double bound,
+                  const char* what = "") {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    ASSERT_LE(std::fabs(static_cast<long double>(got[i]) - want[i]), bound)
+        << what << "[" << i << "] is " << got[i] << ", not " << want[i];
+}
+
+// Runs f with 1, 2 and 3 lanes, expects the same bits, and returns them.
+// The garbage that scratch may hold is a NaN.
+template <class Real>
+std::vector<Real> on_lanes(const std::function<std::vector<Real>(Lanes&)>& f) {
+  std::vector<Real> first;
+  for (int count = 1; count <= 3; ++count) {
+    Lanes lanes(count);
+    for (int lane = 0; lane < count; ++lane) std::memset(lanes.scratch(lane), 0xff, Lanes::kScratchBytes);
+    std::vector<Real> got = f(lanes);
+    if (count == 1)
+      first = got;
+    else
+      expect_same_bits(got, first, "another number of lanes");
+  }
+  return first;
+}
+
+// Columns [first, first + width) of a row-major array with `stride` columns.
+template <class Real>
+std::vector<Real> columns(const std::vector<Real>& a, i64 stride, i64 first, i64 width) {
+  std::vector<Real> out;
+  for (i64 row = 0; row < static_cast<i64>(a.size()) / stride; ++row)
+    out.insert(out.end(), a.begin() + row * stride + first, a.begin() + row * stride + first + width);
+  return out;
+}
+
+// Rows [first, first + count).
+template <class Real>
+std::vector<Real> rows(const std::vector<Real>& a, i64 stride, i64 first, i64 count) {
+  return {a.begin() + first * stride, a.begin() + (first + count) * stride};
+}
+
+// The tree over the parts of a sum that ranks of a power-of-two axis hold.
+template <class Real>
+std::vector<Real> add_parts(std::vector<std::vector<Real>> parts) {
+  while (parts.size() > 1) {
+    std::vector<std::vector<Real>> half;
+    for (std::size_t p = 0; p < parts.size(); p += 2) {
+      half.push_back(parts[p]);
+      for (std::size_t i = 0; i < parts[p].size(); ++i) half.back()[i] = parts[p][i] + parts[p + 1][i];
+    }
+    parts = half;
+  }
+  return parts[0];
+}
+
+// d/dh of sum(weight * f(x + h * direction)) at h = 0, by central differences with one extrapolation.
+inline double slope(const std::function<std::vector<double>(const std::vector<double>&)>& f,
+                    const std::vector<double>& x, const std::vector<double>& direction,
+                    const std::vector<double>& weight) {
+  const auto at = [&](double h) {
+    std::vector<double> moved = x;
+    for (std::size_t i = 0; i < x.size(); ++i) moved[i] += h * direction[i];
+    const std::vector<double> y = f(moved);
+    double sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) sum += weight[i] * y[i];
+    return sum;
+  };
+  const double h = 1e-3;
+  const double wide = (at(2 * h) - at(-2 * h)) / (4 * h), narrow = (at(h) - at(-h)) / (2 * h);
+  return (4 * narrow - wide) / 3;
+}
+
+inline double inner(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// The gradient that a backward op gives against differences of the forward op.
+inline void expect_gradient(const std::function<std::vector<double>(const std::vector<double>&)>& f,
+                            const std::vector<double>& x, const std::vector<double>& dy,
+                            const std::vector<double>& dx, const char* what) {
+  ASSERT_EQ(dx.size(), x.size()) << what;
+  for (std::uint64_t seed = 100; seed < 103; ++seed) {
+    const auto direction = random_vector<double>(static_cast<i64>(x.size()), seed);
+    const double want = slope(f, x, direction, dy), got = inner(dx, direction);
+    EXPECT_NEAR(got, want, 1e-8 * (1 + std::fabs(want))) << what;
+  }
+}
+
+}  // namespace lockstep::testing

@@ -1,0 +1,47 @@
+// Every strategy and combination against one device: one hash.
+#include <gtest/gtest.h>
+
+#include "suites/gates/gates.hpp"
+#include "suites/reference.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Scene {
+  ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  TokenFile data{"datasets/excerpt-v509.tok"};
+  Settings settings;
+  Whole reference;
+  Scene() {
+    settings.batch = 16, settings.seq = 16, settings.steps = 3;
+    reference = reference_run(model, settings, data, "auto", 1);
+  }
+};
+
+const Scene& scene() {
+  static const Scene s;
+  return s;
+}
+
+class EveryPlan : public testing::TestWithParam<const char*> {};
+
+TEST_P(EveryPlan, PassesAllGates) {
+  const Scene& s = scene();
+  const lockstep::Run run{s.model, s.settings, Plan::parse(GetParam()), &s.data};
+  const auto refusal = refuse(run.plan, run.model, run.settings);
+  ASSERT_FALSE(refusal) << refusal->why;
+  const Verdict v = judge(prepare(run), s.reference, {});
+  EXPECT_EQ(v.numbers, "pass");
+  EXPECT_EQ(v.messages, "pass");
+  EXPECT_EQ(v.memory, "pass");
+  EXPECT_EQ(v.hash, s.reference.hash());
+}
+
+INSTANTIATE_TEST_SUITE_P(Plans, EveryPlan,
+                         testing::Values("dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2", "tp=2", "tp=4",
+                                         "tp=8", "tp=2 sp=1", "tp=4 sp=1", "pp=2", "pp=4", "pp=4 ckpt=full",
+                                         "dp=2 tp=2 pp=2", "dp=2 tp=2 pp=4 ckpt=full", "dp=2 tp=4 pp=2 sp=1",
+                                         "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2", "dp=16"));
+
+}  // namespace
+}  // namespace lockstep

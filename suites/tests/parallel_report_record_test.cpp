@@ -1,0 +1,182 @@
+// What a run file holds after write_run, read back through the HDF5 layer that reports share.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+
+#include "ref/error.hpp"
+#include "reports/h5.hpp"
+#include "reports/record.hpp"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RecordTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "lockstep-record-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  fs::path folder_;
+};
+
+PlanRecord solo() {
+  PlanRecord p;
+  p.plan = "dp=1 ckpt=none";
+  p.words = {{"dp", "1"}, {"ckpt", "none"}, {"vpp", "1"}};
+  p.numbers = p.messages = p.memory = "pass";
+  p.hash = "ab12";
+  p.loss = {5.5, 5.25};
+  p.grad_norm = {1.5, 1.25};
+  p.timed = true;
+  p.step_seconds = {0.5, 0.25, 0.125};
+  p.tokens_per_step = 512;
+  p.peak_by_kind = {{"weights", 1000}, {"optimizer", 2000}};
+  p.peak_bytes = 3000;
+  p.arena_bytes = 3100;
+  p.resident_bytes = i64{5} << 33;  // more than 32 bits hold
+  return p;
+}
+
+PlanRecord split() {
+  PlanRecord p = solo();
+  p.plan = "dp=2 ckpt=full";
+  p.words = {{"dp", "2"}, {"ckpt", "full"}, {"vpp", "1"}};
+  p.ranks = 2;
+  p.numbers = "gradient of größe[3]: 1 ≠ 2";  // UTF-8 must survive
+  p.status = "failed";
+  p.timed = false;
+  p.loss = {5.5};
+  p.step_seconds = {};
+  p.peak_by_kind = {{"weights", 500}};
+  p.traffic["dp"] = {7, 70000};
+  return p;
+}
+
+RunRecord two_plans() {
+  RunRecord run;
+  run.suite = "smoke";
+  run.verdict = "INVALID: 1 of 2 plans failed";
+  run.seed = -3;
+  run.parameters = i64{1} << 40;
+  run.cores = 2;
+  run.refused = {{"dp must divide the batch", 4}, {"tp must divide R", 9}};
+  run.plans = {solo(), split()};
+  return run;
+}
+
+TEST_F(RecordTest, KeepsEveryFieldOfARun) {
+  write_run(two_plans(), path("run.h5"));
+  EXPECT_FALSE(fs::exists(path("run.h5.tmp")));
+  const h5::Reader file(path("run.h5"));
+  EXPECT_EQ(file.attribute("format"), "lockstep run");
+  EXPECT_EQ(file.attribute("suite"), "smoke");
+  EXPECT_EQ(file.attribute("verdict"), "INVALID: 1 of 2 plans failed");
+  EXPECT_EQ(file.attribute("hash"), "");
+  EXPECT_EQ(file.attribute("seed"), "-3");
+  EXPECT_EQ(file.attribute("parameters"), "1099511627776");
+  EXPECT_EQ(file.attributes().size(), 2u + 16u + 6u);  // format and version, texts, numbers
+
+  EXPECT_EQ(file.strings("/refused/rule"), (std::vector<std::string>{"dp must divide the batch", "tp must divide R"}));
+  EXPECT_EQ(file.read<i64>("/refused/plans").values, (std::vector<i64>{4, 9}));
+
+  EXPECT_EQ(file.strings("/plans/plan"), (std::vector<std::string>{"dp=1 ckpt=none", "dp=2 ckpt=full"}));
+  EXPECT_EQ(file.strings("/plans/numbers")[1], "gradient of größe[3]: 1 ≠ 2");
+  EXPECT_EQ(file.strings("/plans/status"), (std::vector<std::string>{"ok", "failed"}));
+  EXPECT_EQ(file.read<i64>("/plans/ranks").values, (std::vector<i64>{1, 2}));
+  EXPECT_EQ(file.read<i64>("/plans/timed").values, (std::vector<i64>{1, 0}));
+  EXPECT_EQ(file.read<i64>("/plans/resident_bytes").values[0], 42949672960);
+}
+
+TEST_F(RecordTest, FillsShortRowsWithNaN) {
+  write_run(two_plans(), path("run.h5"));
+  const h5::Reader file(path("run.h5"));
+  const auto loss = file.read<double>("/plans/loss");
+  EXPECT_EQ(loss.shape, (h5::Shape{2, 2}));
+  EXPECT_EQ(loss.values[1], 5.25);
+  EXPECT_EQ(loss.values[2], 5.5);
+  EXPECT_TRUE(std::isnan(loss.values[3]));
+  const auto seconds = file.read<double>("/plans/step_seconds");
+  EXPECT_EQ(seconds.shape, (h5::Shape{2, 3}));
+  EXPECT_EQ(seconds.values[2], 0.125);
+  EXPECT_TRUE(std::isnan(seconds.values[3]) && std::isnan(seconds.values[5]));
+}
+
+TEST_F(RecordTest, TypesPlanWordsByTheirValues) {
+  write_run(two_plans(), path("run.h5"));
+  const h5::Reader file(path("run.h5"));
+  EXPECT_EQ(file.read<i64>("/plans/word/dp").values, (std::vector<i64>{1, 2}));
+  EXPECT_EQ(file.strings("/plans/word/ckpt"), (std::vector<std::string>{"none", "full"}));
+  EXPECT_THROW(file.read<i64>("/plans/word/ckpt"), UserError);
+}
+
+TEST_F(RecordTest, CountsNothingWhereAPlanHasNone) {
+  write_run(two_plans(), path("run.h5"));
+  const h5::Reader file(path("run.h5"));
+  EXPECT_EQ(file.read<i64>("/plans/peak_by_kind/weights").values, (std::vector<i64>{1000, 500}));
+  EXPECT_EQ(file.read<i64>("/plans/peak_by_kind/optimizer").values, (std::vector<i64>{2000, 0}));
+  EXPECT_EQ(file.read<i64>("/plans/traffic/dp/messages").values, (std::vector<i64>{0, 7}));
+  EXPECT_EQ(file.read<i64>("/plans/traffic/dp/bytes").values, (std::vector<i64>{0, 70000}));
+}
+
+TEST_F(RecordTest, WritesARunWithoutPlans) {
+  write_run(RunRecord{}, path("run.h5"));
+  const h5::Reader file(path("run.h5"));
+  EXPECT_TRUE(file.strings("/plans/plan").empty());
+  EXPECT_EQ(file.read<double>("/plans/loss").shape, (h5::Shape{0, 0}));
+}
+
+TEST_F(RecordTest, ReplacesAnOlderFileOnlyWhenComplete) {
+  std::ofstream(path("run.h5")) << "old";
+  write_run(two_plans(), path("run.h5"));
+  EXPECT_EQ(h5::Reader(path("run.h5")).attribute("suite"), "smoke");
+  {
+    h5::Writer half(path("run.h5"));
+    half.attribute("suite", std::string("half written"));
+  }
+  EXPECT_EQ(h5::Reader(path("run.h5")).attribute("suite"), "smoke");
+  EXPECT_FALSE(fs::exists(path("run.h5.tmp")));
+}
+
+std::string sentence_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const UserError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST_F(RecordTest, SaysWhyItCannotWrite) {
+  const std::string nowhere = path("missing/run.h5");
+  EXPECT_EQ(sentence_of([&] { write_run(two_plans(), nowhere); }),
+            "cannot write '" + nowhere + "': there is no folder '" + path("missing") +
+                "'; make it, or name another place");
+  EXPECT_NE(sentence_of([&] { write_run(two_plans(), folder_.string()); }).find("it is a folder"),
+            std::string::npos);
+  EXPECT_NE(sentence_of([&] { write_run(two_plans(), "/proc/run.h5"); }).find("cannot write '/proc/run.h5'"),
+            std::string::npos);
+}
+
+TEST_F(RecordTest, DescribesTheMachine) {
+  RunRecord run;
+  describe_machine(run);
+  EXPECT_TRUE(std::regex_match(run.started, std::regex(R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)"))) << run.started;
+  EXPECT_TRUE(std::regex_match(run.revision, std::regex("unknown|.*[0-9a-f]{7,40}(-dirty)?"))) << run.revision;
+  EXPECT_NE(run.compiler.find(__VERSION__), std::string::npos);
+  EXPECT_FALSE(run.flags.empty());
+  EXPECT_FALSE(run.host.empty());
+  EXPECT_FALSE(run.cpu.empty());
+  EXPECT_GE(run.cores, 1);
+}
+
+}  // namespace
+}  // namespace lockstep

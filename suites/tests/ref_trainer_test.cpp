@@ -1,0 +1,159 @@
+// What a training step promises besides its numbers: the order of its sums, pads, refusals; and that it
+// learns.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "ref/config.hpp"
+#include "ref/data_order.hpp"
+#include "ref/random.hpp"
+#include "ref/trainer.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+ModelConfig small(bool tied) {
+  ModelConfig c;
+  c.vocab = 37, c.hidden = 16, c.intermediate = 20, c.layers = 2, c.heads = 4, c.kv_heads = 2, c.head_dim = 4;
+  c.init_std = 0.3;
+  c.tied = tied;
+  return c;
+}
+
+struct Batch {
+  explicit Batch(const Settings& s) {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(s.batch * s.seq); ++i) {
+      tokens.push_back(static_cast<i32>(random_word(1, i) % 37));
+      labels.push_back(i % 3 == 1 ? kIgnored : static_cast<i32>(random_word(2, i) % 37));
+    }
+  }
+  std::vector<i32> tokens, labels;
+};
+
+// (g0 + (g1 + g2)) + (g3 + (g4 + g5)) is the tree over six sequences.
+template <class Value>
+auto tree_of_six(const std::vector<Value>& g) {
+  return (g[0] + (g[1] + g[2])) + (g[3] + (g[4] + g[5]));
+}
+
+TEST(Trainer, SumsOverSequencesAsATree) {
+  for (const bool tied : {false, true}) {
+    Settings s;
+    s.batch = 6, s.seq = 10;
+    const Batch batch(s);
+    const ModelConfig config = small(tied);
+    const Ops<float> ops = plain_ops<float>();
+    Lanes lanes;
+    Trainer<float> trainer(config, s, ops, lanes);
+    trainer.initialise();
+
+    // The gradient of each sequence, by itself.
+    const auto& table = trainer.params();
+    Tensors<float> weights;
+    for (int p = 0; p < static_cast<int>(table.size()); ++p) weights.push_back(trainer.weight(p));
+    const Model<float> model(config, s.seq, s.leaves, table, weights, ops, lanes);
+    std::vector<Tensors<float>> grads(6);
+    std::vector<double> losses;
+    for (i64 b = 0; b < 6; ++b) {
+      Tensors<float>& g = grads[static_cast<std::size_t>(b)];
+      for (const Param& param : table) g.emplace_back(static_cast<std::size_t>(param.stored()));
+      Kept<float> kept = model.forward(batch.tokens.data() + b * s.seq);
+      losses.push_back(model.loss(kept, batch.labels.data() + b * s.seq));
+      const float scale = static_cast<float>(1.0 / 40);  // 60 labels, of which 20 are ignored
+      model.backward(kept, batch.tokens.data() + b * s.seq, batch.labels.data() + b * s.seq, scale, g);
+    }
+    auto tree = [&](std::size_t p, std::size_t i) {
+      std::vector<float> leaves;
+      for (const Tensors<float>& g : grads) leaves.push_back(g[p][i]);
+      return tree_of_six(leaves);
+    };
+
+    const auto result = trainer.step(batch.tokens.data(), batch.labels.data());
+    EXPECT_EQ(result.loss, tree_of_six(losses) / 40);
+    double squares = 0;
+    for (std::size_t p = 0; p < table.size(); ++p) {
+      if (table[p].tied_to >= 0) {
+        EXPECT_TRUE(trainer.gradient(static_cast<int>(p)).empty());
+        continue;
+      }
+      for (std::size_t i = 0; i < static_cast<std::size_t>(table[p].stored()); ++i) {
+        const float expected = tied && p == 0 ? tree(table.size() - 1, i) + tree(0, i) : tree(p, i);
+        ASSERT_EQ(trainer.gradient(static_cast<int>(p))[i], expected) << table[p].name << " " << i;
+        squares += static_cast<double>(expected) * static_cast<double>(expected);
+      }
+    }
+    EXPECT_NEAR(result.grad_norm, std::sqrt(squares), 1e-12 * std::sqrt(squares));
+  }
+}
+
+TEST(Trainer, PadsStayZero) {
+  Settings s;
+  s.batch = 2, s.seq = 10;
+  const Batch batch(s);
+  Lanes lanes;
+  Trainer<float> trainer(small(true), s, plain_ops<float>(), lanes);
+  trainer.initialise();
+  EXPECT_EQ(trainer.logits(batch.tokens.data(), 2).size(), 2u * 10 * 37);
+  for (int step = 0; step < 3; ++step) trainer.step(batch.tokens.data(), batch.labels.data());
+  EXPECT_EQ(trainer.steps_done(), 3);
+  for (const std::vector<float>* x : std::initializer_list<const std::vector<float>*>{
+           &trainer.weight(0), &trainer.gradient(0), &trainer.first_moment(0), &trainer.second_moment(0)}) {
+    ASSERT_EQ(x->size(), 40u * 16);
+    for (std::size_t i = 37 * 16; i < x->size(); ++i) EXPECT_EQ((*x)[i], 0.0f);
+    EXPECT_NE((*x)[batch.tokens[0] * 16u], 0.0f);
+  }
+}
+
+TEST(Trainer, WrongBatchesAndSettingsAreRefused) {
+  Settings s;
+  s.batch = 2, s.seq = 4;
+  Lanes lanes;
+  Trainer<float> trainer(small(false), s, plain_ops<float>(), lanes);
+  trainer.initialise();
+  auto refused = [&](std::vector<i32> tokens, std::vector<i32> labels) {
+    return refusal([&] { trainer.step(tokens.data(), labels.data()); });
+  };
+  EXPECT_EQ(refused(std::vector<i32>(8, 36), std::vector<i32>(8, 36)), "");
+  EXPECT_TRUE(says(refused(std::vector<i32>(8, 37), std::vector<i32>(8, 36)), "vocabulary, 0 to 36"));
+  EXPECT_TRUE(says(refused(std::vector<i32>(8, -1), std::vector<i32>(8, 36)), "vocabulary"));
+  EXPECT_TRUE(says(refused(std::vector<i32>(8, 36), std::vector<i32>(8, 37)), "vocabulary"));
+  EXPECT_TRUE(says(refused(std::vector<i32>(8, 36), std::vector<i32>(8, kIgnored)), "at least one"));
+  EXPECT_TRUE(says(refusal([&] { trainer.load("model.norm.bias", nullptr); }), "model.norm.bias"));
+
+  auto refused_settings = [&](auto change) {
+    Settings wrong = s;
+    change(wrong);
+    return refusal([&] { Trainer<float>(small(false), wrong, plain_ops<float>(), lanes); });
+  };
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.batch = 0; }), "batch is 0"));
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.seq = -1; }), "seq is -1"));
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.leaves = 6; }), "power of two"));
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.clip = 0; }), "clip is 0"));
+}
+
+// A uniform guess over 509 tokens costs log 509 = 6.23; knowing how often each occurs costs less.
+TEST(Trainer, LossFallsOnText) {
+  const TokenFile text("datasets/excerpt-v509.tok");
+  Settings s;
+  s.batch = 8, s.seq = 32, s.steps = 20, s.lr = 3e-3;
+  const auto config = load_model_config("suites/models/gate-tiny.json");
+  Lanes lanes;
+  Trainer<float> trainer(config, s, cpu_ops(), lanes);
+  trainer.initialise();
+  std::vector<i32> tokens(static_cast<std::size_t>(s.batch * s.seq)), labels(tokens.size());
+  std::vector<double> losses;
+  for (i64 step = 0; step < s.steps; ++step) {
+    for (i64 index = 0; index < s.batch; ++index)
+      sample(text, s, step, index, tokens.data() + index * s.seq, labels.data() + index * s.seq);
+    const auto result = trainer.step(tokens.data(), labels.data());
+    ASSERT_TRUE(std::isfinite(result.loss) && std::isfinite(result.grad_norm));
+    losses.push_back(result.loss);
+  }
+  EXPECT_NEAR(losses.front(), std::log(509.0), 0.1);
+  EXPECT_LT(losses.back(), losses.front() - 0.5);
+}
+
+}  // namespace
+}  // namespace lockstep

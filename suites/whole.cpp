@@ -1,0 +1,154 @@
+#include "suites/whole.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace lockstep {
+namespace {
+
+bool same(float a, float b) { return std::memcmp(&a, &b, sizeof a) == 0 || (a == 0 && b == 0); }
+bool same(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0 || (a == 0 && b == 0); }
+
+}  // namespace
+
+std::string Whole::hash() const {
+  XXH3_state_t* state = XXH3_createState();
+  XXH3_128bits_reset(state);
+  std::vector<float> plain;
+  auto add = [&](const Param& p, const std::vector<float>& values) {
+    plain.resize(std::min<std::size_t>(values.size(), p.count()));
+    for (std::size_t i = 0; i < plain.size(); ++i) plain[i] = values[i] == 0 ? 0.f : values[i];
+    XXH3_128bits_update(state, plain.data(), plain.size() * sizeof(float));
+  };
+  for (const Step& s : steps) {
+    const double scalars[] = {s.loss == 0 ? 0.0 : s.loss, s.grad_norm == 0 ? 0.0 : s.grad_norm};
+    XXH3_128bits_update(state, scalars, sizeof scalars);
+    for (std::size_t i = 0; i < table.size(); ++i) add(table[i], s.gradient[i]), add(table[i], s.weight[i]);
+  }
+  const XXH128_hash_t h = XXH3_128bits_digest(state);
+  XXH3_freeState(state);
+  return fmt::format("{:016x}{:016x}", h.high64, h.low64);
+}
+
+std::string Difference::text() const {
+  std::string at = row < 0 ? "" : fmt::format(" at [{}, {}]", row, col);
+  return fmt::format("step {}: {}{}: {:.9g} instead of {:.9g}", step, what, at, found, expected);
+}
+
+std::optional<Difference> first_difference(const Whole& a, const Whole& b) {
+  for (std::size_t k = 0; k < a.steps.size(); ++k) {
+    const Whole::Step &x = a.steps[k], &y = b.steps[k];
+    const i64 step = static_cast<i64>(k);
+    // Gradients first: they say where, a loss only says that.
+    for (const bool weight : {false, true}) {
+      for (std::size_t i = 0; i < a.table.size(); ++i) {
+        const auto& u = weight ? x.weight[i] : x.gradient[i];
+        const auto& v = weight ? y.weight[i] : y.gradient[i];
+        const Param& p = a.table[i];
+        for (std::size_t e = 0; e < u.size(); ++e)
+          if (!same(u[e], v[e]))
+            return Difference{step, (weight ? "weight of " : "gradient of ") + p.name, static_cast<i64>(e) / p.cols,
+                              static_cast<i64>(e) % p.cols, u[e], v[e]};
+      }
+      if (!weight && !same(x.loss, y.loss)) return Difference{step, "loss", -1, -1, x.loss, y.loss};
+      if (!weight && !same(x.grad_norm, y.grad_norm))
+        return Difference{step, "gradient norm", -1, -1, x.grad_norm, y.grad_norm};
+    }
+  }
+  return {};
+}
+
+std::string vacuous(const Whole& w, const Settings& settings) {
+  bool clipped = false;
+  for (std::size_t k = 0; k < w.steps.size(); ++k) {
+    const Whole::Step& s = w.steps[k];
+    if (!std::isfinite(s.loss) || !std::isfinite(s.grad_norm)) return fmt::format("step {}: the loss is {}", k, s.loss);
+    clipped |= s.grad_norm > settings.clip;
+    for (std::size_t i = 0; i < w.table.size(); ++i) {
+      bool any = s.gradient[i].empty();
+      for (const float g : s.gradient[i]) any |= g != 0;
+      if (!any) return fmt::format("step {}: the gradient of {} is all zero", k, w.table[i].name);
+    }
+  }
+  if (w.steps.size() > 1 && !(w.steps.back().loss < w.steps.front().loss))
+    return fmt::format("the loss does not fall: {} to {}", w.steps.front().loss, w.steps.back().loss);
+  if (!clipped) return fmt::format("clipping at {} never acted", settings.clip);
+  return {};
+}
+
+// Which places of the current assembly are written.
+struct Assembly::Cells {
+  std::vector<std::vector<std::vector<char>>> gradient, weight;  // [step][param][element]
+};
+
+Assembly::Assembly(const Prepared& p, i64 steps) : cells_(new Cells) {
+  whole_.table = parameter_table(p.run.model, p.run.settings.leaves);
+  whole_.steps.resize(steps);
+  cells_->gradient.resize(steps), cells_->weight.resize(steps);
+  for (i64 k = 0; k < steps; ++k) {
+    for (const Param& q : whole_.table) {
+      const std::size_t n = q.tied_to >= 0 ? 0 : q.stored();
+      whole_.steps[k].gradient.emplace_back(n), whole_.steps[k].weight.emplace_back(n);
+      cells_->gradient[k].emplace_back(n), cells_->weight[k].emplace_back(n);
+    }
+  }
+}
+Assembly::~Assembly() = default;
+
+void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 first, i64 n, const float* values) {
+  const int index = whole_.table[l.param].tied_to >= 0 ? whole_.table[l.param].tied_to : l.param;
+  const Param& p = whole_.table[index];
+  Whole::Step& s = whole_.steps[step];
+  std::vector<float>& to = weight ? s.weight[index] : s.gradient[index];
+  std::vector<char>& written = weight ? cells_->weight[step][index] : cells_->gradient[step][index];
+  std::lock_guard lock(mutex_);
+  for (i64 i = 0; i < n; ++i) {
+    const i64 row = l.slice.row + (first + i) / l.slice.cols, col = l.slice.col + (first + i) % l.slice.cols;
+    const i64 at = row * p.cols + col;
+    if (!written[at]) {
+      written[at] = 1, to[at] = values[i];
+    } else if (!same(to[at], values[i]) && problem_.empty()) {
+      problem_ = fmt::format("replicas differ: step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}", step,
+                             weight ? "weight" : "gradient", p.name, row, col, rank, values[i], to[at]);
+    }
+  }
+}
+
+void Assembly::gradients(i64 step, const RankView& v) {
+  std::vector<float> host;
+  for (const Piece& piece : v.executor.pieces()) {
+    host.resize(piece.n);
+    v.device.download(host.data(), piece.gradient, piece.n);
+    put(step, false, v.rank, v.executor.params().all[piece.local], piece.first, piece.n, host.data());
+  }
+}
+
+void Assembly::weights(i64 step, const RankView& v) {
+  std::vector<float> host;
+  for (const Piece& piece : v.executor.pieces()) {
+    host.resize(piece.n);
+    v.device.download(host.data(), piece.weight, piece.n);
+    put(step, true, v.rank, v.executor.params().all[piece.local], piece.first, piece.n, host.data());
+  }
+}
+
+void Assembly::result(i64 step, const StepResult& r, int rank) {
+  std::lock_guard lock(mutex_);
+  Whole::Step& s = whole_.steps[step];
+  if (rank == 0) s.loss = r.loss, s.grad_norm = r.grad_norm;
+}
+
+std::string Assembly::problem() const {
+  if (!problem_.empty()) return problem_;
+  for (std::size_t k = 0; k < whole_.steps.size(); ++k)
+    for (std::size_t i = 0; i < whole_.table.size(); ++i)
+      for (std::size_t e = 0; e < cells_->gradient[k][i].size(); ++e)
+        if (!cells_->gradient[k][i][e] || !cells_->weight[k][i][e])
+          return fmt::format("no rank holds {} at element {}", whole_.table[i].name, e);
+  return {};
+}
+
+}  // namespace lockstep
