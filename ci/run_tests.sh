@@ -85,11 +85,14 @@ done
 if [[ ${1:-} == ci ]]; then
     echo "== formatting"
     check "formatting" ci/format.sh --check
+    # The build above judges warnings; with a sanitizer, GCC 12 sees some in its own headers.
+    export WERROR= OPT=-O1
     echo "== thread sanitizer"
-    OPT=-O1 EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
+    EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
     echo "== address and undefined behaviour sanitizers"
-    OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all" \
+    EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all" \
         build_and_run build-asan/test_kernels build-asan/test_comm
+    unset WERROR OPT
     echo "== smoke sweep"
     check "the smoke sweep is valid" smoke_sweep
 fi

@@ -12,8 +12,8 @@ class Accumulation {
  public:
   struct Arrival {
     int slot = 0;
-    bool add = false;                            // add the leaf to the slot, or overwrite the slot
-    std::vector<std::pair<int, int>> merges;     // then slot first += slot second, in this order
+    bool add = false;                         // add the leaf to the slot, or overwrite the slot
+    std::vector<std::pair<int, int>> merges;  // then slot first += slot second, in this order
   };
   // arrivals: the samples in the order their gradients come; they must fill whole nodes of the tree over
   // [0, total). One node only (a rank's aligned block): std::logic_error otherwise. The sum ends in slot 0.

@@ -14,7 +14,8 @@ class Full final : public Stash {
 const Strategy<Stash> strategy(
     "ckpt=full", {{"ckpt", "none", {"none", "full"}, "activation checkpointing"}},
     [](const Plan& p) { return p.text("ckpt") == "full"; }, {},
-    [](const Context&) -> std::unique_ptr<Stash> { return std::make_unique<Full>(); }, {.keeps_layers = false});
+    [](const Context&) -> std::unique_ptr<Stash> { return std::make_unique<Full>(); },
+    {.keeps_layers = false});
 
 }  // namespace
 }  // namespace lockstep

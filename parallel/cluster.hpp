@@ -13,14 +13,14 @@ namespace lockstep {
 struct Prepared {
   Run run;
   Mesh mesh;
-  std::vector<Trace> traces;               // by rank
+  std::vector<Trace> traces;                // by rank
   std::vector<std::vector<Posted>> posted;  // by rank: a step's messages
-  std::vector<ArenaPlan> arenas;           // by rank
+  std::vector<ArenaPlan> arenas;            // by rank
   CommNeeds needs;
-  std::string deadlock;                    // empty, or who would wait for what
-  std::set<std::string> names;             // what traces and messages point to
+  std::string deadlock;         // empty, or who would wait for what
+  std::set<std::string> names;  // what traces and messages point to
   Prepared() = default;
-  Prepared(Prepared&&) = default;          // moving a set keeps its strings where they are
+  Prepared(Prepared&&) = default;  // moving a set keeps its strings where they are
 };
 Prepared prepare(const Run&);
 

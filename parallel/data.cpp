@@ -11,7 +11,10 @@ namespace {
 class Data final : public Store {
  public:
   explicit Data(const Context& c)
-      : device_(c.device), params_(*c.params), dp_(c.mesh.dp), b_(c.plan.number("micro")),
+      : device_(c.device),
+        params_(*c.params),
+        dp_(c.mesh.dp),
+        b_(c.plan.number("micro")),
         first_(c.mesh.dp_of(c.rank) * (c.settings.batch / c.mesh.dp)) {
     const std::size_t all = params_.unit_elements.size();
     weights_.resize(all), gradients_.resize(all), sums_.resize(all), names_.resize(all);
@@ -23,7 +26,8 @@ class Data final : public Store {
       names_[u] = "unit" + std::to_string(u) + ".gradient";
       if (params_.unit_weights[u])
         weights_[u] = device_.take("weights", Kind::weights, params_.unit_weights[u]);
-      gradients_[u] = device_.take("gradients", Kind::gradients, sums_[u]->slots() * params_.unit_elements[u]);
+      gradients_[u] =
+          device_.take("gradients", Kind::gradients, sums_[u]->slots() * params_.unit_elements[u]);
     }
     for (int l = 0; l < static_cast<int>(params_.all.size()); ++l) {
       if (params_.all[l].alias >= 0) continue;
@@ -92,13 +96,15 @@ i64 slots(const Shape& s) {
 }
 
 const Strategy<Store> strategy(
-    "data", {}, nullptr, {}, [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
+    "data", {}, nullptr, {},
+    [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
     {.weights = [](const Shape&, i64 elements) { return 4 * elements; },
      .gradients = [](const Shape& s, i64 elements) { return 4 * slots(s) * elements; },
      .updated = [](const Shape&, i64 elements) { return elements; },
-     .unit = [](const Shape& s, i64 elements) {
-       return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, elements}} : std::nullopt;
-     }});
+     .unit =
+         [](const Shape& s, i64 elements) {
+           return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, elements}} : std::nullopt;
+         }});
 
 }  // namespace
 }  // namespace lockstep

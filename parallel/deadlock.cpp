@@ -12,10 +12,10 @@ namespace {
 
 struct Player {
   std::size_t at = 0;
-  std::map<int, std::size_t> open;           // request -> event of its start
-  std::map<Axis, int> collectives;           // how many started, per axis
-  std::map<int, int> number;                 // request of a collective -> its place in that order
-  std::map<int, int> occurrence;             // request of a send or receive -> how many equal ones before
+  std::map<int, std::size_t> open;  // request -> event of its start
+  std::map<Axis, int> collectives;  // how many started, per axis
+  std::map<int, int> number;        // request of a collective -> its place in that order
+  std::map<int, int> occurrence;    // request of a send or receive -> how many equal ones before
 };
 
 using Letter = std::tuple<int, int, Axis, i64>;  // from, to, axis, tag
@@ -70,11 +70,12 @@ std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
     const auto& events = traces[r].events;
     if (players[r].at == events.size()) continue;
     const Message& m = events[players[r].open.at(events[players[r].at].request)].message;
-    stuck += fmt::format("rank {} (dp {}, tp {}, pp {}) waits for {} of `{}`", r, mesh.dp_of(r), mesh.tp_of(r),
-                         mesh.pp_of(r), verb_name(m.verb), m.what);
+    stuck += fmt::format("rank {} (dp {}, tp {}, pp {}) waits for {} of `{}`", r, mesh.dp_of(r),
+                         mesh.tp_of(r), mesh.pp_of(r), verb_name(m.verb), m.what);
     if (m.microbatch >= 0) stuck += fmt::format(" microbatch {}", m.microbatch);
     if (m.verb == Verb::send || m.verb == Verb::recv)
-      stuck += fmt::format(" {} rank {}", m.verb == Verb::send ? "to" : "from", mesh.group(m.axis, r).ranks[m.peer]);
+      stuck += fmt::format(" {} rank {}", m.verb == Verb::send ? "to" : "from",
+                           mesh.group(m.axis, r).ranks[m.peer]);
     stuck += fmt::format(" on {}\n", axis_name(m.axis));
   }
   return stuck;

@@ -50,7 +50,8 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
   d.run(ops.ce_max, max, logits, inner, c.vocab, c.vocab_valid);
   r_.seam.vocab_max(max, j);
   Buf both = d.take("sum and target", Kind::buffers, 2 * inner);
-  d.run(ops.ce_sum, both, both.from(inner), logits, max, labels, inner, c.vocab, c.vocab_valid, c.vocab_first, c.leaves);
+  d.run(ops.ce_sum, both, both.from(inner), logits, max, labels, inner, c.vocab, c.vocab_valid, c.vocab_first,
+        c.leaves);
   r_.seam.vocab_sum(both, j);
   // Every slice of the vocabulary knows the loss now; the first one writes it down.
   if (r_.mesh.tp_of(r_.rank) == 0)
@@ -61,8 +62,8 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
   weigh(r_, later, j, {WeightWork::linear, head, logits, e, {}, c.vocab, D, ""});
   e.free();
   Buf de = d.take("final de", Kind::buffers, inner * D);
-  d.run(ops.matmul_dx, de, logits, c.vocab, r_.store.weight(head), c.vocab, none, 0, none, 0, none, 0, none, 0, inner, D,
-        c.leaves);
+  d.run(ops.matmul_dx, de, logits, c.vocab, r_.store.weight(head), c.vocab, none, 0, none, 0, none, 0, none,
+        0, inner, D, c.leaves);
   logits.free();
   Buf dh = r_.seam.open(std::move(de), "head.din", j, r_.b);
   weigh(r_, later, j, {WeightWork::norm, norm, dh, x, rstd, 0, 0, "norm.grad"});

@@ -7,7 +7,7 @@ namespace lockstep {
 class Embedding {
  public:
   Embedding(const Rank& r, const Buf& ids) : r_(r), ids_(ids) {}
-  Buf forward(int j);                          // -> x [b,Ts,D]
+  Buf forward(int j);  // -> x [b,Ts,D]
   void backward(int j, Buf dx, WorkList* later);
 
  private:

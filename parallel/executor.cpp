@@ -46,7 +46,11 @@ std::pair<i64, i64> layers_of(int chunk, int chunks, i64 layers) {
 }  // namespace
 
 Executor::Executor(const Run& run, int rank, Device& device)
-    : run_(run), mesh_(run.mesh()), rank_(rank), stage_(mesh_.pp_of(rank)), device_(device),
+    : run_(run),
+      mesh_(run.mesh()),
+      rank_(rank),
+      stage_(mesh_.pp_of(rank)),
+      device_(device),
       b_(run.plan.number("micro")) {
   const Settings& s = run_.settings;
   const ModelConfig& m = run_.model;
@@ -64,12 +68,14 @@ Executor::Executor(const Run& run, int rank, Device& device)
   for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp) {
     std::vector<int> order;
     for (const Action& a : actions_)
-      if (a.chunk == chunk && (a.pass == Pass::backward || a.pass == Pass::weight_grad)) order.push_back(a.microbatch);
+      if (a.chunk == chunk && (a.pass == Pass::backward || a.pass == Pass::weight_grad))
+        order.push_back(a.microbatch);
     std::vector<int> here;
     if (chunk == 0) here.push_back(0);
     const auto [from, to] = layers_of(chunk, chunks_, m.layers);
     for (i64 l = from; l < to; ++l) here.push_back(static_cast<int>(l) + 1);
-    if (chunk == chunks_ - 1) here.insert(here.end(), {static_cast<int>(m.layers) + 1, static_cast<int>(m.layers) + 2});
+    if (chunk == chunks_ - 1)
+      here.insert(here.end(), {static_cast<int>(m.layers) + 1, static_cast<int>(m.layers) + 2});
     for (const int u : here) gradient_order_[u] = order;
     units.insert(units.end(), here.begin(), here.end());
   }
@@ -85,6 +91,7 @@ Executor::Executor(const Run& run, int rank, Device& device)
   // Inputs that outlive a step.
   const i64 tokens = s.batch / mesh_.dp * s.seq;
   host_ids_.resize(tokens), host_labels_.resize(tokens), host_losses_.resize(s.batch);
+  row_ids_.resize(s.seq), row_labels_.resize(s.seq);
   const bool first = stage_ == 0, last = (chunks_ - 1) % mesh_.pp == stage_;
   if (first) ids_ = device_.take("tokens", Kind::inputs, tokens, Type::i32);
   if (last) labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
@@ -101,7 +108,8 @@ Executor::Executor(const Run& run, int rank, Device& device)
     x_names_.push_back("chunk" + std::to_string(chunk) + ".x");
     dy_names_.push_back("chunk" + std::to_string(chunk) + ".dy");
   }
-  self_.reset(new Rank{run_.model, run_.settings, mesh_, rank_, device_, params_, *seam_, *store_, *stash_, b_});
+  self_.reset(
+      new Rank{run_.model, run_.settings, mesh_, rank_, device_, params_, *seam_, *store_, *stash_, b_});
   if (first) embedding_ = std::make_unique<Embedding>(*self_, ids_);
   if (last) head_ = std::make_unique<Head>(*self_, labels_, losses_);
   for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp) {
@@ -111,7 +119,8 @@ Executor::Executor(const Run& run, int rank, Device& device)
     const auto [from, to] = layers_of(chunk, chunks_, m.layers);
     for (i64 l = from; l < to; ++l) c->layers.emplace_back(*self_, static_cast<int>(l), cos_, sin_);
     c->microbatch.resize(microbatches_);
-    for (auto& mb : c->microbatch) mb.saved.resize(c->layers.size()), mb.later.reserve(9 * c->layers.size() + 3);
+    for (auto& mb : c->microbatch)
+      mb.saved.resize(c->layers.size()), mb.later.reserve(9 * c->layers.size() + 3);
     mine_.push_back(std::move(c));
   }
 }
@@ -128,9 +137,9 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
     values.clear();
     for (i64 r = l.slice.row; r < l.slice.row + l.slice.rows; ++r)
       for (i64 c = l.slice.col; c < l.slice.col + l.slice.cols; ++c)
-        values.push_back(whole ? whole[r * p.cols + c]
-                         : r < p.rows ? initial_value(run_.model, p, run_.settings.seed, r, c)
-                                      : 0.f);
+        values.push_back(r >= p.rows ? 0.f
+                         : whole     ? whole[r * p.cols + c]
+                                     : initial_value(run_.model, p, run_.settings.seed, r, c));
     store_->acquire(l.unit);
     device_.upload(store_->weight(i), values.data(), l.count());
     store_->release(l.unit);
@@ -147,15 +156,23 @@ void Executor::load_tokens(i64 step) {
     }
   if (ids_) device_.upload(ids_, host_ids_.data(), ids_.elements());
   if (labels_) device_.upload(labels_, host_labels_.data(), labels_.elements());
-  valid_ = static_cast<double>(valid_labels(*run_.data, run_.settings, step));
+  // Every rank counts the whole step's labels by itself: they are a function of (seed, step, index) alone.
+  i64 valid = 0;
+  for (i64 i = 0; i < run_.settings.batch; ++i) {
+    sample(*run_.data, run_.settings, step, i, row_ids_.data(), row_labels_.data());
+    valid += std::count_if(row_labels_.begin(), row_labels_.end(), [](i32 l) { return l >= 0; });
+  }
+  valid_ = static_cast<double>(valid);
   loss_scale_ = static_cast<float>(1.0 / valid_);
 }
 
 bool Executor::receives(const Action& a) const {
-  return mesh_.pp > 1 && (a.pass == Pass::forward ? a.chunk > 0 : a.pass != Pass::weight_grad && a.chunk < chunks_ - 1);
+  return mesh_.pp > 1 &&
+         (a.pass == Pass::forward ? a.chunk > 0 : a.pass != Pass::weight_grad && a.chunk < chunks_ - 1);
 }
 bool Executor::sends(const Action& a) const {
-  return mesh_.pp > 1 && (a.pass == Pass::forward ? a.chunk < chunks_ - 1 : a.pass != Pass::weight_grad && a.chunk > 0);
+  return mesh_.pp > 1 &&
+         (a.pass == Pass::forward ? a.chunk < chunks_ - 1 : a.pass != Pass::weight_grad && a.chunk > 0);
 }
 
 // Starts the message between this action and its neighbour: what it takes in, or what it has put out.
@@ -240,10 +257,18 @@ void Executor::act(const Action& a, Handover& h) {
   static constexpr const char* names[] = {"forward", "backward", "input gradients", "weight gradients"};
   device_.note_action(names[static_cast<int>(a.pass)], a.chunk, a.microbatch);
   switch (a.pass) {
-    case Pass::forward: h.given = forward(c, a.microbatch, std::move(h.given)); break;
-    case Pass::backward: h.given = backward(c, a.microbatch, std::move(h.given), true, a.last); break;
-    case Pass::input_grad: h.given = backward(c, a.microbatch, std::move(h.given), false, a.last); break;
-    case Pass::weight_grad: weight_grads(c, a.microbatch, a.last); break;
+    case Pass::forward:
+      h.given = forward(c, a.microbatch, std::move(h.given));
+      break;
+    case Pass::backward:
+      h.given = backward(c, a.microbatch, std::move(h.given), true, a.last);
+      break;
+    case Pass::input_grad:
+      h.given = backward(c, a.microbatch, std::move(h.given), false, a.last);
+      break;
+    case Pass::weight_grad:
+      weight_grads(c, a.microbatch, a.last);
+      break;
   }
 }
 

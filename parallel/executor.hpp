@@ -30,7 +30,8 @@ class Executor {
   Executor(const Run&, int rank, Device&);
   ~Executor();
 
-  // Fills this rank's weights: source(param) gives the whole stored tensor, or null for the fresh value.
+  // Fills this rank's weights: source(param) gives the whole tensor [rows, cols], or null for the fresh
+  // value.
   void initialise(const std::function<const float*(const Param&)>& source);
 
   // One optimizer step. `raw` sees the gradients when they are whole and not yet clipped, `done` the end.
@@ -69,14 +70,14 @@ class Executor {
   std::unique_ptr<Home> home_;
   std::unique_ptr<Stash> stash_;
   std::vector<Action> actions_;
-  int chunks_ = 1;                          // of all stages
+  int chunks_ = 1;                               // of all stages
   std::vector<std::string> x_names_, dy_names_;  // by chunk: what it takes in, forward and backward
-  std::vector<std::unique_ptr<Chunk>> mine_;  // chunks of this stage, ascending
+  std::vector<std::unique_ptr<Chunk>> mine_;     // chunks of this stage, ascending
   std::unique_ptr<Rank> self_;
   std::unique_ptr<Embedding> embedding_;
   std::unique_ptr<Head> head_;
   Buf ids_, labels_, losses_, squares_, cos_, sin_;
-  std::vector<i32> host_ids_, host_labels_;
+  std::vector<i32> host_ids_, host_labels_, row_ids_, row_labels_;
   std::vector<double> host_losses_;
   float loss_scale_ = 1;
   double valid_ = 1;

@@ -3,8 +3,8 @@
 namespace lockstep {
 
 const char* part_name(Part p) {
-  static constexpr const char* names[] = {"x",  "h1",    "rstd1", "q",    "k",  "v",   "o",  "lse",
-                                          "x2", "h2",    "rstd2", "gate", "up", "act", "e1", "e2"};
+  static constexpr const char* names[] = {"x",  "h1", "rstd1", "q",    "k",  "v",   "o",  "lse",
+                                          "x2", "h2", "rstd2", "gate", "up", "act", "e1", "e2"};
   return names[static_cast<int>(p)];
 }
 
@@ -24,7 +24,8 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
     const Store::Leaf leaf = r.store.leaf(w.local, sample);
     switch (w.what) {
       case WeightWork::linear:
-        d.run(d.ops().matmul_dw, leaf.at, w.dy.from(i * T * w.n), w.x.from(i * T * w.k), T, w.n, w.k, leaf.add);
+        d.run(d.ops().matmul_dw, leaf.at, w.dy.from(i * T * w.n), w.x.from(i * T * w.k), T, w.n, w.k,
+              leaf.add);
         break;
       case WeightWork::norm:
         if (leaf.add)
@@ -42,10 +43,16 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
 }
 
 Layer::Layer(const Rank& r, int index, const Buf& cos, const Buf& sin)
-    : r_(r), index_(index), c_(r.seam.cut()), rows_(r.b * c_.seq), inner_(r.b * r.settings.seq), cos_(cos), sin_(sin) {
+    : r_(r),
+      index_(index),
+      c_(r.seam.cut()),
+      rows_(r.b * c_.seq),
+      inner_(r.b * r.settings.seq),
+      cos_(cos),
+      sin_(sin) {
   const std::string at = "layers." + std::to_string(index) + ".";
-  names_ = {at + "attn.enter", at + "attn.out", at + "attn.dout", at + "attn.din",
-            at + "attn.dkv",   at + "mlp.enter", at + "mlp.out",  at + "mlp.dout",
+  names_ = {at + "attn.enter", at + "attn.out",        at + "attn.dout",     at + "attn.din",
+            at + "attn.dkv",   at + "mlp.enter",       at + "mlp.out",       at + "mlp.dout",
             at + "mlp.din",    at + "input_norm.grad", at + "post_norm.grad"};
 }
 
@@ -149,23 +156,43 @@ void Layer::need(Part p, int j, Saved& s) {
   if (s[p]) return;
   constexpr Kind again = Kind::buffers;
   switch (p) {
-    case Part::x: break;
+    case Part::x:
+      break;
     case Part::h1:
-    case Part::rstd1: make(norm1, j, s, again); break;
-    case Part::e1: need(Part::h1, j, s), make(enter1, j, s, again); break;
+    case Part::rstd1:
+      make(norm1, j, s, again);
+      break;
+    case Part::e1:
+      need(Part::h1, j, s), make(enter1, j, s, again);
+      break;
     case Part::q:
     case Part::k:
-    case Part::v: need(Part::e1, j, s), make(qkv, j, s, again); break;
+    case Part::v:
+      need(Part::e1, j, s), make(qkv, j, s, again);
+      break;
     case Part::o:
-    case Part::lse: need(Part::q, j, s), make(attend, j, s, again); break;
-    case Part::x2: need(Part::o, j, s), make(middle, j, s, again); break;
+    case Part::lse:
+      need(Part::q, j, s), make(attend, j, s, again);
+      break;
+    case Part::x2:
+      need(Part::o, j, s), make(middle, j, s, again);
+      break;
     case Part::h2:
-    case Part::rstd2: need(Part::x2, j, s), make(norm2, j, s, again); break;
-    case Part::e2: need(Part::h2, j, s), make(enter2, j, s, again); break;
+    case Part::rstd2:
+      need(Part::x2, j, s), make(norm2, j, s, again);
+      break;
+    case Part::e2:
+      need(Part::h2, j, s), make(enter2, j, s, again);
+      break;
     case Part::gate:
-    case Part::up: need(Part::e2, j, s), make(gate_up, j, s, again); break;
-    case Part::act: need(Part::gate, j, s), make(swiglu, j, s, again); break;
-    case Part::count: break;
+    case Part::up:
+      need(Part::e2, j, s), make(gate_up, j, s, again);
+      break;
+    case Part::act:
+      need(Part::gate, j, s), make(swiglu, j, s, again);
+      break;
+    case Part::count:
+      break;
   }
 }
 
@@ -206,8 +233,8 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   linear(up_proj, dup, s[Part::e2], F, D);
   s[Part::e2].free();
   Buf de2 = d.take("de2", Kind::buffers, inner_ * D);
-  d.run(ops.matmul_dx, de2, dgate, F, weight(gate_proj), F, dup, F, weight(up_proj), F, none, 0, none, 0, inner_, D,
-        c_.leaves);
+  d.run(ops.matmul_dx, de2, dgate, F, weight(gate_proj), F, dup, F, weight(up_proj), F, none, 0, none, 0,
+        inner_, D, c_.leaves);
   dgate.free(), dup.free();
   Buf dh2 = r_.seam.open(std::move(de2), names_.mlp_din.c_str(), j, b);  // [b,Ts,D]
   norm(post_norm, dh2, s[Part::x2], s[Part::rstd2], names_.post_norm);
@@ -225,7 +252,8 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   Buf dq = d.take("dq", Kind::buffers, inner_ * H * hd);
   Buf dk = d.take("dk", Kind::buffers, inner_ * K * hd);
   Buf dv = d.take("dv", Kind::buffers, inner_ * K * hd);
-  d.run(ops.attention_dx, dq, dk, dv, dO, s[Part::q], s[Part::k], s[Part::v], s[Part::o], s[Part::lse], b, T, H, K, hd);
+  d.run(ops.attention_dx, dq, dk, dv, dO, s[Part::q], s[Part::k], s[Part::v], s[Part::o], s[Part::lse], b, T,
+        H, K, hd);
   dO.free();
   for (const Part p : {Part::q, Part::k, Part::v, Part::o, Part::lse}) s[p].free();
   r_.seam.kv_grad(dk, dv, names_.attn_dkv.c_str(), j, b);

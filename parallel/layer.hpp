@@ -19,8 +19,8 @@ struct Saved {
 // A weight gradient still to be computed: it holds its operands, so that it can run now or much later.
 struct WeightWork {
   enum What { linear, norm, embedding } what;
-  int local;         // local parameter
-  Buf dy, x, rstd;   // linear: dy [M,N], x [M,K]; norm: dy, x [b*Ts,D]; embedding: dy [M,D], x = token ids
+  int local;        // local parameter
+  Buf dy, x, rstd;  // linear: dy [M,N], x [M,K]; norm: dy, x [b*Ts,D]; embedding: dy [M,D], x = token ids
   i64 n, k;
   const char* name;  // of the norm's message
 };

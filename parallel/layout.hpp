@@ -26,10 +26,10 @@ struct Slice {
 };
 
 struct LocalParam {
-  int param;   // index in the table
+  int param;  // index in the table
   Slice slice;
-  int unit;    // 0 embedding, 1..L layers, L+1 final norm, L+2 head
-  i64 first;   // elements from the unit's start
+  int unit;   // 0 embedding, 1..L layers, L+1 final norm, L+2 head
+  i64 first;  // elements from the unit's start
   bool decayed;
   int alias = -1;  // tied head on the embedding's stage: the local parameter whose weight it uses
   i64 count() const { return slice.rows * slice.cols; }
@@ -38,11 +38,11 @@ struct LocalParam {
 // Units are gathered, reduced and sharded together: 0 embedding, 1..L layers, L+1 final norm, L+2 head.
 struct LocalParams {
   std::vector<Param> table;
-  std::vector<LocalParam> all;        // by unit, then in table order
-  std::vector<int> of_table;          // table index -> index in all, -1: another stage's
-  std::vector<int> units;             // this stage's, ascending
-  std::vector<i64> unit_elements;     // by unit number: gradient elements of a unit
-  std::vector<i64> unit_weights;      // by unit number: weight elements of a unit (0 for an alias)
+  std::vector<LocalParam> all;     // by unit, then in table order
+  std::vector<int> of_table;       // table index -> index in all, -1: another stage's
+  std::vector<int> units;          // this stage's, ascending
+  std::vector<i64> unit_elements;  // by unit number: gradient elements of a unit
+  std::vector<i64> unit_weights;   // by unit number: weight elements of a unit (0 for an alias)
   int local(int table_index) const { return of_table[table_index]; }
 };
 

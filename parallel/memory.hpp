@@ -37,8 +37,8 @@ struct Trace;
 // Part of a buffer: what kernels and messages are given.
 struct View {
   void* at = nullptr;
-  int block = -1;   // which buffer, -1: none
-  i64 first = 0;    // elements from the buffer's start
+  int block = -1;  // which buffer, -1: none
+  i64 first = 0;   // elements from the buffer's start
   Type type = Type::f32;
   View from(i64 elements) const;
 };
@@ -75,7 +75,9 @@ class Buf {
 
 class Memory {
  public:
-  Memory(Placer& placer, Trace* trace) : placer_(placer), trace_(trace) { blocks_.reserve(kBlocks), free_.reserve(kBlocks); }
+  Memory(Placer& placer, Trace* trace) : placer_(placer), trace_(trace) {
+    blocks_.reserve(kBlocks), free_.reserve(kBlocks);
+  }
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;

@@ -70,7 +70,8 @@ void Plan::set(const std::string& name, const std::string& value) {
     throw UserError(fmt::format("plan: no word `{}`; did you mean `{}`?", name, nearest(name, names)));
   }
   if (word->values.empty()) {
-    const bool digits = !value.empty() && value.size() < 7 && std::all_of(value.begin(), value.end(), ::isdigit);
+    const bool digits =
+        !value.empty() && value.size() < 7 && std::all_of(value.begin(), value.end(), ::isdigit);
     if (!digits || std::stoi(value) < 1)
       throw UserError(fmt::format("plan: `{}={}`: {} is a number from 1 up", name, value, name));
     words_[name] = std::to_string(std::stoi(value));
@@ -89,7 +90,8 @@ Plan Plan::parse(const std::string& line) {
   std::set<std::string> seen;
   for (std::string item; in >> item;) {
     const std::size_t eq = item.find('=');
-    if (eq == std::string::npos) throw UserError(fmt::format("plan: `{}` should read word=value, such as dp=2", item));
+    if (eq == std::string::npos)
+      throw UserError(fmt::format("plan: `{}` should read word=value, such as dp=2", item));
     const std::string name = item.substr(0, eq);
     plan.set(name, item.substr(eq + 1));
     if (!seen.insert(name).second) throw UserError(fmt::format("plan: `{}` is said twice", name));
@@ -150,7 +152,8 @@ void add_words(const Strategy<Role>& s, std::set<std::string>& used) {
 }
 
 template <class Role>
-std::optional<Refusal> first_broken(const Strategy<Role>& s, const Plan& p, const ModelConfig& m, const Settings& set) {
+std::optional<Refusal> first_broken(const Strategy<Role>& s, const Plan& p, const ModelConfig& m,
+                                    const Settings& set) {
   for (const Rule& rule : s.rules)
     if (auto why = rule.broken(p, m, set)) return Refusal{rule.name, *why};
   return {};
@@ -174,7 +177,8 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
   add_words(chosen<Home>(p), used), add_words(chosen<Stash>(p), used);
   for (const Word& w : plan_words())
     if (!used.count(w.name) && p.text(w.name) != w.fallback)
-      return Refusal{"word-without-effect", fmt::format("{}={} has no effect in `{}`: {}", w.name, p.text(w.name), p.line(), w.help)};
+      return Refusal{"word-without-effect", fmt::format("{}={} has no effect in `{}`: {}", w.name,
+                                                        p.text(w.name), p.line(), w.help)};
   return {};
 }
 

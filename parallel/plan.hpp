@@ -26,7 +26,7 @@ class Plan {
   int number(const std::string& word) const;
   const std::string& text(const std::string& word) const;
   int ranks() const { return number("dp") * number("tp") * number("pp"); }
-  std::string line() const;   // every word that differs from its fallback, and dp tp pp always
+  std::string line() const;  // every word that differs from its fallback, and dp tp pp always
   const std::map<std::string, std::string>& words() const { return words_; }
   void set(const std::string& word, const std::string& value);
 
@@ -37,6 +37,10 @@ class Plan {
 // All words, mesh first, then by name.
 std::vector<Word> plan_words();
 void declare_word(const Word&);  // the same word from several files: their values are joined
+
+// The known name with the fewest letters to change, insert or leave out (Levenshtein 1966). `known` is not
+// empty.
+std::string nearest(const std::string& wrong, const std::vector<std::string>& known);
 
 // Why a plan cannot be run. `broken` returns the sentence, or nothing if the plan keeps the rule.
 struct Rule {

@@ -31,8 +31,8 @@ struct Sizes {
   i64 F;          // gate, up or act
   i64 M, logits;  // tokens; tokens x vocabulary rows
   i64 E;          // what entering a branch adds: a gathered copy, or nothing where it is the norm's output
-  i64 sum;        // most that closing a branch holds: partial and sum, or one buffer where it is summed in place
-  i64 leaves;     // norm-weight gradients of the sequences
+  i64 sum;     // most that closing a branch holds: partial and sum, or one buffer where it is summed in place
+  i64 leaves;  // norm-weight gradients of the sequences
 };
 
 Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
@@ -53,29 +53,30 @@ i64 layer_parts(const Sizes& z) { return 3 * z.X + 2 * z.r + 2 * z.Q + 2 * z.KV 
 
 i64 forward_buffers(const Sizes& z, bool keeps) {
   if (keeps) return z.sum;
-  return std::max({z.X + z.r, z.X + z.E, z.W + z.Q + 2 * z.KV, 2 * z.Q + 2 * z.KV + z.S, z.Q + z.sum, 2 * z.X + z.r,
-                   2 * z.X + z.E, z.X + z.W + 2 * z.F, z.X + 3 * z.F, z.X + z.F + z.W, z.X + z.sum});
+  return std::max({z.X + z.r, z.X + z.E, z.W + z.Q + 2 * z.KV, 2 * z.Q + 2 * z.KV + z.S, z.Q + z.sum,
+                   2 * z.X + z.r, 2 * z.X + z.E, z.X + z.W + 2 * z.F, z.X + 3 * z.F, z.X + z.F + z.W,
+                   z.X + z.sum});
 }
 
 // Backward holds dy; with checkpointing also what it made again and has not used up yet.
 i64 backward_buffers(const Sizes& z, bool keeps) {
-  const i64 again = keeps ? 0 : 1;                     // remade parts live in buffers
-  const i64 entered = keeps ? z.E : 0;                 // gathered anew for the weight gradients
+  const i64 again = keeps ? 0 : 1;      // remade parts live in buffers
+  const i64 entered = keeps ? z.E : 0;  // gathered anew for the weight gradients
   i64 made = again * (layer_parts(z) + 2 * z.E);
   i64 peak = again * (z.X + (z.X + z.r + z.E + 2 * z.Q + 2 * z.KV + z.S) + z.sum);  // remaking x2
   auto at_least = [&](i64 buffers) { peak = std::max(peak, z.X + made + buffers); };
-  at_least(z.E + z.F);                                 // dact
+  at_least(z.E + z.F);  // dact
   made -= again * z.F;
-  at_least(3 * z.F);                                   // dact, dgate, dup
+  at_least(3 * z.F);  // dact, dgate, dup
   made -= again * 2 * z.F;
-  at_least(2 * z.F + entered);                         // weight gradients of gate and up
+  at_least(2 * z.F + entered);  // weight gradients of gate and up
   made -= again * (z.X + z.E);
-  at_least(2 * z.F + z.W);                             // their input gradient
+  at_least(2 * z.F + z.W);  // their input gradient
   at_least(z.sum);
-  at_least(z.X + std::max(z.leaves, z.X));             // norm'
+  at_least(z.X + std::max(z.leaves, z.X));  // norm'
   made -= again * (z.X + z.r);
-  at_least(z.E + z.Q);                                 // do
-  at_least(2 * z.Q + 2 * z.KV);                        // do, dq, dk, dv
+  at_least(z.E + z.Q);           // do
+  at_least(2 * z.Q + 2 * z.KV);  // do, dq, dk, dv
   made -= again * (2 * z.Q + 2 * z.KV + z.S);
   at_least(z.Q + 2 * z.KV + entered);
   made -= again * (z.X + z.E);
@@ -86,7 +87,8 @@ i64 backward_buffers(const Sizes& z, bool keeps) {
 }
 
 i64 head_buffers(const Sizes& z) {
-  return std::max({z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum, z.r + z.X + std::max(z.leaves, z.X)});
+  return std::max(
+      {z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum, z.r + z.X + std::max(z.leaves, z.X)});
 }
 
 }  // namespace
@@ -130,7 +132,8 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
   if (s.first()) buffers = std::max({buffers, z.sum, z.X + z.E});
   if (s.last()) buffers = std::max(buffers, head_buffers(z));
   peak(Kind::buffers) = 4 * buffers;
-  // A posted receive beside an unfinished send; a last stage with one microbatch has them one after the other.
+  // A posted receive beside an unfinished send; a last stage with one microbatch has them one after the
+  // other.
   peak(Kind::messages) = s.pp == 1 ? 0 : 4 * z.X * (s.last() && s.m == 1 ? 1 : 2);
   const i64 tokens = s.n / s.dp * s.T;
   peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
@@ -170,8 +173,10 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
     if (!s.first()) hand(Verb::recv, own + ".x", j), hand(Verb::send, below + ".dy", j);
     if (!s.last()) hand(Verb::send, above + ".x", j), hand(Verb::recv, own + ".dy", j);
   }
-  for (const Unit& u : units) say("unit" + std::to_string(u.number) + ".gradient", -1, store.unit(s, u.gradient));
-  if (s.tied && s.pp > 1 && (s.first() || s.last())) say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, table});
+  for (const Unit& u : units)
+    say("unit" + std::to_string(u.number) + ".gradient", -1, store.unit(s, u.gradient));
+  if (s.tied && s.pp > 1 && (s.first() || s.last()))
+    say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, table});
   say("gradient norm", -1, Said{Axis::world, Verb::all_reduce, kSquareWords});
   say("losses", -1, Said{Axis::world, Verb::all_reduce, s.n});
   return out;

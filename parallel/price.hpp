@@ -15,9 +15,9 @@ namespace lockstep {
 struct Shape {
   i64 T, D, H, K, hd, F, V, Vp, L, R;  // the model's and the run's, whole; Vp: padded vocabulary
   bool tied;
-  i64 n;          // sequences a step, all ranks
-  i64 b;          // sequences a microbatch, one rank
-  i64 m;          // microbatches a step, one rank
+  i64 n;  // sequences a step, all ranks
+  i64 b;  // sequences a microbatch, one rank
+  i64 m;  // microbatches a step, one rank
   int dp, tp, pp;
   int dp_at, tp_at, stage;
   const Plan* plan;  // for a strategy's own words
@@ -47,11 +47,11 @@ struct PriceOf;
 // Elements of one microbatch in each named activation, and the messages of each hook.
 template <>
 struct PriceOf<Seam> {
-  i64 (*outside)(const Shape&);   // tokens of one sequence outside the branches
-  i64 (*heads)(const Shape&);     // query heads of this rank
+  i64 (*outside)(const Shape&);  // tokens of one sequence outside the branches
+  i64 (*heads)(const Shape&);    // query heads of this rank
   i64 (*kv_heads)(const Shape&);
   i64 (*ffn)(const Shape&);
-  i64 (*vocab)(const Shape&);     // stored vocabulary rows of this rank
+  i64 (*vocab)(const Shape&);  // stored vocabulary rows of this rank
   Maybe (*enter)(const Shape&);
   Maybe (*close)(const Shape&);
   Maybe (*close_back)(const Shape&);
@@ -87,13 +87,13 @@ struct PriceOf<Stash> {
 };
 
 struct Price {
-  KindBytes peak{};                // each kind's peak on this rank
+  KindBytes peak{};  // each kind's peak on this rank
   struct Line {
     std::string what;
     int microbatch;
     Said said;
   };
-  std::vector<Line> messages;      // of one step
+  std::vector<Line> messages;  // of one step
 };
 Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
 

@@ -38,12 +38,12 @@ struct Context {
 class Seam {
  public:
   virtual ~Seam() = default;
-  virtual const Cut& cut() const = 0;                  // local sizes
-  virtual Slice slice(const Param&) const = 0;         // this rank's part of a parameter
-  virtual Buf enter(const Buf& h, const char* what, int j, i64 b) = 0;       // [b,Ts,D] -> [b,T,D]
-  virtual Buf close(Buf partial, const char* what, int j, i64 b) = 0;        // [b,T,D] partial -> [b,Ts,D] sum
-  virtual Buf close_back(const Buf& dy, const char* what, int j, i64 b) = 0; // [b,Ts,D] -> [b,T,D]
-  virtual Buf open(Buf partial, const char* what, int j, i64 b) = 0;         // [b,T,D] partial -> [b,Ts,D] sum
+  virtual const Cut& cut() const = 0;                                   // local sizes
+  virtual Slice slice(const Param&) const = 0;                          // this rank's part of a parameter
+  virtual Buf enter(const Buf& h, const char* what, int j, i64 b) = 0;  // [b,Ts,D] -> [b,T,D]
+  virtual Buf close(Buf partial, const char* what, int j, i64 b) = 0;   // [b,T,D] partial -> [b,Ts,D] sum
+  virtual Buf close_back(const Buf& dy, const char* what, int j, i64 b) = 0;  // [b,Ts,D] -> [b,T,D]
+  virtual Buf open(Buf partial, const char* what, int j, i64 b) = 0;  // [b,T,D] partial -> [b,Ts,D] sum
   // Norm-weight gradients [b,D] of the tokens this rank sees -> of all tokens.
   virtual void norm_grad(const Buf& leaves, const char* what, int j, i64 b) = 0;
   // dk, dv [b,T,K*hd] of this rank's query heads -> of all query heads of those kv heads.
@@ -57,9 +57,9 @@ class Seam {
 enum class Pass { forward, backward, input_grad, weight_grad };  // backward = input_grad + weight_grad
 struct Action {
   Pass pass;
-  int chunk;       // global: chunk c lives on stage c mod pp
+  int chunk;  // global: chunk c lives on stage c mod pp
   int microbatch;
-  bool last;       // this chunk's last weight gradient of the step; decided here and nowhere else
+  bool last;  // this chunk's last weight gradient of the step; decided here and nowhere else
 };
 class Schedule {
  public:
@@ -71,8 +71,8 @@ class Schedule {
 // ---- Store --------------------------------------------------------------------------------------------
 // A piece of a parameter as the optimizer sees it: n elements of weight, gradient.
 struct Piece {
-  int local;   // index into the local parameters
-  i64 first;   // of the local parameter's elements
+  int local;  // index into the local parameters
+  i64 first;  // of the local parameter's elements
   i64 n;
   View weight, gradient;
   bool counted;  // this rank counts it in the gradient norm (replicas count once)
@@ -93,10 +93,10 @@ class Store {
   virtual Leaf leaf(int local, i64 sample) = 0;
   virtual void done(int local, i64 sample) = 0;
   virtual void ready(int unit, int microbatch, bool last) = 0;  // the unit's gradient of the microbatch is in
-  virtual void finish() = 0;                     // all reductions done: gradients are whole sums
+  virtual void finish() = 0;                       // all reductions done: gradients are whole sums
   virtual const std::vector<Piece>& pieces() = 0;  // what this rank updates
-  virtual void republish() = 0;                  // updated weights reach everyone who computes with them
-  virtual View gradient_of(int local) = 0;       // whole local gradient, where this rank has it (tied parts)
+  virtual void republish() = 0;                    // updated weights reach everyone who computes with them
+  virtual View gradient_of(int local) = 0;  // whole local gradient, where this rank has it (tied parts)
 };
 
 // ---- Home ---------------------------------------------------------------------------------------------

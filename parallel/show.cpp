@@ -20,14 +20,23 @@ std::string program(const Trace& trace, const ArenaPlan& arena) {
   out += fmt::format("arena {} bytes, at most {} alive at once\n\nset-up\n", arena.bytes, arena.live);
   for (const Trace::Event& e : trace.events) {
     switch (e.what) {
-      case Trace::Event::step: out += "\nstep\n"; break;
-      case Trace::Event::action: out += fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch); break;
+      case Trace::Event::step:
+        out += "\nstep\n";
+        break;
+      case Trace::Event::action:
+        out += fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch);
+        break;
       case Trace::Event::take:
         names[e.block] = e.name;
-        out += fmt::format("  take    {:<52} {:>12} bytes  {}\n", place(e.block, 0, Type::f32), e.bytes, kind_name(e.kind));
+        out += fmt::format("  take    {:<52} {:>12} bytes  {}\n", place(e.block, 0, Type::f32), e.bytes,
+                           kind_name(e.kind));
         break;
-      case Trace::Event::give: out += fmt::format("  give    {}\n", place(e.block, 0, Type::f32)); break;
-      case Trace::Event::relabel: out += fmt::format("  keep    {} as {}\n", place(e.block, 0, Type::f32), kind_name(e.kind)); break;
+      case Trace::Event::give:
+        out += fmt::format("  give    {}\n", place(e.block, 0, Type::f32));
+        break;
+      case Trace::Event::relabel:
+        out += fmt::format("  keep    {} as {}\n", place(e.block, 0, Type::f32), kind_name(e.kind));
+        break;
       case Trace::Event::run: {
         std::string line = fmt::format("  run     {}(", e.name);
         for (std::size_t i = 0; i < e.views.size(); ++i)
@@ -44,10 +53,13 @@ std::string program(const Trace& trace, const ArenaPlan& arena) {
         if (m.microbatch >= 0) text += fmt::format(" microbatch {}", m.microbatch);
         text += fmt::format(" {} x {} {}", m.blocks, m.n, type_name(m.type));
         requests[e.request] = text;
-        out += fmt::format("  start   {}: {} -> {}\n", text, place(e.ends[0], 0, m.type), place(e.ends[1], 0, m.type));
+        out += fmt::format("  start   {}: {} -> {}\n", text, place(e.ends[0], 0, m.type),
+                           place(e.ends[1], 0, m.type));
         break;
       }
-      case Trace::Event::wait: out += fmt::format("  wait    {}\n", requests[e.request]); break;
+      case Trace::Event::wait:
+        out += fmt::format("  wait    {}\n", requests[e.request]);
+        break;
     }
   }
   return out;

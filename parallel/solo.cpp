@@ -11,8 +11,17 @@ class Whole final : public Seam {
   explicit Whole(const Context& c) {
     const ModelConfig& m = c.model;
     const i64 padded = padded_vocab(m, c.settings.leaves);
-    cut_ = {m.heads, m.kv_heads,        m.intermediate, padded, 0, m.vocab, c.settings.leaves,
-            c.settings.seq, c.settings.leaves, 0,       m.kv_heads * m.head_dim};
+    cut_ = {m.heads,
+            m.kv_heads,
+            m.intermediate,
+            padded,
+            0,
+            m.vocab,
+            c.settings.leaves,
+            c.settings.seq,
+            c.settings.leaves,
+            0,
+            m.kv_heads * m.head_dim};
   }
   const Cut& cut() const override { return cut_; }
   Slice slice(const Param& p) const override { return {0, p.stored_rows, 0, p.cols}; }
@@ -32,7 +41,9 @@ class Whole final : public Seam {
 Maybe silent(const Shape&) { return {}; }
 
 const Strategy<Seam> whole("whole", {}, nullptr, {},
-                           [](const Context& c) -> std::unique_ptr<Seam> { return std::make_unique<Whole>(c); },
+                           [](const Context& c) -> std::unique_ptr<Seam> {
+                             return std::make_unique<Whole>(c);
+                           },
                            {.outside = [](const Shape& s) { return s.T; },
                             .heads = [](const Shape& s) { return s.H; },
                             .kv_heads = [](const Shape& s) { return s.K; },
@@ -54,7 +65,9 @@ class KeepAll final : public Stash {
 };
 
 const Strategy<Stash> keep_all("keep", {}, nullptr, {},
-                               [](const Context&) -> std::unique_ptr<Stash> { return std::make_unique<KeepAll>(); },
+                               [](const Context&) -> std::unique_ptr<Stash> {
+                                 return std::make_unique<KeepAll>();
+                               },
                                {.keeps_layers = true});
 
 class OnDevice final : public Home {
@@ -85,7 +98,9 @@ class OnDevice final : public Home {
 };
 
 const Strategy<Home> on_device("device", {}, nullptr, {},
-                               [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<OnDevice>(c); },
+                               [](const Context& c) -> std::unique_ptr<Home> {
+                                 return std::make_unique<OnDevice>(c);
+                               },
                                {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; }});
 
 }  // namespace

@@ -14,8 +14,13 @@ namespace {
 class Tensor final : public Seam {
  public:
   explicit Tensor(const Context& c)
-      : device_(c.device), tp_(c.mesh.tp), at_(c.mesh.tp_of(c.rank)), split_tokens_(c.plan.number("sp") == 1),
-        width_(c.model.hidden), T_(c.settings.seq), replicas_(c.mesh.kv_replicas) {
+      : device_(c.device),
+        tp_(c.mesh.tp),
+        at_(c.mesh.tp_of(c.rank)),
+        split_tokens_(c.plan.number("sp") == 1),
+        width_(c.model.hidden),
+        T_(c.settings.seq),
+        replicas_(c.mesh.kv_replicas) {
     const ModelConfig& m = c.model;
     const i64 padded = padded_vocab(m, c.settings.leaves);
     const i64 all_kv = m.kv_heads * m.head_dim;
@@ -47,10 +52,16 @@ class Tensor final : public Seam {
     return {0, r, 0, c, Axis::tp};
   }
 
-  Buf enter(const Buf& h, const char* what, int j, i64 b) override { return split_tokens_ ? gather(h, what, j, b) : h; }
-  Buf close(Buf partial, const char* what, int j, i64 b) override { return sum(std::move(partial), what, j, b); }
+  Buf enter(const Buf& h, const char* what, int j, i64 b) override {
+    return split_tokens_ ? gather(h, what, j, b) : h;
+  }
+  Buf close(Buf partial, const char* what, int j, i64 b) override {
+    return sum(std::move(partial), what, j, b);
+  }
   Buf close_back(const Buf& dy, const char* what, int j, i64 b) override { return enter(dy, what, j, b); }
-  Buf open(Buf partial, const char* what, int j, i64 b) override { return sum(std::move(partial), what, j, b); }
+  Buf open(Buf partial, const char* what, int j, i64 b) override {
+    return sum(std::move(partial), what, j, b);
+  }
 
   void norm_grad(const Buf& leaves, const char* what, int j, i64 b) override {
     if (split_tokens_) device_.all_reduce(Axis::tp, Reduce::sum, leaves, leaves, b * width_, what, j);
@@ -111,10 +122,10 @@ Refused divides(const Plan& p, i64 n, const char* what) {
 }
 
 const std::vector<Rule> rules = {
-    {"tp-divides-heads",
-     [](const Plan& p, const ModelConfig& m, const Settings&) { return divides(p, m.heads, "attention heads"); }},
-    {"tp-divides-ffn",
-     [](const Plan& p, const ModelConfig& m, const Settings&) { return divides(p, m.intermediate, "ffn columns"); }},
+    {"tp-divides-heads", [](const Plan& p, const ModelConfig& m,
+                            const Settings&) { return divides(p, m.heads, "attention heads"); }},
+    {"tp-divides-ffn", [](const Plan& p, const ModelConfig& m,
+                          const Settings&) { return divides(p, m.intermediate, "ffn columns"); }},
     {"tp-and-kv-heads",
      [](const Plan& p, const ModelConfig& m, const Settings&) -> Refused {
        const i64 tp = p.number("tp");
@@ -140,7 +151,9 @@ const std::vector<Rule> rules = {
 bool sp(const Shape& s) { return s.plan->number("sp") == 1; }
 i64 part(const Shape& s) { return s.b * s.T / (sp(s) ? s.tp : 1) * s.D; }
 Maybe gathers(const Shape& s) { return sp(s) ? Maybe{{Axis::tp, Verb::all_gather, part(s)}} : std::nullopt; }
-Maybe sums(const Shape& s) { return Said{Axis::tp, sp(s) ? Verb::reduce_scatter : Verb::all_reduce, part(s)}; }
+Maybe sums(const Shape& s) {
+  return Said{Axis::tp, sp(s) ? Verb::reduce_scatter : Verb::all_reduce, part(s)};
+}
 
 const PriceOf<Seam> price = {
     .outside = [](const Shape& s) { return sp(s) ? s.T / s.tp : s.T; },
@@ -152,19 +165,28 @@ const PriceOf<Seam> price = {
     .close = sums,
     .close_back = gathers,
     .open = sums,
-    .norm_grad = [](const Shape& s) { return sp(s) ? Maybe{{Axis::tp, Verb::all_reduce, s.b * s.D}} : std::nullopt; },
-    .kv_grad = [](const Shape& s) {
-      return s.K < s.tp ? Maybe{{Axis::kv, Verb::all_reduce, s.b * s.T * s.hd}} : std::nullopt;
-    },
-    .vocab_max = [](const Shape& s) { return Maybe{{Axis::tp, Verb::all_reduce, s.b * s.T}}; },
-    .vocab_sum = [](const Shape& s) { return Maybe{{Axis::tp, Verb::all_reduce, 2 * s.b * s.T}}; },
+    .norm_grad =
+        [](const Shape& s) {
+          return sp(s) ? Maybe{{Axis::tp, Verb::all_reduce, s.b * s.D}} : std::nullopt;
+        },
+    .kv_grad =
+        [](const Shape& s) {
+          return s.K < s.tp ? Maybe{{Axis::kv, Verb::all_reduce, s.b * s.T * s.hd}} : std::nullopt;
+        },
+    .vocab_max =
+        [](const Shape& s) {
+          return Maybe{{Axis::tp, Verb::all_reduce, s.b * s.T}};
+        },
+    .vocab_sum =
+        [](const Shape& s) {
+          return Maybe{{Axis::tp, Verb::all_reduce, 2 * s.b * s.T}};
+        },
 };
 
-const Strategy<Seam> strategy("tensor",
-                              {{"sp", "0", {"0", "1"}, "sequence parallelism outside the branches (needs tp > 1)"}},
-                              [](const Plan& p) { return p.number("tp") > 1; }, rules,
-                              [](const Context& c) -> std::unique_ptr<Seam> { return std::make_unique<Tensor>(c); },
-                              price);
+const Strategy<Seam> strategy(
+    "tensor", {{"sp", "0", {"0", "1"}, "sequence parallelism outside the branches (needs tp > 1)"}},
+    [](const Plan& p) { return p.number("tp") > 1; }, rules,
+    [](const Context& c) -> std::unique_ptr<Seam> { return std::make_unique<Tensor>(c); }, price);
 
 }  // namespace
 }  // namespace lockstep

@@ -61,8 +61,8 @@ Peaks peaks(const Trace& trace) {
 namespace {
 
 struct Span {
-  i64 bytes;          // rounded up to a cache line
-  int from, to;       // events in which it is alive
+  i64 bytes;     // rounded up to a cache line
+  int from, to;  // events in which it is alive
   i64 offset = -1;
 };
 
@@ -127,13 +127,15 @@ ArenaPlan lay_out(const Trace& trace) {
   std::vector<int> order(spans.size());
   std::iota(order.begin(), order.end(), 0);
   auto by_lifetime = [&](int a, int b) {
-    return std::pair{spans[b].to - spans[b].from, spans[b].bytes} < std::pair{spans[a].to - spans[a].from, spans[a].bytes};
+    return std::pair{spans[b].to - spans[b].from, spans[b].bytes} <
+           std::pair{spans[a].to - spans[a].from, spans[a].bytes};
   };
   auto by_size = [&](int a, int b) {
-    return std::pair{spans[b].bytes, spans[b].to - spans[b].from} < std::pair{spans[a].bytes, spans[a].to - spans[a].from};
+    return std::pair{spans[b].bytes, spans[b].to - spans[b].from} <
+           std::pair{spans[a].bytes, spans[a].to - spans[a].from};
   };
-  // What set-up takes stays for good and lies at the bottom; the step's buffers are packed above, longest-lived
-  // first, and by size where that leaves gaps.
+  // What set-up takes stays for good and lies at the bottom; the step's buffers are packed above,
+  // longest-lived first, and by size where that leaves gaps.
   std::vector<Span> best;
   plan.bytes = -1;
   for (int attempt = 0; attempt < 2; ++attempt) {

@@ -11,15 +11,15 @@ namespace lockstep {
 struct Trace {
   struct Event {
     enum What { take, give, relabel, run, start, wait, step, action } what;
-    int block = -1;               // take, give, relabel
-    Kind kind{};                  // take, relabel
-    i64 bytes = 0;                // take
-    const char* name = "";        // buffer, kernel, tensor or action
-    int request = -1;             // start, wait
-    Message message{};            // start (addresses mean nothing)
+    int block = -1;                   // take, give, relabel
+    Kind kind{};                      // take, relabel
+    i64 bytes = 0;                    // take
+    const char* name = "";            // buffer, kernel, tensor or action
+    int request = -1;                 // start, wait
+    Message message{};                // start (addresses mean nothing)
     std::array<int, 2> ends{-1, -1};  // start: blocks of in and out
-    std::vector<View> views{};    // run
-    std::vector<double> numbers{};  // run: sizes and scalars in the kernel's order
+    std::vector<View> views{};        // run
+    std::vector<double> numbers{};    // run: sizes and scalars in the kernel's order
     int microbatch = -1, chunk = -1;  // action
   };
   std::vector<Event> events;

@@ -48,8 +48,9 @@ struct Pair {
     for (hsize_t i = left.values.size(); i-- > 0;)
       if (!same(left.values[i], right.values[i])) first = i, ++different;
     if (different == 0) return {};
-    std::string sentence = fmt::format("{}{}: {} in {}, {} in {}", what, coordinate(left.shape, first),
-                                       text(left.values[first]), a.path(), text(right.values[first]), b.path());
+    std::string sentence =
+        fmt::format("{}{}: {} in {}, {} in {}", what, coordinate(left.shape, first), text(left.values[first]),
+                    a.path(), text(right.values[first]), b.path());
     if (left.values.size() > 1)
       sentence += fmt::format("; {} of its {} values differ", different, left.values.size());
     return sentence;
@@ -91,7 +92,8 @@ void require_dump(const h5::Reader& file) {
     throw UserError(fmt::format("'{}' is not a dump of a training run (reports/schema.md says what one is)",
                                 file.path()));
   if (const std::string version = file.attribute("version"); version != "1")
-    throw UserError(fmt::format("'{}' is a dump of version {}; this program reads version 1", file.path(), version));
+    throw UserError(
+        fmt::format("'{}' is a dump of version {}; this program reads version 1", file.path(), version));
 }
 
 // The steps a dump holds, ascending.
@@ -111,7 +113,7 @@ Difference compare_settings(const Pair& files) {
   for (const h5::Reader* file : {&files.a, &files.b})
     for (const std::string& name : file->attributes()) names.insert(name);
   for (const std::string& name : names) {
-    if (name == "plan") continue;
+    
     const auto value = [&](const h5::Reader& file) {
       return file.has_attribute(name) ? file.attribute(name) : std::string("missing");
     };
@@ -144,7 +146,8 @@ Comparison compare_dumps(const std::string& a, const std::string& b) {
   require_dump(files.a);
   require_dump(files.b);
   if (files.a.attribute("model") != files.b.attribute("model"))
-    throw UserError(fmt::format("'{}' and '{}' are of different models; compare two runs of one model", a, b));
+    throw UserError(
+        fmt::format("'{}' and '{}' are of different models; compare two runs of one model", a, b));
   std::size_t steps = 0;
   if (const Difference d = first_difference(files, &steps)) return {false, "differ: " + *d};
   const std::size_t tensors = files.a.list("/initial").size();

@@ -35,7 +35,8 @@ nlohmann::ordered_json model_json(const ModelConfig& m) {
       {"mlp_bias", false},
   };
   const RopeScaling& r = m.rope_scaling;
-  if (r.kind == RopeScaling::Kind::linear) json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", r.factor}};
+  if (r.kind == RopeScaling::Kind::linear)
+    json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", r.factor}};
   if (r.kind == RopeScaling::Kind::llama3)
     json["rope_scaling"] = {{"rope_type", "llama3"},
                             {"factor", r.factor},
@@ -49,22 +50,26 @@ nlohmann::ordered_json model_json(const ModelConfig& m) {
 void write_fields(h5::Writer& file, const nlohmann::ordered_json& json, const std::string& prefix) {
   for (const auto& [key, value] : json.items()) {
     const std::string name = prefix + key;
-    if (value.is_object()) write_fields(file, value, name + ".");
-    else if (value.is_string()) file.attribute(name, value.get<std::string>());
-    else if (value.is_boolean()) file.attribute(name, value.get<bool>() ? i64{1} : i64{0});
-    else if (value.is_number_integer()) file.attribute(name, value.get<i64>());
-    else if (value.is_number()) file.attribute(name, value.get<double>());
+    if (value.is_object())
+      write_fields(file, value, name + ".");
+    else if (value.is_string())
+      file.attribute(name, value.get<std::string>());
+    else if (value.is_boolean())
+      file.attribute(name, value.get<bool>() ? i64{1} : i64{0});
+    else if (value.is_number_integer())
+      file.attribute(name, value.get<i64>());
+    else if (value.is_number())
+      file.attribute(name, value.get<double>());
   }
 }
 
 void write_settings(h5::Writer& file, const Settings& s) {
-  const std::pair<const char*, i64> whole[] = {{"batch", s.batch},   {"seq", s.seq},       {"steps", s.steps},
-                                               {"seed", s.seed},     {"leaves", s.leaves}, {"warmup", s.warmup},
+  const std::pair<const char*, i64> whole[] = {{"batch", s.batch}, {"seq", s.seq},       {"steps", s.steps},
+                                               {"seed", s.seed},   {"leaves", s.leaves}, {"warmup", s.warmup},
                                                {"total", s.total}};
-  const std::pair<const char*, double> real[] = {{"lr", s.lr},       {"min_ratio", s.min_ratio},
-                                                 {"beta1", s.beta1}, {"beta2", s.beta2},
-                                                 {"eps", s.eps},     {"weight_decay", s.weight_decay},
-                                                 {"clip", s.clip},   {"ignore", s.ignore}};
+  const std::pair<const char*, double> real[] = {
+      {"lr", s.lr},   {"min_ratio", s.min_ratio},       {"beta1", s.beta1}, {"beta2", s.beta2},
+      {"eps", s.eps}, {"weight_decay", s.weight_decay}, {"clip", s.clip},   {"ignore", s.ignore}};
   for (const auto& [name, value] : whole) file.attribute(name, value);
   for (const auto& [name, value] : real) file.attribute(name, value);
 }
@@ -100,9 +105,8 @@ struct DumpWriter::File {
 
 DumpWriter::DumpWriter(const std::string& path, const ModelConfig& model, const Settings& settings,
                        const std::string& plan)
-    : file_(new File{h5::Writer(path),
-                     {static_cast<hsize_t>(settings.batch), static_cast<hsize_t>(settings.seq)},
-                     {}}) {
+    : file_(new File{
+          h5::Writer(path), {static_cast<hsize_t>(settings.batch), static_cast<hsize_t>(settings.seq)}, {}}) {
   h5::Writer& out = file_->out;
   out.attribute("format", std::string("lockstep dump"));
   out.attribute("version", kVersion);

@@ -22,10 +22,10 @@ class DumpWriter {
   // Written aside (path.tmp) and renamed by close(); UserError if it cannot be written.
   DumpWriter(const std::string& path, const ModelConfig&, const Settings&, const std::string& plan);
   ~DumpWriter();
-  void initial_weight(const Param&, const float* values);                // [rows, cols], unpadded
+  void initial_weight(const Param&, const float* values);  // [rows, cols], unpadded
   void step(i64 step, const StepDump&);
-  void gradient(i64 step, const Param&, const float* values);            // raw, whole
-  void weight(i64 step, const Param&, const float* values);              // after the step, whole
+  void gradient(i64 step, const Param&, const float* values);  // raw, whole
+  void weight(i64 step, const Param&, const float* values);    // after the step, whole
   void close();
 
  private:
@@ -35,7 +35,8 @@ class DumpWriter {
 
 struct Comparison {
   bool equal = false;
-  std::string text;  // "equal: 3 steps, 38 tensors" or the first difference: step, parameter, coordinate, both values
+  std::string
+      text;  // "equal: 3 steps, 38 tensors" or the first difference: step, parameter, coordinate, both values
 };
 // Bit for bit (-0 equals +0). UserError: not a dump, damaged, or of different models.
 Comparison compare_dumps(const std::string& a, const std::string& b);

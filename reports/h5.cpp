@@ -94,7 +94,8 @@ Writer::~Writer() {
 }
 
 void Writer::fail() const {
-  throw UserError(fmt::format("cannot write '{}': the folder must be writable and its disk must have room", path_));
+  throw UserError(
+      fmt::format("cannot write '{}': the folder must be writable and its disk must have room", path_));
 }
 
 void Writer::group(const std::string& name) {
@@ -104,9 +105,11 @@ void Writer::group(const std::string& name) {
   if (!made.valid()) fail();
 }
 
-void Writer::put(const std::string& name, const Shape& shape, hid_t stored, hid_t native, const void* values) {
+void Writer::put(const std::string& name, const Shape& shape, hid_t stored, hid_t native,
+                 const void* values) {
   const Handle space = space_of(shape);
-  const Handle set(H5Dcreate2(file_, name.c_str(), stored, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose);
+  const Handle set(H5Dcreate2(file_, name.c_str(), stored, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                   H5Dclose);
   if (!set.valid()) fail();
   if (count(shape) == 0) return;
   if (H5Dwrite(set, native, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0) fail();
@@ -163,9 +166,10 @@ Reader::Reader(const std::string& path) : path_(path) {
   file_bytes_ = fs::file_size(path, error);
   file_ = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
   if (!file_.valid())
-    throw UserError(fmt::format("'{}' cannot be read as HDF5: it is another kind of file, unreadable, or cut off "
-                                "({} bytes); write it anew",
-                                path, file_bytes_));
+    throw UserError(
+        fmt::format("'{}' cannot be read as HDF5: it is another kind of file, unreadable, or cut off "
+                    "({} bytes); write it anew",
+                    path, file_bytes_));
 }
 
 void Reader::damaged(const std::string& what) const {
@@ -237,7 +241,8 @@ std::vector<std::string> Reader::strings(const std::string& name) const {
   Shape shape;
   const Handle set = open(name, &shape, 1);
   const Handle stored(H5Dget_type(set), H5Tclose);
-  if (H5Tis_variable_str(stored) <= 0) damaged(fmt::format("array '{}' is not of variable-length strings", name));
+  if (H5Tis_variable_str(stored) <= 0)
+    damaged(fmt::format("array '{}' is not of variable-length strings", name));
   const Handle type = string_type(), space(H5Dget_space(set), H5Sclose);
   std::vector<char*> texts(count(shape));
   if (!texts.empty() && H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, texts.data()) < 0)
@@ -286,9 +291,9 @@ std::string Reader::attribute(const std::string& name) const {
   return text;
 }
 
-#define LOCKSTEP_H5_TYPE(T)                                              \
+#define LOCKSTEP_H5_TYPE(T)                                                   \
   template void Writer::write<T>(const std::string&, const Shape&, const T*); \
-  template Array<T> Reader::read<T>(const std::string&) const;          \
+  template Array<T> Reader::read<T>(const std::string&) const;                \
   template T Reader::scalar<T>(const std::string&) const;
 LOCKSTEP_H5_TYPE(float)
 LOCKSTEP_H5_TYPE(double)

@@ -78,7 +78,7 @@ class Reader {
   explicit Reader(const std::string& path);
 
   const std::string& path() const { return path_; }
-  bool has(const std::string& name) const;                      // a group or an array
+  bool has(const std::string& name) const;                        // a group or an array
   std::vector<std::string> list(const std::string& group) const;  // in the order they were made
   // The array must be stored as T: nothing is converted, so nothing is rounded.
   template <class T>

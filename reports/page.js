@@ -104,7 +104,7 @@ function answer() {
 }
 
 function setLimit(bytes) {
-  fit.value = Number((bytes / Number(unit.value)).toPrecision(6));
+  fit.value = Number((bytes / Number(unit.value)).toPrecision(12));
   answer();
 }
 

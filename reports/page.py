@@ -262,10 +262,10 @@ def make(path, page, folder):
     page.write_text(text, encoding="utf-8")
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run file, or a folder with one")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         path = run_file.find(arguments.run)
         page, folder = path.with_suffix(".html"), path.with_suffix(".plots")

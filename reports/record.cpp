@@ -77,8 +77,10 @@ void write_word(h5::Writer& file, const Plans& plans, const std::string& word) {
   bool all = true;
   for (std::size_t i = 0; i < texts.size(); ++i) all = all && parse_integer(texts[i], &numbers[i]);
   const std::string name = "/plans/word/" + word;
-  if (all) file.write(name, numbers);
-  else file.write(name, texts);
+  if (all)
+    file.write(name, numbers);
+  else
+    file.write(name, texts);
 }
 
 void write_plans(h5::Writer& file, const Plans& plans) {
@@ -189,22 +191,27 @@ void write_run(const RunRecord& run, const std::string& path) {
   file.attribute("format", std::string("lockstep run"));
   file.attribute("version", kVersion);
   const std::pair<const char*, std::string RunRecord::*> texts[] = {
-      {"suite", &RunRecord::suite},         {"model", &RunRecord::model},
-      {"model_hash", &RunRecord::model_hash}, {"data", &RunRecord::data},
-      {"data_hash", &RunRecord::data_hash}, {"dtype", &RunRecord::dtype},
-      {"revision", &RunRecord::revision},   {"compiler", &RunRecord::compiler},
-      {"flags", &RunRecord::flags},         {"host", &RunRecord::host},
-      {"cpu", &RunRecord::cpu},             {"isa", &RunRecord::isa},
-      {"started", &RunRecord::started},     {"verdict", &RunRecord::verdict},
-      {"hash", &RunRecord::hash},           {"reference_hash", &RunRecord::reference_hash},
+      {"suite", &RunRecord::suite},
+      {"model", &RunRecord::model},
+      {"model_hash", &RunRecord::model_hash},
+      {"data", &RunRecord::data},
+      {"data_hash", &RunRecord::data_hash},
+      {"dtype", &RunRecord::dtype},
+      {"revision", &RunRecord::revision},
+      {"compiler", &RunRecord::compiler},
+      {"flags", &RunRecord::flags},
+      {"host", &RunRecord::host},
+      {"cpu", &RunRecord::cpu},
+      {"isa", &RunRecord::isa},
+      {"started", &RunRecord::started},
+      {"verdict", &RunRecord::verdict},
+      {"hash", &RunRecord::hash},
+      {"reference_hash", &RunRecord::reference_hash},
   };
   for (const auto& [name, field] : texts) file.attribute(name, run.*field);
-  const std::pair<const char*, i64> numbers[] = {{"seed", run.seed},
-                                                 {"batch", run.batch},
-                                                 {"seq", run.seq},
-                                                 {"steps", run.steps},
-                                                 {"parameters", run.parameters},
-                                                 {"cores", run.cores}};
+  const std::pair<const char*, i64> numbers[] = {
+      {"seed", run.seed},   {"batch", run.batch},           {"seq", run.seq},
+      {"steps", run.steps}, {"parameters", run.parameters}, {"cores", run.cores}};
   for (const auto& [name, value] : numbers) file.attribute(name, value);
 
   write_plans(file, run.plans);

@@ -21,16 +21,16 @@ struct PlanRecord {
   std::map<std::string, std::string> words;  // every plan word with its value, defaults included
   int ranks = 1, threads = 1;
   std::string mode = "exact";
-  std::string status = "ok";                 // ok, failed (a gate), crashed
-  std::string numbers, messages, memory;     // each gate: "pass", or the first thing it found
-  std::string hash;                          // of losses, gradients and weights of all steps
-  std::vector<double> loss, grad_norm;       // per step
-  bool timed = false;                        // ranks x threads fit the cores; otherwise only checked
-  std::vector<double> step_seconds;          // timed steps, after warm-up
+  std::string status = "ok";              // ok, failed (a gate), crashed
+  std::string numbers, messages, memory;  // each gate: "pass", or the first thing it found
+  std::string hash;                       // of losses, gradients and weights of all steps
+  std::vector<double> loss, grad_norm;    // per step
+  bool timed = false;                     // ranks x threads fit the cores; otherwise only checked
+  std::vector<double> step_seconds;       // timed steps, after warm-up
   i64 tokens_per_step = 0;
-  BytesByKind peak_by_kind;                  // largest rank's, each kind's own peak
-  i64 peak_bytes = 0, arena_bytes = 0;       // largest rank's: live bytes by the trace; the arena laid out
-  i64 resident_bytes = 0;                    // the process's, all ranks together
+  BytesByKind peak_by_kind;                    // largest rank's, each kind's own peak
+  i64 peak_bytes = 0, arena_bytes = 0;         // largest rank's: live bytes by the trace; the arena laid out
+  i64 resident_bytes = 0;                      // the process's, all ranks together
   std::map<std::string, AxisTraffic> traffic;  // by axis
 };
 
@@ -39,9 +39,9 @@ struct RunRecord {
   std::string revision, compiler, flags, host, cpu, isa, started;  // ISO 8601
   i64 seed = 0, batch = 0, seq = 0, steps = 0, parameters = 0;
   int cores = 0;
-  std::string verdict;         // VALID or INVALID line
-  std::string hash;            // the one hash, empty if plans disagree
-  std::string reference_hash;  // the single-device reference's
+  std::string verdict;                 // VALID or INVALID line
+  std::string hash;                    // the one hash, empty if plans disagree
+  std::string reference_hash;          // the single-device reference's
   std::map<std::string, i64> refused;  // rule -> plans refused by it
   std::vector<PlanRecord> plans;
 };

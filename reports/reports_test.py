@@ -2,21 +2,28 @@
 
     reports/reports_test.py FOLDER [TestClass]      exit status 77: skipped, the last line says why
 """
+import contextlib
 import html.parser
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import unittest
+import warnings
 from pathlib import Path
 
 import h5py
 import numpy
 import pandas
 
+FOLDER = Path(sys.argv.pop(1)).resolve()
+os.environ.setdefault("MPLCONFIGDIR", str(FOLDER / "matplotlib"))
+import page  # noqa: E402  (matplotlib asks for its folder when it is first imported)
+
 HERE = Path(__file__).resolve().parent
-FOLDER = Path()
 
 
 def schema_code(section):
@@ -33,7 +40,11 @@ def table_of(path):
 
 
 def make_page(path):
-    return subprocess.run([sys.executable, "-W", "error", HERE / "page.py", path], capture_output=True, text=True)
+    """Exit status and what was said on stderr."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return page.main([str(path)]), said.getvalue()
 
 
 class Files(unittest.TestCase):
@@ -55,7 +66,6 @@ class Files(unittest.TestCase):
         self.assertEqual(dict(zip(run["refused/rule"].asstr()[:], run["refused/plans"][:])), {"dp-divides-batch": 4})
 
     def test_dump_reads_as_the_schema_says(self):
-        import json
         with h5py.File(FOLDER / "dump.h5") as dump:
             config = json.loads(dump.attrs["model"])
             self.assertEqual(config["architectures"], ["LlamaForCausalLM"])
@@ -77,13 +87,12 @@ class Files(unittest.TestCase):
 
 class Refusals(unittest.TestCase):
     def refused(self, name, *parts):
-        page = (FOLDER / name).with_suffix(".html")
-        result = make_page(FOLDER / name)
-        self.assertEqual(result.returncode, 2, result.stderr)
-        self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
+        status, said = make_page(FOLDER / name)
+        self.assertEqual(status, 2, said)
+        self.assertEqual(len(said.strip().splitlines()), 1, said)
         for part in parts:
-            self.assertIn(part, result.stderr)
-        self.assertFalse(page.exists())
+            self.assertIn(part, said)
+        self.assertFalse((FOLDER / name).with_suffix(".html").exists())
 
     def test_plans_without_a_verdict(self):
         self.refused("lacking.h5", "1 of 5 plans lack the verdict of the messages gate", "'dp=1 tp=1 pp=1 ckpt=full micro=2'")
@@ -104,43 +113,26 @@ class Refusals(unittest.TestCase):
 
 
 class Rows(html.parser.HTMLParser):
-    """The plans' rows of a page, in their order: attributes of each, and the texts of its cells."""
+    """The plans' rows of a page, in their order: the attributes of each."""
 
     def __init__(self, text):
         super().__init__()
-        self.rows, self.cell, self.texts = [], None, {}
-        self.identifier = None
+        self.rows = []
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.identifier = attributes.get("id") if tag in ("p", "span") else self.identifier
-        if tag == "tr" and "data-plan" in attributes:
-            self.rows.append(attributes | {"cells": []})
-        elif tag == "td" and self.rows:
-            self.rows[-1]["cells"].append("")
-            self.cell = True
-
-    def handle_endtag(self, tag):
-        self.cell = None if tag == "td" else self.cell
-        self.identifier = None if tag in ("p", "span") else self.identifier
-
-    def handle_data(self, data):
-        if self.cell:
-            self.rows[-1]["cells"][-1] += data
-        if self.identifier:
-            self.texts[self.identifier] = self.texts.get(self.identifier, "") + data
+        if tag == "tr" and "data-plan" in dict(attributes):
+            self.rows.append(dict(attributes))
 
 
 class Page(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        for name in ("sample", "invalid", "untimed", "two_plans"):
-            result = make_page(FOLDER / f"{name}.h5")
-            assert result.returncode == 0, result.stderr
+        for name in ("sample", "invalid", "untimed"):
+            assert make_page(FOLDER / f"{name}.h5") == (0, "")
         cls.text = (FOLDER / "sample.html").read_text(encoding="utf-8")
         cls.rows = Rows(cls.text).rows
-        cls.run, cls.plans = table_of(FOLDER / "sample.h5")
+        _, cls.plans = table_of(FOLDER / "sample.h5")
 
     def test_needs_nothing_else(self):
         self.assertNotRegex(self.text, r'(src|href)="(?!#|data:)')
@@ -160,7 +152,7 @@ class Page(unittest.TestCase):
         folder.mkdir()
         shutil.copy(FOLDER / "two_plans.h5", folder / "any_name.h5")
         shutil.copy(FOLDER / "dump.h5", folder / "dump.h5")  # no run: passed over
-        self.assertEqual(make_page(folder).returncode, 0)
+        self.assertEqual(make_page(folder), (0, ""))
         self.assertTrue((folder / "index.html").is_file() and (folder / "plots" / "loss.png").is_file())
 
     def test_every_plan_has_a_row(self):
@@ -209,7 +201,7 @@ class Page(unittest.TestCase):
 
 
 class Browser(unittest.TestCase):
-    """What the page's script does, in a real browser."""
+    """What the page's script does, in a real browser: a script of ours acts on the page and notes what it then shows."""
 
     @classmethod
     def setUpClass(cls):
@@ -217,70 +209,84 @@ class Browser(unittest.TestCase):
         if not cls.chromium:
             print("no chromium to open the page in")
             sys.exit(77)
-        result = make_page(FOLDER / "sample.h5")
-        assert result.returncode == 0, result.stderr
+        assert make_page(FOLDER / "sample.h5") == (0, "")
+        cls.rows = Rows((FOLDER / "sample.html").read_text(encoding="utf-8")).rows
+        cls.smallest = min(int(row["data-peak"]) for row in cls.rows)
+        cls.limits = [(12 << 20, 8), (16 << 20, 8), (30 << 20, 8), (30 << 20, 1)]
+        asked = "".join(f"""ranks.value = "{most if most < 8 else ''}"; fit.value = {limit} / unit.value;
+            fit.dispatchEvent(new Event("input")); note("limit {limit} {most}");"""
+                        for limit, most in [*cls.limits, (cls.smallest, 8), (cls.smallest - 1, 8)])
+        cls.notes = cls.act("""
+            const click = key => document.querySelector(`th[data-key=${key}] button`).click();
+            click("peak"); note("peak up");
+            click("peak"); note("peak down");
+            click("throughput"); note("throughput");
+            filter.value = "TP2 -ckpt"; filter.dispatchEvent(new Event("input")); note("filtered");
+            """ + asked)
 
-    def after(self, actions="", address=""):
-        """The page as it is after some JavaScript was done to it."""
+    @classmethod
+    def act(cls, actions, address=""):
+        """{name: {plans, count, answer}} as noted by note(name)."""
+        note = """const notes = {};
+            const note = name => { notes[name] = {
+                plans: [...document.querySelectorAll("tr[data-plan]")].filter(row => !row.hidden).map(row => row.dataset.plan),
+                count: document.getElementById("count").textContent,
+                answer: document.getElementById("answer").textContent}; };"""
+        keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
+            kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
         text = (FOLDER / "sample.html").read_text(encoding="utf-8")
-        page = FOLDER / "acted.html"
-        page.write_text(text.replace("</body>", f"<script>{actions}</script></body>"), encoding="utf-8")
+        acted = FOLDER / "acted.html"
+        acted.write_text(text.replace("</body>", f"<script>{note}{actions}{keep}</script></body>"), encoding="utf-8")
         result = subprocess.run(
-            [self.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", page.as_uri() + address],
-            capture_output=True, text=True, timeout=120)
-        self.assertNotIn("CONSOLE", result.stderr, "the script complained")
-        return Rows(result.stdout)
+            [cls.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", acted.as_uri() + address],
+            capture_output=True, text=True, timeout=300)
+        assert "CONSOLE" not in result.stderr, result.stderr  # the page's script complained
+        return json.loads(re.search(r'id="notes">(.*?)</script>', result.stdout)[1])
+
+    def values(self, note, key):
+        by_plan = {row["data-plan"]: row[key] for row in self.rows}
+        return [by_plan[plan] for plan in self.notes[note]["plans"]]
 
     def test_sorts_by_a_column_and_back(self):
-        click = "document.querySelector('th[data-key=peak] button').click();"
-        peaks = [int(row["data-peak"]) for row in self.after(click).rows]
-        self.assertEqual(peaks, sorted(peaks))
-        self.assertNotEqual(peaks, sorted(peaks, reverse=True))
-        peaks = [int(row["data-peak"]) for row in self.after(click * 2).rows]
-        self.assertEqual(peaks, sorted(peaks, reverse=True))
+        up, down = ([int(peak) for peak in self.values(note, "data-peak")] for note in ("peak up", "peak down"))
+        self.assertEqual(up, sorted(up))
+        self.assertEqual(down, sorted(up, reverse=True))
+        self.assertEqual(len(up), len(self.rows))
 
     def test_sorts_the_fastest_first_and_the_untimed_last(self):
-        rows = self.after("document.querySelector('th[data-key=throughput] button').click();").rows
-        speeds = [float(row["data-throughput"]) for row in rows if row["data-throughput"]]
-        self.assertEqual(speeds, sorted(speeds, reverse=True))
-        self.assertTrue(all(row["data-throughput"] == "" for row in rows[len(speeds):]))
+        speeds = self.values("throughput", "data-throughput")
+        timed = [float(speed) for speed in speeds if speed]
+        self.assertEqual(timed, sorted(timed, reverse=True))
+        self.assertEqual(set(speeds[len(timed):]), {""})
 
     def test_filters_by_words(self):
-        dom = self.after("""const field = document.getElementById("filter");
-            field.value = "TP2 -ckpt"; field.dispatchEvent(new Event("input"));""")
-        shown = [row["data-plan"] for row in dom.rows if "hidden" not in row]
-        expected = [row["data-plan"] for row in dom.rows if "tp=2" in row["data-plan"] and "ckpt" not in row["data-plan"]]
-        self.assertEqual(shown, expected)
+        shown = self.notes["filtered"]["plans"]
+        expected = {row["data-plan"] for row in self.rows if "tp=2" in row["data-plan"] and "ckpt" not in row["data-plan"]}
+        self.assertEqual(set(shown), expected)
         self.assertGreater(len(shown), 1)
-        self.assertEqual(dom.texts["count"], f"{len(shown)} of {len(dom.rows)} plans")
-
-    def test_the_address_holds_the_view(self):
-        dom = self.after(address="#show=pareto&sort=ranks&down&filter=dp2")
-        shown = [row for row in dom.rows if "hidden" not in row]
-        self.assertTrue(shown)
-        self.assertTrue(all("pareto" in row["data-tags"] and "dp=2" in row["data-plan"] for row in shown))
-        ranks = [int(row["data-ranks"]) for row in dom.rows]
-        self.assertEqual(ranks, sorted(ranks, reverse=True))
+        self.assertEqual(self.notes["filtered"]["count"], f"{len(shown)} of {len(self.rows)} plans")
 
     def test_names_the_fastest_plan_that_fits(self):
-        rows = Rows((FOLDER / "sample.html").read_text(encoding="utf-8")).rows
-        for limit, ranks in ((12 << 20, 8), (16 << 20, 8), (30 << 20, 8), (30 << 20, 1)):
-            fits = [row for row in rows if row["data-throughput"] and int(row["data-peak"]) <= limit
+        for limit, ranks in self.limits:
+            fits = [row for row in self.rows if row["data-throughput"] and int(row["data-peak"]) <= limit
                     and int(row["data-ranks"]) <= ranks]
             best = max(fits, key=lambda row: float(row["data-throughput"]))
-            answer = self.after(f"""ranks.value = "{ranks if ranks < 8 else ''}";
-                unit.value = "1048576"; fit.value = "{limit >> 20}"; fit.dispatchEvent(new Event("input"));""")
             self.assertIn(f"use {best['data-label']}: {float(best['data-throughput']):,.0f} tokens/s",
-                          answer.texts["answer"])
+                          self.notes[f"limit {limit} {ranks}"]["answer"])
 
     def test_says_when_nothing_timed_or_nothing_at_all_fits(self):
-        smallest = min(int(row["data-peak"]) for row in Rows((FOLDER / "sample.html").read_text()).rows)
-        self.assertIn("no timed plan fits", self.after(address=f"#fit={smallest}").texts["answer"])
-        self.assertIn("no plan of this run fits", self.after(address=f"#fit={smallest - 1}").texts["answer"])
+        self.assertIn("no timed plan fits", self.notes[f"limit {self.smallest} 8"]["answer"])
+        self.assertIn("no plan of this run fits", self.notes[f"limit {self.smallest - 1} 8"]["answer"])
+
+    def test_the_address_holds_the_view(self):
+        noted = self.act('note("view");', f"#show=pareto&sort=peak&down&filter=dp2&fit={self.smallest - 1}")["view"]
+        rows = {row["data-plan"]: row for row in self.rows}
+        expected = [plan for plan, row in rows.items() if "pareto" in row["data-tags"] and "dp=2" in plan]
+        self.assertEqual(noted["plans"], sorted(expected, key=lambda plan: -int(rows[plan]["data-peak"])))
+        self.assertGreater(len(expected), 1)
+        self.assertIn("no plan of this run fits", noted["answer"])
 
 
 if __name__ == "__main__":
-    FOLDER = Path(sys.argv.pop(1)).resolve()
-    os.environ.setdefault("MPLCONFIGDIR", str(FOLDER / "matplotlib"))
     unittest.main()

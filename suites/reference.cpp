@@ -4,30 +4,57 @@
 
 namespace lockstep {
 
-Whole reference_run(const ModelConfig& model, const Settings& settings, const TokenFile& data, const std::string& isa,
-                    int threads, const std::vector<std::vector<float>>& initial) {
-  Lanes lanes(threads);
-  Trainer<float> trainer(model, settings, cpu_ops(isa), lanes);
-  const std::vector<Param>& table = trainer.params();
+struct Reference::Training {
+  const Settings settings;
+  const TokenFile& data;
+  Lanes lanes;
+  Trainer<float> trainer;
+  std::vector<i32> tokens, labels;  // [B, T]
+
+  Training(const ModelConfig& model, const Settings& s, const TokenFile& d, const std::string& isa,
+           int threads)
+      : settings(s),
+        data(d),
+        lanes(threads),
+        trainer(model, s, cpu_ops(isa), lanes),
+        tokens(static_cast<std::size_t>(s.batch * s.seq)),
+        labels(tokens.size()) {}
+};
+
+Reference::Reference(const ModelConfig& model, const Settings& settings, const TokenFile& data,
+                     const std::string& isa, int threads, const std::vector<std::vector<float>>& initial)
+    : training_(new Training(model, settings, data, isa, threads)) {
+  Trainer<float>& trainer = training_->trainer;
   trainer.initialise();
   for (std::size_t i = 0; i < initial.size(); ++i)
-    if (!initial[i].empty()) trainer.load(table[i].name, initial[i].data());
-  Whole whole;
-  whole.table = table;
-  std::vector<i32> tokens(settings.batch * settings.seq), labels(tokens.size());
-  for (i64 k = 0; k < settings.steps; ++k) {
-    for (i64 i = 0; i < settings.batch; ++i)
-      sample(data, settings, k, i, &tokens[i * settings.seq], &labels[i * settings.seq]);
-    const auto result = trainer.step(tokens.data(), labels.data());
-    Whole::Step step;
-    step.loss = result.loss, step.grad_norm = result.grad_norm;
-    for (std::size_t i = 0; i < table.size(); ++i) {
-      const bool tied = table[i].tied_to >= 0;
-      step.gradient.push_back(tied ? std::vector<float>{} : trainer.gradient(static_cast<int>(i)));
-      step.weight.push_back(tied ? std::vector<float>{} : trainer.weight(static_cast<int>(i)));
-    }
-    whole.steps.push_back(std::move(step));
+    if (!initial[i].empty()) trainer.load(table()[i].name, initial[i].data());
+}
+Reference::~Reference() = default;
+
+const std::vector<Param>& Reference::table() const { return training_->trainer.params(); }
+
+Whole::Step Reference::step() {
+  Training& t = *training_;
+  const i64 k = t.trainer.steps_done(), seq = t.settings.seq;
+  for (i64 i = 0; i < t.settings.batch; ++i)
+    sample(t.data, t.settings, k, i, &t.tokens[i * seq], &t.labels[i * seq]);
+  const auto result = t.trainer.step(t.tokens.data(), t.labels.data());
+  Whole::Step step;
+  step.loss = result.loss, step.grad_norm = result.grad_norm;
+  for (int i = 0; i < static_cast<int>(table().size()); ++i) {
+    const bool tied = table()[i].tied_to >= 0;
+    step.gradient.push_back(tied ? std::vector<float>{} : t.trainer.gradient(i));
+    step.weight.push_back(tied ? std::vector<float>{} : t.trainer.weight(i));
   }
+  return step;
+}
+
+Whole reference_run(const ModelConfig& model, const Settings& settings, const TokenFile& data,
+                    const std::string& isa, int threads, const std::vector<std::vector<float>>& initial) {
+  Reference reference(model, settings, data, isa, threads, initial);
+  Whole whole;
+  whole.table = reference.table();
+  for (i64 k = 0; k < settings.steps; ++k) whole.steps.push_back(reference.step());
   return whole;
 }
 

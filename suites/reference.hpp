@@ -1,13 +1,30 @@
 // The single-device run every plan must equal.
 #pragma once
+#include <memory>
 #include <string>
 
 #include "suites/whole.hpp"
 
 namespace lockstep {
 
-// initial: one vector per parameter of the table, as load_weights() gives them, or empty for fresh weights.
-Whole reference_run(const ModelConfig&, const Settings&, const TokenFile&, const std::string& isa, int threads,
-                    const std::vector<std::vector<float>>& initial = {});
+// One step after another, for runs too long to be kept whole.
+class Reference {
+ public:
+  // Keeps the data. initial: one vector per parameter of the table, as load_weights() gives them, or empty
+  // for fresh weights.
+  Reference(const ModelConfig&, const Settings&, const TokenFile&, const std::string& isa, int threads,
+            const std::vector<std::vector<float>>& initial = {});
+  ~Reference();
+  const std::vector<Param>& table() const;
+  Whole::Step step();
+
+ private:
+  struct Training;
+  std::unique_ptr<Training> training_;
+};
+
+// All of settings.steps.
+Whole reference_run(const ModelConfig&, const Settings&, const TokenFile&, const std::string& isa,
+                    int threads, const std::vector<std::vector<float>>& initial = {});
 
 }  // namespace lockstep

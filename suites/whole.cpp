@@ -14,23 +14,37 @@ bool same(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0 || (a 
 
 }  // namespace
 
-std::string Whole::hash() const {
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_128bits_reset(state);
+struct RunHash::State {
+  XXH3_state_t* hash = XXH3_createState();
   std::vector<float> plain;
-  auto add = [&](const Param& p, const std::vector<float>& values) {
+  ~State() { XXH3_freeState(hash); }
+
+  void tensor(const Param& p, const std::vector<float>& values) {
     plain.resize(std::min<std::size_t>(values.size(), p.count()));
     for (std::size_t i = 0; i < plain.size(); ++i) plain[i] = values[i] == 0 ? 0.f : values[i];
-    XXH3_128bits_update(state, plain.data(), plain.size() * sizeof(float));
-  };
-  for (const Step& s : steps) {
-    const double scalars[] = {s.loss == 0 ? 0.0 : s.loss, s.grad_norm == 0 ? 0.0 : s.grad_norm};
-    XXH3_128bits_update(state, scalars, sizeof scalars);
-    for (std::size_t i = 0; i < table.size(); ++i) add(table[i], s.gradient[i]), add(table[i], s.weight[i]);
+    XXH3_128bits_update(hash, plain.data(), plain.size() * sizeof(float));
   }
-  const XXH128_hash_t h = XXH3_128bits_digest(state);
-  XXH3_freeState(state);
+};
+
+RunHash::RunHash() : state_(new State) { XXH3_128bits_reset(state_->hash); }
+RunHash::~RunHash() = default;
+
+void RunHash::add(const std::vector<Param>& table, const Whole::Step& s) {
+  const double scalars[] = {s.loss == 0 ? 0.0 : s.loss, s.grad_norm == 0 ? 0.0 : s.grad_norm};
+  XXH3_128bits_update(state_->hash, scalars, sizeof scalars);
+  for (std::size_t i = 0; i < table.size(); ++i)
+    state_->tensor(table[i], s.gradient[i]), state_->tensor(table[i], s.weight[i]);
+}
+
+std::string RunHash::text() const {
+  const XXH128_hash_t h = XXH3_128bits_digest(state_->hash);
   return fmt::format("{:016x}{:016x}", h.high64, h.low64);
+}
+
+std::string Whole::hash() const {
+  RunHash hash;
+  for (const Step& s : steps) hash.add(table, s);
+  return hash.text();
 }
 
 std::string Difference::text() const {
@@ -50,8 +64,12 @@ std::optional<Difference> first_difference(const Whole& a, const Whole& b) {
         const Param& p = a.table[i];
         for (std::size_t e = 0; e < u.size(); ++e)
           if (!same(u[e], v[e]))
-            return Difference{step, (weight ? "weight of " : "gradient of ") + p.name, static_cast<i64>(e) / p.cols,
-                              static_cast<i64>(e) % p.cols, u[e], v[e]};
+            return Difference{step,
+                              (weight ? "weight of " : "gradient of ") + p.name,
+                              static_cast<i64>(e) / p.cols,
+                              static_cast<i64>(e) % p.cols,
+                              u[e],
+                              v[e]};
       }
       if (!weight && !same(x.loss, y.loss)) return Difference{step, "loss", -1, -1, x.loss, y.loss};
       if (!weight && !same(x.grad_norm, y.grad_norm))
@@ -65,7 +83,8 @@ std::string vacuous(const Whole& w, const Settings& settings) {
   bool clipped = false;
   for (std::size_t k = 0; k < w.steps.size(); ++k) {
     const Whole::Step& s = w.steps[k];
-    if (!std::isfinite(s.loss) || !std::isfinite(s.grad_norm)) return fmt::format("step {}: the loss is {}", k, s.loss);
+    if (!std::isfinite(s.loss) || !std::isfinite(s.grad_norm))
+      return fmt::format("step {}: the loss is {}", k, s.loss);
     clipped |= s.grad_norm > settings.clip;
     for (std::size_t i = 0; i < w.table.size(); ++i) {
       bool any = s.gradient[i].empty();
@@ -98,7 +117,8 @@ Assembly::Assembly(const Prepared& p, i64 steps) : cells_(new Cells) {
 }
 Assembly::~Assembly() = default;
 
-void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 first, i64 n, const float* values) {
+void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 first, i64 n,
+                   const float* values) {
   const int index = whole_.table[l.param].tied_to >= 0 ? whole_.table[l.param].tied_to : l.param;
   const Param& p = whole_.table[index];
   Whole::Step& s = whole_.steps[step];
@@ -111,8 +131,9 @@ void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 fir
     if (!written[at]) {
       written[at] = 1, to[at] = values[i];
     } else if (!same(to[at], values[i]) && problem_.empty()) {
-      problem_ = fmt::format("replicas differ: step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}", step,
-                             weight ? "weight" : "gradient", p.name, row, col, rank, values[i], to[at]);
+      problem_ =
+          fmt::format("replicas differ: step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}",
+                      step, weight ? "weight" : "gradient", p.name, row, col, rank, values[i], to[at]);
     }
   }
 }

@@ -20,7 +20,21 @@ struct Whole {
   std::vector<Param> table;
   std::vector<Step> steps;
 
-  std::string hash() const;  // of everything; -0 counts as +0, pads do not count
+  std::string hash() const;
+};
+
+// The hash of a run, one step after another: of losses, norms, gradients and weights. -0 counts as +0, pads
+// do not count.
+class RunHash {
+ public:
+  RunHash();
+  ~RunHash();
+  void add(const std::vector<Param>& table, const Whole::Step&);
+  std::string text() const;  // 32 hexadecimal digits
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 // The first place where two runs differ.

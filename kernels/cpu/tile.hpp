@@ -126,8 +126,12 @@ LOCKSTEP_INLINE void with_vectors(i64 vectors, F&& f) {
 // dst[k][0..width) = src[k * ld + 0..cols), zeros beyond cols. width is a whole number of vectors.
 template <class V>
 void pack_rows(float* dst, i64 width, const float* src, i64 ld, i64 k, i64 cols) {
-  for (; k > 0; --k, src += ld, dst += width)
-    for (i64 j = 0; j < width; j += V::kWidth) V::load(src + j, V::first(cols - j)).store(dst + j);
+  const i64 last = width - V::kWidth;
+  const typename V::Mask mask = V::first(cols - last);
+  for (; k > 0; --k, src += ld, dst += width) {
+    for (i64 j = 0; j < last; j += V::kWidth) V::load(src + j).store(dst + j);
+    V::load(src + last, mask).store(dst + last);
+  }
 }
 
 // dst[k][0..width) = src[(0..cols) * ld + k], zeros beyond cols.

@@ -7,6 +7,27 @@
 
 namespace lockstep::simd {
 
+struct Avx2Double {
+  __m256d v;
+  static LOCKSTEP_INLINE Avx2Double zero() { return {_mm256_setzero_pd()}; }
+  static LOCKSTEP_INLINE Avx2Double all(double x) { return {_mm256_set1_pd(x)}; }
+  static LOCKSTEP_INLINE Avx2Double from_floats(const float* p) { return {_mm256_cvtps_pd(_mm_loadu_ps(p))}; }
+  LOCKSTEP_INLINE void store(double* p) const { _mm256_storeu_pd(p, v); }
+  static LOCKSTEP_INLINE Avx2Double either(Avx2Double a, Avx2Double b) { return {_mm256_or_pd(a.v, b.v)}; }
+  LOCKSTEP_INLINE bool all_zero() const {
+    return _mm256_testz_si256(_mm256_castpd_si256(v), _mm256_castpd_si256(v));
+  }
+  friend LOCKSTEP_INLINE Avx2Double operator+(Avx2Double a, Avx2Double b) {
+    return {_mm256_add_pd(a.v, b.v)};
+  }
+  friend LOCKSTEP_INLINE Avx2Double operator-(Avx2Double a, Avx2Double b) {
+    return {_mm256_sub_pd(a.v, b.v)};
+  }
+  friend LOCKSTEP_INLINE Avx2Double operator*(Avx2Double a, Avx2Double b) {
+    return {_mm256_mul_pd(a.v, b.v)};
+  }
+};
+
 struct Avx2 {
   static constexpr int kWidth = 8;
   // The register block of a matmul: 6 x 2 accumulators, 2 columns of B and a broadcast of A fit in 16.
@@ -14,6 +35,7 @@ struct Avx2 {
   struct Mask {
     __m256i m;  // all bits of a lane set, or none
   };
+  using Double = Avx2Double;
   __m256 v;
 
   static LOCKSTEP_INLINE Avx2 zero() { return {_mm256_setzero_ps()}; }
@@ -58,6 +80,18 @@ struct Avx2 {
     __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     m = _mm_max_ps(m, _mm_movehl_ps(m, m));
     return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+  }
+
+  static LOCKSTEP_INLINE unsigned largest_magnitude(const float* p, i64 n) {
+    __m256i top = _mm256_setzero_si256(), sign_off = _mm256_set1_epi32(0x7fffffff);
+    for (i64 i = 0; i < n; i += kWidth)
+      top = _mm256_max_epi32(
+          top, _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i)), sign_off));
+    // Without signs, integers and floats are in the same order; as integers NaNs take part too.
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+    return static_cast<unsigned>(_mm_cvtsi128_si32(m));
   }
 
   // dst[k * ld + j] = src[j * src_ld + k] for 8 rows j and 4 columns k.

@@ -6,6 +6,7 @@
 // GCC 12 takes the intrinsics' own "undefined" operands for a mistake (GCC bug 105593).
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
@@ -14,11 +15,38 @@
 
 namespace lockstep::simd {
 
+struct Avx512Double {
+  __m512d v;
+  static LOCKSTEP_INLINE Avx512Double zero() { return {_mm512_setzero_pd()}; }
+  static LOCKSTEP_INLINE Avx512Double all(double x) { return {_mm512_set1_pd(x)}; }
+  static LOCKSTEP_INLINE Avx512Double from_floats(const float* p) {
+    return {_mm512_cvtps_pd(_mm256_loadu_ps(p))};
+  }
+  LOCKSTEP_INLINE void store(double* p) const { _mm512_storeu_pd(p, v); }
+  // The bits of both, to see later whether any was not zero.
+  static LOCKSTEP_INLINE Avx512Double either(Avx512Double a, Avx512Double b) {
+    return {_mm512_or_pd(a.v, b.v)};
+  }
+  LOCKSTEP_INLINE bool all_zero() const {
+    return _mm512_test_epi64_mask(_mm512_castpd_si512(v), _mm512_castpd_si512(v)) == 0;
+  }
+  friend LOCKSTEP_INLINE Avx512Double operator+(Avx512Double a, Avx512Double b) {
+    return {_mm512_add_pd(a.v, b.v)};
+  }
+  friend LOCKSTEP_INLINE Avx512Double operator-(Avx512Double a, Avx512Double b) {
+    return {_mm512_sub_pd(a.v, b.v)};
+  }
+  friend LOCKSTEP_INLINE Avx512Double operator*(Avx512Double a, Avx512Double b) {
+    return {_mm512_mul_pd(a.v, b.v)};
+  }
+};
+
 struct Avx512 {
   static constexpr int kWidth = 16;
   // The register block of a matmul: 8 x 3 accumulators, 3 columns of B and a broadcast of A fit in 32.
   static constexpr int kTileRows = 8, kTileVectors = 3;
   using Mask = __mmask16;
+  using Double = Avx512Double;
   __m512 v;
 
   static LOCKSTEP_INLINE Avx512 zero() { return {_mm512_setzero_ps()}; }
@@ -60,6 +88,14 @@ struct Avx512 {
   // x * 2^n for a whole number n, rounded once.
   static LOCKSTEP_INLINE Avx512 scale2(Avx512 x, Avx512 n) { return {_mm512_scalef_ps(x.v, n.v)}; }
   LOCKSTEP_INLINE float largest() const { return _mm512_reduce_max_ps(v); }
+
+  // The bits of the largest |p[i]|, i < n, a whole number of vectors; infinities and NaNs are the largest.
+  static LOCKSTEP_INLINE unsigned largest_magnitude(const float* p, i64 n) {
+    __m512i top = _mm512_setzero_si512(), sign_off = _mm512_set1_epi32(0x7fffffff);
+    for (i64 i = 0; i < n; i += kWidth)
+      top = _mm512_max_epi32(top, _mm512_and_si512(_mm512_loadu_si512(p + i), sign_off));
+    return static_cast<unsigned>(_mm512_reduce_max_epi32(top));
+  }
 
   // dst[k * ld + j] = src[j * src_ld + k] for 16 rows j and 4 columns k.
   static LOCKSTEP_INLINE void transpose4(const float* src, i64 src_ld, float* dst, i64 ld) {

@@ -8,8 +8,8 @@ namespace {
 
 // The label's column on this rank, or -1 where the label is ignored or elsewhere.
 i64 label_column(i32 label, i64 first, i64 valid) {
-  const i64 column = label - first;
-  return label >= 0 && 0 <= column && column < valid ? column : -1;
+  const i64 column = label - first;  // negative too where the label is
+  return 0 <= column && column < valid ? column : -1;
 }
 
 template <class Real>

@@ -91,7 +91,7 @@ struct LocalWorld::State {
   int start(Rank&, const Message&);
   void wait(Rank&, int id);
   void check(const Rank&, const Message&) const;
-  void begin_alone(const Message&);
+  void begin_alone(const Message&, const Group&);
   void begin_shared(Rank&, Request&);
   void finish_shared(Rank&, Request&);
   void captured(Operation&, int member, const Group&);
@@ -251,16 +251,16 @@ int LocalWorld::State::start(Rank& rank, const Message& m) {
   if (request.exchange)
     begin_shared(rank, request);
   else
-    begin_alone(m);
+    begin_alone(m, rank.groups[axis]);
   return request.id;
 }
 
 // In a group of one every collective is a copy. Lazily it too is done at the wait.
-void LocalWorld::State::begin_alone(const Message& m) {
+void LocalWorld::State::begin_alone(const Message& m, const Group& group) {
   if (timing == Timing::eager)
     copy(m.out, m.in, in_elements(m, 0, 1) * type_bytes(m.type));
   else
-    poison_output(m, Group{m.axis, {0}, 0});
+    poison_output(m, group);
 }
 
 void LocalWorld::State::begin_shared(Rank& rank, Request& request) {

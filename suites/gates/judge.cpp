@@ -26,8 +26,8 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
       return i < initial.size() && !initial[i].empty() ? initial[i].data() : nullptr;
     });
     for (i64 k = 0; k < steps; ++k) {
-      const StepResult r =
-          v.executor.step(k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
+      const StepResult r = v.executor.step(
+          k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
       assembly.result(k, r, v.rank);
       if (k > 0) {
         changed = changed || v.device.posted().size() != ran.posted[v.rank].size();
@@ -76,7 +76,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     if (options.guarded && verdict.numbers == "pass") {
       how.timing = Timing::lazy, how.guard = true;
       const Ran guarded = run(p, how, std::min(steps, options.guarded_steps), initial);
-      verdict.numbers = judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
+      verdict.numbers =
+          judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);

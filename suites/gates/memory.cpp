@@ -10,14 +10,15 @@ std::string judge_memory(const Prepared& p, const std::vector<i64>& guard_peaks)
     const Peaks traced = peaks(p.traces[rank]);
     for (int k = 0; k < static_cast<int>(Kind::count); ++k)
       if (formula.peak[k] != traced.by_kind[k])
-        return fmt::format("rank {}: {}: the formula says {} bytes, the trace {}", rank, kind_name(static_cast<Kind>(k)),
-                           formula.peak[k], traced.by_kind[k]);
+        return fmt::format("rank {}: {}: the formula says {} bytes, the trace {}", rank,
+                           kind_name(static_cast<Kind>(k)), formula.peak[k], traced.by_kind[k]);
     if (!guard_peaks.empty() && guard_peaks[rank] != traced.total)
       return fmt::format("rank {}: {} bytes were alive at the peak of the guarded run, {} in the trace", rank,
                          guard_peaks[rank], traced.total);
     const ArenaPlan& a = p.arenas[rank];
     if (a.bytes * 100 > a.live * 105)
-      return fmt::format("rank {}: the arena has {} bytes for {} alive, more than 1.05 x", rank, a.bytes, a.live);
+      return fmt::format("rank {}: the arena has {} bytes for {} alive, more than 1.05 x", rank, a.bytes,
+                         a.live);
   }
   return "pass";
 }

@@ -16,7 +16,8 @@ using Bag = std::map<Key, int>;
 std::string text(const Key& k) {
   const auto& [what, microbatch, axis, verb, elements] = k;
   return fmt::format("{} of `{}`{} on {}, {} elements", verb_name(verb), what,
-                     microbatch < 0 ? "" : fmt::format(" microbatch {}", microbatch), axis_name(axis), elements);
+                     microbatch < 0 ? "" : fmt::format(" microbatch {}", microbatch), axis_name(axis),
+                     elements);
 }
 
 std::string compare(const Bag& expected, const Bag& found, const std::string& source) {

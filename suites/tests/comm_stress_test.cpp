@@ -133,6 +133,15 @@ TEST(Stress, StartAndWaitAllocateNothing) {
   EXPECT_GT(allocations.exchange(0), 0) << "the counter itself must work";
   play(random_program(99, 150), Timing::eager);
   play(random_program(99, 150), Timing::lazy);
+  for (Timing timing : {Timing::eager, Timing::lazy}) {
+    LocalWorld alone(Mesh{}, CommNeeds{.largest_bytes = 4}, timing);
+    alone.run([](int, Comm& comm) {
+      float x = 1, y = 0;
+      counting = true;
+      finish(comm, sum_all(&x, &y, 1, "x"));
+      counting = false;
+    });
+  }
   EXPECT_EQ(allocations, 0);
 }
 

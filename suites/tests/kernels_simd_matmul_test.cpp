@@ -8,6 +8,15 @@ namespace {
 
 const std::vector<i64> kLeaves{1, 2, 8, 64};
 
+#if defined(__x86_64__)
+TEST(SimdSets, AreRegistered) {
+  std::string names;
+  for (const KernelSet* set : kernel_sets()) names += std::string(set->name) + " ";
+  EXPECT_NE(names.find("avx2 "), names.npos) << names;
+  EXPECT_NE(names.find("avx512 "), names.npos) << names;
+}
+#endif
+
 TEST(SimdMatmul, ForwardEqualsPlain) {
   Random random(1);
   for (int round = 0; round < 150; ++round) {

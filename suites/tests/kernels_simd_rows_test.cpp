@@ -205,10 +205,16 @@ std::vector<i64> carried(std::vector<i64> words) {
 TEST(SimdElements, SumOfSquaresIsTheSameInteger) {
   Random random(9);
   for (i64 n : {i64{1}, i64{17}, i64{5000}, i64{100001}})
-    for (int kind = 0; kind < 4; ++kind) {
+    for (int kind = 0; kind < 7; ++kind) {
       auto x = kind == 0 ? random.values(n) : random.any_values(n);
-      if (kind == 2) x.assign(x.size(), std::numeric_limits<float>::max());  // fullest bins
-      if (kind == 3) x[0] = kInfinity, x.back() = std::nanf("");
+      if (kind == 2) x.assign(x.size(), std::numeric_limits<float>::max());
+      if (kind == 4) x = random.values(n, 0x1p-120f);
+      if (kind == 5) x = random.values(n, 0x1p-130f);  // denormal
+      // From the largest down to what three slices of 40 bits just hold, and just do not.
+      if (kind == 6)
+        for (float& a : x)
+          a = std::ldexp(a < 0 ? -1.0f : random.value(1.0f), -static_cast<int>(random.below(40)));
+      if (kind == 3) x[0] = kInfinity, x.back() = std::nanf("");  // counted
       std::vector<i64> want(kSquareWords, 5);
       plain().add_squares(one_lane(), want.data(), x.data(), n);
       for_every_set([&](const Ops<float>& ops, Lanes& lanes) {

@@ -119,6 +119,18 @@ TEST(SquaresOfDoubles, BeyondTheFixedPoint) {
   EXPECT_EQ(root(0x1.8p-224), std::sqrt(2.0) * 0x1p-224);  // 2.25 units: the quarter is dropped
 }
 
+// The tie of TheFarthestBitDecidesATie, 2^105 + 2^54 + 2^52 in limbs, tipped by the last bit of each.
+TEST(RootOfSquares, AnyLowerLimbTipsATie) {
+  for (int limb = 0; limb < 16; ++limb) {
+    i64 words[kSquareWords] = {};
+    words[17] = 1 << 9;
+    words[15] = (1 << 22) + (1 << 20);
+    EXPECT_EQ(root_of_squares(words), std::sqrt(0x1p+105 + 0x1p+54));
+    words[limb] += 1;
+    EXPECT_EQ(root_of_squares(words), std::sqrt(0x1p+105 + 0x1p+54 + 0x1p+53)) << limb;
+  }
+}
+
 // Limbs may hold more than 32 bits each, and what they carry beyond the last.
 TEST(RootOfSquares, CarriesBetweenLimbs) {
   i64 words[kSquareWords] = {};

@@ -38,10 +38,11 @@ TEST_P(EveryPlan, PassesAllGates) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, EveryPlan,
-                         testing::Values("dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2", "tp=2", "tp=4",
-                                         "tp=8", "tp=2 sp=1", "tp=4 sp=1", "pp=2", "pp=4", "pp=4 ckpt=full",
-                                         "dp=2 tp=2 pp=2", "dp=2 tp=2 pp=4 ckpt=full", "dp=2 tp=4 pp=2 sp=1",
-                                         "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2", "dp=16"));
+                         testing::Values("dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2",
+                                         "tp=2", "tp=4", "tp=2 sp=1", "tp=4 sp=1", "pp=2", "pp=4",
+                                         "pp=4 ckpt=full", "dp=2 tp=2 pp=2", "dp=2 tp=2 pp=4 ckpt=full",
+                                         "dp=2 tp=4 pp=2 sp=1", "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2",
+                                         "dp=16"));
 
 }  // namespace
 }  // namespace lockstep

@@ -127,8 +127,7 @@ TEST_F(DumpTest, LeavesATiedHeadOut) {
   Training().write(a_);
   const h5::Reader file(a_);
   for (const char* group : {"/initial", "/step0/grad", "/step1/weight"})
-    EXPECT_EQ(file.list(group),
-              (std::vector<std::string>{"model.embed_tokens.weight", "model.norm.weight"}));
+    EXPECT_EQ(file.list(group), (std::vector<std::string>{"model.embed_tokens.weight", "model.norm.weight"}));
 }
 
 TEST_F(DumpTest, LeavesNothingWithoutClose) {
@@ -183,14 +182,15 @@ TEST_F(DumpTest, NamesTheFirstDifferenceInTheOrderOfTraining) {
   right.weights[0][0][0] = -1;    // later in the same step
   right.gradients[0][0][7] = -1;
   right.gradients[0][0][9] = -1;
-  EXPECT_EQ(compare(left, right).text, "differ: step 0, gradient of model.embed_tokens.weight [3, 1]: 107 (0x42d60000) in " +
-                                           a_ + ", -1 (0xbf800000) in " + b_ + "; 2 of its 10 values differ");
+  EXPECT_EQ(compare(left, right).text,
+            "differ: step 0, gradient of model.embed_tokens.weight [3, 1]: 107 (0x42d60000) in " + a_ +
+                ", -1 (0xbf800000) in " + b_ + "; 2 of its 10 values differ");
   right.steps[0].loss = 4.25;
   EXPECT_EQ(compare(left, right).text, "differ: step 0, loss: 4.5 (0x4012000000000000) in " + a_ +
                                            ", 4.25 (0x4011000000000000) in " + b_);
   right.steps[0].labels[4] = 0;
-  EXPECT_EQ(compare(left, right).text, "differ: step 0, labels [1, 1]: -100 in " + a_ + ", 0 in " + b_ +
-                                           "; 1 of its 6 values differ");
+  EXPECT_EQ(compare(left, right).text,
+            "differ: step 0, labels [1, 1]: -100 in " + a_ + ", 0 in " + b_ + "; 1 of its 6 values differ");
   right.initial[1][1] = 7;
   EXPECT_EQ(compare(left, right).text.substr(0, 51), "differ: initial weight of model.norm.weight [1]: 1 ");
   right.settings.lr = 0.5;
@@ -200,7 +200,8 @@ TEST_F(DumpTest, NamesTheFirstDifferenceInTheOrderOfTraining) {
 TEST_F(DumpTest, AMissingStepOrTensorIsADifference) {
   Training left, right;
   right.steps.pop_back();
-  EXPECT_EQ(compare(left, right).text, "differ: steps: 2 in " + a_ + ", 1 in " + b_ + ", equal as far as both go");
+  EXPECT_EQ(compare(left, right).text,
+            "differ: steps: 2 in " + a_ + ", 1 in " + b_ + ", equal as far as both go");
   right = Training();
   right.params[1].name = "model.other.weight";
   EXPECT_EQ(compare(left, right).text, "differ: initial weight of model.norm.weight: only in " + a_);
@@ -211,7 +212,8 @@ TEST_F(DumpTest, RefusesDifferentModels) {
   other.model.rms_eps = 1e-5;
   Training().write(a_);
   other.write(b_);
-  EXPECT_EQ(refusal(), "'" + a_ + "' and '" + b_ + "' are of different models; compare two runs of one model");
+  EXPECT_EQ(refusal(),
+            "'" + a_ + "' and '" + b_ + "' are of different models; compare two runs of one model");
 }
 
 TEST_F(DumpTest, RefusesWhatIsNoDump) {
@@ -231,8 +233,9 @@ TEST_F(DumpTest, RefusesACutFileInASentence) {
   for (std::uintmax_t keep : {std::uintmax_t{0}, std::uintmax_t{7}, std::uintmax_t{96}, size / 2, size - 1}) {
     fs::copy_file(a_, b_, fs::copy_options::overwrite_existing);
     fs::resize_file(b_, keep);
-    EXPECT_EQ(refusal(), "'" + b_ + "' cannot be read as HDF5: it is another kind of file, unreadable, or cut off (" +
-                             std::to_string(keep) + " bytes); write it anew");
+    EXPECT_EQ(refusal(),
+              "'" + b_ + "' cannot be read as HDF5: it is another kind of file, unreadable, or cut off (" +
+                  std::to_string(keep) + " bytes); write it anew");
   }
 }
 

@@ -1,5 +1,5 @@
-// Python reads what C++ writes: runs reports/reports_test.py on files made here. Skipped where the packages of
-// `ci/venv.sh report` are not installed.
+// Python reads what C++ writes: runs reports/reports_test.py on files made here. Skipped where the packages
+// of `ci/venv.sh report` are not installed.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 

@@ -85,7 +85,8 @@ TEST_F(RecordTest, KeepsEveryFieldOfARun) {
   EXPECT_EQ(file.attribute("parameters"), "1099511627776");
   EXPECT_EQ(file.attributes().size(), 2u + 16u + 6u);  // format and version, texts, numbers
 
-  EXPECT_EQ(file.strings("/refused/rule"), (std::vector<std::string>{"dp must divide the batch", "tp must divide R"}));
+  EXPECT_EQ(file.strings("/refused/rule"),
+            (std::vector<std::string>{"dp must divide the batch", "tp must divide R"}));
   EXPECT_EQ(file.read<i64>("/refused/plans").values, (std::vector<i64>{4, 9}));
 
   EXPECT_EQ(file.strings("/plans/plan"), (std::vector<std::string>{"dp=1 ckpt=none", "dp=2 ckpt=full"}));
@@ -170,7 +171,8 @@ TEST_F(RecordTest, DescribesTheMachine) {
   RunRecord run;
   describe_machine(run);
   EXPECT_TRUE(std::regex_match(run.started, std::regex(R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)"))) << run.started;
-  EXPECT_TRUE(std::regex_match(run.revision, std::regex("unknown|.*[0-9a-f]{7,40}(-dirty)?"))) << run.revision;
+  EXPECT_TRUE(std::regex_match(run.revision, std::regex("unknown|.*[0-9a-f]{7,40}(-dirty)?")))
+      << run.revision;
   EXPECT_NE(run.compiler.find(__VERSION__), std::string::npos);
   EXPECT_FALSE(run.flags.empty());
   EXPECT_FALSE(run.host.empty());

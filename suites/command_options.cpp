@@ -1,0 +1,61 @@
+#include "suites/command_options.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "kernels/ops.hpp"
+#include "ref/error.hpp"
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+
+void add_settings(CLI::App& app, Settings& settings) {
+  for (const Setting& s : settings_list()) {
+    std::string option = std::string("--") + s.name;
+    std::replace(option.begin(), option.end(), '_', '-');
+    std::visit([&](auto field) { app.add_option(option, settings.*field, s.help)->capture_default_str(); }, s.field);
+  }
+}
+
+void add_plan(CLI::App& app, std::string& plan) {
+  app.add_option("--plan", plan, "e.g. \"dp=2 tp=2 pp=2 ckpt=full micro=1\"; all words are below")
+      ->capture_default_str();
+  std::string words = "Words of a plan:\n";
+  for (const Word& w : plan_words())
+    words += fmt::format("  {:<10} {} ({})\n", w.name, w.help,
+                         w.values.empty() ? "a number" : fmt::format("{}", fmt::join(w.values, ", ")));
+  app.footer(words);
+}
+
+void add_kernels(CLI::App& app, std::string& isa, int& threads) {
+  app.add_option("--isa", isa, "kernels: auto, plain, avx2, avx512")->capture_default_str();
+  app.add_option("--threads", threads, "threads of each rank")->capture_default_str()->check(CLI::Range(1, 1024));
+}
+
+void check_isa(const std::string& isa) {
+  try {
+    cpu_ops(isa);
+  } catch (const std::invalid_argument& e) {
+    throw UserError(e.what());
+  }
+}
+
+std::string isa_here(const std::string& isa) {
+  if (isa != "auto") return isa;
+  std::string fastest = "plain";  // sets are sorted by speed
+  for (const KernelSet* set : kernel_sets())
+    if (set->runs_here()) fastest = set->name;
+  return fastest;
+}
+
+Plan legal_plan(const std::string& line, const ModelConfig& model, const Settings& settings) {
+  Plan plan = Plan::parse(line);
+  if (const auto refusal = refuse(plan, model, settings))
+    throw UserError(fmt::format("plan: {} (rule {})", refusal->why, refusal->rule));
+  return plan;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,21 @@
+// Options that several commands share.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "parallel/plan.hpp"
+
+namespace lockstep {
+
+void add_settings(CLI::App&, Settings&);           // one option per entry of settings_list()
+void add_plan(CLI::App&, std::string& plan);       // and all words of a plan in the help
+void add_kernels(CLI::App&, std::string& isa, int& threads);
+
+// UserError: kernels that this machine has not.
+void check_isa(const std::string& isa);
+// The set of kernels that "auto" means here; any other name as it is.
+std::string isa_here(const std::string& isa);
+// UserError: a word nobody knows, or a plan that breaks a rule.
+Plan legal_plan(const std::string& line, const ModelConfig&, const Settings&);
+
+}  // namespace lockstep

@@ -1,0 +1,184 @@
+// lockstep train: one plan over ranks of this machine, every step whole again: printed, hashed, and as asked
+// written to a dump or held to the single-device reference.
+#include <fmt/format.h>
+
+#include <barrier>
+#include <chrono>
+#include <exception>
+#include <optional>
+
+#include "ref/error.hpp"
+#include "ref/weights.hpp"
+#include "reports/dump.hpp"
+#include "suites/command.hpp"
+#include "suites/command_options.hpp"
+#include "suites/reference.hpp"
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Options {
+  std::string model, data, plan = "dp=1", init, dump, isa = "auto", timing = "eager";
+  int threads = 1;
+  bool check = false;
+  Settings settings;
+};
+
+using Weights = std::vector<std::vector<float>>;  // by parameter; empty: fresh ones
+
+// Everything that is done with a step once it is whole.
+class Report {
+ public:
+  Report(const Run& run, const Options& o, const Weights& initial)
+      : run_(run), table_(parameter_table(run.model, run.settings.leaves)) {
+    if (o.check) reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
+    if (o.dump.empty()) return;
+    dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
+    for (std::size_t i = 0; i < table_.size(); ++i) dump_initial(table_[i], initial.empty() ? nullptr : &initial[i]);
+  }
+
+  void step(i64 k, const Whole& whole, double seconds) {
+    const Whole::Step& s = whole.steps[0];
+    const double tokens = static_cast<double>(run_.settings.batch * run_.settings.seq);
+    fmt::print("step {}  loss {:.6f}  gradient norm {:.6f}  lr {:.3g}  {:.0f} tokens/s\n", k, s.loss, s.grad_norm,
+               learning_rate(run_.settings, k), tokens / seconds);
+    std::fflush(stdout);
+    hash_.add(table_, s);
+    if (dump_) dump_step(k, s);
+    if (reference_ && !difference_) compare(k, whole);
+  }
+
+  // Exit status of the command.
+  int finish() {
+    if (dump_) dump_->close();
+    fmt::print("hash {}\n", hash_.text());
+    if (!reference_) return 0;
+    if (difference_)
+      fmt::print("not equal to the single device: {}\n", difference_->text());
+    else
+      fmt::print("equal to the single device: {} steps, bit for bit\n", run_.settings.steps);
+    return difference_ ? 1 : 0;
+  }
+
+ private:
+  void dump_initial(const Param& p, const std::vector<float>* loaded) {
+    if (p.tied_to >= 0) return;
+    std::vector<float> values;
+    if (loaded && !loaded->empty()) values = *loaded;
+    else
+      for (i64 i = 0; i < p.count(); ++i)
+        values.push_back(initial_value(run_.model, p, run_.settings.seed, i / p.cols, i % p.cols));
+    dump_->initial_weight(p, values.data());
+  }
+
+  void dump_step(i64 k, const Whole::Step& s) {
+    const Settings& set = run_.settings;
+    StepDump d;
+    d.loss = s.loss, d.grad_norm = s.grad_norm, d.lr = learning_rate(set, k);
+    d.tokens.resize(static_cast<std::size_t>(set.batch * set.seq));
+    d.labels.resize(d.tokens.size());
+    for (i64 i = 0; i < set.batch; ++i) sample(*run_.data, set, k, i, &d.tokens[i * set.seq], &d.labels[i * set.seq]);
+    dump_->step(k, d);
+    // Pads are the last rows, so the unpadded tensor is the front of the stored one.
+    for (std::size_t i = 0; i < table_.size(); ++i)
+      if (table_[i].tied_to < 0) dump_->gradient(k, table_[i], s.gradient[i].data());
+    for (std::size_t i = 0; i < table_.size(); ++i)
+      if (table_[i].tied_to < 0) dump_->weight(k, table_[i], s.weight[i].data());
+  }
+
+  void compare(i64 k, const Whole& whole) {
+    const Whole expected{table_, {reference_->step()}};
+    difference_ = first_difference(expected, whole);
+    if (difference_) difference_->step = k;
+  }
+
+  const Run& run_;
+  const std::vector<Param> table_;
+  RunHash hash_;
+  std::optional<DumpWriter> dump_;
+  std::optional<Reference> reference_;
+  std::optional<Difference> difference_;
+};
+
+// Runs all steps. After each one the ranks meet, and the last to come reports the step for all of them.
+void train(const Prepared& p, const Launch& how, const Weights& initial, Report& report) {
+  using Clock = std::chrono::steady_clock;
+  std::optional<Assembly> assembly(std::in_place, p, 1);
+  std::exception_ptr failed;
+  i64 step = 0;
+  Clock::time_point start = Clock::now();
+
+  auto on_meeting = [&]() noexcept {
+    try {
+      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+      if (const std::string problem = assembly->problem(); !problem.empty()) throw std::runtime_error(problem);
+      report.step(step++, assembly->whole(), seconds);
+      assembly.emplace(p, 1);
+    } catch (...) {
+      failed = std::current_exception();
+    }
+    start = Clock::now();
+  };
+  std::barrier meeting(p.mesh.size(), on_meeting);
+
+  launch(p, how, [&](RankView v) {
+    try {
+      v.executor.initialise([&](const Param& q) {
+        const std::size_t i = q.tied_to >= 0 ? q.tied_to : &q - v.executor.params().table.data();
+        return i < initial.size() && !initial[i].empty() ? initial[i].data() : nullptr;
+      });
+      for (i64 k = 0; k < p.run.settings.steps && !failed; ++k) {
+        const StepResult r =
+            v.executor.step(k, [&] { assembly->gradients(0, v); }, [&] { assembly->weights(0, v); });
+        assembly->result(0, r, v.rank);
+        meeting.arrive_and_wait();
+      }
+    } catch (...) {
+      meeting.arrive_and_drop();  // or the others would wait for this rank for ever
+      throw;
+    }
+  });
+  if (failed) std::rethrow_exception(failed);
+}
+
+int command_train(const Options& o) {
+  check_settings(o.settings);
+  check_isa(o.isa);
+  const ModelConfig model = load_model_config(o.model);
+  const TokenFile data(o.data);
+  check_data(data, o.data, model, o.settings);
+  const Run run{model, o.settings, legal_plan(o.plan, model, o.settings), &data};
+  Weights initial;
+  if (!o.init.empty()) initial = load_weights(o.init, parameter_table(model, o.settings.leaves));
+
+  Report report(run, o, initial);
+  const Prepared prepared = prepare(run);
+  if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
+  const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
+  fmt::print("{}: {} ranks, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(), o.threads,
+             o.threads == 1 ? "" : "s", isa_here(o.isa));
+  train(prepared, {o.isa, o.threads, timing}, initial, report);
+  return report.finish();
+}
+
+Command::Action declare(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  app.add_option("--model", o->model, "config.json of a Llama")->required();
+  app.add_option("--data", o->data, "token file (datasets/format.md)")->required();
+  add_plan(app, o->plan);
+  add_settings(app, o->settings);
+  app.add_option("--init", o->init, "safetensors file or folder to start from, instead of fresh weights");
+  app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
+  app.add_flag("--check", o->check, "train on a single device too, and compare every bit");
+  add_kernels(app, o->isa, o->threads);
+  app.add_option("--timing", o->timing, "messages are done at their start (eager) or at their wait (lazy)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"eager", "lazy"}));
+  return [o] { return command_train(*o); };
+}
+
+const Command command("train", "train with one plan; print losses and the run's hash", declare);
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,51 @@
+#include "suites/progress.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdio>
+
+namespace lockstep {
+namespace {
+constexpr const char* kClear = "\r\033[K";  // to the line's start, and erase it
+constexpr double kLogSeconds = 10;          // between two lines of a log
+}  // namespace
+
+Progress::Progress(int total) : total_(total), terminal_(isatty(STDOUT_FILENO)) {}
+
+double Progress::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+// Assumes that the plans to come take as long as those done so far.
+std::string Progress::left() const {
+  if (done_ == 0) return "";
+  return fmt::format(", {:.0f} s left", std::ceil(seconds() / done_ * (total_ - done_)));
+}
+
+void Progress::begin(const std::string& plan) {
+  plan_ = plan;
+  if (!terminal_) return;
+  fmt::print("{}{}/{}  {}{}", kClear, done_ + 1, total_, plan, left());
+  std::fflush(stdout);
+}
+
+void Progress::end() {
+  ++done_;
+  if (terminal_) return;
+  const bool due = std::chrono::duration<double>(Clock::now() - said_).count() > kLogSeconds;
+  if (!due && done_ != 1 && done_ != total_) return;
+  said_ = Clock::now();
+  say(fmt::format("{}/{}  {}  {:.0f} s{}", done_, total_, plan_, seconds(), done_ < total_ ? left() : ""));
+}
+
+void Progress::say(const std::string& line) {
+  fmt::print("{}{}\n", terminal_ ? kClear : "", line);
+  std::fflush(stdout);
+}
+
+void Progress::finish() {
+  if (terminal_) fmt::print("{}", kClear);
+  std::fflush(stdout);
+}
+
+}  // namespace lockstep

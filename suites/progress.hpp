@@ -1,0 +1,26 @@
+// How far a sweep is: one line that changes on a terminal, a plain line every few plans in a log.
+#pragma once
+#include <chrono>
+#include <string>
+
+namespace lockstep {
+
+class Progress {
+ public:
+  explicit Progress(int total);
+  void begin(const std::string& plan);
+  void end();
+  void say(const std::string& line);  // a line that stays
+  void finish();                      // leaves the terminal's line empty
+  double seconds() const;             // since it was made
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string left() const;
+  int total_, done_ = 0;
+  bool terminal_;
+  std::string plan_;
+  Clock::time_point start_ = Clock::now(), said_ = start_;
+};
+
+}  // namespace lockstep

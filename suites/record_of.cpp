@@ -1,0 +1,73 @@
+#include "suites/record_of.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+
+namespace lockstep {
+namespace {
+
+// Everything that the initial weights are a function of.
+std::string model_hash(const ModelConfig& m, i64 seed) {
+  const RopeScaling& r = m.rope_scaling;
+  const std::string text = fmt::format(
+      "llama vocab={} hidden={} intermediate={} layers={} heads={} kv_heads={} head_dim={} max_position={} theta={} "
+      "eps={} std={} tied={} rope={} {} {} {} {} seed={}",
+      m.vocab, m.hidden, m.intermediate, m.layers, m.heads, m.kv_heads, m.head_dim, m.max_position, m.rope_theta,
+      m.rms_eps, m.init_std, m.tied, static_cast<int>(r.kind), r.factor, r.low_freq_factor, r.high_freq_factor,
+      r.original_max_position, seed);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
+}  // namespace
+
+RunRecord record_of(const Suite& suite, const ModelConfig& model, const TokenFile& data) {
+  RunRecord run;
+  describe_machine(run);
+  run.suite = suite.name, run.model = suite.model, run.data = suite.data;
+  run.model_hash = model_hash(model, suite.settings.seed);
+  run.data_hash = data.hash();
+  run.seed = suite.settings.seed, run.batch = suite.settings.batch;
+  run.seq = suite.settings.seq, run.steps = suite.settings.steps;
+  for (const Param& p : parameter_table(model, suite.settings.leaves))
+    if (p.tied_to < 0) run.parameters += p.count();
+  return run;
+}
+
+PlanRecord record_of(const Prepared& p, const Verdict& verdict, int threads) {
+  PlanRecord plan;
+  plan.plan = p.run.plan.line();
+  plan.words = p.run.plan.words();
+  plan.ranks = p.mesh.size(), plan.threads = threads;
+  plan.numbers = verdict.numbers, plan.messages = verdict.messages, plan.memory = verdict.memory;
+  plan.status = verdict.pass() ? "ok" : verdict.numbers.starts_with("ended: ") ? "crashed" : "failed";
+  plan.hash = verdict.hash;
+  for (const Whole::Step& s : verdict.whole.steps) plan.loss.push_back(s.loss), plan.grad_norm.push_back(s.grad_norm);
+  plan.tokens_per_step = p.run.settings.batch * p.run.settings.seq;
+  for (int rank = 0; rank < p.mesh.size(); ++rank) {
+    const Peaks traced = peaks(p.traces[rank]);
+    for (int k = 0; k < static_cast<int>(Kind::count); ++k) {
+      i64& most = plan.peak_by_kind[kind_name(static_cast<Kind>(k))];
+      most = std::max(most, traced.by_kind[k]);
+    }
+    plan.peak_bytes = std::max(plan.peak_bytes, traced.total);
+    plan.arena_bytes = std::max(plan.arena_bytes, p.arenas[rank].bytes);
+  }
+  plan.traffic = traffic(p, 0, p.mesh.size());
+  return plan;
+}
+
+std::map<std::string, AxisTraffic> traffic(const Prepared& p, int first_rank, int ranks) {
+  std::map<std::string, AxisTraffic> by_axis;
+  for (int rank = first_rank; rank < first_rank + ranks; ++rank)
+    for (const Posted& m : p.posted[rank]) {
+      if (m.verb == Verb::recv || p.mesh.group(m.axis, rank).size() == 1) continue;
+      AxisTraffic& axis = by_axis[axis_name(m.axis)];
+      ++axis.messages;
+      axis.bytes += m.elements * type_bytes(m.type);
+    }
+  return by_axis;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,16 @@
+// What a sweep's record says of a run and of each plan (reports/schema.md).
+#pragma once
+#include "reports/record.hpp"
+#include "suites/gates/gates.hpp"
+#include "suites/suite.hpp"
+
+namespace lockstep {
+
+RunRecord record_of(const Suite&, const ModelConfig&, const TokenFile&);
+PlanRecord record_of(const Prepared&, const Verdict&, int threads);
+
+// Messages and payload bytes of one step by axis, of the given ranks. A send and its receive count once, a
+// collective once on every rank; groups of one move nothing.
+std::map<std::string, AxisTraffic> traffic(const Prepared&, int first_rank, int ranks);
+
+}  // namespace lockstep

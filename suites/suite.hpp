@@ -1,0 +1,43 @@
+// A suite: which model, text and settings, and the axes whose every combination is a plan.
+// The format is described in suites/README.md.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "parallel/plan.hpp"
+
+namespace lockstep {
+
+struct SuiteAxis {
+  std::string word;
+  std::vector<std::string> values;
+};
+
+struct Suite {
+  std::string name;         // the file's, without .toml
+  std::string model, data;  // paths; in the file they are relative to its folder
+  Settings settings;
+  std::string isa = "auto";
+  int threads = 1;      // of each rank
+  int timed_steps = 5;  // after a warm-up step
+  int max_ranks = 64;
+  std::vector<SuiteAxis> axes;  // in the order of plan_words()
+  std::vector<Plan> also;
+};
+
+// UserError, with file and line: not TOML, a key nobody knows (with the nearest that somebody does), a value of
+// the wrong type or range.
+Suite read_suite(const std::string& path);
+
+// Every combination of the axes and every plan of [[also]], each once; those that break a rule are refused.
+struct Enumeration {
+  struct Refused {
+    Plan plan;
+    Refusal refusal;
+  };
+  std::vector<Plan> plans;
+  std::vector<Refused> refused;
+};
+Enumeration enumerate(const Suite&, const ModelConfig&);
+
+}  // namespace lockstep

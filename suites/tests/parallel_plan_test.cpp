@@ -1,0 +1,56 @@
+#include <gtest/gtest.h>
+
+#include "parallel/plan.hpp"
+#include "ref/error.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string complaint(const std::string& line) {
+  try {
+    Plan::parse(line);
+  } catch (const UserError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(Plan, ReadsWordsAndPrintsThemInOneOrder) {
+  const Plan p = Plan::parse("micro=2  pp=4 ckpt=full dp=2");
+  EXPECT_EQ(p.ranks(), 8);
+  EXPECT_EQ(p.line(), "dp=2 tp=1 pp=4 micro=2 ckpt=full");
+  EXPECT_EQ(Plan::parse(p.line()).line(), p.line());
+}
+
+TEST(Plan, RefusesWhatNobodyKnowsAndNamesTheNearest) {
+  EXPECT_EQ(complaint("ckp=full"), "plan: no word `ckp`; did you mean `ckpt`?");
+  EXPECT_NE(complaint("ckpt=ful").find("did you mean `full`?"), std::string::npos);
+  EXPECT_NE(complaint("dp=0").find("from 1 up"), std::string::npos);
+  EXPECT_NE(complaint("dp=two").find("from 1 up"), std::string::npos);
+  EXPECT_NE(complaint("dp").find("word=value"), std::string::npos);
+  EXPECT_EQ(complaint("dp=2 dp=4"), "plan: `dp` is said twice");
+}
+
+std::string rule(const std::string& line) {
+  ModelConfig m = load_model_config("suites/models/gate-tiny.json");
+  Settings s;
+  s.batch = 12, s.seq = 30;
+  const auto r = refuse(Plan::parse(line), m, s);
+  return r ? r->rule : "";
+}
+
+TEST(Plan, IllegalPlansAreRefusedByRule) {
+  EXPECT_EQ(rule("dp=4 tp=2 pp=2"), "");
+  EXPECT_EQ(rule("dp=3"), "dp-power-of-two");
+  EXPECT_EQ(rule("dp=8"), "dp-divides-batch");
+  EXPECT_EQ(rule("dp=2 micro=4"), "micro-divides-batch");
+  EXPECT_EQ(rule("tp=3"), "tp-divides-heads");
+  EXPECT_EQ(rule("tp=16"), "tp-divides-heads");
+  EXPECT_EQ(rule("tp=4 sp=1"), "sp-divides-sequence");
+  EXPECT_EQ(rule("sp=1"), "word-without-effect");
+  EXPECT_EQ(rule("pp=32"), "pp-at-most-layers");
+  EXPECT_EQ(rule("dp=4 tp=8 pp=4"), "ranks-at-most-64");
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,83 @@
+// A step allocates nothing; and no instruction set, thread count or timing of messages changes a bit.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "suites/reference.hpp"
+
+namespace {
+thread_local bool watched = false;
+std::atomic<int> allocations{0};
+}  // namespace
+
+// Not inlined: the compiler would see free() under a foreign new.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  if (watched) ++allocations;
+  if (void* p = std::malloc(bytes ? bytes : 1)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+
+namespace lockstep {
+namespace {
+
+Settings settings() {
+  Settings s;
+  s.batch = 8, s.seq = 16, s.steps = 2;
+  return s;
+}
+
+TEST(Step, AllocatesNothing) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  for (const char* line : {"dp=1 micro=2", "dp=2 tp=2 pp=2 ckpt=full", "tp=4 sp=1 pp=2"}) {
+    const Prepared p = prepare({model, settings(), Plan::parse(line), &data});
+    allocations = 0;
+    launch(p, {}, [&](RankView v) {
+      v.executor.initialise({});
+      for (i64 k = 0; k < 2; ++k) {
+        watched = true;
+        v.executor.step(k);
+        watched = false;
+      }
+    });
+    EXPECT_EQ(allocations, 0) << line;
+  }
+}
+
+std::string hash_of(const Prepared& p, const Launch& how) {
+  Assembly assembly(p, p.run.settings.steps);
+  launch(p, how, [&](RankView v) {
+    v.executor.initialise({});
+    for (i64 k = 0; k < p.run.settings.steps; ++k)
+      assembly.result(k,
+                      v.executor.step(
+                          k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); }),
+                      v.rank);
+  });
+  EXPECT_EQ(assembly.problem(), "");
+  return assembly.whole().hash();
+}
+
+TEST(Step, OneHashForEveryInstructionSetThreadCountAndTiming) {
+  for (const char* config : {"gate-tiny", "gate-untied"}) {
+    const ModelConfig model = load_model_config(std::string("suites/models/") + config + ".json");
+    const TokenFile data("datasets/excerpt-v509.tok");
+    const std::string expected = reference_run(model, settings(), data, "plain", 1).hash();
+    const Prepared p = prepare({model, settings(), Plan::parse("dp=2 tp=2 pp=2 micro=2"), &data});
+    std::vector<std::string> sets = {"auto", "plain"};
+    for (const KernelSet* s : kernel_sets())
+      if (s->runs_here()) sets.push_back(s->name);
+    for (const std::string& isa : sets)
+      for (const int threads : {1, 2})
+        for (const Timing timing : {Timing::eager, Timing::lazy})
+          EXPECT_EQ(hash_of(p, {isa, threads, timing, false}), expected)
+              << config << " " << isa << " " << threads;
+  }
+}
+
+}  // namespace
+}  // namespace lockstep
