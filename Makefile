@@ -27,8 +27,8 @@ CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthr
 LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread
 
 # A file's name says the instruction set it is compiled for; everything else runs anywhere.
-isa_avx2   := -mavx2 -mfma -O3
-isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512 -O3
+isa_avx2   := -mavx2 -mfma $(OPT:-O2=-O3)
+isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512 $(OPT:-O2=-O3)
 foreign    := $(if $(filter x86_64-%,$(shell $(CXX) -dumpmachine 2>/dev/null)),,%_avx2.cpp %_avx512.cpp)
 isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx512))
 
@@ -87,8 +87,9 @@ $B/test_$1: $(call obj,$(filter suites/tests/$1_%,$(test_src))) $(or $(below_$1)
 	$$Q$$(CXX) $$(EXTRA) -o $$@ $$^ -lgtest -lgtest_main $$(LDLIBS)
 endef
 $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
+$B/test_program: | $B/lockstep  # runs it
 
-$B/bench: $(call obj,$(bench_src)) $(kernels_obj)
+$B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 

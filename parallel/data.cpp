@@ -32,11 +32,14 @@ class Data final : public Store {
     for (int l = 0; l < static_cast<int>(params_.all.size()); ++l) {
       if (params_.all[l].alias >= 0) continue;
       const bool counted = c.mesh.dp_of(c.rank) == 0 && counts_in_norm(params_, l, c.mesh, c.rank);
-      pieces_.push_back({l, 0, params_.all[l].count(), weight(l), gradient_of(l), counted});
+      pieces_.push_back({l, 0, params_.all[l].count(), weight(l), gradient(l, 0), counted});
     }
   }
 
   i64 sample(int microbatch, i64 i) const override { return first_ + microbatch * b_ + i; }
+  void load(int local, const float* values) override {
+    device_.upload(weight(local), values, params_.all[local].count());
+  }
   void acquire(int) override {}
   void release(int) override {}
   View weight(int local) override {
@@ -68,7 +71,7 @@ class Data final : public Store {
   }
   const std::vector<Piece>& pieces() override { return pieces_; }
   void republish() override {}
-  View gradient_of(int local) override { return slot(local, 0); }
+  View gradient(int local, i64 first) override { return slot(local, 0).from(first); }
 
  private:
   View slot(int local, int s) const {
@@ -95,16 +98,26 @@ i64 slots(const Shape& s) {
   return std::max<i64>(1, count);
 }
 
-const Strategy<Store> strategy(
-    "data", {}, nullptr, {},
-    [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
-    {.weights = [](const Shape&, i64 elements) { return 4 * elements; },
-     .gradients = [](const Shape& s, i64 elements) { return 4 * slots(s) * elements; },
-     .updated = [](const Shape&, i64 elements) { return elements; },
-     .unit =
-         [](const Shape& s, i64 elements) {
-           return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, elements}} : std::nullopt;
-         }});
+i64 nothing(const Shape&, i64) { return 0; }
+bool no(const Shape&) { return false; }
+
+const Strategy<Store> strategy("data", {}, nullptr, {},
+                               [](const Context& c) -> std::unique_ptr<Store> {
+                                 return std::make_unique<Data>(c);
+                               },
+                               {.weights = [](const Shape&, i64 e) { return 4 * e; },
+                                .gathered = nothing,
+                                .gradients = [](const Shape& s, i64 e) { return 4 * slots(s) * e; },
+                                .reducing = nothing,
+                                .reduced = nothing,
+                                .updated = [](const Shape&, i64 e) { return e; },
+                                .reduce =
+                                    [](const Shape& s, i64 e) {
+                                      return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, e}} : std::nullopt;
+                                    },
+                                .reduces_each_microbatch = no,
+                                .gather = [](const Shape&, i64) { return Maybe{}; },
+                                .gathers_each_use = no});
 
 }  // namespace
 }  // namespace lockstep

@@ -18,7 +18,8 @@ Mesh Run::mesh() const {
 struct Executor::Chunk {
   int index;
   std::vector<Layer> layers;
-  bool first, last;  // holds the embedding, the head
+  bool first, last;                                // holds the embedding, the head
+  std::vector<int> forward_units, backward_units;  // whose weights a pass needs, in order
   struct UnderWay {
     std::vector<Saved> saved;  // by layer
     Buf end;                   // last chunk: the final hidden state
@@ -118,6 +119,10 @@ Executor::Executor(const Run& run, int rank, Device& device)
     c->first = chunk == 0, c->last = chunk == chunks_ - 1;
     const auto [from, to] = layers_of(chunk, chunks_, m.layers);
     for (i64 l = from; l < to; ++l) c->layers.emplace_back(*self_, static_cast<int>(l), cos_, sin_);
+    if (c->first) c->forward_units.push_back(0);
+    for (const Layer& l : c->layers) c->forward_units.push_back(l.unit());
+    if (c->last) c->backward_units = {static_cast<int>(m.layers) + 2, static_cast<int>(m.layers) + 1};
+    for (auto l = c->layers.rbegin(); l != c->layers.rend(); ++l) c->backward_units.push_back(l->unit());
     c->microbatch.resize(microbatches_);
     for (auto& mb : c->microbatch)
       mb.saved.resize(c->layers.size()), mb.later.reserve(9 * c->layers.size() + 3);
@@ -140,9 +145,7 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
         values.push_back(r >= p.rows ? 0.f
                          : whole     ? whole[r * p.cols + c]
                                      : initial_value(run_.model, p, run_.settings.seed, r, c));
-    store_->acquire(l.unit);
-    device_.upload(store_->weight(i), values.data(), l.count());
-    store_->release(l.unit);
+    store_->load(i, values.data());
   }
 }
 
@@ -192,16 +195,23 @@ Request Executor::post(const Action& a, bool receive, const Buf& buf) {
                        receive ? buf.view() : View());
 }
 
+// Makes the k-th unit of a pass whole, and lets the next one come.
+void Executor::acquire(const std::vector<int>& order, std::size_t k) {
+  store_->acquire(order[k]);
+  if (k + 1 < order.size()) store_->prefetch(order[k + 1]);
+}
+
 Buf Executor::forward(Chunk& c, int j, Buf x) {
   auto& mb = c.microbatch[j];
+  std::size_t k = 0;
   if (c.first) {
-    store_->acquire(0);
+    acquire(c.forward_units, k++);
     x = embedding_->forward(j);
     store_->release(0);
   }
   for (std::size_t l = 0; l < c.layers.size(); ++l) {
     x.relabel(Kind::activations);
-    store_->acquire(c.layers[l].unit());
+    acquire(c.forward_units, k++);
     x = c.layers[l].forward(j, std::move(x), mb.saved[l]);
     store_->release(c.layers[l].unit());
   }
@@ -211,45 +221,49 @@ Buf Executor::forward(Chunk& c, int j, Buf x) {
   return {};
 }
 
-void Executor::announce(Chunk& c, int j, bool last) {
-  if (c.last) {
-    store_->ready(static_cast<int>(run_.model.layers) + 2, j, last);
-    store_->ready(static_cast<int>(run_.model.layers) + 1, j, last);
-  }
-  for (auto l = c.layers.rbegin(); l != c.layers.rend(); ++l) store_->ready(l->unit(), j, last);
-  if (c.first) store_->ready(0, j, last);
+// A unit's weight gradients of this microbatch are in. Final norm and head come together.
+void Executor::announce(int unit, int j, bool last) {
+  const int norm = static_cast<int>(run_.model.layers) + 1;
+  if (unit < norm) return store_->ready(unit, j, last);
+  store_->ready(norm + 1, j, last);
+  store_->ready(norm, j, last);
 }
 
-// Backward of a chunk. weights_now: weight gradients are computed on the way and each unit is announced as it
-// completes; otherwise they wait in the microbatch's list.
+// weights_now: weight gradients are computed on the way and each unit is announced as it completes; otherwise
+// they wait in the microbatch's list.
 Buf Executor::backward(Chunk& c, int j, Buf dy, bool weights_now, bool last) {
   auto& mb = c.microbatch[j];
   WorkList* later = weights_now ? nullptr : &mb.later;
-  auto ready = [&](int unit) {
-    store_->release(unit);
-    if (weights_now) store_->ready(unit, j, last);
-  };
+  std::size_t k = 0;
   if (c.last) {
-    const int norm = static_cast<int>(run_.model.layers) + 1, head = norm + 1;
-    store_->acquire(head), store_->acquire(norm);
+    acquire(c.backward_units, k++), acquire(c.backward_units, k++);
     dy = head_->backward(j, std::move(mb.end), loss_scale_, later);
-    ready(head), ready(norm);
+    store_->release(c.backward_units[0]), store_->release(c.backward_units[1]);
+    if (weights_now) announce(c.backward_units[0], j, last);
   }
   for (std::size_t l = c.layers.size(); l-- > 0;) {
-    store_->acquire(c.layers[l].unit());
+    acquire(c.backward_units, k++);
     dy = c.layers[l].backward(j, mb.saved[l], std::move(dy), later);
-    ready(c.layers[l].unit());
+    store_->release(c.layers[l].unit());
+    if (weights_now) announce(c.layers[l].unit(), j, last);
   }
   if (!c.first) return dy;
   embedding_->backward(j, std::move(dy), later);
-  if (weights_now) store_->ready(0, j, last);
+  if (weights_now) announce(0, j, last);
   return {};
 }
 
 void Executor::weight_grads(Chunk& c, int j, bool last) {
-  for (const WeightWork& w : c.microbatch[j].later) run_weight_work(*self_, w, j);
-  c.microbatch[j].later.clear();
-  announce(c, j, last);
+  const int norm = static_cast<int>(run_.model.layers) + 1;
+  WorkList& list = c.microbatch[j].later;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    run_weight_work(*self_, list[i], j);
+    const int unit = std::min(params_.all[list[i].local].unit, norm);
+    if (i + 1 == list.size() || std::min(params_.all[list[i + 1].local].unit, norm) != unit)
+      announce(unit, j, last);
+    list[i] = {};
+  }
+  list.clear();
 }
 
 void Executor::act(const Action& a, Handover& h) {
@@ -329,14 +343,13 @@ void Executor::join_tied_gradients() {
   const int last = static_cast<int>(params_.table.size()) - 1;
   if (params_.table[last].tied_to < 0) return;
   const int embedding = params_.local(0), head = params_.local(last);
-  if (embedding >= 0 && head >= 0) {
-    const i64 n = params_.all[embedding].count();
-    device_.run(device_.ops().add, store_->gradient_of(embedding), store_->gradient_of(embedding),
-                store_->gradient_of(head), n);
-  } else if (embedding >= 0 || head >= 0) {
-    const int local = std::max(embedding, head);
-    device_.all_reduce(Axis::tie, Reduce::sum, {}, store_->gradient_of(local), params_.all[local].count(),
-                       "tied.gradient", -1);
+  if (embedding < 0 && head < 0) return;
+  for (const Piece& p : store_->pieces()) {
+    if (p.local != embedding && p.local != head) continue;
+    if (embedding >= 0 && head >= 0)
+      device_.run(device_.ops().add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n);
+    else
+      device_.all_reduce(Axis::tie, Reduce::sum, {}, p.gradient, p.n, "tied.gradient", -1);
   }
 }
 

@@ -39,7 +39,7 @@ class Executor {
 
   const LocalParams& params() const { return params_; }
   const std::vector<Piece>& pieces() const { return store_->pieces(); }
-  View weight(int local) const { return store_->weight(local); }
+  Store& store() const { return *store_; }
 
  private:
   struct Chunk;
@@ -49,7 +49,8 @@ class Executor {
   Buf forward(Chunk&, int j, Buf x);
   Buf backward(Chunk&, int j, Buf dy, bool weights_now, bool last);
   void weight_grads(Chunk&, int j, bool last);
-  void announce(Chunk&, int j, bool last);
+  void acquire(const std::vector<int>& order, std::size_t k);
+  void announce(int unit, int j, bool last);
   Request post(const Action&, bool receive, const Buf&);
   bool receives(const Action&) const;
   bool sends(const Action&) const;

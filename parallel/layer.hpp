@@ -21,8 +21,8 @@ struct WeightWork {
   enum What { linear, norm, embedding } what;
   int local;        // local parameter
   Buf dy, x, rstd;  // linear: dy [M,N], x [M,K]; norm: dy, x [b*Ts,D]; embedding: dy [M,D], x = token ids
-  i64 n, k;
-  const char* name;  // of the norm's message
+  i64 n = 0, k = 0;
+  const char* name = "";  // of the norm's message
 };
 
 // Everything a part of the step needs of its rank.

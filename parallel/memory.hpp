@@ -12,8 +12,10 @@ namespace lockstep {
 
 // What a buffer is for; prices and records speak of peak bytes by kind.
 enum class Kind {
-  weights,
+  weights,      // what a rank keeps of them
+  gathered,     // units made whole for a while
   gradients,    // accumulated, all slots of the tree
+  reducing,     // a microbatch's gradients of the units on their way to their shards
   optimizer,    // first and second moments
   activations,  // what the stash keeps until backward
   messages,     // posted receives and unfinished sends of the pipeline

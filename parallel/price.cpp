@@ -125,6 +125,28 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
     peak(Kind::gradients) += store.gradients(s, u.gradient);
     updated += store.updated(s, u.weight);
   }
+  // Units made whole: the one in use and the one that comes next; the head takes final norm along, and a tied
+  // head on the embedding's stage takes the embedding.
+  const i64 whole_layer = store.gathered(s, layer), whole_table = store.gathered(s, table);
+  const i64 whole_norm = store.gathered(s, s.D);
+  peak(Kind::gathered) =
+      std::max({(to - from > 1 ? 2 : 1) * whole_layer, s.first() ? whole_table + whole_layer : 0,
+                s.last() ? whole_table + whole_norm + whole_layer : 0});
+  // Gradients on their way: a unit fills while the one before it is reduced. Head and final norm fill
+  // together; what the microbatch before reduced last may still be under way then.
+  const bool each = store.reduces_each_microbatch(s);
+  auto filling = [&](i64 e) { return store.reducing(s, e); };
+  auto leaving = [&](i64 e) { return store.reducing(s, e) + store.reduced(s, e); };
+  if (each) {
+    const i64 before = s.m == 1 ? 0 : leaving(s.first() ? table : layer);
+    i64 most = std::max(leaving(layer), to - from > 1 ? filling(layer) + leaving(layer) : 0);
+    if (s.last())
+      most = std::max({most, filling(table) + filling(s.D) + std::max(before, store.reduced(s, table)),
+                       filling(layer) + leaving(s.D)});
+    if (!s.last()) most = std::max(most, filling(layer) + before);
+    if (s.first()) most = std::max({most, filling(table) + leaving(layer), leaving(table)});
+    peak(Kind::reducing) = most;
+  }
   peak(Kind::optimizer) = home.optimizer(s, updated);
   const i64 kept = (to - from) * (z.X + (keeps ? layer_parts(z) : 0)) + (s.last() ? z.X : 0);
   peak(Kind::activations) = 4 * schedule.in_flight(s) * kept;
@@ -132,9 +154,7 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
   if (s.first()) buffers = std::max({buffers, z.sum, z.X + z.E});
   if (s.last()) buffers = std::max(buffers, head_buffers(z));
   peak(Kind::buffers) = 4 * buffers;
-  // A posted receive beside an unfinished send; a last stage with one microbatch has them one after the
-  // other.
-  peak(Kind::messages) = s.pp == 1 ? 0 : 4 * z.X * (s.last() && s.m == 1 ? 1 : 2);
+  peak(Kind::messages) = 4 * z.X * schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;
   peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
 
@@ -173,10 +193,20 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
     if (!s.first()) hand(Verb::recv, own + ".x", j), hand(Verb::send, below + ".dy", j);
     if (!s.last()) hand(Verb::send, above + ".x", j), hand(Verb::recv, own + ".dy", j);
   }
-  for (const Unit& u : units)
-    say("unit" + std::to_string(u.number) + ".gradient", -1, store.unit(s, u.gradient));
-  if (s.tied && s.pp > 1 && (s.first() || s.last()))
-    say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, table});
+  for (const Unit& u : units) {
+    const std::string at = "unit" + std::to_string(u.number);
+    for (int j = 0; j < (each ? s.m : 1); ++j)
+      say(at + ".gradient", each ? j : -1, store.reduce(s, u.gradient));
+    // Weights are gathered once a step; or for each forward and backward of a unit. Embedding rows are needed
+    // in forward, final norm and head in backward, and a tied head on the embedding's stage takes the
+    // embedding.
+    if (!u.weight) continue;
+    const bool twice = (u.number >= 1 && u.number <= s.L) || (u.number == 0 && s.last() && s.tied);
+    say(at + ".weights", -1, store.gather(s, u.weight),
+        store.gathers_each_use(s) ? static_cast<int>(s.m) * (twice ? 2 : 1) : 1);
+  }
+  if (s.tied && s.pp > 1 && (s.first() || s.last()) && store.updated(s, table) > 0)
+    say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, store.updated(s, table)});
   say("gradient norm", -1, Said{Axis::world, Verb::all_reduce, kSquareWords});
   say("losses", -1, Said{Axis::world, Verb::all_reduce, s.n});
   return out;

@@ -65,15 +65,22 @@ struct PriceOf<Seam> {
 template <>
 struct PriceOf<Schedule> {
   i64 (*in_flight)(const Shape&);  // most microbatches whose activations this stage holds at once
+  i64 (*handovers)(const Shape&);  // most messages of the pipeline posted and not finished at once
 };
 
+// Of a unit with E local elements (a tied head on its embedding's stage has gradients, but E = 0 weights).
 template <>
 struct PriceOf<Store> {
-  // Bytes that P local parameter elements take here (P counts a weight once, a tied head's gradient too).
-  i64 (*weights)(const Shape&, i64 elements);
-  i64 (*gradients)(const Shape&, i64 elements);
-  i64 (*updated)(const Shape&, i64 elements);  // elements this rank's optimizer owns
-  Maybe (*unit)(const Shape&, i64 elements);   // the message of a unit's gradient, once a step
+  i64 (*weights)(const Shape&, i64 E);    // bytes kept
+  i64 (*gathered)(const Shape&, i64 E);   // bytes while the unit is made whole
+  i64 (*gradients)(const Shape&, i64 E);  // bytes kept
+  i64 (*reducing)(const Shape&, i64 E);   // bytes from a unit's first weight gradient until it is reduced,
+  i64 (*reduced)(const Shape&, i64 E);    // and more of them while it is
+  i64 (*updated)(const Shape&, i64 E);    // elements this rank's optimizer owns
+  Maybe (*reduce)(const Shape&, i64 E);   // the message of the gradient, once a step or for each microbatch
+  bool (*reduces_each_microbatch)(const Shape&);
+  Maybe (*gather)(const Shape&, i64 E);  // the message of the weights, once a step or at each use
+  bool (*gathers_each_use)(const Shape&);
 };
 
 template <>

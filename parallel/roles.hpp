@@ -82,9 +82,13 @@ class Store {
   virtual ~Store() = default;
   // The step's sample that microbatch j holds at place i.
   virtual i64 sample(int microbatch, i64 i) const = 0;
+  // Puts fresh values [count of the local parameter] where this rank keeps them (set-up).
+  virtual void load(int local, const float* values) = 0;
   virtual void acquire(int unit) = 0;  // make the unit's weights whole here; calls nest
   virtual void release(int unit) = 0;
-  virtual View weight(int local) = 0;  // of an acquired unit
+  virtual void prefetch(int) {}                   // this unit will be acquired next
+  virtual bool resident() const { return true; }  // weights are whole outside acquire and release too
+  virtual View weight(int local) = 0;             // of an acquired unit
   // Where the leaf of `sample` of a parameter's gradient goes; after the kernel wrote it, call done().
   struct Leaf {
     View at;
@@ -93,10 +97,10 @@ class Store {
   virtual Leaf leaf(int local, i64 sample) = 0;
   virtual void done(int local, i64 sample) = 0;
   virtual void ready(int unit, int microbatch, bool last) = 0;  // the unit's gradient of the microbatch is in
-  virtual void finish() = 0;                       // all reductions done: gradients are whole sums
-  virtual const std::vector<Piece>& pieces() = 0;  // what this rank updates
-  virtual void republish() = 0;                    // updated weights reach everyone who computes with them
-  virtual View gradient_of(int local) = 0;  // whole local gradient, where this rank has it (tied parts)
+  virtual void finish() = 0;                        // all reductions done: gradients are whole sums
+  virtual const std::vector<Piece>& pieces() = 0;   // what this rank updates
+  virtual void republish() = 0;                     // updated weights reach everyone who computes with them
+  virtual View gradient(int local, i64 first) = 0;  // reduced, from this element on, of this rank's pieces
 };
 
 // ---- Home ---------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ COLUMNS = [
      lambda p: nothing_or(lambda v: f"{1000 * v:.4g}", p.seconds if p.shown_time else math.nan)),
     ("peak", "peak / rank", True, lambda p: (bytes_text(p.peak_bytes), p.peak_bytes)),
     ("arena", "arena / rank", True, lambda p: (bytes_text(p.arena_bytes), p.arena_bytes)),
-    ("resident", "resident / job", True, lambda p: (bytes_text(p.resident_bytes), p.resident_bytes)),
+    ("resident", "resident / job", True, lambda p: nothing_or(bytes_text, p.resident_bytes or math.nan)),
     ("sent", "messages sent", True, lambda p: (f"{p.sent:,}", p.sent)),
     ("moved", "bytes sent", True, lambda p: (bytes_text(p.moved), p.moved)),
     ("hash", "hash", True, lambda p: (p.hash[:8], None)),

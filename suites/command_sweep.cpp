@@ -82,7 +82,8 @@ class Sweep {
       std::filesystem::create_directories(out_, ignored);
       save("INVALID: not finished");
     }
-    reference_ = reference_run(model_, suite_.settings, data_, suite_.isa, suite_.threads);
+    initial_ = fresh_weights(model_, suite_.settings);
+    reference_ = reference_run(model_, suite_.settings, data_, suite_.isa, suite_.threads, initial_);
     record_.reference_hash = reference_.hash();
     if (const std::string why = vacuous(reference_, suite_.settings); !why.empty())
       return end("INVALID: the reference would prove nothing: " + why, 1);
@@ -101,13 +102,13 @@ class Sweep {
  private:
   PlanRecord check(const Plan& plan) {
     const Prepared prepared = prepare({model_, suite_.settings, plan, &data_});
-    Verdict verdict = judge(prepared, reference_, {.isa = suite_.isa, .threads = suite_.threads});
+    Verdict verdict = judge(prepared, reference_, {.isa = suite_.isa, .threads = suite_.threads}, initial_);
     if (verdict.numbers == "pass" && verdict.hash != record_.reference_hash)
       verdict.numbers = fmt::format("hash {} instead of {}", verdict.hash, record_.reference_hash);
     PlanRecord p = record_of(prepared, verdict, suite_.threads);
     // Ranks that share a core would time the operating system.
     if (verdict.pass() && p.ranks * p.threads <= record_.cores) {
-      Timed timed = time_steps(prepared, {.isa = suite_.isa, .threads = suite_.threads}, suite_.timed_steps);
+      Timed timed = time_steps(prepared, {suite_.isa, suite_.threads}, initial_, suite_.timed_steps);
       p.timed = true;
       p.step_seconds = std::move(timed.step_seconds);
       p.resident_bytes = timed.resident_bytes;
@@ -151,6 +152,7 @@ class Sweep {
   const std::string out_;
   Progress progress_;
   RunRecord record_;
+  Weights initial_;  // the same for every plan: made once
   Whole reference_;
 };
 

@@ -25,8 +25,6 @@ struct Options {
   Settings settings;
 };
 
-using Weights = std::vector<std::vector<float>>;  // by parameter; empty: fresh ones
-
 // Everything that is done with a step once it is whole.
 class Report {
  public:
@@ -35,7 +33,8 @@ class Report {
     if (o.check) reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
     if (o.dump.empty()) return;
     dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
-    for (std::size_t i = 0; i < table_.size(); ++i) dump_initial(table_[i], initial.empty() ? nullptr : &initial[i]);
+    for (std::size_t i = 0; i < table_.size(); ++i)
+      if (table_[i].tied_to < 0) dump_->initial_weight(table_[i], initial[i].data());
   }
 
   void step(i64 k, const Whole& whole, double seconds) {
@@ -62,16 +61,6 @@ class Report {
   }
 
  private:
-  void dump_initial(const Param& p, const std::vector<float>* loaded) {
-    if (p.tied_to >= 0) return;
-    std::vector<float> values;
-    if (loaded && !loaded->empty()) values = *loaded;
-    else
-      for (i64 i = 0; i < p.count(); ++i)
-        values.push_back(initial_value(run_.model, p, run_.settings.seed, i / p.cols, i % p.cols));
-    dump_->initial_weight(p, values.data());
-  }
-
   void dump_step(i64 k, const Whole::Step& s) {
     const Settings& set = run_.settings;
     StepDump d;
@@ -124,10 +113,7 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report&
 
   launch(p, how, [&](RankView v) {
     try {
-      v.executor.initialise([&](const Param& q) {
-        const std::size_t i = q.tied_to >= 0 ? q.tied_to : &q - v.executor.params().table.data();
-        return i < initial.size() && !initial[i].empty() ? initial[i].data() : nullptr;
-      });
+      initialise(v, initial);
       for (i64 k = 0; k < p.run.settings.steps && !failed; ++k) {
         const StepResult r =
             v.executor.step(k, [&] { assembly->gradients(0, v); }, [&] { assembly->weights(0, v); });
@@ -149,8 +135,8 @@ int command_train(const Options& o) {
   const TokenFile data(o.data);
   check_data(data, o.data, model, o.settings);
   const Run run{model, o.settings, legal_plan(o.plan, model, o.settings), &data};
-  Weights initial;
-  if (!o.init.empty()) initial = load_weights(o.init, parameter_table(model, o.settings.leaves));
+  const Weights initial = o.init.empty() ? fresh_weights(model, o.settings)
+                                         : load_weights(o.init, parameter_table(model, o.settings.leaves));
 
   Report report(run, o, initial);
   const Prepared prepared = prepare(run);

@@ -4,6 +4,26 @@
 
 namespace lockstep {
 
+Weights fresh_weights(const ModelConfig& model, const Settings& settings) {
+  Weights weights;
+  for (const Param& p : parameter_table(model, settings.leaves)) {
+    weights.emplace_back();
+    if (p.tied_to >= 0) continue;
+    weights.back().reserve(static_cast<std::size_t>(p.count()));
+    for (i64 row = 0; row < p.rows; ++row)
+      for (i64 col = 0; col < p.cols; ++col)
+        weights.back().push_back(initial_value(model, p, settings.seed, row, col));
+  }
+  return weights;
+}
+
+void initialise(const RankView& v, const Weights& weights) {
+  v.executor.initialise([&](const Param& p) -> const float* {
+    const std::size_t i = p.tied_to >= 0 ? p.tied_to : &p - v.executor.params().table.data();
+    return i < weights.size() && !weights[i].empty() ? weights[i].data() : nullptr;
+  });
+}
+
 struct Reference::Training {
   const Settings settings;
   const TokenFile& data;
@@ -22,7 +42,7 @@ struct Reference::Training {
 };
 
 Reference::Reference(const ModelConfig& model, const Settings& settings, const TokenFile& data,
-                     const std::string& isa, int threads, const std::vector<std::vector<float>>& initial)
+                     const std::string& isa, int threads, const Weights& initial)
     : training_(new Training(model, settings, data, isa, threads)) {
   Trainer<float>& trainer = training_->trainer;
   trainer.initialise();
@@ -50,7 +70,7 @@ Whole::Step Reference::step() {
 }
 
 Whole reference_run(const ModelConfig& model, const Settings& settings, const TokenFile& data,
-                    const std::string& isa, int threads, const std::vector<std::vector<float>>& initial) {
+                    const std::string& isa, int threads, const Weights& initial) {
   Reference reference(model, settings, data, isa, threads, initial);
   Whole whole;
   whole.table = reference.table();

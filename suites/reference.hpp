@@ -7,6 +7,11 @@
 
 namespace lockstep {
 
+// By parameter of the table, [rows, cols] each; a tied head's is empty. As load_weights() gives them.
+using Weights = std::vector<std::vector<float>>;
+Weights fresh_weights(const ModelConfig&, const Settings&);
+void initialise(const RankView&, const Weights&);
+
 // One step after another, for runs too long to be kept whole.
 class Reference {
  public:

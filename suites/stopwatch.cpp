@@ -17,12 +17,12 @@ i64 resident_bytes() {
 
 }  // namespace
 
-Timed time_steps(const Prepared& p, const Launch& how, int steps) {
+Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, int steps) {
   using Clock = std::chrono::steady_clock;
   Timed timed;
   timed.step_seconds.reserve(steps);
   launch(p, how, [&](RankView v) {
-    v.executor.initialise({});
+    initialise(v, initial);
     v.executor.step(0);
     for (int k = 1; k <= steps; ++k) {
       const Clock::time_point start = Clock::now();

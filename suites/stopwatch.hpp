@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "parallel/cluster.hpp"
+#include "suites/reference.hpp"
 
 namespace lockstep {
 
@@ -13,6 +13,6 @@ struct Timed {
 
 // One warm-up step, then `steps` more, with nobody looking on. A step ends on rank 0, which then has every
 // rank's losses: so it is the time of all of them.
-Timed time_steps(const Prepared&, const Launch&, int steps);
+Timed time_steps(const Prepared&, const Launch&, const Weights& initial, int steps);
 
 }  // namespace lockstep

@@ -149,11 +149,18 @@ void Assembly::gradients(i64 step, const RankView& v) {
 
 void Assembly::weights(i64 step, const RankView& v) {
   std::vector<float> host;
-  for (const Piece& piece : v.executor.pieces()) {
-    host.resize(piece.n);
-    v.device.download(host.data(), piece.weight, piece.n);
-    put(step, true, v.rank, v.executor.params().all[piece.local], piece.first, piece.n, host.data());
-  }
+  auto take = [&](int local, i64 first, i64 n, View at) {
+    host.resize(n);
+    v.device.download(host.data(), at, n);
+    put(step, true, v.rank, v.executor.params().all[local], first, n, host.data());
+  };
+  // Where every rank has whole weights, every copy is looked at, not only what it updated itself.
+  Store& store = v.executor.store();
+  if (store.resident())
+    for (int l = 0; l < static_cast<int>(v.executor.params().all.size()); ++l)
+      take(l, 0, v.executor.params().all[l].count(), store.weight(l));
+  else
+    for (const Piece& p : store.pieces()) take(p.local, p.first, p.n, p.weight);
 }
 
 void Assembly::result(i64 step, const StepResult& r, int rank) {

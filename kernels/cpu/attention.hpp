@@ -69,7 +69,7 @@ struct ForwardPlan {
 
 template <class V>
 ForwardPlan plan_forward(float* scratch, i64 T, i64 hd) {
-  constexpr i64 kScores = 3 << 17, kPacked = 7 << 15, kAcc = 1 << 17;
+  constexpr i64 kScores = 3 << 17, kPacked = 1 << 18, kAcc = 1 << 17;
   static_assert(kScores + 2 * kPacked + kAcc <= i64(Lanes::kScratchBytes / sizeof(float)));
   ForwardPlan p;
   p.head_stride = round_up(hd, V::kWidth);
@@ -77,8 +77,9 @@ ForwardPlan plan_forward(float* scratch, i64 T, i64 hd) {
   p.queries = kScores / p.score_stride / V::kTileRows * V::kTileRows;
   const i64 most = 64 / V::kTileRows * V::kTileRows;
   if (p.queries > most) p.queries = most;
-  p.keys = kPacked / p.head_stride / 48 * 48;
-  if (p.keys > T) p.keys = round_up(T, 48);
+  p.keys = kPacked / p.head_stride;
+  p.keys =
+      p.keys >= round_up(T, V::kWidth) ? T : p.keys / 48 * 48;  // whole panels, unless it is the only block
   p.scores = scratch;
   p.keys_packed = p.scores + kScores;
   p.values_packed = p.keys_packed + kPacked;

@@ -41,10 +41,8 @@ void rms_norm_dx(Lanes& lanes, float* dx, const float* dy, const float* x, const
       };
       const auto xhat = [&](i64 d, typename V::Mask k) { return V::load(x + m * D + d, k) * rs; };
       Lanes16<V> c;
-      for_lanes16<V>(D, [&](i64 d, int j, typename V::Mask k) {
-        // rstd may be infinite, and then a missing term 0 * rstd no +0.
-        c.lane[j] = V::select(k, V::fma(g(d, k), xhat(d, k), c.lane[j]), c.lane[j]);
-      });
+      for_lanes16<V>(
+          D, [&](i64 d, int j, typename V::Mask k) { c.lane[j] = V::fma(g(d, k), xhat(d, k), c.lane[j]); });
       const V mean = V::all(c.total() / static_cast<float>(D));
       for_row<V>(D, [&](i64 d, typename V::Mask k) {
         (rs * (g(d, k) - xhat(d, k) * mean)).store(dx + m * D + d, k);

@@ -2,6 +2,7 @@
 #include <exception>
 
 #include "suites/gates/gates.hpp"
+#include "suites/reference.hpp"
 
 namespace lockstep {
 namespace {
@@ -21,10 +22,7 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
   // Names in `posted` live in the executors: keep the trace's equal ones.
   std::atomic<bool> changed{false};
   launch(p, how, [&](RankView v) {
-    v.executor.initialise([&](const Param& q) {
-      const std::size_t i = q.tied_to >= 0 ? q.tied_to : &q - v.executor.params().table.data();
-      return i < initial.size() && !initial[i].empty() ? initial[i].data() : nullptr;
-    });
+    initialise(v, initial);
     for (i64 k = 0; k < steps; ++k) {
       const StepResult r = v.executor.step(
           k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });

@@ -55,7 +55,7 @@ TEST(SimdAttention, EqualsPlainOverGroups) {
 TEST(SimdAttention, EqualsPlainOverBlocks) {
   expect_equal({1, 193, 1, 1, 16}, 2.0f, 301);
   expect_equal({1, 400, 2, 1, 24}, 2.0f, 302);
-  expect_equal({1, 700, 1, 1, 340}, 0.5f, 303);
+  expect_equal({1, 800, 1, 1, 340}, 0.5f, 303);
   expect_equal({1, 130, 16, 1, 256}, 0.5f, 304);
 }
 

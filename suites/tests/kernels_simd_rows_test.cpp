@@ -205,11 +205,13 @@ std::vector<i64> carried(std::vector<i64> words) {
 TEST(SimdElements, SumOfSquaresIsTheSameInteger) {
   Random random(9);
   for (i64 n : {i64{1}, i64{17}, i64{5000}, i64{100001}})
-    for (int kind = 0; kind < 7; ++kind) {
+    for (int kind = 0; kind < 8; ++kind) {
       auto x = kind == 0 ? random.values(n) : random.any_values(n);
       if (kind == 2) x.assign(x.size(), std::numeric_limits<float>::max());
       if (kind == 4) x = random.values(n, 0x1p-120f);
       if (kind == 5) x = random.values(n, 0x1p-130f);  // denormal
+      if (kind == 7)  // sums as large as a block's can be, with all 24 bits in use
+        for (float& a : x) a = 1.0f - 0x1p-24f * static_cast<float>(random.below(1 << 22));
       // From the largest down to what three slices of 40 bits just hold, and just do not.
       if (kind == 6)
         for (float& a : x)

@@ -110,6 +110,8 @@ TEST_F(DumpTest, HoldsTheRun) {
   EXPECT_NE(file.attribute("model").find(R"("architectures":["LlamaForCausalLM"])"), std::string::npos);
 
   EXPECT_EQ(file.list("/"), (std::vector<std::string>{"initial", "step0", "step1"}));
+  EXPECT_EQ(file.list("/step0"),  // as written
+            (std::vector<std::string>{"grad", "tokens", "labels", "lr", "loss", "grad_norm", "weight"}));
   const auto embedding = file.read<float>("/initial/model.embed_tokens.weight");
   EXPECT_EQ(embedding.shape, (h5::Shape{5, 2}));
   EXPECT_EQ(embedding.values, run.initial[0]);
@@ -205,6 +207,16 @@ TEST_F(DumpTest, AMissingStepOrTensorIsADifference) {
   right = Training();
   right.params[1].name = "model.other.weight";
   EXPECT_EQ(compare(left, right).text, "differ: initial weight of model.norm.weight: only in " + a_);
+}
+
+// Reading float64 as float32 would round, and a difference could vanish.
+TEST_F(DumpTest, ConvertsNoNumber) {
+  Training().write(a_);
+  const h5::Reader file(a_);
+  EXPECT_THROW(file.read<float>("/step0/loss"), UserError);
+  EXPECT_THROW(file.read<double>("/initial/model.norm.weight"), UserError);
+  EXPECT_THROW(file.read<i64>("/step0/tokens"), UserError);
+  EXPECT_THROW(file.strings("/step0/tokens"), UserError);
 }
 
 TEST_F(DumpTest, RefusesDifferentModels) {

@@ -1,0 +1,124 @@
+// lockstep train, show and compare on files, as a user has them.
+#include <gtest/gtest.h>
+
+#include "ref/data_order.hpp"
+#include "ref/weights.hpp"
+#include "suites/tests/hdf5_reader.hpp"
+#include "suites/tests/program_runner.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+// The line of a run's hash.
+std::string hash_of(const Ended& ended) {
+  const std::size_t at = ended.out.find("hash ");
+  return at == std::string::npos ? "no hash in: " + ended.out + ended.err : ended.out.substr(at, 5 + 32);
+}
+
+Ended train(const std::string& plan, const std::string& more = "") {
+  return lockstep_program("train " + tiny_run + "--steps 2 --plan '" + plan + "' " + more);
+}
+
+TEST(ProgramTrain, PrintsEveryStepAndEqualsTheSingleDevice) {
+  const Ended ended = train("dp=2 tp=2 pp=2 ckpt=full", "--check");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "step 0  loss ", "step 1  loss ", "gradient norm", "tokens/s", "hash ",
+                   "equal to the single device: 2 steps"));
+}
+
+TEST(ProgramTrain, ThreadsKernelsAndTimingChangeNoBit) {
+  const std::string expected = hash_of(train("dp=1"));
+  EXPECT_EQ(hash_of(train("tp=2 micro=2", "--threads 2 --timing lazy --isa plain")), expected);
+  EXPECT_NE(hash_of(train("dp=1", "--seed 2")), expected);
+}
+
+TEST(ProgramTrain, DumpsOfTwoPlansAreEqual) {
+  const TemporaryFolder folder;
+  const std::string a = folder.path() + "/a.h5", b = folder.path() + "/b.h5";
+  ASSERT_EQ(train("dp=2 pp=2", "--dump " + a).status, 0);
+  ASSERT_EQ(train("tp=4 sp=1 ckpt=full", "--dump " + b).status, 0);
+  const Ended ended = lockstep_program("compare " + a + " " + b);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "equal: 2 steps, 74 tensors"));  // 8 layers of 9, embedding, final norm
+}
+
+TEST(ProgramTrain, DumpHoldsTheTextInSampleOrder) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/a.h5";
+  ASSERT_EQ(train("dp=2 micro=2", "--dump " + path).status, 0);
+  const Hdf5Reader dump(path);
+  const TokenFile text("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  std::vector<std::int32_t> tokens(8 * 16), labels(8 * 16);
+  for (i64 i = 0; i < 8; ++i) sample(text, settings, 1, i, &tokens[i * 16], &labels[i * 16]);
+  EXPECT_EQ(dump.read<std::int32_t>("/step1/tokens"), tokens);
+  EXPECT_EQ(dump.read<std::int32_t>("/step1/labels"), labels);
+}
+
+TEST(ProgramTrain, OneFlippedBitIsNamed) {
+  const TemporaryFolder folder;
+  const std::string a = folder.path() + "/a.h5", b = folder.path() + "/b.h5";
+  ASSERT_EQ(train("dp=1", "--dump " + a).status, 0);
+  std::filesystem::copy(a, b);
+  {
+    const hid_t file = H5Fopen(b.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
+    std::vector<std::uint32_t> bits(16 * 64);  // 2 heads of 8, width 64
+    const hid_t type = H5Tcopy(H5T_NATIVE_FLOAT);
+    H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bits.data());
+    bits[5 * 64 + 7] ^= 1;
+    H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, bits.data());
+    H5Tclose(type), H5Dclose(set), H5Fclose(file);
+  }
+  const Ended ended = lockstep_program("compare " + a + " " + b);
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_TRUE(says(ended.out, "step 1", "gradient of model.layers.3.self_attn.k_proj.weight", "[5, 7]"));
+}
+
+TEST(ProgramTrain, DamagedDumpIsTheUsersMistake) {
+  const TemporaryFolder folder;
+  const std::string a = folder.path() + "/a.h5", b = folder.path() + "/b.h5";
+  ASSERT_EQ(train("dp=1", "--dump " + a).status, 0);
+  std::filesystem::copy(a, b);
+  std::filesystem::resize_file(b, std::filesystem::file_size(b) / 2);
+  const Ended ended = lockstep_program("compare " + a + " " + b);
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(says(ended.err, "lockstep: ", "b.h5"));
+}
+
+// Weights written to a file and read back are the fresh ones; others are not. Exercises the padded vocabulary.
+TEST(ProgramTrain, StartsFromGivenWeights) {
+  const TemporaryFolder folder;
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const std::vector<Param> table = parameter_table(model, 8);
+  std::vector<std::vector<float>> values;
+  for (const Param& p : table) {
+    values.emplace_back();
+    for (i64 i = 0; i < p.count(); ++i) values.back().push_back(initial_value(model, p, 1, i / p.cols, i % p.cols));
+  }
+  const std::string same = folder.path() + "/same.safetensors", other = folder.path() + "/other.safetensors";
+  save_weights(same, table, values);
+  values[0][70] += 1;
+  save_weights(other, table, values);
+  const std::string fresh = hash_of(train("dp=1"));
+  EXPECT_EQ(hash_of(train("tp=4 pp=2", "--init " + same)), fresh);
+  const Ended changed = train("tp=4 pp=2", "--check --init " + other);
+  EXPECT_NE(hash_of(changed), fresh);
+  EXPECT_TRUE(says(changed.out, "equal to the single device"));
+}
+
+TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
+  const Ended ended = lockstep_program("show " + tiny_model + "--plan 'dp=2 tp=2 pp=2' --rank 5 --seq 16");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "rank 5", "forward: chunk 1, microbatch 3", "run ", "start ", "@0x", "peak bytes",
+                   "formula", "no deadlock"));
+  EXPECT_EQ(ended.out.find("differ"), std::string::npos) << ended.out;
+  // 8 sequences in 4 microbatches of a replica; a middle stage would pass 2 tensors of 16 x 64 floats for each,
+  // the last of two passes one back.
+  EXPECT_TRUE(says(ended.out, "pp                       4         16384"));
+}
+
+}  // namespace
+}  // namespace lockstep
