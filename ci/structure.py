@@ -136,20 +136,28 @@ def naming(path, strategy):
     reason = f"names the strategy of {strategy}"
     yield from find([path], rf"\b{stem}\.[ch]pp\b", reason)
     if stem != "data":  # an everyday word in code
-        yield from find([path], rf"(?<!\w){stem}(?![\w(])", reason, of=code_without_strings)
+        yield from find([path], rf"(?<![\w.>]){stem}(?![\w(])", reason, of=code_without_strings)
     for name in own(classes):
         yield from find([path], rf"\b{name}\b", reason, of=code)
     for name in own(registered_names) + own(plan_words):
-        yield from find([path], f'"{re.escape(name)}"', reason, of=code)
+        yield from find([path], f'"{re.escape(name)}"', reason, of=code_without_fallbacks)
 
 
 def registered_names(path):
     return re.findall(REGISTRATION, code(path))
 
 
+WORD = r'(\{\s*"(\w+)",\s*)"[^"]*"(,\s*\{)'
+
+
 def plan_words(path):
     """The plan's words that the file declares: {"sp", "0", {"0", "1"}, "help"}."""
-    return re.findall(r'\{\s*"(\w+)",\s*"[^"]*",\s*\{', code(path))
+    return [match[1] for match in re.findall(WORD, code(path))]
+
+
+def code_without_fallbacks(path):
+    """Whoever shares a word says its fallback too, and that is the name of the role's default."""
+    return re.sub(WORD, r'\1""\3', code(path))
 
 
 @check

@@ -61,7 +61,7 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     if (!how.guard) arena.emplace(p.arenas[rank]);
     Placer& placer = how.guard ? static_cast<Placer&>(guard) : *arena;
     Lanes lanes(how.threads);
-    Device device(placer, ops, lanes, &comm, nullptr);
+    Device device(placer, ops, lanes, &comm, nullptr, how.timing);
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
   });

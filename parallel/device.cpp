@@ -59,6 +59,30 @@ void Device::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n
   wait(r);
 }
 
+Request Device::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
+                           const char* what) {
+  Request r{static_cast<int>(copies_.size()), from, to};
+  if (trace_) note_run(what, to_at, from_at, elements);
+  // Eager: now. Lazy: at the wait, with the target poisoned until then.
+  const auto bytes = static_cast<std::size_t>(elements * type_bytes(to_at.type));
+  if (comm_ && timing_ == Timing::eager) std::memcpy(to_at.at, from_at.at, bytes);
+  if (comm_ && timing_ == Timing::lazy) std::memset(to_at.at, 0xFF, bytes);
+  for (std::size_t i = 0; i < copies_.size(); ++i)
+    if (copies_[i].elements == 0) r.id = static_cast<int>(i);
+  if (r.id == static_cast<int>(copies_.size())) copies_.push_back({});
+  copies_[r.id] = {to_at, from_at, elements};
+  return r;
+}
+
+void Device::wait_copy(Request& r) {
+  Copy& c = copies_[r.id];
+  if (trace_) note_run("wait for copy", c.to, c.from, c.elements);
+  if (comm_ && timing_ == Timing::lazy)
+    std::memcpy(c.to.at, c.from.at, static_cast<std::size_t>(c.elements * type_bytes(c.to.type)));
+  c.elements = 0;
+  r = {};
+}
+
 void Device::upload(View to, const void* from, i64 elements) {
   if (comm_) std::memcpy(to.at, from, static_cast<std::size_t>(elements * type_bytes(to.type)));
 }

@@ -31,9 +31,11 @@ struct Request {
 class Device {
  public:
   // comm == nullptr: trace only, nothing is computed or sent.
-  Device(Placer& placer, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace)
-      : memory_(placer, trace), ops_(ops), lanes_(lanes), comm_(comm), trace_(trace) {
+  Device(Placer& placer, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace,
+         Timing timing = Timing::eager)
+      : memory_(placer, trace), ops_(ops), lanes_(lanes), comm_(comm), trace_(trace), timing_(timing) {
     posted_.reserve(1 << 15);
+    copies_.reserve(64);
   }
 
   bool computes() const { return comm_ != nullptr; }
@@ -64,7 +66,12 @@ class Device {
   // Start and wait at once, in place.
   void all_reduce(Axis, Reduce, const Buf&, View, i64 n, const char* what, int microbatch);
 
-  // Between host and device memory.
+  // A copy under way between device and host memory (both are Bufs): like a message, a pair.
+  Request start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
+                     const char* what);
+  void wait_copy(Request&);
+
+  // Between buffers and the program's own memory, at once.
   void upload(View to, const void* from, i64 elements);
   void download(void* to, View from, i64 elements);
 
@@ -99,6 +106,12 @@ class Device {
   Lanes& lanes_;
   Comm* comm_;
   Trace* trace_;
+  Timing timing_;
+  struct Copy {
+    View to, from;
+    i64 elements;
+  };
+  std::vector<Copy> copies_;  // lazy ones under way, by request
   std::vector<Posted> posted_;
   int requests_ = 0;
 };

@@ -244,6 +244,7 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   dh2.free(), dy.free(), s[Part::x2].free(), s[Part::rstd2].free();
 
   // ---- attention: x2 = x + o_proj(attention(q, k, v of e1))
+  need(Part::o, j, s), need(Part::q, j, s);
   Buf dx2c = r_.seam.close_back(dx2, names_.attn_dout.c_str(), j, b);
   Buf dO = d.take("do", Kind::buffers, inner_ * H * hd);
   d.run(ops.matmul_dx, dO, dx2c, D, weight(o_proj), D, none, 0, none, 0, none, 0, none, 0, inner_, H * hd, 1);

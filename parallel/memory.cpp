@@ -12,8 +12,8 @@
 namespace lockstep {
 
 const char* kind_name(Kind kind) {
-  static constexpr const char* names[] = {"weights",     "gathered", "gradients", "reducing", "optimizer",
-                                          "activations", "messages", "buffers",   "inputs"};
+  static constexpr const char* names[] = {"weights", "gathered",    "gradients", "reducing", "optimizer",
+                                          "host",    "activations", "messages",  "buffers",  "inputs"};
   return names[static_cast<int>(kind)];
 }
 

@@ -17,6 +17,7 @@ enum class Kind {
   gradients,    // accumulated, all slots of the tree
   reducing,     // a microbatch's gradients of the units on their way to their shards
   optimizer,    // first and second moments
+  host,         // beside the device: offloaded state and what is being copied
   activations,  // what the stash keeps until backward
   messages,     // posted receives and unfinished sends of the pipeline
   buffers,      // temporaries inside a layer or the head

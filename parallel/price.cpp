@@ -48,38 +48,76 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
   return z;
 }
 
-// Everything a layer makes between x and its last sum: x2, two norms, q k v o, log-sum-exp, gate up act.
-i64 layer_parts(const Sizes& z) { return 3 * z.X + 2 * z.r + 2 * z.Q + 2 * z.KV + z.S + 3 * z.F; }
-
-i64 forward_buffers(const Sizes& z, bool keeps) {
-  if (keeps) return z.sum;
-  return std::max({z.X + z.r, z.X + z.E, z.W + z.Q + 2 * z.KV, 2 * z.Q + 2 * z.KV + z.S, z.Q + z.sum,
-                   2 * z.X + z.r, 2 * z.X + z.E, z.X + z.W + 2 * z.F, z.X + 3 * z.F, z.X + z.F + z.W,
-                   z.X + z.sum});
+// What a layer keeps of a microbatch beside its input: two norms, q k v, attention's o and log-sum-exp, x2,
+// gate and up, and their product.
+i64 kept_parts(const Sizes& z, const Dropped& d) {
+  return (d.norms ? 0 : 2 * (z.X + z.r)) + (d.qkv ? 0 : z.Q + 2 * z.KV) + (d.attention ? 0 : z.Q + z.S) +
+         (d.x2 ? 0 : z.X) + (d.gate_up ? 0 : 2 * z.F) + (d.product ? 0 : z.F);
 }
 
-// Backward holds dy; with checkpointing also what it made again and has not used up yet.
-i64 backward_buffers(const Sizes& z, bool keeps) {
-  const i64 again = keeps ? 0 : 1;      // remade parts live in buffers
-  const i64 entered = keeps ? z.E : 0;  // gathered anew for the weight gradients
-  i64 made = again * (layer_parts(z) + 2 * z.E);
-  i64 peak = again * (z.X + (z.X + z.r + z.E + 2 * z.Q + 2 * z.KV + z.S) + z.sum);  // remaking x2
-  auto at_least = [&](i64 buffers) { peak = std::max(peak, z.X + made + buffers); };
+// Most elements of temporaries in a layer's forward: at each step, what is dropped and not yet used up.
+i64 forward_buffers(const Sizes& z, const Dropped& d) {
+  const i64 h = d.norms ? z.X : 0, rstd = d.norms ? z.r : 0, qkv = d.qkv ? z.Q + 2 * z.KV : 0;
+  const i64 o = d.attention ? z.Q : 0, lse = d.attention ? z.S : 0, x2 = d.x2 ? z.X : 0;
+  const i64 gates = d.gate_up ? 2 * z.F : 0, act = d.product ? z.F : 0;
+  const i64 entered = z.E ? z.E : h;  // a gathered copy, or the norm's output itself
+  return std::max({h + rstd, h + z.E, entered + qkv, qkv + o + lse, o + z.sum, x2 + h + rstd, x2 + h + z.E,
+                   x2 + entered + gates, x2 + gates + act, x2 + act + z.W, x2 + z.sum});
+}
+
+// The same in backward: dy, the gradients on their way, and what was made again and is not used up.
+i64 backward_buffers(const Sizes& z, const Dropped& d) {
+  i64 made = 0, peak = 0;
+  auto at_least = [&](i64 more) { peak = std::max(peak, z.X + made + more); };
+  bool again1 = false, again2 = false, again_qkv = false, again_o = false;  // made already
+  auto enter1 = [&] {
+    if (!again1) made += z.E + (d.norms ? z.X + z.r : 0);
+    again1 = true;
+  };
+  auto qkv = [&] {
+    if (!d.qkv || again_qkv) return;
+    enter1();
+    made += z.Q + 2 * z.KV;
+    again_qkv = true;
+  };
+  auto attention = [&] {
+    if (!d.attention || again_o) return;
+    qkv();
+    made += z.Q + z.S;
+    again_o = true;
+  };
+  auto enter2 = [&] {
+    if (again2) return;
+    if (d.norms && d.x2) {
+      attention();
+      at_least(z.sum);
+      made += z.X;
+    }
+    made += z.E + (d.norms ? z.X + z.r : 0);
+    again2 = true;
+  };
+  if (d.product) {
+    if (d.gate_up) enter2(), made += 2 * z.F;
+    made += z.F;
+  }
   at_least(z.E + z.F);  // dact
-  made -= again * z.F;
+  made -= d.product ? z.F : 0;
   at_least(3 * z.F);  // dact, dgate, dup
-  made -= again * 2 * z.F;
-  at_least(2 * z.F + entered);  // weight gradients of gate and up
-  made -= again * (z.X + z.E);
-  at_least(2 * z.F + z.W);  // their input gradient
+  made -= d.gate_up ? 2 * z.F : 0;
+  enter2();
+  at_least(2 * z.F);
+  made -= z.E + (d.norms ? z.X : 0);
+  at_least(2 * z.F + z.W);  // the branch's input gradient
   at_least(z.sum);
   at_least(z.X + std::max(z.leaves, z.X));  // norm'
-  made -= again * (z.X + z.r);
+  made -= (d.x2 ? z.X : 0) + (d.norms ? z.r : 0);
+  attention(), qkv();
   at_least(z.E + z.Q);           // do
   at_least(2 * z.Q + 2 * z.KV);  // do, dq, dk, dv
-  made -= again * (2 * z.Q + 2 * z.KV + z.S);
-  at_least(z.Q + 2 * z.KV + entered);
-  made -= again * (z.X + z.E);
+  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.Q + z.S : 0);
+  enter1();
+  at_least(z.Q + 2 * z.KV);
+  made -= z.E + (d.norms ? z.X : 0);
   at_least(z.Q + 2 * z.KV + z.W);
   at_least(z.sum);
   at_least(z.X + std::max(z.leaves, z.X));
@@ -98,7 +136,7 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
   const PriceOf<Schedule>& schedule = chosen<Schedule>(plan).price;
   const PriceOf<Store>& store = chosen<Store>(plan).price;
   const PriceOf<Home>& home = chosen<Home>(plan).price;
-  const bool keeps = chosen<Stash>(plan).price.keeps_layers;
+  const PriceOf<Stash>& stash = chosen<Stash>(plan).price;
   const Shape s = shape_of(plan, model, settings, rank);
   const Sizes z = sizes(s, seam);
   const i64 from = s.stage * s.L / s.pp, to = (s.stage + 1) * s.L / s.pp;  // layers of this stage
@@ -148,9 +186,14 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
     peak(Kind::reducing) = most;
   }
   peak(Kind::optimizer) = home.optimizer(s, updated);
-  const i64 kept = (to - from) * (z.X + (keeps ? layer_parts(z) : 0)) + (s.last() ? z.X : 0);
+  peak(Kind::host) = home.host(s, updated);
+  i64 kept = s.last() ? z.X : 0, buffers = 0;
+  for (i64 l = from; l < to; ++l) {
+    const Dropped d = stash.drops(s, l);
+    kept += z.X + kept_parts(z, d);
+    buffers = std::max({buffers, forward_buffers(z, d), backward_buffers(z, d)});
+  }
   peak(Kind::activations) = 4 * schedule.in_flight(s) * kept;
-  i64 buffers = std::max(forward_buffers(z, keeps), backward_buffers(z, keeps));
   if (s.first()) buffers = std::max({buffers, z.sum, z.X + z.E});
   if (s.last()) buffers = std::max(buffers, head_buffers(z));
   peak(Kind::buffers) = 4 * buffers;
@@ -171,7 +214,7 @@ Price price(const Plan& plan, const ModelConfig& model, const Settings& settings
       const std::string at = "layers." + std::to_string(l) + ".";
       say(at + "attn.enter", j, seam.enter(s), 2);  // forward, and again for the weight gradients
       say(at + "mlp.enter", j, seam.enter(s), 2);
-      say(at + "attn.out", j, seam.close(s), keeps ? 1 : 2);
+      say(at + "attn.out", j, seam.close(s), stash.drops(s, l).x2 ? 2 : 1);
       say(at + "mlp.out", j, seam.close(s));
       say(at + "attn.dout", j, seam.close_back(s));
       say(at + "mlp.dout", j, seam.close_back(s));

@@ -86,11 +86,16 @@ struct PriceOf<Store> {
 template <>
 struct PriceOf<Home> {
   i64 (*optimizer)(const Shape&, i64 updated);  // bytes on the device
+  i64 (*host)(const Shape&, i64 updated);       // and beside it
 };
 
+// What a layer does not keep from forward to backward.
+struct Dropped {
+  bool norms, qkv, attention, x2, gate_up, product;
+};
 template <>
 struct PriceOf<Stash> {
-  bool keeps_layers;  // every activation of a layer survives; otherwise its input alone
+  Dropped (*drops)(const Shape&, i64 layer);
 };
 
 struct Price {

@@ -68,7 +68,7 @@ const Strategy<Stash> keep_all("keep", {}, nullptr, {},
                                [](const Context&) -> std::unique_ptr<Stash> {
                                  return std::make_unique<KeepAll>();
                                },
-                               {.keeps_layers = true});
+                               {.drops = [](const Shape&, i64) { return Dropped{}; }});
 
 class OnDevice final : public Home {
  public:
@@ -101,7 +101,8 @@ const Strategy<Home> on_device("device", {}, nullptr, {},
                                [](const Context& c) -> std::unique_ptr<Home> {
                                  return std::make_unique<OnDevice>(c);
                                },
-                               {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; }});
+                               {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; },
+                                .host = [](const Shape&, i64) { return i64{0}; }});
 
 }  // namespace
 }  // namespace lockstep

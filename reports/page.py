@@ -42,13 +42,18 @@ PICTURES = [
      "Each bar stacks what the fullest rank holds, every kind of data at <b>its own</b> peak. Kinds do not all peak at "
      "once, so the real peak (black mark) can lie inside the bar. {subset}"),
     ("bytes_by_axis", "What is sent, and to whom", plots.bytes_by_axis,
-     "Payload of one training step by mesh axis (dp: between replicas of the data, tp: within a layer, pp: between "
-     "stages), summed over all ranks. The messages gate compares every one of these messages with a closed formula. "
+     "Payload of one training step, summed over all ranks, by axis of the mesh{axes}. The messages gate compares every one of these messages with a closed formula. "
      "Plans that send nothing are left out. {subset}"),
     ("loss", "Did it train?", plots.loss_curve,
      "{loss} Nothing can be read here about which plan is faster: how a step is split must not change what it "
      "computes."),
 ]
+
+
+# Whom a rank talks to on an axis; an axis that is not here is only named.
+AXES = {"dp": "between replicas that hold other samples", "tp": "within a layer", "pp": "between stages",
+        "kv": "between slices that share a key/value head", "tie": "between the two copies of a tied embedding",
+        "world": "all ranks"}
 
 
 def numbers(run):
@@ -64,6 +69,8 @@ def numbers(run):
         "not_timed": f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed"
                      + (f", because their ranks × threads exceed the machine's {run.facts['cores']} cores" if crowded
                         else "") + "; they are not in this picture." if len(untimed) else "Every plan was timed.",
+        "axes": ": " + "; ".join(f"<b>{axis}</b> {AXES[axis]}" for axis, column in
+                                 run.columns("traffic/", "/bytes").items() if axis in AXES and plans[column].any()),
         "solo": html.escape(derived.solo(plans).label),
         "subset": "All plans are shown." if shown == len(plans) else
                   f"Shown are {shown} of {len(plans)} plans: solo, each strategy alone, and the Pareto front; "
@@ -140,7 +147,9 @@ def facts(run):
         ("Inputs", f"model hash {known['model_hash']}, data hash {known['data_hash']}"),
         ("Flags", known["flags"]),
     ]
-    return "\n".join(f"<div><dt>{name}</dt><dd>{html.escape(str(text))}</dd></div>" for name, text in entries)
+    wide = ' class="wide"'
+    return "\n".join(f"<div{wide if len(str(text)) > 60 else ''}><dt>{name}</dt><dd>{html.escape(str(text))}</dd></div>"
+                     for name, text in entries)
 
 
 CAUTION = "<p><b>This run is INVALID.</b> Only plans that passed every gate are recommended; mend the others first.</p>"

@@ -91,8 +91,7 @@ def alone(plans):
         for item in plan.changed.items():
             chosen.setdefault(item, index)
     # A plan may be the simplest for several values (pp2 schedule=gpipe); it is shown once.
-    picked = set(chosen.values())
-    return plans.loc[sorted(picked, key=lambda index: (sorted(plans.changed[index]), plans.label[index]))]
+    return plans.loc[sorted(set(chosen.values()), key=lambda index: plans.label[index])]
 
 
 def shown(plans, most=24):

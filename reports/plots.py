@@ -30,7 +30,7 @@ def memory_against_throughput(run):
     axes.margins(0.08, 0.12)
     axes.plot([], [], "o", markersize=6, color=BLUE, markeredgecolor="white", label="timed plan")
     axes.plot([], [], "o-", markersize=9, color=ORANGE, markeredgecolor=BLACK, label="Pareto front")
-    legend_above(figure, 2)
+    legend_above(figure)
     place_labels(figure, axes, front.peak_bytes / scale, front.throughput, front.label,
                  plans.peak_bytes / scale, plans.throughput)
     return figure
@@ -49,7 +49,7 @@ def place_labels(figure, axes, xs, ys, texts, all_xs, all_ys):
     def cost(box, distance):
         outside = not (frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1))
         covered = sum(box.padded(3).contains(*dot) for dot in dots)
-        return 1000 * (outside + sum(box.padded(3).overlaps(other) for other in taken)) + 10 * covered + distance / 8
+        return 1000 * (outside + sum(box.padded(3).overlaps(other) for other in taken)) + 25 * covered + distance / 8
 
     for x, y, text in zip(xs, ys, texts):
         tries = []
@@ -84,6 +84,12 @@ def bar_height(rows):
     return 1.3 + 0.27 * rows
 
 
+def largest_first(rows, columns):
+    """{name: column} by their sums, without those that no row has any of."""
+    sums = {name: rows[column].sum() for name, column in columns.items()}
+    return {name: columns[name] for name in sorted(columns, key=lambda name: -sums[name]) if sums[name] > 0}
+
+
 def stacked(rows, columns, xlabel):
     """A horizontal bar per plan, a colour per column."""
     figure, axes = pyplot.subplots(figsize=(WIDTH, bar_height(len(rows))))
@@ -104,31 +110,37 @@ def stacked(rows, columns, xlabel):
 
 def memory_by_kind(run):
     """Each kind's own peak, stacked, and a mark where the live bytes peak together."""
-    kinds = run.columns("peak_by_kind/")
+    rows = shown(run.plans)
+    kinds = largest_first(rows, run.columns("peak_by_kind/"))
     if not kinds:
         return None
-    rows = shown(run.plans)
     figure, axes, places, scale = stacked(rows, kinds, "memory of the largest rank")
     axes.plot(rows.peak_bytes / scale, places, "|", color=BLACK, markersize=13, markeredgewidth=2, label="peak of all")
-    legend_above(figure, len(kinds) + 1)
+    legend_above(figure)
     return figure
 
 
 def bytes_by_axis(run):
     """What a step moves on each axis of the mesh, summed over ranks."""
-    axes_columns = run.columns("traffic/", "/bytes")
     rows = shown(run.plans)
     rows = rows[rows.moved > 0].sort_values(["moved", "label"], ascending=False)
-    axes_columns = {name: column for name, column in axes_columns.items() if rows[column].any()}
+    axes_columns = largest_first(rows, run.columns("traffic/", "/bytes"))
     if rows.empty:
         return None
     figure, *_ = stacked(rows, axes_columns, "payload sent in one step, all ranks")
-    legend_above(figure, len(axes_columns))
+    legend_above(figure)
     return figure
 
 
-def legend_above(figure, entries):
-    figure.legend(loc="outside upper left", ncols=min(entries, 7), handlelength=1.2, columnspacing=1.4)
+def legend_above(figure):
+    """Over the axes, read from left to right; marks after bars."""
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda i: not hasattr(handles[i], "patches"))
+    columns = min(len(order), 7)
+    rows = [order[start:start + columns] for start in range(0, len(order), columns)]
+    by_column = [row[column] for column in range(columns) for row in rows if column < len(row)]  # matplotlib's order
+    figure.legend([handles[i] for i in by_column], [names[i] for i in by_column], loc="outside upper left",
+                  ncols=columns, handlelength=1.2, columnspacing=1.4)
 
 
 def each_alone(run):
@@ -161,7 +173,7 @@ def ratio_bars(axes, places, ratios, xlabel, better):
     axes.set_xlim(low - room, high + room)
     for place, ratio in zip(places, ratios):
         if numpy.isnan(ratio):
-            axes.annotate("checked, not timed", (1, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=GREY)
+            axes.annotate("not timed", (1, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=GREY)
         else:
             axes.annotate(f"{ratio:.2f}", (ratio, place), (-4 if ratio < 1 else 4, 0), textcoords="offset points",
                           ha="right" if ratio < 1 else "left", va="center", fontsize=8)

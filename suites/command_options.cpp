@@ -16,7 +16,8 @@ void add_settings(CLI::App& app, Settings& settings) {
   for (const Setting& s : settings_list()) {
     std::string option = std::string("--") + s.name;
     std::replace(option.begin(), option.end(), '_', '-');
-    std::visit([&](auto field) { app.add_option(option, settings.*field, s.help)->capture_default_str(); }, s.field);
+    std::visit([&](auto field) { app.add_option(option, settings.*field, s.help)->capture_default_str(); },
+               s.field);
   }
 }
 
@@ -32,7 +33,9 @@ void add_plan(CLI::App& app, std::string& plan) {
 
 void add_kernels(CLI::App& app, std::string& isa, int& threads) {
   app.add_option("--isa", isa, "kernels: auto, plain, avx2, avx512")->capture_default_str();
-  app.add_option("--threads", threads, "threads of each rank")->capture_default_str()->check(CLI::Range(1, 1024));
+  app.add_option("--threads", threads, "threads of each rank")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
 }
 
 void check_isa(const std::string& isa) {

@@ -7,8 +7,8 @@
 
 namespace lockstep {
 
-void add_settings(CLI::App&, Settings&);           // one option per entry of settings_list()
-void add_plan(CLI::App&, std::string& plan);       // and all words of a plan in the help
+void add_settings(CLI::App&, Settings&);      // one option per entry of settings_list()
+void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the help
 void add_kernels(CLI::App&, std::string& isa, int& threads);
 
 // UserError: kernels that this machine has not.

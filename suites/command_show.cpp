@@ -23,13 +23,14 @@ void print_summary(const Prepared& p, int rank) {
   const Price formula = price(run.plan, run.model, run.settings, rank);
   fmt::print("peak bytes of {}\n  {:<12}{:>14}{:>14}\n", place(p.mesh, rank), "", "trace", "formula");
   for (int k = 0; k < static_cast<int>(Kind::count); ++k)
-    fmt::print("  {:<12}{:>14}{:>14}{}\n", kind_name(static_cast<Kind>(k)), traced.by_kind[k], formula.peak[k],
-               traced.by_kind[k] == formula.peak[k] ? "" : "  differ");
-  fmt::print("  {:<12}{:>14}   all kinds at one time\n  {:<12}{:>14}   as laid out\n", "together", traced.total, "arena",
-             p.arenas[rank].bytes);
-  fmt::print("\nmessages of one step (a send counts, its receive does not)\n  {:<12}{:>14}{:>14}\n", "axis", "messages",
-             "bytes");
-  for (const auto& [axis, t] : traffic(p, rank, 1)) fmt::print("  {:<12}{:>14}{:>14}\n", axis, t.messages, t.bytes);
+    fmt::print("  {:<12}{:>14}{:>14}{}\n", kind_name(static_cast<Kind>(k)), traced.by_kind[k],
+               formula.peak[k], traced.by_kind[k] == formula.peak[k] ? "" : "  differ");
+  fmt::print("  {:<12}{:>14}   all kinds at one time\n  {:<12}{:>14}   as laid out\n", "together",
+             traced.total, "arena", p.arenas[rank].bytes);
+  fmt::print("\nmessages of one step (a send counts, its receive does not)\n  {:<12}{:>14}{:>14}\n", "axis",
+             "messages", "bytes");
+  for (const auto& [axis, t] : traffic(p, rank, 1))
+    fmt::print("  {:<12}{:>14}{:>14}\n", axis, t.messages, t.bytes);
   fmt::print("\n{}\n", p.deadlock.empty() ? "no deadlock among all ranks" : "deadlock: " + p.deadlock);
 }
 
@@ -38,7 +39,8 @@ int show(const Options& o) {
   const ModelConfig model = load_model_config(o.model);
   const Plan plan = legal_plan(o.plan, model, o.settings);
   if (o.rank < 0 || o.rank >= plan.ranks())
-    throw UserError(fmt::format("rank {} is not in `{}`; its ranks are 0 to {}", o.rank, plan.line(), plan.ranks() - 1));
+    throw UserError(
+        fmt::format("rank {} is not in `{}`; its ranks are 0 to {}", o.rank, plan.line(), plan.ranks() - 1));
   const Prepared p = prepare({model, o.settings, plan});
   fmt::print("{}: {}\n\n", plan.line(), place(p.mesh, o.rank));
   if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.arenas[o.rank]));
@@ -56,7 +58,8 @@ Command::Action declare(CLI::App& app) {
   return [o] { return show(*o); };
 }
 
-const Command command("show", "print a rank's program, its memory and its messages; computes nothing", declare);
+const Command command("show", "print a rank's program, its memory and its messages; computes nothing",
+                      declare);
 
 }  // namespace
 }  // namespace lockstep

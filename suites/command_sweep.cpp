@@ -60,7 +60,8 @@ int list(const Enumeration& all) {
 
 // The gate that a plan failed, and what it found.
 std::string complaint(const PlanRecord& p) {
-  for (const auto& [gate, found] : {std::pair{"numbers", &p.numbers}, {"messages", &p.messages}, {"memory", &p.memory}})
+  for (const auto& [gate, found] :
+       {std::pair{"numbers", &p.numbers}, {"messages", &p.messages}, {"memory", &p.memory}})
     if (*found != "pass") return fmt::format("{}: {}: {}", p.plan, gate, *found);
   return p.plan;
 }
@@ -68,7 +69,11 @@ std::string complaint(const PlanRecord& p) {
 class Sweep {
  public:
   Sweep(const Suite& suite, Enumeration plans, const std::string& out)
-      : suite_(suite), model_(load_model_config(suite.model)), data_(suite.data), all_(std::move(plans)), out_(out),
+      : suite_(suite),
+        model_(load_model_config(suite.model)),
+        data_(suite.data),
+        all_(std::move(plans)),
+        out_(out),
         progress_(static_cast<int>(all_.plans.size())) {
     check_data(data_, suite.data, model_, suite.settings);
     record_ = record_of(suite, model_, data_);
@@ -92,7 +97,8 @@ class Sweep {
       if (interrupted) break;
       progress_.begin(plan.line());
       record_.plans.push_back(check(plan));
-      if (const PlanRecord& p = record_.plans.back(); p.status != "ok") progress_.say("FAILED " + complaint(p));
+      if (const PlanRecord& p = record_.plans.back(); p.status != "ok")
+        progress_.say("FAILED " + complaint(p));
       progress_.end();
       save("INVALID: not finished");
     }
@@ -130,11 +136,12 @@ class Sweep {
       if (!first) first = &p;
       ++failed;
     }
-    if (failed > 0) return end(fmt::format("INVALID: {} of {} plans failed: {}", failed, done, complaint(*first)), 1);
+    if (failed > 0)
+      return end(fmt::format("INVALID: {} of {} plans failed: {}", failed, done, complaint(*first)), 1);
     if (done < all) return end(fmt::format("INVALID: interrupted after {} of {} plans", done, all), 1);
     record_.hash = record_.reference_hash;
-    return end(fmt::format("VALID: {} plans, one hash {}, {} refused, {:.0f} s", all, record_.hash.substr(0, 16),
-                           all_.refused.size(), progress_.seconds()),
+    return end(fmt::format("VALID: {} plans, one hash {}, {} refused, {:.0f} s", all,
+                           record_.hash.substr(0, 16), all_.refused.size(), progress_.seconds()),
                0);
   }
 
@@ -164,8 +171,8 @@ int command_sweep(const Options& o) {
   Enumeration all = enumerate(suite, load_model_config(suite.model));
   keep_matching(all, o.only);
   if (all.plans.empty())
-    throw UserError(fmt::format("{}: no plan to run: {} refused{}; --dry-run says why", o.suite, all.refused.size(),
-                                o.only.empty() ? "" : ", none with `" + o.only + "`"));
+    throw UserError(fmt::format("{}: no plan to run: {} refused{}; --dry-run says why", o.suite,
+                                all.refused.size(), o.only.empty() ? "" : ", none with `" + o.only + "`"));
   if (o.dry_run) return list(all);
   listen_for_signals();
   return Sweep(suite, std::move(all), o.out).run();
@@ -178,7 +185,8 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--dry-run", o->dry_run, "list the plans, and the refused ones with their reasons");
   app.add_option("--only", o->only, "only plans whose line has this in it, e.g. \"pp=2\"");
   app.add_option("--isa", o->isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
-  app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")
+      ->check(CLI::Range(1, 1024));
   return [o] { return command_sweep(*o); };
 }
 

@@ -40,8 +40,8 @@ class Report {
   void step(i64 k, const Whole& whole, double seconds) {
     const Whole::Step& s = whole.steps[0];
     const double tokens = static_cast<double>(run_.settings.batch * run_.settings.seq);
-    fmt::print("step {}  loss {:.6f}  gradient norm {:.6f}  lr {:.3g}  {:.0f} tokens/s\n", k, s.loss, s.grad_norm,
-               learning_rate(run_.settings, k), tokens / seconds);
+    fmt::print("step {}  loss {:.6f}  gradient norm {:.6f}  lr {:.3g}  {:.0f} tokens/s\n", k, s.loss,
+               s.grad_norm, learning_rate(run_.settings, k), tokens / seconds);
     std::fflush(stdout);
     hash_.add(table_, s);
     if (dump_) dump_step(k, s);
@@ -67,7 +67,8 @@ class Report {
     d.loss = s.loss, d.grad_norm = s.grad_norm, d.lr = learning_rate(set, k);
     d.tokens.resize(static_cast<std::size_t>(set.batch * set.seq));
     d.labels.resize(d.tokens.size());
-    for (i64 i = 0; i < set.batch; ++i) sample(*run_.data, set, k, i, &d.tokens[i * set.seq], &d.labels[i * set.seq]);
+    for (i64 i = 0; i < set.batch; ++i)
+      sample(*run_.data, set, k, i, &d.tokens[i * set.seq], &d.labels[i * set.seq]);
     dump_->step(k, d);
     // Pads are the last rows, so the unpadded tensor is the front of the stored one.
     for (std::size_t i = 0; i < table_.size(); ++i)
@@ -101,7 +102,8 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report&
   auto on_meeting = [&]() noexcept {
     try {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      if (const std::string problem = assembly->problem(); !problem.empty()) throw std::runtime_error(problem);
+      if (const std::string problem = assembly->problem(); !problem.empty())
+        throw std::runtime_error(problem);
       report.step(step++, assembly->whole(), seconds);
       assembly.emplace(p, 1);
     } catch (...) {
@@ -115,8 +117,8 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report&
     try {
       initialise(v, initial);
       for (i64 k = 0; k < p.run.settings.steps && !failed; ++k) {
-        const StepResult r =
-            v.executor.step(k, [&] { assembly->gradients(0, v); }, [&] { assembly->weights(0, v); });
+        const StepResult r = v.executor.step(
+            k, [&] { assembly->gradients(0, v); }, [&] { assembly->weights(0, v); });
         assembly->result(0, r, v.rank);
         meeting.arrive_and_wait();
       }

@@ -32,18 +32,22 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
   }
   const CLI::App& command = *chosen[0];
   const auto extra = app.remaining(/*recurse=*/true);
-  const auto option = std::find_if(extra.begin(), extra.end(), [](const std::string& s) { return s.starts_with("--"); });
+  const auto option =
+      std::find_if(extra.begin(), extra.end(), [](const std::string& s) { return s.starts_with("--"); });
   if (option != extra.end()) {
     const std::string name = option->substr(0, option->find('='));
     throw UserError(fmt::format("{}: no option `{}`; did you mean `{}`?", command.get_name(), name,
                                 nearest(name, names_of(command.get_options()))));
   }
-  throw UserError(fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), error.what()));
+  throw UserError(
+      fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), error.what()));
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Lockstep: is a parallel training plan right, bit for bit, and what does it cost?", "lockstep");
+  CLI::App app("Lockstep: is a parallel training plan right, bit for bit, and what does it cost?",
+               "lockstep");
   app.require_subcommand(1);
+  app.option_defaults()->take_last();  // an option said twice, as when a script's caller adds his own
   Command::Action chosen;
   for (const Command* command : commands()) {
     CLI::App* sub = app.add_subcommand(command->name, command->help);

@@ -12,11 +12,12 @@ namespace {
 std::string model_hash(const ModelConfig& m, i64 seed) {
   const RopeScaling& r = m.rope_scaling;
   const std::string text = fmt::format(
-      "llama vocab={} hidden={} intermediate={} layers={} heads={} kv_heads={} head_dim={} max_position={} theta={} "
+      "llama vocab={} hidden={} intermediate={} layers={} heads={} kv_heads={} head_dim={} max_position={} "
+      "theta={} "
       "eps={} std={} tied={} rope={} {} {} {} {} seed={}",
-      m.vocab, m.hidden, m.intermediate, m.layers, m.heads, m.kv_heads, m.head_dim, m.max_position, m.rope_theta,
-      m.rms_eps, m.init_std, m.tied, static_cast<int>(r.kind), r.factor, r.low_freq_factor, r.high_freq_factor,
-      r.original_max_position, seed);
+      m.vocab, m.hidden, m.intermediate, m.layers, m.heads, m.kv_heads, m.head_dim, m.max_position,
+      m.rope_theta, m.rms_eps, m.init_std, m.tied, static_cast<int>(r.kind), r.factor, r.low_freq_factor,
+      r.high_freq_factor, r.original_max_position, seed);
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
 }
 
@@ -43,7 +44,8 @@ PlanRecord record_of(const Prepared& p, const Verdict& verdict, int threads) {
   plan.numbers = verdict.numbers, plan.messages = verdict.messages, plan.memory = verdict.memory;
   plan.status = verdict.pass() ? "ok" : verdict.numbers.starts_with("ended: ") ? "crashed" : "failed";
   plan.hash = verdict.hash;
-  for (const Whole::Step& s : verdict.whole.steps) plan.loss.push_back(s.loss), plan.grad_norm.push_back(s.grad_norm);
+  for (const Whole::Step& s : verdict.whole.steps)
+    plan.loss.push_back(s.loss), plan.grad_norm.push_back(s.grad_norm);
   plan.tokens_per_step = p.run.settings.batch * p.run.settings.seq;
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     const Peaks traced = peaks(p.traces[rank]);

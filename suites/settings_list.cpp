@@ -30,7 +30,8 @@ const std::vector<Setting>& settings_list() {
 
 void check_settings(const Settings& settings) {
   for (const Setting& s : settings_list()) {
-    const double value = std::visit([&](auto field) { return static_cast<double>(settings.*field); }, s.field);
+    const double value =
+        std::visit([&](auto field) { return static_cast<double>(settings.*field); }, s.field);
     if (!(s.least <= value && value <= s.most))
       throw UserError(fmt::format("{} is {}; it must be from {} to {}", s.name, value, s.least, s.most));
   }
@@ -38,14 +39,16 @@ void check_settings(const Settings& settings) {
     throw UserError(fmt::format("leaves is {}; it must be a power of two", settings.leaves));
 }
 
-void check_data(const TokenFile& data, const std::string& path, const ModelConfig& model, const Settings& settings) {
+void check_data(const TokenFile& data, const std::string& path, const ModelConfig& model,
+                const Settings& settings) {
   if (data.vocab() > model.vocab)
-    throw UserError(fmt::format("{}: its vocabulary has {} tokens, but the model's has {}; tokenize the text with "
-                                "the model's tokenizer, or choose a model with vocab_size {} or more",
-                                path, data.vocab(), model.vocab, data.vocab()));
+    throw UserError(
+        fmt::format("{}: its vocabulary has {} tokens, but the model's has {}; tokenize the text with "
+                    "the model's tokenizer, or choose a model with vocab_size {} or more",
+                    path, data.vocab(), model.vocab, data.vocab()));
   if (data.count() < settings.seq + 1)
-    throw UserError(fmt::format("{}: it has {} tokens; a sequence of {} needs at least {}", path, data.count(),
-                                settings.seq, settings.seq + 1));
+    throw UserError(fmt::format("{}: it has {} tokens; a sequence of {} needs at least {}", path,
+                                data.count(), settings.seq, settings.seq + 1));
 }
 
 }  // namespace lockstep

@@ -27,7 +27,8 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, i
     for (int k = 1; k <= steps; ++k) {
       const Clock::time_point start = Clock::now();
       v.executor.step(k);
-      if (v.rank == 0) timed.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+      if (v.rank == 0)
+        timed.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     }
     if (v.rank == 0) timed.resident_bytes = resident_bytes();
   });

@@ -39,12 +39,14 @@ class Section {
   }
   void read(const std::string& key, i64& value) {
     const toml::node* node = find(key);
-    if (node && !node->is_integer()) fail(*node, fmt::format("{} must be a whole number, not {}", key, type_of(*node)));
+    if (node && !node->is_integer())
+      fail(*node, fmt::format("{} must be a whole number, not {}", key, type_of(*node)));
     if (node) value = *node->value<i64>();
   }
   void read(const std::string& key, double& value) {
     const toml::node* node = find(key);
-    if (node && !node->is_number()) fail(*node, fmt::format("{} must be a number, not {}", key, type_of(*node)));
+    if (node && !node->is_number())
+      fail(*node, fmt::format("{} must be a number, not {}", key, type_of(*node)));
     if (node) value = *node->value<double>();
   }
   void read(const std::string& key, int& value, i64 least, i64 most) {
@@ -64,20 +66,22 @@ class Section {
     if (!table_) return;
     for (const auto& [key, node] : *table_)
       if (const std::string wrong(key.str()); std::find(known_.begin(), known_.end(), wrong) == known_.end())
-        fail(node, fmt::format("no key `{}` in {}; did you mean `{}`?", wrong, name_, nearest(wrong, known_)));
+        fail(node,
+             fmt::format("no key `{}` in {}; did you mean `{}`?", wrong, name_, nearest(wrong, known_)));
   }
 
   static std::string type_of(const toml::node& node) {
     std::string type;
     node.visit([&](const auto& n) {
       using Node = std::decay_t<decltype(n)>;
-      type = toml::is_string<Node>                                         ? "a text"
-             : toml::is_integer<Node> || toml::is_floating_point<Node>     ? "a number"
-             : toml::is_boolean<Node>                                      ? "true or false"
-             : toml::is_array<Node>                                        ? "a list"
-             : toml::is_table<Node>                                        ? "a table"
-                                                                           : "a date or time";
-      if constexpr (toml::is_integer<Node> || toml::is_floating_point<Node>) type = fmt::format("{}", n.get());
+      type = toml::is_string<Node>                                     ? "a text"
+             : toml::is_integer<Node> || toml::is_floating_point<Node> ? "a number"
+             : toml::is_boolean<Node>                                  ? "true or false"
+             : toml::is_array<Node>                                    ? "a list"
+             : toml::is_table<Node>                                    ? "a table"
+                                                                       : "a date or time";
+      if constexpr (toml::is_integer<Node> || toml::is_floating_point<Node>)
+        type = fmt::format("{}", n.get());
       if constexpr (toml::is_string<Node>) type = fmt::format("\"{}\"", n.get());
     });
     return type;
@@ -117,10 +121,12 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
 std::string axis_value(const Section& axes, const std::string& word, const toml::node& node) {
   if (node.is_integer()) return fmt::format("{}", *node.value<i64>());
   if (node.is_string()) return *node.value<std::string>();
-  axes.fail(node, fmt::format("{}: a value must be a whole number or a text, not {}", word, Section::type_of(node)));
+  axes.fail(node, fmt::format("{}: a value must be a whole number or a text, not {}", word,
+                              Section::type_of(node)));
 }
 
-void read_axes(Section axes, Suite& suite) {
+void read_grid(Section axes, Suite& suite) {
+  std::vector<SuiteAxis>& grid = suite.grids.emplace_back();
   Plan probe = Plan::parse("");
   for (const Word& word : plan_words()) {
     const toml::node* node = axes.find(word.name);
@@ -132,19 +138,31 @@ void read_axes(Section axes, Suite& suite) {
       axis.values.push_back(axis_value(axes, word.name, value));
       located(axes, value, [&] { probe.set(word.name, axis.values.back()); });
     };
-    if (!list) add(*node);
-    else for (const toml::node& value : *list) add(value);
+    if (!list)
+      add(*node);
+    else
+      for (const toml::node& value : *list) add(value);
     if (axis.values.empty()) axes.fail(*node, fmt::format("{} needs at least one value", word.name));
-    suite.axes.push_back(std::move(axis));
+    grid.push_back(std::move(axis));
   }
   axes.finish();
+}
+
+// One [axes], or several [[axes]].
+void read_axes(const Section& file, const toml::node& node, const std::string& path, Suite& suite) {
+  if (const toml::table* table = node.as_table()) return read_grid({path, "[axes]", table}, suite);
+  const toml::array* list = node.as_array();
+  if (!list || !list->is_homogeneous<toml::table>())
+    file.fail(node, "axes must be a table or a list of tables: write [axes] or [[axes]]");
+  for (const toml::node& entry : *list) read_grid({path, "[[axes]]", entry.as_table()}, suite);
 }
 
 void read_also(const Section& file, const toml::node& node, const std::string& path, Suite& suite) {
   const toml::array* list = node.as_array();
   if (!list) file.fail(node, "also must be a list of tables: write [[also]], and a plan below it");
   for (const toml::node& entry : *list) {
-    if (!entry.is_table()) file.fail(entry, "also must be a list of tables: write [[also]], and a plan below it");
+    if (!entry.is_table())
+      file.fail(entry, "also must be a list of tables: write [[also]], and a plan below it");
     Section also(path, "[[also]]", entry.as_table());
     std::string plan;
     also.read("plan", plan);
@@ -171,29 +189,32 @@ Suite read_suite(const std::string& path) {
   Suite suite;
   suite.name = std::filesystem::path(path).stem().string();
   Section file(path, "a suite", &tree);
-  const toml::table *run = file.table("run"), *axes = file.table("axes"), *limits = file.table("limits");
-  const toml::node* also = file.find("also");
+  const toml::table *run = file.table("run"), *limits = file.table("limits");
+  const toml::node *axes = file.find("axes"), *also = file.find("also");
   file.finish();
   read_run({path, "[run]", run}, std::filesystem::path(path).parent_path(), suite);
-  read_axes({path, "[axes]", axes}, suite);
+  if (axes) read_axes(file, *axes, path, suite);
   Section limit(path, "[limits]", limits);
   limit.read("ranks", suite.max_ranks, 1, 64);
   limit.finish();
   if (also) read_also(file, *also, path, suite);
-  if (suite.axes.empty() && suite.also.empty()) file.missing("[axes] or [[also]]");
+  if (suite.grids.empty() && suite.also.empty()) file.missing("[axes] or [[also]]");
   check_settings(suite.settings);
   return suite;
 }
 
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
-  std::vector<Plan> all{Plan::parse("")};
-  for (const SuiteAxis& axis : suite.axes) {
-    std::vector<Plan> longer;
-    for (const Plan& plan : all)
-      for (const std::string& value : axis.values) longer.emplace_back(plan).set(axis.word, value);
-    all = std::move(longer);
+  std::vector<Plan> all;
+  for (const std::vector<SuiteAxis>& grid : suite.grids) {
+    std::vector<Plan> plans{Plan::parse("")};
+    for (const SuiteAxis& axis : grid) {
+      std::vector<Plan> longer;
+      for (const Plan& plan : plans)
+        for (const std::string& value : axis.values) longer.emplace_back(plan).set(axis.word, value);
+      plans = std::move(longer);
+    }
+    all.insert(all.end(), plans.begin(), plans.end());
   }
-  if (suite.axes.empty()) all.clear();
   all.insert(all.end(), suite.also.begin(), suite.also.end());
 
   Enumeration result;
@@ -202,7 +223,8 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     if (!seen.insert(plan.line()).second) continue;
     std::optional<Refusal> refusal;
     if (plan.ranks() > suite.max_ranks)
-      refusal = {"limit-ranks", fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks)};
+      refusal = {"limit-ranks",
+                 fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks)};
     else
       refusal = refuse(plan, model, suite.settings);
     if (refusal)

@@ -21,15 +21,15 @@ struct Suite {
   int threads = 1;      // of each rank
   int timed_steps = 5;  // after a warm-up step
   int max_ranks = 64;
-  std::vector<SuiteAxis> axes;  // in the order of plan_words()
+  std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
   std::vector<Plan> also;
 };
 
-// UserError, with file and line: not TOML, a key nobody knows (with the nearest that somebody does), a value of
-// the wrong type or range.
+// UserError, with file and line: not TOML, a key nobody knows (with the nearest that somebody does), a value
+// of the wrong type or range.
 Suite read_suite(const std::string& path);
 
-// Every combination of the axes and every plan of [[also]], each once; those that break a rule are refused.
+// Every combination of each grid's axes and every plan of [[also]], each once; those that break a rule are refused.
 struct Enumeration {
   struct Refused {
     Plan plan;

@@ -1,44 +1,13 @@
 #include "parallel/comm/exchange.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <cstring>
 
 namespace lockstep {
 namespace {
 
-bool is_transfer(const Message& m) { return m.verb == Verb::send || m.verb == Verb::recv; }
-bool is_reduction(const Message& m) { return m.verb == Verb::all_reduce || m.verb == Verb::reduce_scatter; }
-
-// The same operation, as two members of it state it.
-bool agree(const Message& a, const Message& b) {
-  const bool same_kind = is_transfer(a) ? is_transfer(b) : a.verb == b.verb;
-  return same_kind && a.type == b.type && a.blocks == b.blocks && a.n == b.n &&
-         a.microbatch == b.microbatch && (!is_reduction(a) || a.reduce == b.reduce) &&
-         (a.verb != Verb::broadcast || a.peer == b.peer) &&
-         std::strncmp(a.what, b.what, sizeof Stated::what - 1) == 0;
-}
-
-std::string spell(const Message& m, const Group& group) {
-  std::string text = describe(m, group);
-  if (is_reduction(m))
-    text += m.reduce == Reduce::sum ? ", sum" : m.reduce == Reduce::max ? ", max" : ", none";
-  if (m.verb == Verb::broadcast) text += fmt::format(", root {}", m.peer);
-  if (is_transfer(m)) text += fmt::format(", tag {}", m.tag);
-  return text + fmt::format(", {} blocks of {} {}", m.blocks, m.n, type_name(m.type));
-}
-
 std::size_t round_up(i64 bytes) { return (static_cast<std::size_t>(std::max<i64>(bytes, 1)) + 63) / 64 * 64; }
 
 }  // namespace
-
-void Stated::set(const Message& m) {
-  message = m;
-  std::strncpy(what, m.what ? m.what : "", sizeof what - 1);
-  what[sizeof what - 1] = 0;
-  message.what = what;
-}
 
 // How many operations may be live in a group of P members with at most O requests each? A live one that some
 // member has not started is outstanding at all that have started it, for none can have finished it. A live
@@ -111,10 +80,7 @@ Operation& Exchange::match(int me, const Message& m, const Mesh& mesh) {
       op->sequence = sequence;
     }
   }
-  if (!agree(op->first.message, m))
-    throw CommError(fmt::format("mismatch on {}: {} started {}, but {} started {}", axis_name(m.axis),
-                                place(mesh, group_.ranks[op->first_member]), spell(op->first.message, group_),
-                                place(mesh, group_.ranks[me]), spell(m, group_)));
+  check_agreement(op->first.message, op->first_member, m, me, group_, mesh);
   return *op;
 }
 

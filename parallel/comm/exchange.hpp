@@ -5,18 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "parallel/comm/comm.hpp"
+#include "parallel/comm/contract.hpp"
 #include "parallel/comm/pages.hpp"
 
 namespace lockstep {
-
-// A message as it was stated, with its own copy of the tensor's name: the caller's may be gone when a report
-// needs it.
-struct Stated {
-  Message message;
-  char what[64];
-  void set(const Message&);
-};
 
 // One member's part in an operation.
 struct Part {

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "parallel/comm/comm.hpp"
+#include "parallel/comm/contract.hpp"
 #include "parallel/comm/exchange.hpp"
 #include "parallel/comm/tree.hpp"
 #include "ref/error.hpp"
@@ -43,22 +44,7 @@ bool gives(const Message& m, int me) {
   return m.verb != Verb::recv && (m.verb != Verb::broadcast || m.peer == me);
 }
 
-bool overlap(const char* a, i64 a_bytes, const char* b, i64 b_bytes) {
-  const std::less<const char*> before;
-  return a && b && before(a, b + b_bytes) && before(b, a + a_bytes);
-}
-
-// A quiet NaN in floats, a large number in integers.
-void poison(Type type, char* begin, char* end) {
-  const bool real = type == Type::f32 || type == Type::f64;
-  if (begin < end) std::memset(begin, real ? 0xFF : 0x7F, static_cast<std::size_t>(end - begin));
-}
-
-void copy(void* to, const void* from, i64 bytes) {
-  if (to && bytes > 0 && to != from) std::memmove(to, from, static_cast<std::size_t>(bytes));
-}
-
-void capture(const Part& part) { copy(part.slot, part.in, part.in_bytes); }
+void capture(const Part& part) { copy_bytes(part.slot, part.in, part.in_bytes); }
 
 }  // namespace
 
@@ -90,12 +76,10 @@ struct LocalWorld::State {
 
   int start(Rank&, const Message&);
   void wait(Rank&, int id);
-  void check(const Rank&, const Message&) const;
   void begin_alone(const Message&, const Group&);
   void begin_shared(Rank&, Request&);
   void finish_shared(Rank&, Request&);
   void captured(Operation&, int member, const Group&);
-  void poison_output(const Message&, const Group&);
   void write_output(Rank&, const Request&);
   void combine_slices(Rank&, Request&);
 
@@ -204,35 +188,9 @@ void LocalWorld::State::live(Rank& rank, const std::function<void(int, Comm&)>& 
 
 // ---- start
 
-void LocalWorld::State::check(const Rank& rank, const Message& m) const {
-  const auto refuse = [&](const std::string& why) {
-    throw CommError(fmt::format("{}: {} of `{}` on {}: {}", place(mesh, rank.rank), verb_name(m.verb),
-                                m.what ? m.what : "", axis_name(m.axis), why));
-  };
-  const int axis = static_cast<int>(m.axis);
-  if (axis < 0 || axis >= kAxes) refuse("not an axis");
-  const Group& group = rank.groups[axis];
-  if (m.blocks < 0 || m.n < 0) refuse(fmt::format("negative size, blocks {} n {}", m.blocks, m.n));
-  const bool reduction = m.verb == Verb::all_reduce || m.verb == Verb::reduce_scatter;
-  if (reduction && m.reduce == Reduce::none) refuse("must state sum or max");
-  const bool transfer = m.verb == Verb::send || m.verb == Verb::recv;
-  if ((transfer || m.verb == Verb::broadcast) && (m.peer < 0 || m.peer >= group.size()))
-    refuse(fmt::format("peer {} is not in the group of {}", m.peer, group.size()));
-  if (transfer && m.peer == group.me) refuse("a rank cannot send to itself");
-  const i64 in = in_elements(m, group.me, group.size()), out = out_elements(m, group.me, group.size());
-  if (in > 0 && !m.in) refuse("no input");
-  const bool may_drop = m.verb == Verb::broadcast && m.peer == group.me;  // the root has it already
-  if (out > 0 && !m.out && !may_drop) refuse("no output");
-  const i64 bytes = std::max(in, out) * type_bytes(m.type);
-  if (bytes > needs.largest_bytes)
-    refuse(fmt::format("{} bytes, but the largest message was stated as {}", bytes, needs.largest_bytes));
-  if (rank.outstanding[axis] >= needs.outstanding)
-    refuse(fmt::format("more than the stated {} under way at once", needs.outstanding));
-}
-
 int LocalWorld::State::start(Rank& rank, const Message& m) {
   try {
-    check(rank, m);
+    check_start(m, mesh, rank.rank, rank.groups, rank.outstanding, needs);
   } catch (const CommError& e) {
     Lock lock(mutex);
     raise(e.what());
@@ -258,7 +216,7 @@ int LocalWorld::State::start(Rank& rank, const Message& m) {
 // In a group of one every collective is a copy. Lazily it too is done at the wait.
 void LocalWorld::State::begin_alone(const Message& m, const Group& group) {
   if (timing == Timing::eager)
-    copy(m.out, m.in, in_elements(m, 0, 1) * type_bytes(m.type));
+    copy_bytes(m.out, m.in, in_elements(m, 0, 1) * type_bytes(m.type));
   else
     poison_output(m, group);
 }
@@ -296,18 +254,6 @@ void LocalWorld::State::begin_shared(Rank& rank, Request& request) {
   poison_output(m, group);
 }
 
-void LocalWorld::State::poison_output(const Message& m, const Group& group) {
-  if (!m.out) return;
-  const i64 in_bytes = in_elements(m, group.me, group.size()) * type_bytes(m.type);
-  const i64 out_bytes = out_elements(m, group.me, group.size()) * type_bytes(m.type);
-  char* out = static_cast<char*>(m.out);
-  char* in = static_cast<char*>(const_cast<void*>(m.in));
-  if (!overlap(in, in_bytes, out, out_bytes)) return poison(m.type, out, out + out_bytes);
-  const std::less<char*> before;  // all of the output but the input within it
-  if (before(out, in)) poison(m.type, out, in);
-  if (before(in + in_bytes, out + out_bytes)) poison(m.type, in + in_bytes, out + out_bytes);
-}
-
 // ---- contributions
 
 void LocalWorld::State::captured(Operation& op, int member, const Group& group) {
@@ -330,7 +276,7 @@ void LocalWorld::State::wait(Rank& rank, int id) {
   if (request->exchange)
     finish_shared(rank, *request);
   else if (timing == Timing::lazy)
-    copy(m.out, m.in, in_elements(m, 0, 1) * type_bytes(m.type));
+    copy_bytes(m.out, m.in, in_elements(m, 0, 1) * type_bytes(m.type));
   --rank.outstanding[static_cast<int>(m.axis)];
   request->id = -1;
   rank.free_requests.push_back(index);
@@ -387,19 +333,20 @@ void LocalWorld::State::write_output(Rank& rank, const Request& request) {
   char* out = static_cast<char*>(m.out);
   switch (m.verb) {
     case Verb::all_reduce:
-      copy(out, slot(0), m.blocks * bytes);
+      copy_bytes(out, slot(0), m.blocks * bytes);
       break;
     case Verb::broadcast:
-      copy(out, slot(m.peer), m.blocks * bytes);
+      copy_bytes(out, slot(m.peer), m.blocks * bytes);
       break;
     case Verb::recv:
-      copy(out, slot(m.peer), m.blocks * bytes);
+      copy_bytes(out, slot(m.peer), m.blocks * bytes);
       break;
     case Verb::send:
       break;
     case Verb::all_gather:
       for (i64 block = 0; block < m.blocks; ++block)
-        for (int i = 0; i < size; ++i) copy(out + (block * size + i) * bytes, slot(i) + block * bytes, bytes);
+        for (int i = 0; i < size; ++i)
+          copy_bytes(out + (block * size + i) * bytes, slot(i) + block * bytes, bytes);
       break;
     case Verb::reduce_scatter:
       for (i64 block = 0; block < m.blocks; ++block) {

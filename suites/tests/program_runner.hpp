@@ -22,8 +22,8 @@ inline Ended lockstep_program(const std::string& arguments) {
   static const std::string program =
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "lockstep").string();
   const TemporaryFolder folder;
-  const std::string command = "'" + program + "' " + arguments + " </dev/null >" + folder.path() + "/out 2>" +
-                              folder.path() + "/err";
+  const std::string command =
+      "'" + program + "' " + arguments + " </dev/null >" + folder.path() + "/out 2>" + folder.path() + "/err";
   const int status = std::system(command.c_str());
   auto read = [&](const char* name) {
     std::ostringstream text;
@@ -34,6 +34,7 @@ inline Ended lockstep_program(const std::string& arguments) {
 }
 
 inline const std::string tiny_model = "--model suites/models/gate-tiny.json ";
-inline const std::string tiny_run = tiny_model + "--data datasets/excerpt-v509.tok --batch 8 --seq 16 --clip 0.5 ";
+inline const std::string tiny_run =
+    tiny_model + "--data datasets/excerpt-v509.tok --batch 8 --seq 16 --clip 0.5 ";
 
 }  // namespace lockstep

@@ -17,7 +17,9 @@ std::string suite_text(const std::string& more) {
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   const TemporaryFolder folder;
   const std::string suite = folder.write(
-      "tiny.toml", suite_text("timed_steps = 2\n[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
+      "tiny.toml",
+      suite_text(
+          "timed_steps = 2\n[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
   const Ended ended = lockstep_program("sweep " + suite + " --out " + folder.path() + "/out");
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   const std::string last = ended.out.substr(ended.out.rfind('\n', ended.out.size() - 2) + 1);
@@ -40,12 +42,14 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   const auto weights = run.read<i64>("/plans/peak_by_kind/weights").values;
   EXPECT_EQ(weights[0], 4 * (512 * 64 + 64 + 8 * (2 * 64 + 2 * 64 * 64 + 2 * 16 * 64 + 3 * 172 * 64)));
   EXPECT_EQ(run.read<i64>("/plans/peak_by_kind/optimizer").values[0], 2 * weights[0]);
-  // One rank sends nothing; two replicas reduce every gradient element once on each.
+  // One rank sends nothing; two replicas reduce every gradient element once on each, and a tied weight's two
+  // gradients apart (kernels/EXACT.md).
   EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[0], 0);
-  EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[4], 2 * weights[0]);
+  EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[4], 2 * (weights[0] + 4 * 512 * 64));
   // Timed if a core is there for every rank.
   const auto timed = run.read<i64>("/plans/timed").values, ranks = run.read<i64>("/plans/ranks").values;
-  for (std::size_t i = 0; i < ranks.size(); ++i) EXPECT_EQ(timed[i], ranks[i] <= std::stoi(run.attribute("cores")));
+  for (std::size_t i = 0; i < ranks.size(); ++i)
+    EXPECT_EQ(timed[i], ranks[i] <= std::stoi(run.attribute("cores")));
   EXPECT_EQ(run.read<double>("/plans/step_seconds").shape, (h5::Shape{5, 2}));
 }
 
@@ -54,15 +58,16 @@ TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
   const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ntp = [1, 3]\nsp = [0, 1]\n"));
   const Ended ended = lockstep_program("sweep --dry-run " + suite);
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out, "dp=1 tp=1 pp=1\n", "refused by tp-divides-heads: 2", "refused by word-without-effect: 1",
-                   "does not divide", "1 plans, 3 refused"));
+  EXPECT_TRUE(says(ended.out, "dp=1 tp=1 pp=1\n", "refused by tp-divides-heads: 2",
+                   "refused by word-without-effect: 1", "does not divide", "1 plans, 3 refused"));
 }
 
 TEST(ProgramSweep, ClippingThatNeverActsIsInvalid) {
   const TemporaryFolder folder;
   std::string text = suite_text("[axes]\ndp = [1, 2]\n");
   text.replace(text.find("clip = 0.5"), 10, "clip = 1e9");
-  const Ended ended = lockstep_program("sweep " + folder.write("tiny.toml", text) + " --out " + folder.path());
+  const Ended ended =
+      lockstep_program("sweep " + folder.write("tiny.toml", text) + " --out " + folder.path());
   EXPECT_EQ(ended.status, 1);
   EXPECT_TRUE(says(ended.out, "INVALID: ", "clipping"));
   EXPECT_TRUE(h5::Reader(folder.path() + "/run.h5").attribute("verdict").starts_with("INVALID"));
@@ -71,18 +76,20 @@ TEST(ProgramSweep, ClippingThatNeverActsIsInvalid) {
 // A terminal's Ctrl-C: the record says which plans were checked before it.
 TEST(ProgramSweep, InterruptedSweepKeepsItsRecord) {
   const TemporaryFolder folder;
-  const std::string suite =
-      folder.write("many.toml", suite_text("[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n"));
+  const std::string suite = folder.write(
+      "many.toml", suite_text("[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n"));
   const std::string out = folder.path() + "/out";
   const std::string record = out + "/run.h5";
   // The shell sends the signal once the log shows the first plan done.
-  const std::string script = folder.write(
-      "interrupt.sh", "\"$1\" sweep \"$2\" --out \"$3\" >\"$3.log\" & pid=$!\n"
-                      "until grep -q '^1/' \"$3.log\" 2>/dev/null; do :; done\n"
-                      "kill -TERM $pid; wait $pid; status=$?; tail -n 1 \"$3.log\"; exit $status\n");
+  const std::string script =
+      folder.write("interrupt.sh",
+                   "\"$1\" sweep \"$2\" --out \"$3\" >\"$3.log\" & pid=$!\n"
+                   "until grep -q '^1/' \"$3.log\" 2>/dev/null; do :; done\n"
+                   "kill -TERM $pid; wait $pid; status=$?; tail -n 1 \"$3.log\"; exit $status\n");
   const std::string program =
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "lockstep").string();
-  const int status = std::system(("bash " + script + " " + program + " " + suite + " " + out + " >" + out + ".last").c_str());
+  const int status = std::system(
+      ("bash " + script + " " + program + " " + suite + " " + out + " >" + out + ".last").c_str());
   EXPECT_EQ(WEXITSTATUS(status), 1);
   std::ostringstream last;
   last << std::ifstream(out + ".last").rdbuf();

@@ -88,7 +88,8 @@ TEST(ProgramTrain, DamagedDumpIsTheUsersMistake) {
   EXPECT_TRUE(says(ended.err, "lockstep: ", "b.h5"));
 }
 
-// Weights written to a file and read back are the fresh ones; others are not. Exercises the padded vocabulary.
+// Weights written to a file and read back are the fresh ones; others are not. Exercises the padded
+// vocabulary.
 TEST(ProgramTrain, StartsFromGivenWeights) {
   const TemporaryFolder folder;
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
@@ -96,7 +97,8 @@ TEST(ProgramTrain, StartsFromGivenWeights) {
   std::vector<std::vector<float>> values;
   for (const Param& p : table) {
     values.emplace_back();
-    for (i64 i = 0; i < p.count(); ++i) values.back().push_back(initial_value(model, p, 1, i / p.cols, i % p.cols));
+    for (i64 i = 0; i < p.count(); ++i)
+      values.back().push_back(initial_value(model, p, 1, i / p.cols, i % p.cols));
   }
   const std::string same = folder.path() + "/same.safetensors", other = folder.path() + "/other.safetensors";
   save_weights(same, table, values);
@@ -112,11 +114,11 @@ TEST(ProgramTrain, StartsFromGivenWeights) {
 TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
   const Ended ended = lockstep_program("show " + tiny_model + "--plan 'dp=2 tp=2 pp=2' --rank 5 --seq 16");
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out, "rank 5", "forward: chunk 1, microbatch 3", "run ", "start ", "@0x", "peak bytes",
-                   "formula", "no deadlock"));
+  EXPECT_TRUE(says(ended.out, "rank 5", "forward: chunk 1, microbatch 3", "run ", "start ", "@0x",
+                   "peak bytes", "formula", "no deadlock"));
   EXPECT_EQ(ended.out.find("differ"), std::string::npos) << ended.out;
-  // 8 sequences in 4 microbatches of a replica; a middle stage would pass 2 tensors of 16 x 64 floats for each,
-  // the last of two passes one back.
+  // 8 sequences in 4 microbatches of a replica; a middle stage would pass 2 tensors of 16 x 64 floats for
+  // each, the last of two passes one back.
   EXPECT_TRUE(says(ended.out, "pp                       4         16384"));
 }
 

@@ -18,11 +18,12 @@ std::string mistake(const std::string& text) {
 
 TEST(Suite, ReadsEverything) {
   const TemporaryFolder folder;
-  const Suite s = read_suite(folder.write("mine.toml",
-                                          "[run]\nmodel = \"../m.json\"\ndata = \"d.tok\"\nbatch = 4\nlr = 1\n"
-                                          "weight_decay = 0.2\nisa = \"plain\"\nthreads = 2\ntimed_steps = 7\n"
-                                          "[axes]\nckpt = [\"full\", \"none\"]\ntp = 2\ndp = [1, 2]\n"
-                                          "[limits]\nranks = 3\n[[also]]\nplan = \"pp=2\"\n[[also]]\nplan = \"tp=4\"\n"));
+  const Suite s =
+      read_suite(folder.write("mine.toml",
+                              "[run]\nmodel = \"../m.json\"\ndata = \"d.tok\"\nbatch = 4\nlr = 1\n"
+                              "weight_decay = 0.2\nisa = \"plain\"\nthreads = 2\ntimed_steps = 7\n"
+                              "[axes]\nckpt = [\"full\", \"none\"]\ntp = 2\ndp = [1, 2]\n"
+                              "[limits]\nranks = 3\n[[also]]\nplan = \"pp=2\"\n[[also]]\nplan = \"tp=4\"\n"));
   EXPECT_EQ(s.name, "mine");
   EXPECT_EQ(s.model, (std::filesystem::path(folder.path()).parent_path() / "m.json").string());
   EXPECT_EQ(s.data, folder.path() + "/d.tok");
@@ -33,18 +34,19 @@ TEST(Suite, ReadsEverything) {
   EXPECT_EQ(s.threads, 2);
   EXPECT_EQ(s.timed_steps, 7);
   EXPECT_EQ(s.max_ranks, 3);
-  ASSERT_EQ(s.axes.size(), 3u);
-  EXPECT_EQ(s.axes[0].word, "dp");
-  EXPECT_EQ(s.axes[0].values, (std::vector<std::string>{"1", "2"}));
-  EXPECT_EQ(s.axes[1].word, "tp");
-  EXPECT_EQ(s.axes[2].values, (std::vector<std::string>{"full", "none"}));
+  ASSERT_EQ(s.grids.size(), 1u);
+  ASSERT_EQ(s.grids[0].size(), 3u);
+  EXPECT_EQ(s.grids[0][0].word, "dp");
+  EXPECT_EQ(s.grids[0][0].values, (std::vector<std::string>{"1", "2"}));
+  EXPECT_EQ(s.grids[0][1].word, "tp");
+  EXPECT_EQ(s.grids[0][2].values, (std::vector<std::string>{"full", "none"}));
   ASSERT_EQ(s.also.size(), 2u);
   EXPECT_EQ(s.also[1].line(), "dp=1 tp=4 pp=1");
 }
 
 TEST(Suite, EnumeratesEveryCombinationOnce) {
   Suite s;
-  s.axes = {{"dp", {"1", "2"}}, {"tp", {"1", "3"}}, {"pp", {"1", "2"}}};
+  s.grids = {{{"dp", {"1", "2"}}, {"tp", {"1", "3"}}, {"pp", {"1", "2"}}}};
   s.also = {Plan::parse("dp=2"), Plan::parse("tp=2")};  // the first is among the axes
   s.max_ranks = 3;
   s.settings.batch = 8;
@@ -52,10 +54,21 @@ TEST(Suite, EnumeratesEveryCombinationOnce) {
   std::vector<std::string> lines, rules;
   for (const Plan& p : all.plans) lines.push_back(p.line());
   for (const auto& r : all.refused) rules.push_back(r.plan.line() + ": " + r.refusal.rule);
-  EXPECT_EQ(lines, (std::vector<std::string>{"dp=1 tp=1 pp=1", "dp=1 tp=1 pp=2", "dp=2 tp=1 pp=1", "dp=1 tp=2 pp=1"}));
-  EXPECT_EQ(rules, (std::vector<std::string>{"dp=1 tp=3 pp=1: tp-divides-heads", "dp=1 tp=3 pp=2: limit-ranks",
-                                             "dp=2 tp=1 pp=2: limit-ranks", "dp=2 tp=3 pp=1: limit-ranks",
-                                             "dp=2 tp=3 pp=2: limit-ranks"}));
+  EXPECT_EQ(lines, (std::vector<std::string>{"dp=1 tp=1 pp=1", "dp=1 tp=1 pp=2", "dp=2 tp=1 pp=1",
+                                             "dp=1 tp=2 pp=1"}));
+  EXPECT_EQ(rules, (std::vector<std::string>{"dp=1 tp=3 pp=1: tp-divides-heads",
+                                             "dp=1 tp=3 pp=2: limit-ranks", "dp=2 tp=1 pp=2: limit-ranks",
+                                             "dp=2 tp=3 pp=1: limit-ranks", "dp=2 tp=3 pp=2: limit-ranks"}));
+}
+
+TEST(Suite, SeveralAxesAreSeveralGrids) {
+  const TemporaryFolder folder;
+  Suite s = read_suite(folder.write("s.toml", run + "[[axes]]\ndp = [1, 2]\ntp = 2\n[[axes]]\npp = [1, 2]\ntp = 2\n"));
+  const Enumeration all = enumerate(s, load_model_config("suites/models/gate-tiny.json"));
+  std::vector<std::string> lines;
+  for (const Plan& p : all.plans) lines.push_back(p.line());
+  EXPECT_EQ(lines, (std::vector<std::string>{"dp=1 tp=2 pp=1", "dp=2 tp=2 pp=1", "dp=1 tp=2 pp=2"}));
+  EXPECT_TRUE(says(mistake(run + "[[axes]]\ndp = 1\n[[axes]]\ntpp = 1\n"), "s.toml:7: ", "`tpp` in [[axes]]"));
 }
 
 TEST(Suite, UnknownKeysAreNamedWithTheNearestKnownOne) {
@@ -63,11 +76,13 @@ TEST(Suite, UnknownKeysAreNamedWithTheNearestKnownOne) {
   EXPECT_TRUE(says(mistake(run + "[axis]\n"), "s.toml:4: ", "`axis`", "`axes`"));
   EXPECT_TRUE(says(mistake(run + "[axes]\ndp = 1\ntpp = [1, 2]\n"), "s.toml:6: ", "`tpp` in [axes]", "`tp`"));
   EXPECT_TRUE(says(mistake(run + "[limits]\nrank = 3\n"), "s.toml:5: ", "`rank` in [limits]", "`ranks`"));
-  EXPECT_TRUE(says(mistake(run + "[[also]]\nplans = \"dp=2\"\n"), "s.toml:5: ", "`plans` in [[also]]", "`plan`"));
+  EXPECT_TRUE(
+      says(mistake(run + "[[also]]\nplans = \"dp=2\"\n"), "s.toml:5: ", "`plans` in [[also]]", "`plan`"));
 }
 
 TEST(Suite, WrongTypesAreNamed) {
-  EXPECT_TRUE(says(mistake(run + "batch = \"16\"\n"), "s.toml:4: ", "batch must be a whole number, not \"16\""));
+  EXPECT_TRUE(
+      says(mistake(run + "batch = \"16\"\n"), "s.toml:4: ", "batch must be a whole number, not \"16\""));
   EXPECT_TRUE(says(mistake(run + "batch = 1.5\n"), "s.toml:4: ", "whole number, not 1.5"));
   EXPECT_TRUE(says(mistake(run + "lr = true\n"), "s.toml:4: ", "lr must be a number, not true or false"));
   EXPECT_TRUE(says(mistake("[run]\nmodel = 3\n"), "s.toml:2: ", "model must be a text"));
@@ -80,7 +95,8 @@ TEST(Suite, WrongTypesAreNamed) {
 TEST(Suite, WrongValuesAreNamed) {
   EXPECT_TRUE(says(mistake(run + "threads = 0\n"), "s.toml:4: ", "threads is 0", "from 1"));
   EXPECT_TRUE(says(mistake(run + "clip = -1\n[axes]\ndp = 1\n"), "clip is -1"));
-  EXPECT_TRUE(says(mistake(run + "[axes]\nckpt = [\"none\",\n  \"ful\"]\n"), "s.toml:6: ", "`ckpt=ful`", "`full`"));
+  EXPECT_TRUE(
+      says(mistake(run + "[axes]\nckpt = [\"none\",\n  \"ful\"]\n"), "s.toml:6: ", "`ckpt=ful`", "`full`"));
   EXPECT_TRUE(says(mistake(run + "[axes]\ndp = [0]\n"), "s.toml:5: ", "dp=0"));
   EXPECT_TRUE(says(mistake(run + "[axes]\ndp = []\n"), "s.toml:5: ", "dp needs at least one value"));
   EXPECT_TRUE(says(mistake(run + "[[also]]\nplan = \"dp=2 dp=2\"\n"), "s.toml:", "said twice"));
