@@ -14,7 +14,7 @@ WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
 
 .PHONY: all
-all: $B/lockstep  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
+all: $B/lockstep mpi  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
 ifneq ($(filter-out help clean format deps sources programs,$(or $(MAKECMDGOALS),all)),)
@@ -24,7 +24,8 @@ $B/deps.mk: ci/deps.sh
 	@CXX="$(CXX)" ci/deps.sh $@
 
 CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS)
-LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread
+# -rdynamic: lockstep_mpi.so calls back into the program.
+LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread -rdynamic -ldl
 
 # A file's name says the instruction set it is compiled for; everything else runs anywhere.
 isa_avx2   := -mavx2 -mfma $(OPT:-O2=-O3)
@@ -35,7 +36,8 @@ isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx5
 # The layers, lowest first; adding a file changes no list.
 kernels_src  := $(filter-out kernels/bench/% kernels/cuda/%,$(wildcard kernels/*.cpp kernels/*/*.cpp))
 ref_src      := $(wildcard ref/*.cpp datasets/*.cpp)
-comm_src     := $(wildcard parallel/comm/*.cpp)
+mpi_src      := parallel/comm/mpi.cpp
+comm_src     := $(filter-out $(mpi_src),$(wildcard parallel/comm/*.cpp))
 parallel_src := $(wildcard parallel/*.cpp)
 suites_src   := $(filter-out suites/main.cpp,$(wildcard suites/*.cpp suites/gates/*.cpp reports/*.cpp))
 bench_src    := $(wildcard kernels/bench/*.cpp)
@@ -61,10 +63,12 @@ revision := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null),
 $(eval $(call remember,$B/flags,$(CXX) $(CXXFLAGS) $(isa_avx2) $(isa_avx512)))
 $(eval $(call remember,$B/revision,$(revision)))
 
+# An object dates from the start of its compilation: a header saved meanwhile makes it again.
 $B/obj/%.o: %.cpp $B/flags
 	$(call say,CXX,$<)
-	@mkdir -p $(@D)
+	@mkdir -p $(@D) && touch $@.start
 	$Q$(CXX) $(CXXFLAGS) $(call isa,$*) $(DEFINES) -MMD -MP -c -o $@ $<
+	@touch -r $@.start $@
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
@@ -73,6 +77,15 @@ $B/obj/reports/record.o: $B/revision
 $B/lockstep: $B/obj/suites/main.o $(all_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
+
+# Only this shared object knows MPI; the program opens it when asked to, and does without it where MPI is not.
+ifneq ($(MPI_LIBS),)
+mpi_object := $B/lockstep_mpi.so
+endif
+$B/obj/parallel/comm/mpi.o: DEFINES = -fPIC $(MPI_CFLAGS)
+$B/lockstep_mpi.so: $(call obj,$(mpi_src))
+	$(call say,LINK,$@)
+	$Q$(CXX) $(EXTRA) -shared -o $@ $^ $(MPI_LIBS)
 
 # One test program per layer, so that a lower layer is tested while a higher one does not build: the files
 # suites/tests/<layer>_*_test.cpp. A layer not named here is linked with everything.
@@ -88,13 +101,17 @@ $B/test_$1: $(call obj,$(filter suites/tests/$1_%,$(test_src))) $(or $(below_$1)
 endef
 $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
+$B/test_mpi: | $B/lockstep $(mpi_object)
 
 $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: sweep test ci bench format deps help clean sources programs
+.PHONY: mpi sweep test ci bench format deps help clean sources programs
 SUITE ?= suites/smoke.toml
+mpi: $(mpi_object)
+	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
+
 sweep: $B/lockstep  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)
 
@@ -121,7 +138,7 @@ help:  ## this list
 
 # What the scripts in ci/ ask for.
 sources:
-	@printf '%s\n' $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) suites/main.cpp $(bench_src) $(test_src)
+	@printf '%s\n' $(kernels_src) $(ref_src) $(comm_src) $(mpi_src) $(parallel_src) $(suites_src) suites/main.cpp $(bench_src) $(test_src)
 programs:
 	@printf '%s\n' $(tests)
 

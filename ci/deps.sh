@@ -41,6 +41,18 @@ hdf5() {
     return 1
 }
 
+# MPI is optional. Flags as Open MPI's and as MPICH's compiler tell them; its headers' warnings are not ours.
+mpi_cflags='' mpi_libs=''
+mpi() {
+    local flags libs
+    flags=$(mpicc --showme:compile 2>/dev/null || mpicc -compile_info 2>/dev/null | grep -o -- '-I[^ ]*' | xargs)
+    libs=$(mpicc --showme:link 2>/dev/null || mpicc -link_info 2>/dev/null | grep -oE -- '-(L|l|Wl)[^ ]*' | xargs)
+    flags="-DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX ${flags//-I/-isystem }"
+    # shellcheck disable=SC2086  # both are lists of flags
+    compiles $'#include <mpi.h>\nint main() { return MPI_Finalize(); }' $flags ${libs:--lmpi} || return 1
+    mpi_cflags=$flags mpi_libs=${libs:--lmpi}
+}
+
 # What is needed: for what | its name elsewhere than in Debian | Debian packages | how to see that it is there.
 needs=(
     'build|a C++20 compiler (g++ 12 or newer)|g++|library barrier'
@@ -50,6 +62,7 @@ needs=(
     'build|toml++|libtomlplusplus-dev|library toml++/toml.h'
     'build|fmt|libfmt-dev|library fmt/format.h -lfmt'
     'build|xxHash|libxxhash-dev|library xxhash.h -lxxhash'
+    'mpi|Open MPI|libopenmpi-dev openmpi-bin|mpi'
     'test|GoogleTest|libgtest-dev|library gtest/gtest.h -lgtest -lgtest_main'
     'bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
     'report|Python with venv|python3-venv|python3 -c "import ensurepip, venv"'
@@ -104,6 +117,8 @@ mkdir -p "$(dirname "$out")"
     echo "# Written by ci/deps.sh."
     echo "HDF5_CFLAGS := $hdf5_cflags"
     echo "HDF5_LIBS := $hdf5_libs"
+    echo "MPI_CFLAGS := $mpi_cflags"
+    echo "MPI_LIBS := $mpi_libs"
     [[ -z $packages ]] || printf 'ifndef MAKE_RESTARTS\n%s: FORCE\nendif\n' "$out"
 } >"$scratch/deps.mk"
 cp "$scratch/deps.mk" "$out"

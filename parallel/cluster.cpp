@@ -3,6 +3,8 @@
 #include <map>
 #include <optional>
 
+#include "parallel/comm/mpi.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -54,8 +56,7 @@ Prepared prepare(const Run& run) {
 
 void launch(const Prepared& p, const Launch& how, const std::function<void(RankView)>& body) {
   const Ops<float> ops = cpu_ops(how.isa);
-  LocalWorld world(p.mesh, p.needs, how.timing);
-  world.run([&](int rank, Comm& comm) {
+  const auto live = [&](int rank, Comm& comm) {
     GuardPlacer guard;
     std::optional<ArenaPlacer> arena;
     if (!how.guard) arena.emplace(p.arenas[rank]);
@@ -64,7 +65,11 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     Device device(placer, ops, lanes, &comm, nullptr, how.timing);
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
-  });
+  };
+  if (how.mpi)
+    how.mpi->run(p.mesh, p.needs, live);
+  else
+    LocalWorld(p.mesh, p.needs, how.timing).run(live);
 }
 
 }  // namespace lockstep

@@ -1,4 +1,4 @@
-// All ranks of a plan on this machine: traced first, then run as threads of this process.
+// All ranks of a plan: traced first, then run as threads of this process, or as processes of a job.
 #pragma once
 #include <functional>
 #include <set>
@@ -8,6 +8,8 @@
 #include "parallel/executor.hpp"
 
 namespace lockstep {
+
+class MpiWorld;
 
 // What is known of a plan before anything is computed.
 struct Prepared {
@@ -29,6 +31,8 @@ struct Launch {
   int threads = 1;
   Timing timing = Timing::eager;
   bool guard = false;  // every buffer between guard pages instead of the arena
+  // Not null: ranks are the processes of this job instead of threads of this one. Its messages are eager.
+  MpiWorld* mpi = nullptr;
 };
 
 struct RankView {
@@ -39,7 +43,8 @@ struct RankView {
   const GuardPlacer* guard;
 };
 
-// Runs body once per rank, each on its own thread; the first failure ends all and is thrown again.
+// Runs body once per rank, each on its own thread; the first failure ends all and is thrown again. As
+// processes: once here, for this process's rank.
 void launch(const Prepared&, const Launch&, const std::function<void(RankView)>& body);
 
 }  // namespace lockstep

@@ -87,7 +87,7 @@ class Data final : public Store {
   std::vector<std::unique_ptr<Accumulation>> sums_;
   std::vector<std::string> names_;
   std::vector<Piece> pieces_;
-  Request under_way_;
+  Request under_way_;  // one reduction at a time; the next unit's starts when it has arrived
 };
 
 // ---- price: weights once, gradients in max(1, ceil(log2(n/dp))) slots of the exact tree, and one all_reduce

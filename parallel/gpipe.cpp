@@ -22,7 +22,9 @@ const Strategy<Schedule> strategy(
     "gpipe", {{"schedule", "1f1b", {"gpipe"}, "order of microbatches in the pipeline"}},
     [](const Plan& p) { return p.text("schedule") == "gpipe"; }, {},
     [](const Context&) -> std::unique_ptr<Schedule> { return std::make_unique<GPipe>(); },
-    {.in_flight = [](const Shape& s) { return s.m; },
+    {.chunks = [](const Shape&) -> i64 { return 1; },
+     .in_flight = [](const Shape& s) { return s.m; },
+     .ends = [](const Shape& s) { return s.m; },
      // The last stage has sent nothing while it still receives.
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1  ? 0
                                                      : s.last() ? 1

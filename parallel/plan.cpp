@@ -179,6 +179,9 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
     if (!used.count(w.name) && p.text(w.name) != w.fallback)
       return Refusal{"word-without-effect", fmt::format("{}={} has no effect in `{}`: {}", w.name,
                                                         p.text(w.name), p.line(), w.help)};
+  if (!chunks_alike(p, m, s))
+    return Refusal{"chunks-alike",
+                   "the chunks of a stage keep different activations: no closed formula is stated for that"};
   return {};
 }
 

@@ -64,7 +64,9 @@ struct PriceOf<Seam> {
 
 template <>
 struct PriceOf<Schedule> {
-  i64 (*in_flight)(const Shape&);  // most microbatches whose activations this stage holds at once
+  i64 (*chunks)(const Shape&);     // of layers on a stage, all alike where there are several
+  i64 (*in_flight)(const Shape&);  // most (microbatch, chunk) pairs whose activations a stage holds at once
+  i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then
   i64 (*handovers)(const Shape&);  // most messages of the pipeline posted and not finished at once
 };
 
@@ -108,5 +110,8 @@ struct Price {
   std::vector<Line> messages;  // of one step
 };
 Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
+
+// Where a stage has several chunks of layers, the formulas need each to keep the same activations.
+bool chunks_alike(const Plan&, const ModelConfig&, const Settings&);
 
 }  // namespace lockstep

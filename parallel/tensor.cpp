@@ -24,6 +24,7 @@ class Tensor final : public Seam {
     const ModelConfig& m = c.model;
     const i64 padded = padded_vocab(m, c.settings.leaves);
     const i64 all_kv = m.kv_heads * m.head_dim;
+    // First of the kv heads held here: `replicas_` neighbouring ranks hold the same ones.
     kv_head_ = at_ / replicas_ * (m.kv_heads * replicas_ / tp_);
     cut_.heads = m.heads / tp_;
     cut_.kv_heads = m.kv_heads * replicas_ / tp_;

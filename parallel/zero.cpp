@@ -2,11 +2,10 @@
 // (zero=1), also the gradients (zero=2), also the weights (zero=3). A unit is cut into dp equal shards; the
 // last one is padded, and pads are never counted.
 //
-//             weights       gradients                         optimizer   messages of E elements per unit
-//   zero=1    E             E, then own shard                 E/dp        reduce_scatter + all_gather a step
-//   zero=2    E             own shard; E while reducing       E/dp        reduce_scatter a microbatch +
-//   all_gather a step zero=3    E/dp          as zero=2                         E/dp        reduce_scatter +
-//   2 all_gather a microbatch
+//            weights  gradients                     moments  messages of a unit, s = E/dp elements each
+//   zero=1   E        E, then own shard             E/dp     reduce_scatter, all_gather            a step
+//   zero=2   E        own shard; E while reducing   E/dp     reduce_scatter a microbatch, all_gather a step
+//   zero=3   E/dp     own shard; E while reducing   E/dp     reduce_scatter, 2 all_gather     a microbatch
 #include <algorithm>
 
 #include "parallel/accumulate.hpp"
@@ -99,6 +98,7 @@ class Zero final : public Store {
 
   Leaf leaf(int local, i64 sample) override {
     Unit& u = units_[params_.all[local].unit];
+    if (arriving_ == &u) finish();  // the microbatch before is still being reduced from the same buffer
     if (level_ > 1 && !u.microbatch) {
       u.microbatch = device_.take("microbatch gradients", Kind::reducing, u.leaves->slots() * u.shard * dp_);
       zero_pads(u);
@@ -176,6 +176,7 @@ class Zero final : public Store {
     Buf whole, microbatch, sum;  // for a while
     Request coming;              // of `whole`
     int users = 0;
+    // The tree in two storeys: over the samples that are summed before a message, over its results.
     std::unique_ptr<Accumulation> leaves, sums;
     std::string gradient_name, weight_name;
   };

@@ -15,12 +15,13 @@
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
 #include "suites/stopwatch.hpp"
+#include "suites/sweep_mpi.hpp"
 
 namespace lockstep {
 namespace {
 
 struct Options {
-  std::string suite, out, only, isa;
+  std::string suite, out, only, isa, comm = "local";
   int threads = 0;  // 0, and an empty isa: as the suite says
   bool dry_run = false;
 };
@@ -108,7 +109,8 @@ class Sweep {
  private:
   PlanRecord check(const Plan& plan) {
     const Prepared prepared = prepare({model_, suite_.settings, plan, &data_});
-    Verdict verdict = judge(prepared, reference_, {.isa = suite_.isa, .threads = suite_.threads}, initial_);
+    Verdict verdict =
+        judge(prepared, reference_, {.isa = suite_.isa, .threads = suite_.threads, .fresh = true}, initial_);
     if (verdict.numbers == "pass" && verdict.hash != record_.reference_hash)
       verdict.numbers = fmt::format("hash {} instead of {}", verdict.hash, record_.reference_hash);
     PlanRecord p = record_of(prepared, verdict, suite_.threads);
@@ -164,6 +166,8 @@ class Sweep {
 };
 
 int command_sweep(const Options& o) {
+  if (o.comm == "mpi" && !o.out.empty())
+    throw UserError("--out needs --comm local: over MPI plans are checked, and no record is written");
   Suite suite = read_suite(o.suite);
   if (!o.isa.empty()) suite.isa = o.isa;
   if (o.threads > 0) suite.threads = o.threads;
@@ -174,6 +178,7 @@ int command_sweep(const Options& o) {
     throw UserError(fmt::format("{}: no plan to run: {} refused{}; --dry-run says why", o.suite,
                                 all.refused.size(), o.only.empty() ? "" : ", none with `" + o.only + "`"));
   if (o.dry_run) return list(all);
+  if (o.comm == "mpi") return with_mpi([&](MpiWorld& world) { return sweep_over_mpi(world, suite, all); });
   listen_for_signals();
   return Sweep(suite, std::move(all), o.out).run();
 }
@@ -187,6 +192,11 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--isa", o->isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
   app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));
+  app.add_option(
+         "--comm", o->comm,
+         "ranks are threads of this process (local), or processes: mpirun -n N (mpi), plans of N ranks only")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local", "mpi"}));
   return [o] { return command_sweep(*o); };
 }
 

@@ -7,6 +7,7 @@
 #include <exception>
 #include <optional>
 
+#include "parallel/comm/mpi.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
 #include "reports/dump.hpp"
@@ -19,7 +20,7 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, data, plan = "dp=1", init, dump, isa = "auto", timing = "eager";
+  std::string model, data, plan = "dp=1", init, dump, isa = "auto", timing = "eager", comm = "local";
   int threads = 1;
   bool check = false;
   Settings settings;
@@ -91,10 +92,11 @@ class Report {
   std::optional<Difference> difference_;
 };
 
-// Runs all steps. After each one the ranks meet, and the last to come reports the step for all of them.
-void train(const Prepared& p, const Launch& how, const Weights& initial, Report& report) {
+// Runs all steps. After each one the ranks meet, and the last to come reports the step for all of them; as
+// processes, rank 0 does, and only it has a report.
+void train(const Prepared& p, const Launch& how, const Weights& initial, Report* report) {
   using Clock = std::chrono::steady_clock;
-  std::optional<Assembly> assembly(std::in_place, p, 1);
+  std::optional<Assembly> assembly(std::in_place, p, 1, how.mpi);
   std::exception_ptr failed;
   i64 step = 0;
   Clock::time_point start = Clock::now();
@@ -102,16 +104,19 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report&
   auto on_meeting = [&]() noexcept {
     try {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      if (const std::string problem = assembly->problem(); !problem.empty())
-        throw std::runtime_error(problem);
-      report.step(step++, assembly->whole(), seconds);
-      assembly.emplace(p, 1);
+      assembly->gather();
+      if (report) {
+        if (const std::string problem = assembly->problem(); !problem.empty())
+          throw std::runtime_error(problem);
+        report->step(step++, assembly->whole(), seconds);
+      }
+      assembly.emplace(p, 1, how.mpi);
     } catch (...) {
       failed = std::current_exception();
     }
     start = Clock::now();
   };
-  std::barrier meeting(p.mesh.size(), on_meeting);
+  std::barrier meeting(how.mpi ? 1 : p.mesh.size(), on_meeting);
 
   launch(p, how, [&](RankView v) {
     try {
@@ -121,6 +126,7 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report&
             k, [&] { assembly->gradients(0, v); }, [&] { assembly->weights(0, v); });
         assembly->result(0, r, v.rank);
         meeting.arrive_and_wait();
+        if (failed && how.mpi) std::rethrow_exception(failed);  // the other processes do not know it
       }
     } catch (...) {
       meeting.arrive_and_drop();  // or the others would wait for this rank for ever
@@ -130,7 +136,7 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report&
   if (failed) std::rethrow_exception(failed);
 }
 
-int command_train(const Options& o) {
+int train_among(MpiWorld* mpi, const Options& o) {
   check_settings(o.settings);
   check_isa(o.isa);
   const ModelConfig model = load_model_config(o.model);
@@ -140,14 +146,29 @@ int command_train(const Options& o) {
   const Weights initial = o.init.empty() ? fresh_weights(model, o.settings)
                                          : load_weights(o.init, parameter_table(model, o.settings.leaves));
 
-  Report report(run, o, initial);
+  if (mpi && mpi->size() != run.plan.ranks())
+    throw UserError(
+        fmt::format("the plan needs {0} ranks, but the job has {1}: mpirun -n {0} lockstep train ...",
+                    run.plan.ranks(), mpi->size()));
+  std::optional<Report> report;
+  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial);
   const Prepared prepared = prepare(run);
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
-  fmt::print("{}: {} ranks, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(), o.threads,
-             o.threads == 1 ? "" : "s", isa_here(o.isa));
-  train(prepared, {o.isa, o.threads, timing}, initial, report);
-  return report.finish();
+  if (report)
+    fmt::print("{}: {} ranks, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(), o.threads,
+               o.threads == 1 ? "" : "s", isa_here(o.isa));
+  train(prepared, {.isa = o.isa, .threads = o.threads, .timing = timing, .mpi = mpi}, initial,
+        report ? &*report : nullptr);
+  const int status = report ? report->finish() : 0;
+  return mpi ? mpi->from_first(status) : status;
+}
+
+int command_train(const Options& o) {
+  if (o.comm == "local") return train_among(nullptr, o);
+  if (o.timing == "lazy")
+    throw UserError("--timing lazy needs --comm local: over MPI inputs are read at the start");
+  return with_mpi([&](MpiWorld& world) { return train_among(&world, o); });
 }
 
 Command::Action declare(CLI::App& app) {
@@ -160,6 +181,10 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
   app.add_flag("--check", o->check, "train on a single device too, and compare every bit");
   add_kernels(app, o->isa, o->threads);
+  app.add_option("--comm", o->comm,
+                 "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local", "mpi"}));
   app.add_option("--timing", o->timing, "messages are done at their start (eager) or at their wait (lazy)")
       ->capture_default_str()
       ->check(CLI::IsMember({"eager", "lazy"}));

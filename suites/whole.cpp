@@ -5,6 +5,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "parallel/comm/mpi.hpp"
 
 namespace lockstep {
 namespace {
@@ -101,12 +105,22 @@ std::string vacuous(const Whole& w, const Settings& settings) {
 // Which places of the current assembly are written.
 struct Assembly::Cells {
   std::vector<std::vector<std::vector<char>>> gradient, weight;  // [step][param][element]
+  std::vector<char> result;                                      // [step]
 };
 
-Assembly::Assembly(const Prepared& p, i64 steps) : cells_(new Cells) {
+// What a rank holds, on its way from one process to another of the same program.
+struct Assembly::Parcel {
+  enum class Of { gradient, weight, result } what;
+  i64 step;
+  StepResult result;
+  LocalParam param;
+  i64 first, n;  // a range of the parameter; n values follow
+};
+
+Assembly::Assembly(const Prepared& p, i64 steps, MpiWorld* mpi) : cells_(new Cells), mpi_(mpi) {
   whole_.table = parameter_table(p.run.model, p.run.settings.leaves);
   whole_.steps.resize(steps);
-  cells_->gradient.resize(steps), cells_->weight.resize(steps);
+  cells_->gradient.resize(steps), cells_->weight.resize(steps), cells_->result.resize(steps);
   for (i64 k = 0; k < steps; ++k) {
     for (const Param& q : whole_.table) {
       const std::size_t n = q.tied_to >= 0 ? 0 : q.stored();
@@ -119,12 +133,24 @@ Assembly::~Assembly() = default;
 
 void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 first, i64 n,
                    const float* values) {
+  if (mpi_ && mpi_->rank() > 0) {
+    const Parcel parcel{weight ? Parcel::Of::weight : Parcel::Of::gradient, step, {}, l, first, n};
+    parcels_.append(reinterpret_cast<const char*>(&parcel), sizeof parcel);
+    parcels_.append(reinterpret_cast<const char*>(values), static_cast<std::size_t>(n) * sizeof(float));
+    return;
+  }
   const int index = whole_.table[l.param].tied_to >= 0 ? whole_.table[l.param].tied_to : l.param;
   const Param& p = whole_.table[index];
   Whole::Step& s = whole_.steps[step];
   std::vector<float>& to = weight ? s.weight[index] : s.gradient[index];
   std::vector<char>& written = weight ? cells_->weight[step][index] : cells_->gradient[step][index];
   std::lock_guard lock(mutex_);
+  if (first < 0 || n < 0 || first + n > l.count()) {
+    if (problem_.empty())
+      problem_ = fmt::format("rank {} says that it holds elements {} to {} of {}, but its part has {}", rank,
+                             first, first + n - 1, p.name, l.count());
+    return;
+  }
   for (i64 i = 0; i < n; ++i) {
     const i64 row = l.slice.row + (first + i) / l.slice.cols, col = l.slice.col + (first + i) % l.slice.cols;
     const i64 at = row * p.cols + col;
@@ -164,9 +190,43 @@ void Assembly::weights(i64 step, const RankView& v) {
 }
 
 void Assembly::result(i64 step, const StepResult& r, int rank) {
+  if (mpi_ && mpi_->rank() > 0) {
+    const Parcel parcel{Parcel::Of::result, step, r, {}, 0, 0};
+    parcels_.append(reinterpret_cast<const char*>(&parcel), sizeof parcel);
+    return;
+  }
   std::lock_guard lock(mutex_);
   Whole::Step& s = whole_.steps[step];
-  if (rank == 0) s.loss = r.loss, s.grad_norm = r.grad_norm;
+  if (!std::exchange(cells_->result[step], 1)) {
+    s.loss = r.loss, s.grad_norm = r.grad_norm;
+  } else if (problem_.empty() && !(same(s.loss, r.loss) && same(s.grad_norm, r.grad_norm))) {
+    problem_ = fmt::format(
+        "replicas differ: step {}: loss and gradient norm: rank {} has {:.9g} and {:.9g}, another {:.9g} and "
+        "{:.9g}",
+        step, rank, r.loss, r.grad_norm, s.loss, s.grad_norm);
+  }
+}
+
+void Assembly::gather() {
+  if (!mpi_) return;
+  static_assert(std::is_trivially_copyable_v<Parcel>);
+  std::vector<float> values;
+  mpi_->gather(parcels_, [&](int rank, const std::string& bytes) {
+    for (std::size_t at = 0; at < bytes.size();) {
+      Parcel parcel;
+      std::memcpy(&parcel, bytes.data() + at, sizeof parcel);
+      at += sizeof parcel;
+      values.resize(static_cast<std::size_t>(parcel.n));
+      if (parcel.n > 0) std::memcpy(values.data(), bytes.data() + at, values.size() * sizeof(float));
+      at += values.size() * sizeof(float);
+      if (parcel.what == Parcel::Of::result)
+        result(parcel.step, parcel.result, rank);
+      else
+        put(parcel.step, parcel.what == Parcel::Of::weight, rank, parcel.param, parcel.first, parcel.n,
+            values.data());
+    }
+  });
+  parcels_.clear();
 }
 
 std::string Assembly::problem() const {

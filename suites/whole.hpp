@@ -54,21 +54,26 @@ std::string vacuous(const Whole&, const Settings&);
 // Collects a Whole while ranks run. A place that several ranks hold must have one value on all of them.
 class Assembly {
  public:
-  Assembly(const Prepared&, i64 steps);
+  // mpi: ranks are processes, each with an assembly of its own, and rank 0's becomes whole at gather().
+  Assembly(const Prepared&, i64 steps, MpiWorld* mpi = nullptr);
   ~Assembly();
   void gradients(i64 step, const RankView&);  // raw, from Executor::step's first hook
   void weights(i64 step, const RankView&);
   void result(i64 step, const StepResult&, int rank);
+  void gather();  // with mpi, by every process when its rank has ended; else nothing
   // Empty, or which replicas differ, or what no rank has written. Call when all ranks have ended.
   std::string problem() const;
   const Whole& whole() const { return whole_; }
 
  private:
   struct Cells;
+  struct Parcel;
   void put(i64 step, bool weight, int rank, const LocalParam&, i64 first, i64 n, const float* values);
   Whole whole_;
   std::unique_ptr<Cells> cells_;
   std::string problem_;
+  MpiWorld* mpi_;
+  std::string parcels_;  // of a process that is not rank 0: what rank 0 is to put
   mutable std::mutex mutex_;
 };
 

@@ -19,6 +19,9 @@ struct GateOptions {
   // The plan runs from its arena with eager messages, and again with guarded buffers and lazy ones.
   bool guarded = true;
   i64 guarded_steps = 1;
+  // `initial` are the fresh weights: the guarded run makes them again, each rank its own part, so that both
+  // ways to begin are judged.
+  bool fresh = false;
 };
 
 // Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict.
@@ -27,6 +30,8 @@ Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
 
 // messages.cpp: what each rank posted in a step, against the trace and the closed formulas.
 std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted>>& posted);
+// messages.cpp: the first message of a step that no rank waits for, or nothing.
+std::string never_waited_for(const Prepared&);
 // memory.cpp: closed formulas by kind = trace = guarded run; arena at most 1.05 x live. guard_peaks by rank,
 // empty if there was no guarded run.
 std::string judge_memory(const Prepared&, const std::vector<i64>& guard_peaks);

@@ -1,4 +1,8 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <csignal>
 #include <exception>
 
 #include "suites/gates/gates.hpp"
@@ -12,6 +16,28 @@ struct Ran {
   Whole whole;
   std::vector<std::vector<Posted>> posted;  // by rank, first step
   std::vector<i64> guard_peaks;
+};
+
+// A guarded buffer touched out of its life or bounds ends the process: not without a sentence.
+class FaultSentence {
+ public:
+  explicit FaultSentence(const std::string& plan) {
+    sentence = fmt::format(
+        "\n{}: memory: guarded run: a buffer was used after its release or beyond its end\n", plan);
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      if (write(STDERR_FILENO, sentence.data(), sentence.size()) < 0) return;  // nothing more can be done
+    };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);  // the access is tried again, and then it ends
+    sigaction(SIGSEGV, &action, &segv_), sigaction(SIGBUS, &action, &bus_);
+  }
+  ~FaultSentence() { sigaction(SIGSEGV, &segv_, nullptr), sigaction(SIGBUS, &bus_, nullptr); }
+  FaultSentence(const FaultSentence&) = delete;
+  FaultSentence& operator=(const FaultSentence&) = delete;
+
+ private:
+  inline static std::string sentence;
+  struct sigaction segv_, bus_;
 };
 
 Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
@@ -62,6 +88,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     verdict.messages = "deadlock: " + p.deadlock;
     return verdict;
   }
+  if (verdict.messages = never_waited_for(p); !verdict.messages.empty()) return verdict;
+  verdict.messages = "not run";
   const i64 steps = static_cast<i64>(reference.steps.size());
   try {
     Launch how{options.isa, options.threads, Timing::eager, false};
@@ -73,7 +101,9 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     std::vector<i64> guard_peaks;
     if (options.guarded && verdict.numbers == "pass") {
       how.timing = Timing::lazy, how.guard = true;
-      const Ran guarded = run(p, how, std::min(steps, options.guarded_steps), initial);
+      const FaultSentence sentence(p.run.plan.line());
+      const Ran guarded = run(p, how, std::min(steps, options.guarded_steps),
+                              options.fresh ? std::vector<std::vector<float>>{} : initial);
       verdict.numbers =
           judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
       guard_peaks = guarded.guard_peaks;

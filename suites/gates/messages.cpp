@@ -39,6 +39,23 @@ Bag bag_of(const std::vector<Posted>& posted) {
 
 }  // namespace
 
+std::string never_waited_for(const Prepared& p) {
+  for (int rank = 0; rank < p.mesh.size(); ++rank) {
+    std::map<int, const Message*> open;
+    for (const Trace::Event& e : p.traces[rank].events)
+      if (e.what == Trace::Event::start)
+        open[e.request] = &e.message;
+      else if (e.what == Trace::Event::wait)
+        open.erase(e.request);
+    if (open.empty()) continue;
+    const Message& m = *open.begin()->second;
+    return fmt::format("rank {} never waits for its {} of `{}`{} on {}", rank, verb_name(m.verb), m.what,
+                       m.microbatch < 0 ? "" : fmt::format(" microbatch {}", m.microbatch),
+                       axis_name(m.axis));
+  }
+  return {};
+}
+
 std::string judge_messages(const Prepared& p, const std::vector<std::vector<Posted>>& posted) {
   if (!p.deadlock.empty()) return "deadlock: " + p.deadlock;
   for (int rank = 0; rank < p.mesh.size(); ++rank) {

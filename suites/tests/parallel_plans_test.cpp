@@ -47,8 +47,13 @@ INSTANTIATE_TEST_SUITE_P(
                     "dp=2 tp=4 pp=2 sp=1 ckpt=selective every=3", "tp=2 sp=1 ckpt=norms", "offload=optimizer",
                     "dp=2 tp=2 pp=2 zero=1 offload=optimizer", "zero=1", "zero=3", "dp=2 zero=1",
                     "dp=4 zero=2", "dp=4 zero=3 micro=2", "dp=2 tp=2 pp=4 zero=1",
-                    "dp=2 tp=4 pp=2 zero=2 sp=1", "dp=4 tp=2 pp=2 zero=3 ckpt=full", "pp=4 schedule=gpipe",
-                    "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
+                    "dp=2 tp=4 pp=2 zero=2 sp=1", "dp=4 tp=2 pp=2 zero=3 ckpt=full",
+                    "pp=2 schedule=interleaved virtual=2", "pp=2 schedule=interleaved virtual=4 micro=2",
+                    "dp=2 tp=2 pp=4 schedule=interleaved virtual=2",
+                    "dp=2 tp=4 pp=2 sp=1 zero=2 schedule=interleaved virtual=2 ckpt=full",
+                    "dp=4 pp=2 zero=3 schedule=interleaved virtual=2",
+                    "dp=4 pp=4 zero=2 schedule=interleaved virtual=2", "dp=2 pp=8 zero=2", "dp=2 pp=8 zero=3",
+                    "pp=4 schedule=gpipe", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
 
 }  // namespace
 }  // namespace lockstep

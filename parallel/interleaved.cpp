@@ -1,0 +1,89 @@
+// Interleaved 1F1B (Narayanan et al. 2021, Megatron-LM, section 2.2): a stage holds v chunks of layers
+// instead of one, chunk c on stage c mod p, so the pipeline fills in 1/v of the time and the bubble shrinks
+// to (p-1)/(v m). Microbatches go through in groups of p: all of a group through chunk 0, then through the
+// next one, and back.
+//
+//   stage 0  0 1 0'1'2 3 ...      (p = 2, v = 2: plain numbers first chunk, primed ones second)
+//   stage 1    0 1 0'1'...
+#include <algorithm>
+
+#include "parallel/roles.hpp"
+
+namespace lockstep {
+namespace {
+
+int warm_up(int stage, int stages, int chunks, int passes) {
+  return std::min(passes, (stages - stage - 1) * 2 + (chunks - 1) * stages);
+}
+
+class Interleaved final : public Schedule {
+ public:
+  explicit Interleaved(const Context& c) : chunks_(c.plan.number("virtual")) {}
+  int chunks_per_stage() const override { return chunks_; }
+
+  std::vector<Action> actions(int stage, int stages, int microbatches) const override {
+    const int passes = microbatches * chunks_, ahead = warm_up(stage, stages, chunks_, passes);
+    // The q-th forward (backward) of a stage: its place in a group of `stages` microbatches through all
+    // chunks.
+    auto microbatch = [&](int q) { return q / (stages * chunks_) * stages + q % stages; };
+    auto forward = [&](int q) {
+      const int chunk = q / stages % chunks_;
+      return Action{Pass::forward, chunk * stages + stage, microbatch(q), false};
+    };
+    auto backward = [&](int q) {
+      const int chunk = chunks_ - 1 - q / stages % chunks_, j = microbatch(q);
+      return Action{Pass::backward, chunk * stages + stage, j, j == microbatches - 1};
+    };
+    std::vector<Action> list;
+    for (int q = 0; q < ahead; ++q) list.push_back(forward(q));
+    for (int q = 0; q < passes; ++q) {
+      if (q + ahead < passes) list.push_back(forward(q + ahead));
+      list.push_back(backward(q));
+    }
+    return list;
+  }
+
+ private:
+  int chunks_;
+};
+
+using Broken = std::optional<std::string>;
+const std::vector<Rule> rules = {
+    {"interleaved-needs-stages",
+     [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
+       if (p.number("pp") > 1 && p.number("virtual") > 1) return {};
+       return "schedule=interleaved needs pp and virtual of 2 or more";
+     }},
+    {"interleaved-even-layers",
+     [](const Plan& p, const ModelConfig& m, const Settings&) -> Broken {
+       const int chunks = p.number("pp") * p.number("virtual");
+       if (m.layers % chunks == 0) return {};
+       return "pp x virtual = " + std::to_string(chunks) + " does not divide the model's " +
+              std::to_string(m.layers) + " layers";
+     }},
+    {"interleaved-groups",
+     [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
+       const i64 m = s.batch / p.number("dp") / p.number("micro");
+       if (m % p.number("pp") == 0) return {};
+       return "schedule=interleaved takes microbatches in groups of pp, but " + std::to_string(m) +
+              " are not a multiple of " + p.text("pp");
+     }},
+};
+
+// ---- price: a chunk's activations are held for warm-up and one more pass.
+const Strategy<Schedule> strategy(
+    "interleaved",
+    {{"schedule", "1f1b", {"interleaved"}, "order of microbatches in the pipeline"},
+     {"virtual", "1", {}, "chunks of layers on each stage (schedule=interleaved)"}},
+    [](const Plan& p) { return p.text("schedule") == "interleaved"; }, rules,
+    [](const Context& c) -> std::unique_ptr<Schedule> { return std::make_unique<Interleaved>(c); },
+    {.chunks = [](const Shape& s) -> i64 { return s.plan->number("virtual"); },
+     .in_flight = [](const Shape& s) -> i64 {
+       const i64 v = s.plan->number("virtual");
+       return std::min(s.m * v, (s.pp - s.stage - 1) * 2 + (v - 1) * s.pp + 1);
+     },
+     .ends = [](const Shape&) -> i64 { return 1; },
+     .handovers = [](const Shape&) -> i64 { return 2; }});
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,101 @@
+#include "parallel/price_layer.hpp"
+
+#include <algorithm>
+
+namespace lockstep {
+
+Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
+  const i64 Ts = seam.outside(s), M = s.b * s.T;
+  const bool gathers = seam.enter(s).has_value();
+  Sizes z{};
+  z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = s.b * Ts;
+  z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd, z.S = s.b * seam.heads(s) * s.T;
+  z.F = M * seam.ffn(s), z.M = M, z.logits = M * seam.vocab(s);
+  z.E = gathers ? z.W : 0;
+  z.sum = gathers ? z.W + z.X : z.W;
+  z.leaves = s.b * s.D;
+  return z;
+}
+
+// What a layer keeps of a microbatch beside its input: two norms, q k v, attention's o and log-sum-exp, x2,
+// gate and up, and their product.
+i64 kept_parts(const Sizes& z, const Dropped& d) {
+  return (d.norms ? 0 : 2 * (z.X + z.r)) + (d.qkv ? 0 : z.Q + 2 * z.KV) + (d.attention ? 0 : z.Q + z.S) +
+         (d.x2 ? 0 : z.X) + (d.gate_up ? 0 : 2 * z.F) + (d.product ? 0 : z.F);
+}
+
+// Most elements of temporaries in a layer's forward: at each step, what is dropped and not yet used up.
+i64 forward_buffers(const Sizes& z, const Dropped& d) {
+  const i64 h = d.norms ? z.X : 0, rstd = d.norms ? z.r : 0, qkv = d.qkv ? z.Q + 2 * z.KV : 0;
+  const i64 o = d.attention ? z.Q : 0, lse = d.attention ? z.S : 0, x2 = d.x2 ? z.X : 0;
+  const i64 gates = d.gate_up ? 2 * z.F : 0, act = d.product ? z.F : 0;
+  const i64 entered = z.E ? z.E : h;  // a gathered copy, or the norm's output itself
+  return std::max({h + rstd, h + z.E, entered + qkv, qkv + o + lse, o + z.sum, x2 + h + rstd, x2 + h + z.E,
+                   x2 + entered + gates, x2 + gates + act, x2 + act + z.W, x2 + z.sum});
+}
+
+// The same in backward: dy, the gradients on their way, and what was made again and is not used up.
+i64 backward_buffers(const Sizes& z, const Dropped& d) {
+  i64 made = 0, peak = 0;
+  auto at_least = [&](i64 more) { peak = std::max(peak, z.X + made + more); };
+  bool again1 = false, again2 = false, again_qkv = false, again_o = false;  // made already
+  auto enter1 = [&] {
+    if (!again1) made += z.E + (d.norms ? z.X + z.r : 0);
+    again1 = true;
+  };
+  auto qkv = [&] {
+    if (!d.qkv || again_qkv) return;
+    enter1();
+    made += z.Q + 2 * z.KV;
+    again_qkv = true;
+  };
+  auto attention = [&] {
+    if (!d.attention || again_o) return;
+    qkv();
+    made += z.Q + z.S;
+    again_o = true;
+  };
+  auto enter2 = [&] {
+    if (again2) return;
+    if (d.norms && d.x2) {
+      attention();
+      at_least(z.sum);
+      made += z.X;
+    }
+    made += z.E + (d.norms ? z.X + z.r : 0);
+    again2 = true;
+  };
+  if (d.product) {
+    if (d.gate_up) enter2(), made += 2 * z.F;
+    made += z.F;
+  }
+  at_least(z.E + z.F);  // dact
+  made -= d.product ? z.F : 0;
+  at_least(3 * z.F);  // dact, dgate, dup
+  made -= d.gate_up ? 2 * z.F : 0;
+  enter2();
+  at_least(2 * z.F);
+  made -= z.E + (d.norms ? z.X : 0);
+  at_least(2 * z.F + z.W);  // the branch's input gradient
+  at_least(z.sum);
+  at_least(z.X + std::max(z.leaves, z.X));  // norm'
+  made -= (d.x2 ? z.X : 0) + (d.norms ? z.r : 0);
+  attention(), qkv();
+  at_least(z.E + z.Q);           // do
+  at_least(2 * z.Q + 2 * z.KV);  // do, dq, dk, dv
+  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.Q + z.S : 0);
+  enter1();
+  at_least(z.Q + 2 * z.KV);
+  made -= z.E + (d.norms ? z.X : 0);
+  at_least(z.Q + 2 * z.KV + z.W);
+  at_least(z.sum);
+  at_least(z.X + std::max(z.leaves, z.X));
+  return peak;
+}
+
+i64 head_buffers(const Sizes& z) {
+  return std::max(
+      {z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum, z.r + z.X + std::max(z.leaves, z.X)});
+}
+
+}  // namespace lockstep

@@ -1,0 +1,102 @@
+#include "suites/sweep_mpi.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "ref/error.hpp"
+#include "suites/gates/gates.hpp"
+#include "suites/progress.hpp"
+#include "suites/reference.hpp"
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+namespace {
+
+// What is wrong with the messages of this process's rank; the other ranks' are their own to judge.
+std::string judge_mine(const Prepared& p, int rank, std::vector<Posted> mine) {
+  for (Posted& m : mine) {  // the executor that the names belong to has ended
+    const auto it = p.names.find(m.what);
+    m.what = it == p.names.end() ? "(a tensor the trace does not know)" : it->c_str();
+  }
+  std::vector<std::vector<Posted>> posted = p.posted;
+  posted[rank] = std::move(mine);
+  return judge_messages(p, posted);
+}
+
+// On rank 0: the first thing wrong on any rank, or "pass".
+std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, const Weights& initial,
+                       const Whole* reference) {
+  if (!p.deadlock.empty()) return "messages: deadlock: " + p.deadlock;
+  Assembly assembly(p, suite.settings.steps, &world);
+  std::string messages;
+  launch(p, {.isa = suite.isa, .threads = suite.threads, .mpi = &world}, [&](RankView v) {
+    initialise(v, initial);
+    for (i64 k = 0; k < suite.settings.steps; ++k) {
+      const StepResult r = v.executor.step(
+          k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
+      assembly.result(k, r, v.rank);
+      if (k == 0) messages = judge_mine(p, v.rank, v.device.posted());
+    }
+  });
+  assembly.gather();
+  std::string found = "pass";
+  if (reference) {
+    if (const std::string problem = assembly.problem(); !problem.empty())
+      found = "numbers: " + problem;
+    else if (const auto difference = first_difference(*reference, assembly.whole()))
+      found = "numbers: " + difference->text();
+    else if (assembly.whole().hash() != reference->hash())
+      found = "numbers: hash " + assembly.whole().hash();
+  }
+  world.gather(messages, [&](int, const std::string& theirs) {
+    if (found == "pass" && theirs != "pass") found = "messages: " + theirs;
+  });
+  return found;
+}
+
+}  // namespace
+
+int sweep_over_mpi(MpiWorld& world, const Suite& suite, const Enumeration& all) {
+  std::vector<Plan> plans;
+  std::copy_if(all.plans.begin(), all.plans.end(), std::back_inserter(plans),
+               [&](const Plan& p) { return p.ranks() == world.size(); });
+  if (plans.empty())
+    throw UserError(fmt::format("no plan of {} that may run needs {} ranks, as many as the job has",
+                                suite.name, world.size()));
+  const ModelConfig model = load_model_config(suite.model);
+  const TokenFile data(suite.data);
+  check_data(data, suite.data, model, suite.settings);
+  const Weights initial = fresh_weights(model, suite.settings);
+
+  const bool first = world.rank() == 0;  // it alone compares, and speaks
+  std::optional<Whole> reference;
+  std::optional<Progress> progress;
+  if (first) {
+    reference = reference_run(model, suite.settings, data, suite.isa, suite.threads, initial);
+    if (const std::string why = vacuous(*reference, suite.settings); !why.empty())
+      throw UserError("the reference would prove nothing: " + why);
+    progress.emplace(static_cast<int>(plans.size()));
+  }
+  int failed = 0;
+  for (const Plan& plan : plans) {
+    if (first) progress->begin(plan.line());
+    const Prepared prepared = prepare({model, suite.settings, plan, &data});
+    const std::string found = judge_plan(world, prepared, suite, initial, first ? &*reference : nullptr);
+    if (!first) continue;
+    if (found != "pass") ++failed, progress->say(fmt::format("FAILED {}: {}", plan.line(), found));
+    progress->end();
+  }
+  if (first) {
+    progress->finish();
+    if (failed > 0)
+      fmt::print("INVALID: {} of {} plans failed over {} processes\n", failed, plans.size(), world.size());
+    else
+      fmt::print("VALID: {} plans over {} processes, one hash {}, {:.0f} s\n", plans.size(), world.size(),
+                 reference->hash().substr(0, 16), progress->seconds());
+  }
+  return world.from_first(failed > 0 ? 1 : 0);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,333 @@
+// The communicator between processes. This program is both sides: its tests start it again under mpirun, and
+// started so it is one rank of the job that LOCKSTEP_MPI_JOB names. Without mpirun every test is skipped.
+#include <csignal>
+#include <functional>
+#include <map>
+
+#include "parallel/comm/mpi.hpp"
+#include "suites/tests/comm_support.hpp"
+#include "suites/tests/program_runner.hpp"
+
+namespace lockstep::test {
+namespace {
+
+// ---- a rank's side: a job throws if what it gets is not what it must get
+
+void expect(bool right, const std::string& what) {
+  if (!right) throw std::runtime_error("wrong: " + what);
+}
+
+template <class T>
+void check_verbs(int rank, int size, i64 blocks, i64 n, Comm& comm) {
+  const i64 P = size, B = blocks;
+  std::vector<std::vector<T>> inputs;
+  for (int i = 0; i < size; ++i) inputs.push_back(values<T>(B * P * n, 100 + i));
+  const auto get = [&](Message m, i64 out_n, const std::function<T(i64)>& expected) {
+    std::vector<T> out(static_cast<std::size_t>(out_n)), right;
+    m.axis = Axis::dp, m.type = type_of<T>(), m.blocks = B, m.n = n, m.what = "x";
+    m.in = inputs[rank].data(), m.out = out.data();
+    const int request = comm.start(m);
+    for (T x : out) expect(size == 1 || poisoned(x), "an output is poisoned until its wait");
+    comm.wait(request);
+    for (i64 e = 0; e < out_n; ++e) right.push_back(expected(e));
+    expect(same_bits(out, right), std::string(verb_name(m.verb)) + " of " + type_name(m.type) + ", " +
+                                      std::to_string(B) + " blocks of " + std::to_string(n));
+  };
+  for (Reduce reduce : {Reduce::sum, Reduce::max}) {
+    get({.verb = Verb::all_reduce, .reduce = reduce}, B * n,
+        [&](i64 e) { return tree(reduce, inputs, e, 0, inputs.size()); });
+    get({.verb = Verb::reduce_scatter, .reduce = reduce}, B * n,
+        [&](i64 e) { return tree(reduce, inputs, (e / n * P + rank) * n + e % n, 0, inputs.size()); });
+  }
+  get({.verb = Verb::all_gather}, B * P * n, [&](i64 e) { return inputs[e / n % P][e / n / P * n + e % n]; });
+  for (int root : {0, size - 1})
+    get({.verb = Verb::broadcast, .peer = root}, B * n, [&](i64 e) { return inputs[root][e]; });
+}
+
+void job_values(MpiWorld& world) {
+  const int size = world.size();
+  world.run(Mesh{.dp = size}, {.largest_bytes = i64{9000} * 8 * size}, [&](int rank, Comm& comm) {
+    for (i64 blocks : {1, 3})
+      for (i64 n : {0, 1, 5, 515, 3000}) {  // the last is more than one exchange of everything takes
+        check_verbs<float>(rank, size, blocks, n, comm);
+        check_verbs<double>(rank, size, blocks, n, comm);
+        check_verbs<i64>(rank, size, blocks, n, comm);
+        check_verbs<i32>(rank, size, blocks, n, comm);
+      }
+    check_verbs<float>(rank, size, 1, 9001, comm);  // no multiple of any group
+  });
+}
+
+// Sums of bits, one per rank: they say who is in a group.
+void job_axes(MpiWorld& world) {
+  const Mesh mesh{.dp = 2, .tp = 2, .pp = 2, .kv_replicas = 2};
+  world.run(mesh, {.largest_bytes = 8}, [&](int rank, Comm& comm) {
+    for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
+      const i64 mine = i64{1} << rank;
+      i64 got = 0, right = 0;
+      Message m = sum_all(&mine, &got, 1, "rank");
+      m.axis = static_cast<Axis>(a), m.type = Type::i64;
+      finish(comm, m);
+      for (int other = 0; other < 8; ++other) {
+        // Rank = tp + 2 * dp + 4 * pp: the bits in which members of a group may differ.
+        const int differ[] = {7, 2, 1, 4, 1, 4};
+        if (((rank ^ other) & ~differ[a]) == 0) right += i64{1} << other;
+      }
+      expect(got == right, axis_name(static_cast<Axis>(a)));
+    }
+  });
+}
+
+// Every rank has all of these under way at once, and waits for them in an order of its own.
+void job_order(MpiWorld& world) {
+  const int size = world.size(), count = 6;
+  world.run(Mesh{.dp = size}, {.largest_bytes = 40000, .outstanding = 8}, [&](int rank, Comm& comm) {
+    std::vector<std::vector<float>> in, out(count, std::vector<float>(10000));
+    std::vector<int> requests;
+    for (int k = 0; k < count; ++k) in.push_back(values<float>(10000, 10 * k + rank));
+    for (int k = 0; k < count; ++k)
+      requests.push_back(comm.start(sum_all(in[k].data(), out[k].data(), 10000, "x")));
+    for (int k = 0; k < count; ++k) comm.wait(requests[(k * (rank % 2 ? 5 : 1) + rank) % count]);
+    for (int k = 0; k < count; ++k) {
+      std::vector<std::vector<float>> all;
+      for (int i = 0; i < size; ++i) all.push_back(values<float>(10000, 10 * k + i));
+      for (i64 e = 0; e < 10000; ++e)
+        expect(out[k][e] == tree(Reduce::sum, all, e, 0, all.size()), "sum " + std::to_string(k));
+    }
+  });
+}
+
+// Sends meet receives by peer and tag, in the order of equal tags.
+void job_sends(MpiWorld& world) {
+  world.run(Mesh{.pp = world.size()}, {.largest_bytes = 4, .outstanding = 8}, [&](int rank, Comm& comm) {
+    const float in[] = {10.f * rank + 1, 10.f * rank + 2, 10.f * rank + 3};
+    float out[3] = {};
+    const int size = world.size(), to = (rank + 1) % size, from = (rank + size - 1) % size;
+    std::vector<int> requests;
+    const i64 sent_tags[] = {7, 9, 7}, asked_tags[] = {9, 7, 7};
+    const int sent[] = {0, 1, 2}, asked[] = {1, 0, 2};  // microbatches
+    for (int k = 0; k < 3; ++k)
+      requests.push_back(comm.start(send_to(to, &in[k], 1, "a", sent[k], sent_tags[k])));
+    for (int k = 0; k < 3; ++k)
+      requests.push_back(comm.start(recv_from(from, &out[k], 1, "a", asked[k], asked_tags[k])));
+    for (int k = 6; k-- > 0;) comm.wait(requests[k]);
+    const float base = 10.f * from;
+    expect(out[0] == base + 2 && out[1] == base + 1 && out[2] == base + 3, "pairing");
+  });
+}
+
+// The others wait for rank 1, which...
+void job_waiting_for(MpiWorld& world, const std::function<void(Comm&)>& rank_1) {
+  world.run(Mesh{.dp = world.size()}, {.largest_bytes = 4}, [&](int rank, Comm& comm) {
+    if (rank == 1) return rank_1(comm);
+    float x = 1;
+    finish(comm, sum_all(&x, &x, 1, "loss"));
+  });
+}
+
+const std::map<std::string, std::function<void(MpiWorld&)>> jobs = {
+    {"values", job_values},
+    {"axes", job_axes},
+    {"order", job_order},
+    {"sends", job_sends},
+    {"killed", [](MpiWorld& w) { job_waiting_for(w, [](Comm&) { std::raise(SIGKILL); }); }},
+    {"throws",
+     [](MpiWorld& w) { job_waiting_for(w, [](Comm&) { throw std::runtime_error("out of luck"); }); }},
+    {"absent", [](MpiWorld& w) { job_waiting_for(w, [](Comm&) {}); }},
+    {"mismatch",
+     [](MpiWorld& w) {
+       job_waiting_for(w, [](Comm& comm) {
+         float x = 1;
+         finish(comm, sum_all(&x, &x, 1, "norm"));
+       });
+     }},
+    {"lengths",
+     [](MpiWorld& w) {
+       w.run(Mesh{.dp = w.size()}, {.largest_bytes = 800}, [](int rank, Comm& comm) {
+         float x[200] = {};
+         finish(comm, sum_all(x, x, rank == 1 ? 200 : 1, "loss"));
+       });
+     }},
+    {"dropped",
+     [](MpiWorld& w) {
+       job_waiting_for(w, [](Comm& comm) {
+         static float x = 1;
+         comm.start(sum_all(&x, &x, 1, "loss"));
+       });
+     }},
+};
+
+// ---- the tests' side
+
+Ended shell(const std::string& command) {
+  const TemporaryFolder folder;
+  const int status = std::system(
+      ("(" + command + ") </dev/null >" + folder.path() + "/out 2>" + folder.path() + "/err").c_str());
+  const auto read = [&](const char* name) {
+    std::ostringstream text;
+    text << std::ifstream(folder.path() + "/" + name).rdbuf();
+    return text.str();
+  };
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out"), read("err")};
+}
+
+Ended mpirun(int processes, const std::string& command) {
+  // More processes than cores are meant here; a container may not let them read each other's memory.
+  return shell(
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout 120 mpirun --oversubscribe "
+      "--mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none -n " +
+      std::to_string(processes) + " " + command);
+}
+
+std::string beside(const char* name) {
+  return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
+}
+
+Ended job(int processes, const std::string& name) {
+  return mpirun(processes,
+                "env LOCKSTEP_MPI_JOB=" + name + " LOCKSTEP_MPI_PATIENCE=2 '" + beside("test_mpi") + "'");
+}
+
+constexpr int kTimedOut = 124;
+
+class Mpi : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (shell("command -v mpirun").status != 0) GTEST_SKIP() << "skipped: no mpirun";
+    if (!std::filesystem::exists(beside("lockstep_mpi.so"))) GTEST_SKIP() << "skipped: built without MPI";
+  }
+  void succeeds(int processes, const std::string& name) {
+    const Ended ended = job(processes, name);
+    EXPECT_EQ(ended.status, 0) << name << " on " << processes << ": " << ended.out << ended.err;
+  }
+  // Ends with `status` long before the time limit; says `sentence`.
+  void fails(const std::string& name, int status, const std::string& sentence) {
+    const Ended ended = job(3, name);
+    EXPECT_NE(ended.status, 0);
+    EXPECT_NE(ended.status, kTimedOut);
+    if (status > 0) {
+      EXPECT_EQ(ended.status, status);
+    }
+    EXPECT_NE(ended.err.find(sentence), std::string::npos) << ended.err;
+  }
+};
+
+TEST_F(Mpi, EveryVerbGivesTheValuesOfTheTree) {
+  for (int processes : {1, 2, 3, 4, 8}) succeeds(processes, "values");
+}
+TEST_F(Mpi, EveryAxisReachesItsOwnGroup) { succeeds(8, "axes"); }
+TEST_F(Mpi, RanksMayWaitInAnyOrder) {
+  for (int processes : {2, 4}) succeeds(processes, "order");
+}
+TEST_F(Mpi, SendsMeetReceivesByPeerAndTag) {
+  for (int processes : {2, 3}) succeeds(processes, "sends");
+}
+
+TEST_F(Mpi, AKilledRankEndsTheJob) { fails("killed", 0, "rank 1"); }
+TEST_F(Mpi, AFailedRankEndsTheJobAndIsNamed) {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  fails("throws", 3, "lockstep: rank 1 on " + std::string(host) + ": out of luck");
+}
+TEST_F(Mpi, ARankThatNeverComesIsNotWaitedForForEver) {
+  fails("absent", 3, "nothing has moved for 2 s while waiting for all_reduce of `loss`");
+}
+TEST_F(Mpi, OperationsThatDoNotMatchAreNamed) {
+  const Ended ended = job(2, "mismatch");
+  EXPECT_EQ(ended.status, 3);
+  EXPECT_NE(ended.err.find("mismatch on world: "), std::string::npos) << ended.err;
+  EXPECT_NE(ended.err.find("of `loss`"), std::string::npos) << ended.err;
+  EXPECT_NE(ended.err.find("of `norm`"), std::string::npos) << ended.err;
+}
+TEST_F(Mpi, OperationsOfOtherLengthsEndTheJob) {
+  const Ended ended = job(2, "lengths");
+  EXPECT_EQ(ended.status, 3);
+  const bool named = ended.err.find("mismatch on world: ") != std::string::npos ||
+                     ended.err.find("a peer sent a message of another size") != std::string::npos;
+  EXPECT_TRUE(named) << ended.err;
+}
+TEST_F(Mpi, ARequestNeverWaitedForIsNamed) {
+  fails("dropped", 3, "ended with requests never waited for: all_reduce of `loss`");
+}
+
+// The whole program: over processes, the hash of one device.
+
+std::string hash_in(const std::string& text) {
+  const std::size_t at = text.find("hash ");
+  return at == std::string::npos ? "no hash in: " + text : text.substr(at + 5, 32);
+}
+
+Ended train(int processes, const std::string& plan) {
+  return mpirun(processes, "'" + beside("lockstep") + "' train --comm mpi --steps 2 " + tiny_run +
+                               "--plan '" + plan + "'");
+}
+
+TEST_F(Mpi, EveryPlanHasTheHashOfOneDevice) {
+  const std::string right = hash_in(lockstep_program("train --steps 2 --check " + tiny_run).out);
+  ASSERT_EQ(right.size(), 32u);
+  for (const auto& [processes, plan] : std::vector<std::pair<int, std::string>>{
+           {1, "dp=1"},
+           {2, "dp=2 zero=1"},
+           {2, "tp=2 sp=1"},
+           {2, "pp=2 micro=1"},
+           {4, "dp=2 tp=2"},
+           {4, "dp=4 zero=2 micro=1"},
+           {4, "tp=4 ckpt=full"},
+           {4, "dp=2 pp=2 zero=3 micro=1"},
+           {8, "dp=2 tp=2 pp=2 micro=1"},
+           {8, "dp=4 tp=2 sp=1 zero=3"},
+       }) {
+    const Ended ended = train(processes, plan);
+    EXPECT_EQ(ended.status, 0) << plan << ": " << ended.err;
+    EXPECT_EQ(hash_in(ended.out), right) << plan;
+  }
+}
+
+TEST_F(Mpi, TheSingleDeviceIsComparedWith) {
+  const Ended ended = mpirun(
+      2, "'" + beside("lockstep") + "' train --comm mpi --check --steps 2 " + tiny_run + "--plan dp=2");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_NE(ended.out.find("equal to the single device: 2 steps"), std::string::npos) << ended.out;
+}
+
+TEST_F(Mpi, ASweepOverProcessesIsValid) {
+  const Ended ended =
+      mpirun(2, "'" + beside("lockstep") + "' sweep --comm mpi suites/smoke.toml --only micro=2");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_NE(ended.out.find("\nVALID: "), std::string::npos) << ended.out << ended.err;
+  EXPECT_NE(ended.out.find(" plans over 2 processes, one hash "), std::string::npos) << ended.out;
+}
+
+// Needs no MPI: a program that stands alone says what is missing.
+TEST(MpiMissing, IsSaidInOneSentence) {
+  const TemporaryFolder folder;
+  const std::string alone = folder.path() + "/lockstep";
+  std::filesystem::copy_file(beside("lockstep"), alone);
+  const Ended ended = shell("'" + alone + "' train --comm mpi " + tiny_run);
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(ended.err.starts_with("lockstep: this program was built without MPI")) << ended.err;
+}
+
+TEST_F(Mpi, AUsersMistakeIsSaidOnce) {
+  const Ended ended = train(2, "dp=4");
+  EXPECT_EQ(ended.status, 2) << ended.err;
+  const std::string sentence =
+      "lockstep: the plan needs 4 ranks, but the job has 2: mpirun -n 4 lockstep train";
+  const std::size_t at = ended.err.find(sentence);
+  EXPECT_NE(at, std::string::npos) << ended.err;
+  EXPECT_EQ(ended.err.find("the plan needs", at + sentence.size()), std::string::npos) << ended.err;
+}
+
+}  // namespace
+}  // namespace lockstep::test
+
+int main(int argc, char** argv) {
+  using namespace lockstep;
+  if (const char* name = std::getenv("LOCKSTEP_MPI_JOB"))
+    return with_mpi([&](MpiWorld& world) {
+      test::jobs.at(name)(world);
+      return 0;
+    });
+  ::testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
