@@ -14,20 +14,6 @@ Mesh Run::mesh() const {
   return {plan.number("dp"), tp, plan.number("pp"), tp > kv ? static_cast<int>(tp / kv) : 1};
 }
 
-// A run of layers between two hand-overs, and what its microbatches have under way.
-struct Executor::Chunk {
-  int index;
-  std::vector<Layer> layers;
-  bool first, last;                                // holds the embedding, the head
-  std::vector<int> forward_units, backward_units;  // whose weights a pass needs, in order
-  struct UnderWay {
-    std::vector<Saved> saved;  // by layer
-    Buf end;                   // last chunk: the final hidden state
-    WorkList later;            // weight gradients split from their backward
-  };
-  std::vector<UnderWay> microbatch;
-};
-
 // The pipeline's messages: the next receive is posted before the present action computes, a send is waited
 // for after the next action has computed.
 struct Executor::Handover {
@@ -39,10 +25,6 @@ namespace {
 double tree_of(const double* x, i64 lo, i64 hi) {
   const i64 mid = lo + (hi - lo) / 2;
   return hi - lo == 1 ? x[lo] : tree_of(x, lo, mid) + tree_of(x, mid, hi);
-}
-
-std::pair<i64, i64> layers_of(int chunk, int chunks, i64 layers) {
-  return {chunk * layers / chunks, (chunk + 1) * layers / chunks};
 }
 }  // namespace
 
@@ -74,7 +56,7 @@ Executor::Executor(const Run& run, int rank, Device& device)
     std::vector<int> here;
     if (chunk == 0) here.push_back(0);
     const auto [from, to] = layers_of(chunk, chunks_, m.layers);
-    for (i64 l = from; l < to; ++l) here.push_back(static_cast<int>(l) + 1);
+    for (int l = from; l < to; ++l) here.push_back(l + 1);
     if (chunk == chunks_ - 1)
       here.insert(here.end(), {static_cast<int>(m.layers) + 1, static_cast<int>(m.layers) + 2});
     for (const int u : here) gradient_order_[u] = order;
@@ -109,25 +91,10 @@ Executor::Executor(const Run& run, int rank, Device& device)
     x_names_.push_back("chunk" + std::to_string(chunk) + ".x");
     dy_names_.push_back("chunk" + std::to_string(chunk) + ".dy");
   }
-  self_.reset(
-      new Rank{run_.model, run_.settings, mesh_, rank_, device_, params_, *seam_, *store_, *stash_, b_});
-  if (first) embedding_ = std::make_unique<Embedding>(*self_, ids_);
-  if (last) head_ = std::make_unique<Head>(*self_, labels_, losses_);
-  for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp) {
-    auto c = std::make_unique<Chunk>();
-    c->index = chunk;
-    c->first = chunk == 0, c->last = chunk == chunks_ - 1;
-    const auto [from, to] = layers_of(chunk, chunks_, m.layers);
-    for (i64 l = from; l < to; ++l) c->layers.emplace_back(*self_, static_cast<int>(l), cos_, sin_);
-    if (c->first) c->forward_units.push_back(0);
-    for (const Layer& l : c->layers) c->forward_units.push_back(l.unit());
-    if (c->last) c->backward_units = {static_cast<int>(m.layers) + 2, static_cast<int>(m.layers) + 1};
-    for (auto l = c->layers.rbegin(); l != c->layers.rend(); ++l) c->backward_units.push_back(l->unit());
-    c->microbatch.resize(microbatches_);
-    for (auto& mb : c->microbatch)
-      mb.saved.resize(c->layers.size()), mb.later.reserve(9 * c->layers.size() + 3);
-    mine_.push_back(std::move(c));
-  }
+  const Rank self{run_.model, run_.settings, mesh_, rank_, device_, params_, *seam_, *store_, *stash_, b_};
+  for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp)
+    mine_.push_back(std::make_unique<Chunk>(self, chunk, chunks_, microbatches_,
+                                            Chunk::Inputs{cos_, sin_, ids_, labels_, losses_}));
 }
 
 Executor::~Executor() = default;
@@ -195,93 +162,22 @@ Request Executor::post(const Action& a, bool receive, const Buf& buf) {
                        receive ? buf.view() : View());
 }
 
-// Makes the k-th unit of a pass whole, and lets the next one come.
-void Executor::acquire(const std::vector<int>& order, std::size_t k) {
-  store_->acquire(order[k]);
-  if (k + 1 < order.size()) store_->prefetch(order[k + 1]);
-}
-
-Buf Executor::forward(Chunk& c, int j, Buf x) {
-  auto& mb = c.microbatch[j];
-  std::size_t k = 0;
-  if (c.first) {
-    acquire(c.forward_units, k++);
-    x = embedding_->forward(j);
-    store_->release(0);
-  }
-  for (std::size_t l = 0; l < c.layers.size(); ++l) {
-    x.relabel(Kind::activations);
-    acquire(c.forward_units, k++);
-    x = c.layers[l].forward(j, std::move(x), mb.saved[l]);
-    store_->release(c.layers[l].unit());
-  }
-  if (!c.last) return x;
-  x.relabel(Kind::activations);
-  mb.end = std::move(x);
-  return {};
-}
-
-// A unit's weight gradients of this microbatch are in. Final norm and head come together.
-void Executor::announce(int unit, int j, bool last) {
-  const int norm = static_cast<int>(run_.model.layers) + 1;
-  if (unit < norm) return store_->ready(unit, j, last);
-  store_->ready(norm + 1, j, last);
-  store_->ready(norm, j, last);
-}
-
-// weights_now: weight gradients are computed on the way and each unit is announced as it completes; otherwise
-// they wait in the microbatch's list.
-Buf Executor::backward(Chunk& c, int j, Buf dy, bool weights_now, bool last) {
-  auto& mb = c.microbatch[j];
-  WorkList* later = weights_now ? nullptr : &mb.later;
-  std::size_t k = 0;
-  if (c.last) {
-    acquire(c.backward_units, k++), acquire(c.backward_units, k++);
-    dy = head_->backward(j, std::move(mb.end), loss_scale_, later);
-    store_->release(c.backward_units[0]), store_->release(c.backward_units[1]);
-    if (weights_now) announce(c.backward_units[0], j, last);
-  }
-  for (std::size_t l = c.layers.size(); l-- > 0;) {
-    acquire(c.backward_units, k++);
-    dy = c.layers[l].backward(j, mb.saved[l], std::move(dy), later);
-    store_->release(c.layers[l].unit());
-    if (weights_now) announce(c.layers[l].unit(), j, last);
-  }
-  if (!c.first) return dy;
-  embedding_->backward(j, std::move(dy), later);
-  if (weights_now) announce(0, j, last);
-  return {};
-}
-
-void Executor::weight_grads(Chunk& c, int j, bool last) {
-  const int norm = static_cast<int>(run_.model.layers) + 1;
-  WorkList& list = c.microbatch[j].later;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    run_weight_work(*self_, list[i], j);
-    const int unit = std::min(params_.all[list[i].local].unit, norm);
-    if (i + 1 == list.size() || std::min(params_.all[list[i + 1].local].unit, norm) != unit)
-      announce(unit, j, last);
-    list[i] = {};
-  }
-  list.clear();
-}
-
 void Executor::act(const Action& a, Handover& h) {
   Chunk& c = *mine_[a.chunk / mesh_.pp];
   static constexpr const char* names[] = {"forward", "backward", "input gradients", "weight gradients"};
   device_.note_action(names[static_cast<int>(a.pass)], a.chunk, a.microbatch);
   switch (a.pass) {
     case Pass::forward:
-      h.given = forward(c, a.microbatch, std::move(h.given));
+      h.given = c.forward(a.microbatch, std::move(h.given));
       break;
     case Pass::backward:
-      h.given = backward(c, a.microbatch, std::move(h.given), true, a.last);
+      h.given = c.backward(a.microbatch, std::move(h.given), loss_scale_, true, a.last);
       break;
     case Pass::input_grad:
-      h.given = backward(c, a.microbatch, std::move(h.given), false, a.last);
+      h.given = c.backward(a.microbatch, std::move(h.given), loss_scale_, false, a.last);
       break;
     case Pass::weight_grad:
-      weight_grads(c, a.microbatch, a.last);
+      c.weight_grads(a.microbatch, a.last);
       break;
   }
 }

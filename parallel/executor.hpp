@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/ends.hpp"
+#include "parallel/chunk.hpp"
 #include "ref/data_order.hpp"
 
 namespace lockstep {
@@ -42,15 +42,9 @@ class Executor {
   Store& store() const { return *store_; }
 
  private:
-  struct Chunk;
   struct Handover;
   void load_tokens(i64 step);
   void act(const Action&, Handover&);
-  Buf forward(Chunk&, int j, Buf x);
-  Buf backward(Chunk&, int j, Buf dy, bool weights_now, bool last);
-  void weight_grads(Chunk&, int j, bool last);
-  void acquire(const std::vector<int>& order, std::size_t k);
-  void announce(int unit, int j, bool last);
   Request post(const Action&, bool receive, const Buf&);
   bool receives(const Action&) const;
   bool sends(const Action&) const;
@@ -74,9 +68,6 @@ class Executor {
   int chunks_ = 1;                               // of all stages
   std::vector<std::string> x_names_, dy_names_;  // by chunk: what it takes in, forward and backward
   std::vector<std::unique_ptr<Chunk>> mine_;     // chunks of this stage, ascending
-  std::unique_ptr<Rank> self_;
-  std::unique_ptr<Embedding> embedding_;
-  std::unique_ptr<Head> head_;
   Buf ids_, labels_, losses_, squares_, cos_, sin_;
   std::vector<i32> host_ids_, host_labels_, row_ids_, row_labels_;
   std::vector<double> host_losses_;

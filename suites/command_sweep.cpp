@@ -83,6 +83,7 @@ class Sweep {
   }
 
   int run() {
+    introduce();
     if (!out_.empty()) {
       std::error_code ignored;  // the writer's complaint says it better
       std::filesystem::create_directories(out_, ignored);
@@ -91,6 +92,9 @@ class Sweep {
     initial_ = fresh_weights(model_, suite_.settings);
     reference_ = reference_run(model_, suite_.settings, data_, suite_.isa, suite_.threads, initial_);
     record_.reference_hash = reference_.hash();
+    progress_.say(fmt::format("reference: hash {}, loss {:.4f} to {:.4f}",
+                              record_.reference_hash.substr(0, 16), reference_.steps.front().loss,
+                              reference_.steps.back().loss));
     if (const std::string why = vacuous(reference_, suite_.settings); !why.empty())
       return end("INVALID: the reference would prove nothing: " + why, 1);
 
@@ -107,6 +111,16 @@ class Sweep {
   }
 
  private:
+  void introduce() {
+    const Settings& s = suite_.settings;
+    std::string rules;
+    for (const auto& [rule, count] : record_.refused)
+      rules += fmt::format("{}{} {}", rules.empty() ? " by " : ", ", rule, count);
+    progress_.say(fmt::format("{}: {} steps of {} x {} tokens, {} kernels; {} plans, {} refused{}",
+                              suite_.name, s.steps, s.batch, s.seq, record_.isa, all_.plans.size(),
+                              all_.refused.size(), rules));
+  }
+
   PlanRecord check(const Plan& plan) {
     const Prepared prepared = prepare({model_, suite_.settings, plan, &data_});
     Verdict verdict =

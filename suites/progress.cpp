@@ -10,20 +10,25 @@ namespace lockstep {
 namespace {
 constexpr const char* kClear = "\r\033[K";  // to the line's start, and erase it
 constexpr double kLogSeconds = 10;          // between two lines of a log
+
+double since(std::chrono::steady_clock::time_point t) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
+}
 }  // namespace
 
 Progress::Progress(int total) : total_(total), terminal_(isatty(STDOUT_FILENO)) {}
 
-double Progress::seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+double Progress::seconds() const { return since(start_); }
 
 // Assumes that the plans to come take as long as those done so far.
 std::string Progress::left() const {
   if (done_ == 0) return "";
-  return fmt::format(", {:.0f} s left", std::ceil(seconds() / done_ * (total_ - done_)));
+  return fmt::format(", {:.0f} s left", std::ceil(since(first_) / done_ * (total_ - done_)));
 }
 
 void Progress::begin(const std::string& plan) {
   plan_ = plan;
+  if (done_ == 0) first_ = Clock::now();
   if (!terminal_) return;
   fmt::print("{}{}/{}  {}{}", kClear, done_ + 1, total_, plan, left());
   std::fflush(stdout);
@@ -32,7 +37,7 @@ void Progress::begin(const std::string& plan) {
 void Progress::end() {
   ++done_;
   if (terminal_) return;
-  const bool due = std::chrono::duration<double>(Clock::now() - said_).count() > kLogSeconds;
+  const bool due = since(said_) > kLogSeconds;
   if (!due && done_ != 1 && done_ != total_) return;
   said_ = Clock::now();
   say(fmt::format("{}/{}  {}  {:.0f} s{}", done_, total_, plan_, seconds(), done_ < total_ ? left() : ""));

@@ -20,7 +20,7 @@ class Progress {
   int total_, done_ = 0;
   bool terminal_;
   std::string plan_;
-  Clock::time_point start_ = Clock::now(), said_ = start_;
+  Clock::time_point start_ = Clock::now(), said_ = start_, first_ = start_;  // first_: of the first plan
 };
 
 }  // namespace lockstep

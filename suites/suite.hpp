@@ -29,7 +29,8 @@ struct Suite {
 // of the wrong type or range.
 Suite read_suite(const std::string& path);
 
-// Every combination of each grid's axes and every plan of [[also]], each once; those that break a rule are refused.
+// Every combination of each grid's axes and every plan of [[also]], each once; those that break a rule are
+// refused.
 struct Enumeration {
   struct Refused {
     Plan plan;

@@ -290,12 +290,23 @@ TEST_F(Mpi, TheSingleDeviceIsComparedWith) {
   EXPECT_NE(ended.out.find("equal to the single device: 2 steps"), std::string::npos) << ended.out;
 }
 
-TEST_F(Mpi, ASweepOverProcessesIsValid) {
-  const Ended ended =
-      mpirun(2, "'" + beside("lockstep") + "' sweep --comm mpi suites/smoke.toml --only micro=2");
+TEST_F(Mpi, ASweepRunsThePlansOfAsManyRanks) {
+  const TemporaryFolder folder;
+  const std::string here = std::filesystem::current_path();
+  std::ofstream(folder.path() + "/suite.toml")
+      << "[run]\nmodel = \"" << here << "/suites/models/gate-tiny.json\"\ndata = \"" << here
+      << "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nsteps = 3\nlr = 0.003\nwarmup = 1\nclip = 0.5\n"
+         "[axes]\ndp = [1, 2]\ntp = [1, 2]\npp = [1, 2]\nzero = [0, 1]\n";
+  const std::string command = "'" + beside("lockstep") + "' sweep " + folder.path() + "/suite.toml";
+  const Ended here_alone = shell(command);
+  const Ended ended = mpirun(2, command + " --comm mpi");
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_NE(ended.out.find("\nVALID: "), std::string::npos) << ended.out << ended.err;
-  EXPECT_NE(ended.out.find(" plans over 2 processes, one hash "), std::string::npos) << ended.out;
+  const std::string verdict =
+      "VALID: 4 plans over 2 processes, one hash ";  // tp=2, pp=2, dp=2 with zero 0 and 1
+  const std::size_t at = ended.out.find(verdict);
+  ASSERT_NE(at, std::string::npos) << ended.out << ended.err;
+  const std::string hash = ended.out.substr(at + verdict.size(), 16);
+  EXPECT_NE(here_alone.out.find("one hash " + hash), std::string::npos) << here_alone.out;
 }
 
 // Needs no MPI: a program that stands alone says what is missing.

@@ -63,12 +63,14 @@ TEST(Suite, EnumeratesEveryCombinationOnce) {
 
 TEST(Suite, SeveralAxesAreSeveralGrids) {
   const TemporaryFolder folder;
-  Suite s = read_suite(folder.write("s.toml", run + "[[axes]]\ndp = [1, 2]\ntp = 2\n[[axes]]\npp = [1, 2]\ntp = 2\n"));
+  Suite s = read_suite(
+      folder.write("s.toml", run + "[[axes]]\ndp = [1, 2]\ntp = 2\n[[axes]]\npp = [1, 2]\ntp = 2\n"));
   const Enumeration all = enumerate(s, load_model_config("suites/models/gate-tiny.json"));
   std::vector<std::string> lines;
   for (const Plan& p : all.plans) lines.push_back(p.line());
   EXPECT_EQ(lines, (std::vector<std::string>{"dp=1 tp=2 pp=1", "dp=2 tp=2 pp=1", "dp=1 tp=2 pp=2"}));
-  EXPECT_TRUE(says(mistake(run + "[[axes]]\ndp = 1\n[[axes]]\ntpp = 1\n"), "s.toml:7: ", "`tpp` in [[axes]]"));
+  EXPECT_TRUE(
+      says(mistake(run + "[[axes]]\ndp = 1\n[[axes]]\ntpp = 1\n"), "s.toml:7: ", "`tpp` in [[axes]]"));
 }
 
 TEST(Suite, UnknownKeysAreNamedWithTheNearestKnownOne) {
