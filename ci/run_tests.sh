@@ -36,7 +36,7 @@ check() {
 run() {
     local name=$results/${1//\//_} status tests bad=0 not_run counts
     echo "== $1"
-    timeout --foreground 900 "$1" --gtest_output="xml:$name.xml" </dev/null 2>&1 | tee "$name.log" |
+    timeout --foreground 1800 "$1" --gtest_output="xml:$name.xml" </dev/null 2>&1 | tee "$name.log" |
         grep -vE '^(\[( RUN|       OK |-----|=====.*Running)|Running main|Note: Google Test|$)'
     status=${PIPESTATUS[0]}
     if [[ -s $name.xml ]]; then

@@ -29,7 +29,8 @@ class Lanes {
   template <class F>
   void split(i64 n, i64 grain, F&& f) {
     using Fn = std::remove_reference_t<F>;
-    run(n, grain, [](void* p, i64 lo, i64 hi, int lane) { (*static_cast<Fn*>(p))(lo, hi, lane); },
+    run(
+        n, grain, [](void* p, i64 lo, i64 hi, int lane) { (*static_cast<Fn*>(p))(lo, hi, lane); },
         const_cast<void*>(static_cast<const void*>(&f)));
   }
 

@@ -21,12 +21,12 @@ struct Op {
 // The scalars of one AdamW step, computed in double and rounded once to T.
 template <class T>
 struct AdamWStep {
-  T keep;         // 1 - lr * decay (1 for tensors without decay)
-  T b1, c1;       // beta1, 1 - beta1
-  T b2, c2;       // beta2, 1 - beta2
-  T root_bias2;   // sqrt(1 - beta2^t)
+  T keep;        // 1 - lr * decay (1 for tensors without decay)
+  T b1, c1;      // beta1, 1 - beta1
+  T b2, c2;      // beta2, 1 - beta2
+  T root_bias2;  // sqrt(1 - beta2^t)
   T eps;
-  T rate;         // lr / (1 - beta1^t)
+  T rate;  // lr / (1 - beta1^t)
 };
 
 // Sum of squares as a fixed-point integer: limb i weighs 2^(32*i - 448); the last entry counts
@@ -43,8 +43,8 @@ struct Ops {
   // dx[M,K] = sum over three pieces of dy_i[M,N_i] w_i[N_i,K]; leaf r = one chain over its columns of
   // piece 0, then 1, then 2. ld_i: elements between rows of dy_i. N_i = 0 (null) leaves a piece out.
   // (dx, dy0, ld0, w0, N0, dy1, ld1, w1, N1, dy2, ld2, w2, N2, M, K, leaves)
-  Op<T*, const T*, i64, const T*, i64, const T*, i64, const T*, i64, const T*, i64, const T*, i64, i64,
-     i64, i64>
+  Op<T*, const T*, i64, const T*, i64, const T*, i64, const T*, i64, const T*, i64, const T*, i64, i64, i64,
+     i64>
       matmul_dx{"matmul_dx"};
   // dw[N,K] = dy[T,N]^T x[T,K] over one sequence, chain over tokens; add: dw = dw + chain. (T, N, K, add)
   Op<T*, const T*, const T*, i64, i64, i64, bool> matmul_dw{"matmul_dw"};
@@ -95,11 +95,11 @@ struct Ops {
   Op<T*, const T*, const T*, const i32*, i64, i64, i64, i64, T> ce_dx{"ce_dx"};
 
   // ---- element by element                                     (n)
-  Op<T*, const T*, const T*, i64> add{"add"};            // y = a + b (y may be a or b)
-  Op<T*, T, i64> scale{"scale"};                         // y = y * s
-  Op<T*, const T*, i64> copy{"copy"};                    // y = x
-  Op<T*, i64> zero{"zero"};                              // y = 0
-  Op<i64*, const T*, i64> add_squares{"add_squares"};    // words += x*x, exactly
+  Op<T*, const T*, const T*, i64> add{"add"};          // y = a + b (y may be a or b)
+  Op<T*, T, i64> scale{"scale"};                       // y = y * s
+  Op<T*, const T*, i64> copy{"copy"};                  // y = x
+  Op<T*, i64> zero{"zero"};                            // y = 0
+  Op<i64*, const T*, i64> add_squares{"add_squares"};  // words += x*x, exactly
   // w, m, v from g: m = b1*m + c1*g; v = b2*v + (c2*g)*g; d = sqrt(v)/root_bias2 + eps;
   // w = w*keep - rate*(m/d). Every operation rounds.            (w, m, v, g, n, step)
   Op<T*, T*, T*, const T*, i64, AdamWStep<T>> adamw{"adamw"};
@@ -111,8 +111,8 @@ Ops<T> plain_ops();
 
 // A set of faster kernels, registered by its own file (`static const KernelSet set{...};`).
 struct KernelSet {
-  const char* name;                // "avx2"
-  int speed;                       // "auto" starts from plain and applies, slowest first, what runs here
+  const char* name;  // "avx2"
+  int speed;         // "auto" starts from plain and applies, slowest first, what runs here
   bool (*runs_here)();
   void (*apply)(Ops<float>&);
   KernelSet(const char* name, int speed, bool (*runs_here)(), void (*apply)(Ops<float>&));

@@ -141,6 +141,13 @@ const std::map<std::string, std::function<void(MpiWorld&)>> jobs = {
          finish(comm, sum_all(&x, &x, 1, "norm"));
        });
      }},
+    {"unreceived",
+     [](MpiWorld& w) {
+       w.run(Mesh{.dp = w.size()}, {.largest_bytes = 4}, [](int rank, Comm& comm) {
+         float x = 1;
+         if (rank == 0) finish(comm, send_to(1, &x, 1, "x"));
+       });
+     }},
     {"lengths",
      [](MpiWorld& w) {
        w.run(Mesh{.dp = w.size()}, {.largest_bytes = 800}, [](int rank, Comm& comm) {
@@ -231,6 +238,10 @@ TEST_F(Mpi, AFailedRankEndsTheJobAndIsNamed) {
 }
 TEST_F(Mpi, ARankThatNeverComesIsNotWaitedForForEver) {
   fails("absent", 3, "nothing has moved for 2 s while waiting for all_reduce of `loss`");
+}
+// However small: a send that ends because somebody had a buffer to spare would hide a deadlock.
+TEST_F(Mpi, ASendIsARendezvous) {
+  fails("unreceived", 3, "nothing has moved for 2 s while waiting for send of `x` to rank 1");
 }
 TEST_F(Mpi, OperationsThatDoNotMatchAreNamed) {
   const Ended ended = job(2, "mismatch");
