@@ -112,7 +112,7 @@ SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
 
-sweep: $B/lockstep  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
+sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)
 
 test:  ## build and run every test; end in 'N passed, N failed'

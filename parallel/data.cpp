@@ -92,32 +92,25 @@ class Data final : public Store {
 
 // ---- price: weights once, gradients in max(1, ceil(log2(n/dp))) slots of the exact tree, and one all_reduce
 // of a unit's gradient a step.
-i64 slots(const Shape& s) {
-  i64 count = 0;
-  while ((i64{1} << count) < s.n / s.dp) ++count;
-  return std::max<i64>(1, count);
-}
-
 i64 nothing(const Shape&, i64) { return 0; }
 bool no(const Shape&) { return false; }
 
-const Strategy<Store> strategy("data", {}, nullptr, {},
-                               [](const Context& c) -> std::unique_ptr<Store> {
-                                 return std::make_unique<Data>(c);
-                               },
-                               {.weights = [](const Shape&, i64 e) { return 4 * e; },
-                                .gathered = nothing,
-                                .gradients = [](const Shape& s, i64 e) { return 4 * slots(s) * e; },
-                                .reducing = nothing,
-                                .reduced = nothing,
-                                .updated = [](const Shape&, i64 e) { return e; },
-                                .reduce =
-                                    [](const Shape& s, i64 e) {
-                                      return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, e}} : std::nullopt;
-                                    },
-                                .reduces_each_microbatch = no,
-                                .gather = [](const Shape&, i64) { return Maybe{}; },
-                                .gathers_each_use = no});
+const Strategy<Store> strategy(
+    "data", {}, nullptr, {},
+    [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
+    {.weights = [](const Shape&, i64 e) { return 4 * e; },
+     .gathered = nothing,
+     .gradients = [](const Shape& s, i64 e) { return 4 * tree_slots(s.n / s.dp) * e; },
+     .reducing = nothing,
+     .reduced = nothing,
+     .updated = [](const Shape&, i64 e) { return e; },
+     .reduce =
+         [](const Shape& s, i64 e) {
+           return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, e}} : std::nullopt;
+         },
+     .reduces_each_microbatch = no,
+     .gather = [](const Shape&, i64) { return Maybe{}; },
+     .gathers_each_use = no});
 
 }  // namespace
 }  // namespace lockstep

@@ -35,7 +35,6 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
   const i64 D = r_.model.hidden, T = r_.settings.seq, rows = r_.b * c.seq, inner = r_.b * T;
   const int last = static_cast<int>(r_.params.table.size()) - 1;
   const int norm = r_.params.local(last - 1), head = r_.params.local(last);
-  const View none;
   const View labels = labels_.from(j * inner);
 
   Buf h = d.take("final h", Kind::buffers, rows * D);
@@ -62,8 +61,7 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
   weigh(r_, later, j, {WeightWork::linear, head, logits, e, {}, c.vocab, D, ""});
   e.free();
   Buf de = d.take("final de", Kind::buffers, inner * D);
-  d.run(ops.matmul_dx, de, logits, c.vocab, r_.store.weight(head), c.vocab, none, 0, none, 0, none, 0, none,
-        0, inner, D, c.leaves);
+  input_gradient(d, de, {{{logits, c.vocab, r_.store.weight(head), c.vocab}}}, inner, D, c.leaves);
   logits.free();
   Buf dh = r_.seam.open(std::move(de), "head.din", j, r_.b);
   weigh(r_, later, j, {WeightWork::norm, norm, dh, x, rstd, 0, 0, "norm.grad"});

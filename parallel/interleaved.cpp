@@ -3,8 +3,11 @@
 // to (p-1)/(v m). Microbatches go through in groups of p: all of a group through chunk 0, then through the
 // next one, and back.
 //
-//   stage 0  0 1 0'1'2 3 ...      (p = 2, v = 2: plain numbers first chunk, primed ones second)
-//   stage 1    0 1 0'1'...
+// A and B are a stage's first and second chunk going forward, a and b backward, with their microbatch
+// (p = 2, v = 2, m = 2):
+//
+//   stage 0  A0 A1 B0 B1 .  b0 .  b1 a0 a1
+//   stage 1     A0 A1 B0 b0 B1 b1 a0 a1
 #include <algorithm>
 
 #include "parallel/roles.hpp"

@@ -42,6 +42,12 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
   }
 }
 
+void input_gradient(Device& d, const View& dx, const std::array<GradientTerm, 3>& t, i64 M, i64 K,
+                    i64 leaves) {
+  d.run(d.ops().matmul_dx, dx, t[0].dy, t[0].ld, t[0].weight, t[0].n, t[1].dy, t[1].ld, t[1].weight, t[1].n,
+        t[2].dy, t[2].ld, t[2].weight, t[2].n, M, K, leaves);
+}
+
 Layer::Layer(const Rank& r, int index, const Buf& cos, const Buf& sin)
     : r_(r),
       index_(index),
@@ -208,7 +214,6 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   const Ops<float>& ops = d.ops();
   const i64 D = r_.model.hidden, T = r_.settings.seq, hd = r_.model.head_dim, b = r_.b;
   const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
-  const View none;
   auto linear = [&](int p, const Buf& gradient, const Buf& input, i64 n, i64 k) {
     weigh(later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
   };
@@ -220,7 +225,7 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   need(Part::act, j, s);
   Buf dyc = r_.seam.close_back(dy, names_.mlp_dout.c_str(), j, b);  // [b,T,D]
   Buf dact = d.take("dact", Kind::buffers, inner_ * F);
-  d.run(ops.matmul_dx, dact, dyc, D, weight(down_proj), D, none, 0, none, 0, none, 0, none, 0, inner_, F, 1);
+  input_gradient(d, dact, {{{dyc, D, weight(down_proj), D}}}, inner_, F, 1);
   linear(down_proj, dyc, s[Part::act], D, F);
   dyc.free(), s[Part::act].free();
   Buf dgate = d.take("dgate", Kind::buffers, inner_ * F);
@@ -233,8 +238,8 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   linear(up_proj, dup, s[Part::e2], F, D);
   s[Part::e2].free();
   Buf de2 = d.take("de2", Kind::buffers, inner_ * D);
-  d.run(ops.matmul_dx, de2, dgate, F, weight(gate_proj), F, dup, F, weight(up_proj), F, none, 0, none, 0,
-        inner_, D, c_.leaves);
+  input_gradient(d, de2, {{{dgate, F, weight(gate_proj), F}, {dup, F, weight(up_proj), F}}}, inner_, D,
+                 c_.leaves);
   dgate.free(), dup.free();
   Buf dh2 = r_.seam.open(std::move(de2), names_.mlp_din.c_str(), j, b);  // [b,Ts,D]
   norm(post_norm, dh2, s[Part::x2], s[Part::rstd2], names_.post_norm);
@@ -247,7 +252,7 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   need(Part::o, j, s), need(Part::q, j, s);
   Buf dx2c = r_.seam.close_back(dx2, names_.attn_dout.c_str(), j, b);
   Buf dO = d.take("do", Kind::buffers, inner_ * H * hd);
-  d.run(ops.matmul_dx, dO, dx2c, D, weight(o_proj), D, none, 0, none, 0, none, 0, none, 0, inner_, H * hd, 1);
+  input_gradient(d, dO, {{{dx2c, D, weight(o_proj), D}}}, inner_, H * hd, 1);
   linear(o_proj, dx2c, s[Part::o], D, H * hd);
   dx2c.free();
   Buf dq = d.take("dq", Kind::buffers, inner_ * H * hd);
@@ -267,9 +272,12 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   linear(v_proj, dv, s[Part::e1], K * hd, D);
   s[Part::e1].free();
   Buf de1 = d.take("de1", Kind::buffers, inner_ * D);
-  d.run(ops.matmul_dx, de1, dq, H * hd, weight(q_proj), H * hd, dk.from(c_.kv_first), K * hd,
-        weight(k_proj).from(c_.kv_first * D), c_.kv_cols, dv.from(c_.kv_first), K * hd,
-        weight(v_proj).from(c_.kv_first * D), c_.kv_cols, inner_, D, c_.leaves);
+  const i64 from = c_.kv_first, cols = c_.kv_cols;  // this rank's leaves of a key/value head it may share
+  input_gradient(d, de1,
+                 {{{dq, H * hd, weight(q_proj), H * hd},
+                   {dk.from(from), K * hd, weight(k_proj).from(from * D), cols},
+                   {dv.from(from), K * hd, weight(v_proj).from(from * D), cols}}},
+                 inner_, D, c_.leaves);
   dq.free(), dk.free(), dv.free();
   Buf dh1 = r_.seam.open(std::move(de1), names_.attn_din.c_str(), j, b);
   norm(input_norm, dh1, s[Part::x], s[Part::rstd1], names_.input_norm);

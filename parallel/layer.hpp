@@ -42,6 +42,16 @@ struct Rank {
 // Runs one weight gradient of microbatch j, sequence by sequence, into the store's tree.
 void run_weight_work(const Rank&, const WeightWork&, int j);
 
+// dx [M,K] = sum of dy_i [M,n_i] w_i [n_i,K] over up to three terms; ld: elements between rows of dy_i.
+struct GradientTerm {
+  View dy;
+  i64 ld = 0;
+  View weight;
+  i64 n = 0;
+};
+void input_gradient(Device&, const View& dx, const std::array<GradientTerm, 3>& terms, i64 M, i64 K,
+                    i64 leaves);
+
 // Where a backward pass puts its weight work.
 using WorkList = std::vector<WeightWork>;
 

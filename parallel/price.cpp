@@ -22,6 +22,12 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   return x;
 }
 
+i64 tree_slots(i64 n) {
+  i64 slots = 0;
+  while ((i64{1} << slots) < n) ++slots;
+  return std::max<i64>(1, slots);
+}
+
 namespace {
 
 // Parameters that are gathered and reduced together: 0 embedding, 1..L layers, L+1 final norm, L+2 head.

@@ -26,6 +26,9 @@ struct Shape {
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 
+// Partial sums that wait at once when n leaves of the exact tree arrive in order: max(1, ceil(log2 n)).
+i64 tree_slots(i64 n);
+
 // One message as a formula states it.
 struct Said {
   Axis axis;

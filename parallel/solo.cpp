@@ -11,17 +11,17 @@ class Whole final : public Seam {
   explicit Whole(const Context& c) {
     const ModelConfig& m = c.model;
     const i64 padded = padded_vocab(m, c.settings.leaves);
-    cut_ = {m.heads,
-            m.kv_heads,
-            m.intermediate,
-            padded,
-            0,
-            m.vocab,
-            c.settings.leaves,
-            c.settings.seq,
-            c.settings.leaves,
-            0,
-            m.kv_heads * m.head_dim};
+    cut_ = {.heads = m.heads,
+            .kv_heads = m.kv_heads,
+            .ffn = m.intermediate,
+            .vocab = padded,
+            .vocab_first = 0,
+            .vocab_valid = m.vocab,
+            .leaves = c.settings.leaves,
+            .seq = c.settings.seq,
+            .seq_leaves = c.settings.leaves,
+            .kv_first = 0,
+            .kv_cols = m.kv_heads * m.head_dim};
   }
   const Cut& cut() const override { return cut_; }
   Slice slice(const Param& p) const override { return {0, p.stored_rows, 0, p.cols}; }

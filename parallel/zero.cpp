@@ -233,12 +233,6 @@ const std::vector<Rule> rules = {
 // ---- price
 i64 level(const Shape& s) { return s.plan->number("zero"); }
 i64 shard(const Shape& s, i64 elements) { return (elements + s.dp - 1) / s.dp; }
-i64 log_slots(i64 n) {
-  i64 count = 0;
-  while ((i64{1} << count) < n) ++count;
-  return std::max<i64>(1, count);
-}
-
 const Strategy<Store> strategy(
     "zero",
     {{"zero", "0", {"0", "1", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"}},
@@ -248,11 +242,11 @@ const Strategy<Store> strategy(
      .gathered = [](const Shape& s, i64 e) { return level(s) == 3 ? 4 * shard(s, e) * s.dp : 0; },
      .gradients =
          [](const Shape& s, i64 e) {
-           return level(s) == 1 ? 4 * log_slots(s.n / s.dp) * shard(s, e) * s.dp
-                                : 4 * log_slots(s.m) * shard(s, e);
+           return level(s) == 1 ? 4 * tree_slots(s.n / s.dp) * shard(s, e) * s.dp
+                                : 4 * tree_slots(s.m) * shard(s, e);
          },
      .reducing = [](const Shape& s,
-                    i64 e) { return level(s) == 1 ? 0 : 4 * log_slots(s.b) * shard(s, e) * s.dp; },
+                    i64 e) { return level(s) == 1 ? 0 : 4 * tree_slots(s.b) * shard(s, e) * s.dp; },
      .reduced = [](const Shape& s, i64 e) { return level(s) == 1 ? 0 : 4 * shard(s, e); },
      .updated = [](const Shape& s,
                    i64 e) { return std::clamp<i64>(e - s.dp_at * shard(s, e), 0, shard(s, e)); },

@@ -40,7 +40,8 @@ PICTURES = [
      "cores as the plan has ranks × threads. A strategy that needs another one is shown with it."),
     ("memory_by_kind", "Where the memory goes", plots.memory_by_kind,
      "Each bar stacks what the fullest rank holds, every kind of data at <b>its own</b> peak. Kinds do not all peak at "
-     "once, so the real peak (black mark) can lie inside the bar. {subset}"),
+     "once, so the real peak (black mark) can lie inside the bar. Gradients can take several times the weights: exact "
+     "mode keeps up to log2(n) partial sums for the n sequences of a rank. {subset}"),
     ("bytes_by_axis", "What is sent, and to whom", plots.bytes_by_axis,
      "Payload of one training step, summed over all ranks, by axis of the mesh{axes}. The messages gate compares every one of these messages with a closed formula. "
      "Plans that send nothing are left out. {subset}"),

@@ -156,8 +156,8 @@ int train_among(MpiWorld* mpi, const Options& o) {
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
   if (report)
-    fmt::print("{}: {} ranks, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(), o.threads,
-               o.threads == 1 ? "" : "s", isa_here(o.isa));
+    fmt::print("{}: {} rank{}, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(),
+               run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa));
   train(prepared, {.isa = o.isa, .threads = o.threads, .timing = timing, .mpi = mpi}, initial,
         report ? &*report : nullptr);
   const int status = report ? report->finish() : 0;
