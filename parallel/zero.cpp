@@ -233,6 +233,7 @@ const std::vector<Rule> rules = {
 // ---- price
 i64 level(const Shape& s) { return s.plan->number("zero"); }
 i64 shard(const Shape& s, i64 elements) { return (elements + s.dp - 1) / s.dp; }
+
 const Strategy<Store> strategy(
     "zero",
     {{"zero", "0", {"0", "1", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"}},

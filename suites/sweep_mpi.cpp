@@ -16,13 +16,9 @@ namespace lockstep {
 namespace {
 
 // What is wrong with the messages of this process's rank; the other ranks' are their own to judge.
-std::string judge_mine(const Prepared& p, int rank, std::vector<Posted> mine) {
-  for (Posted& m : mine) {  // the executor that the names belong to has ended
-    const auto it = p.names.find(m.what);
-    m.what = it == p.names.end() ? "(a tensor the trace does not know)" : it->c_str();
-  }
+std::string judge_mine(const Prepared& p, int rank, const std::vector<Posted>& mine) {
   std::vector<std::vector<Posted>> posted = p.posted;
-  posted[rank] = std::move(mine);
+  posted[rank] = lasting(p, mine);
   return judge_messages(p, posted);
 }
 

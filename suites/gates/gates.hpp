@@ -32,6 +32,8 @@ Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
 std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted>>& posted);
 // messages.cpp: the first message of a step that no rank waits for, or nothing.
 std::string never_waited_for(const Prepared&);
+// What a device posted, with names that outlive its executor: the trace's equal ones.
+std::vector<Posted> lasting(const Prepared&, std::vector<Posted> posted);
 // memory.cpp: closed formulas by kind = trace = guarded run; arena at most 1.05 x live. guard_peaks by rank,
 // empty if there was no guarded run.
 std::string judge_memory(const Prepared&, const std::vector<i64>& guard_peaks);

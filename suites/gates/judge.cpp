@@ -45,7 +45,6 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
   ran.posted.resize(p.mesh.size());
   ran.guard_peaks.resize(p.mesh.size());
   Assembly assembly(p, steps);
-  // Names in `posted` live in the executors: keep the trace's equal ones.
   std::atomic<bool> changed{false};
   launch(p, how, [&](RankView v) {
     initialise(v, initial);
@@ -57,11 +56,7 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
         changed = changed || v.device.posted().size() != ran.posted[v.rank].size();
         continue;
       }
-      ran.posted[v.rank] = v.device.posted();
-      for (Posted& m : ran.posted[v.rank]) {
-        const auto it = p.names.find(m.what);
-        m.what = it == p.names.end() ? "(a tensor the trace does not know)" : it->c_str();
-      }
+      ran.posted[v.rank] = lasting(p, v.device.posted());
     }
     if (v.guard) ran.guard_peaks[v.rank] = v.guard->peak();
   });

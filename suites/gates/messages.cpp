@@ -56,6 +56,14 @@ std::string never_waited_for(const Prepared& p) {
   return {};
 }
 
+std::vector<Posted> lasting(const Prepared& p, std::vector<Posted> posted) {
+  for (Posted& m : posted) {
+    const auto it = p.names.find(m.what);
+    m.what = it == p.names.end() ? "(a tensor the trace does not know)" : it->c_str();
+  }
+  return posted;
+}
+
 std::string judge_messages(const Prepared& p, const std::vector<std::vector<Posted>>& posted) {
   if (!p.deadlock.empty()) return "deadlock: " + p.deadlock;
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
