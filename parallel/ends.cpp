@@ -1,17 +1,6 @@
 #include "parallel/ends.hpp"
 
 namespace lockstep {
-namespace {
-
-void weigh(const Rank& r, WorkList* later, int j, WeightWork w) {
-  if (later)
-    later->push_back(std::move(w));
-  else
-    run_weight_work(r, w, j);
-}
-
-}  // namespace
-
 Buf Embedding::forward(int j) {
   Device& d = r_.device;
   const Cut& c = r_.seam.cut();

@@ -42,6 +42,13 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
   }
 }
 
+void weigh(const Rank& r, WorkList* later, int j, WeightWork w) {
+  if (!later) return run_weight_work(r, w, j);
+  for (const Buf* operand : {&w.dy, &w.x, &w.rstd})
+    if (*operand && operand->kind() == Kind::buffers) operand->relabel(Kind::waiting);
+  later->push_back(std::move(w));
+}
+
 void input_gradient(Device& d, const View& dx, const std::array<GradientTerm, 3>& t, i64 M, i64 K,
                     i64 leaves) {
   d.run(d.ops().matmul_dx, dx, t[0].dy, t[0].ld, t[0].weight, t[0].n, t[1].dy, t[1].ld, t[1].weight, t[1].n,
@@ -202,23 +209,16 @@ void Layer::need(Part p, int j, Saved& s) {
   }
 }
 
-void Layer::weigh(WorkList* later, int j, WeightWork w) {
-  if (later)
-    later->push_back(std::move(w));
-  else
-    run_weight_work(r_, w, j);
-}
-
 Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   Device& d = r_.device;
   const Ops<float>& ops = d.ops();
   const i64 D = r_.model.hidden, T = r_.settings.seq, hd = r_.model.head_dim, b = r_.b;
   const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
   auto linear = [&](int p, const Buf& gradient, const Buf& input, i64 n, i64 k) {
-    weigh(later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
+    weigh(r_, later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
   };
   auto norm = [&](int p, const Buf& gradient, const Buf& input, const Buf& rstd, const std::string& name) {
-    weigh(later, j, {WeightWork::norm, local(p), gradient, input, rstd, 0, 0, name.c_str()});
+    weigh(r_, later, j, {WeightWork::norm, local(p), gradient, input, rstd, 0, 0, name.c_str()});
   };
 
   // ---- MLP: y = x2 + down(silu(gate(e2)) * up(e2))

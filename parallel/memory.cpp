@@ -12,8 +12,9 @@
 namespace lockstep {
 
 const char* kind_name(Kind kind) {
-  static constexpr const char* names[] = {"weights", "gathered",    "gradients", "reducing", "optimizer",
-                                          "host",    "activations", "messages",  "buffers",  "inputs"};
+  static constexpr const char* names[] = {"weights",   "gathered", "gradients",   "reducing",
+                                          "optimizer", "host",     "activations", "messages",
+                                          "waiting",   "buffers",  "inputs"};
   return names[static_cast<int>(kind)];
 }
 
@@ -33,6 +34,7 @@ View Buf::view() const {
   const Memory::Block& b = memory_->blocks_[block_];
   return {b.at, b.serial, 0, b.type};
 }
+Kind Buf::kind() const { return memory_->blocks_[block_].kind; }
 void Buf::relabel(Kind kind) const {
   Memory::Block& b = memory_->blocks_[block_];
   if (b.kind == kind) return;

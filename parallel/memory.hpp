@@ -20,6 +20,7 @@ enum class Kind {
   host,         // beside the device: offloaded state and what is being copied
   activations,  // what the stash keeps until backward
   messages,     // posted receives and unfinished sends of the pipeline
+  waiting,      // operands of weight gradients that are computed in a later pass
   buffers,      // temporaries inside a layer or the head
   inputs,       // tokens, labels, rotary tables, per-sample losses
   count
@@ -67,6 +68,7 @@ class Buf {
   View view() const;
   operator View() const { return view(); }
   View from(i64 elements) const { return view().from(elements); }
+  Kind kind() const;
   void relabel(Kind) const;  // e.g. a received message that becomes a kept activation
 
  private:

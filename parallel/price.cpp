@@ -126,6 +126,18 @@ i64 kept_by(const Pricing& p, const Stretch& x) {
   return kept;
 }
 
+// And of those elements the ones that wait with its weight gradients; beside them what backward made.
+i64 kept_waiting(const Pricing& p, const Stretch& x) {
+  i64 kept = 0;
+  for (i64 l = x.from; l < x.to; ++l) kept += kept_for_weights(p.z, p.stash.drops(p.s, l));
+  return kept;
+}
+i64 made_waiting(const Pricing& p, const Stretch& x) {
+  i64 made = (x.last ? head_for_weights(p.z) : 0) + (x.first ? embedding_for_weights(p.z) : 0);
+  for (i64 l = x.from; l < x.to; ++l) made += made_for_weights(p.z, p.stash.drops(p.s, l));
+  return made;
+}
+
 KindBytes memory(const Pricing& p) {
   const Shape& s = p.s;
   KindBytes bytes{};
@@ -140,16 +152,20 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::reducing) = reducing_bytes(p);
   peak(Kind::optimizer) = p.home.optimizer(s, updated);
   peak(Kind::host) = p.home.host(s, updated);
+  const bool split = p.schedule.waiting(s) > 0;
   i64 buffers = 0;  // elements
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) {
       const Dropped d = p.stash.drops(s, l);
-      buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d)});
+      buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d, split)});
     }
   if (s.first()) buffers = std::max({buffers, p.z.sum, p.z.X + p.z.E});
-  if (s.last()) buffers = std::max(buffers, head_buffers(p.z));
-  peak(Kind::activations) = 4 * (p.schedule.in_flight(s) * kept_by(p, p.stretches.front()) +
-                                 (s.last() ? p.schedule.ends(s) * p.z.X : 0));
+  if (s.last()) buffers = std::max(buffers, head_buffers(p.z, split));
+  const Stretch& chunk = p.stretches.front();  // where there are several, all keep alike
+  peak(Kind::waiting) = 4 * p.schedule.waiting(s) * made_waiting(p, chunk);
+  peak(Kind::activations) =
+      4 * (p.schedule.in_flight(s) * kept_by(p, chunk) + p.schedule.beside(s) * kept_waiting(p, chunk) +
+           (s.last() ? p.schedule.ends(s) * p.z.X : 0));
   peak(Kind::buffers) = 4 * buffers;
   peak(Kind::messages) = 4 * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;

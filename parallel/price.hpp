@@ -69,8 +69,12 @@ template <>
 struct PriceOf<Schedule> {
   i64 (*chunks)(const Shape&);     // of layers on a stage, all alike where there are several
   i64 (*in_flight)(const Shape&);  // most (microbatch, chunk) pairs whose activations a stage holds at once
-  i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then
+  i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then, in flight or waiting
   i64 (*handovers)(const Shape&);  // most messages of the pipeline posted and not finished at once
+  // Where weight gradients are a pass of their own: most microbatches that wait for it at once, and those
+  // that wait beside `in_flight`.
+  i64 (*waiting)(const Shape&) = [](const Shape&) { return i64{0}; };
+  i64 (*beside)(const Shape&) = [](const Shape&) { return i64{0}; };
 };
 
 // Of a unit with E local elements (a tied head on its embedding's stage has gradients, but E = 0 weights).

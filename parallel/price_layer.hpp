@@ -20,9 +20,16 @@ Sizes sizes(const Shape&, const PriceOf<Seam>&);
 
 // Elements a layer keeps of a microbatch beside its input.
 i64 kept_parts(const Sizes&, const Dropped&);
-// Most elements of temporaries in a layer's forward, a layer's backward, and the head.
+// Most elements of temporaries in a layer's forward, a layer's backward, and the head. `split`: weight
+// gradients are a later pass, and a buffer that waits for it is a temporary no more.
 i64 forward_buffers(const Sizes&, const Dropped&);
-i64 backward_buffers(const Sizes&, const Dropped&);
-i64 head_buffers(const Sizes&);
+i64 backward_buffers(const Sizes&, const Dropped&, bool split);
+i64 head_buffers(const Sizes&, bool split);
+// What then waits of a microbatch: of what a layer kept, the part that weight gradients need; and what
+// backward made, in a layer, the head and the embedding.
+i64 kept_for_weights(const Sizes&, const Dropped&);
+i64 made_for_weights(const Sizes&, const Dropped&);
+i64 head_for_weights(const Sizes&);
+i64 embedding_for_weights(const Sizes&);
 
 }  // namespace lockstep
