@@ -28,6 +28,11 @@ i64 tree_slots(i64 n) {
   return std::max<i64>(1, slots);
 }
 
+std::string bucket_name(i64 lowest, i64 highest) {
+  const std::string last = std::to_string(highest) + ".gradient";
+  return lowest == highest ? "unit" + last : "units" + std::to_string(lowest) + "-" + last;
+}
+
 namespace {
 
 // Parameters that are gathered and reduced together: 0 embedding, 1..L layers, L+1 final norm, L+2 head.
@@ -214,16 +219,21 @@ std::vector<Price::Line> messages(const Pricing& p) {
       if (!x.last) hand(Verb::send, x.index + 1, ".x", j), hand(Verb::recv, x.index, ".dy", j);
     }
   const bool each = p.store.reduces_each_microbatch(s);
+  const i64 all = static_cast<i64>(p.units.size()), together = p.store.reduced_together(s);
+  for (i64 highest = all - 1; highest >= 0; highest -= together) {  // units are in ascending order
+    const i64 lowest = std::max<i64>(0, highest - together + 1);
+    i64 elements = 0;
+    for (i64 u = lowest; u <= highest; ++u) elements += p.units[u].gradient;
+    const std::string what = bucket_name(p.units[lowest].number, p.units[highest].number);
+    for (i64 j = 0; j < (each ? s.m : 1); ++j) say(what, each ? j : -1, p.store.reduce(s, elements));
+  }
   for (const Unit& u : p.units) {
-    const std::string at = "unit" + std::to_string(u.number);
-    for (i64 j = 0; j < (each ? s.m : 1); ++j)
-      say(at + ".gradient", each ? j : -1, p.store.reduce(s, u.gradient));
     // Weights are gathered once a step; or for each forward and backward of a unit. Embedding rows are needed
     // in forward, final norm and head in backward, and a tied head on the embedding's stage takes the
     // embedding.
     if (!u.weight) continue;
     const bool twice = (u.number >= 1 && u.number <= s.L) || (u.number == 0 && s.last() && s.tied);
-    say(at + ".weights", -1, p.store.gather(s, u.weight),
+    say("unit" + std::to_string(u.number) + ".weights", -1, p.store.gather(s, u.weight),
         p.store.gathers_each_use(s) ? s.m * (twice ? 2 : 1) : 1);
   }
   if (s.tied && s.pp > 1 && (s.first() || s.last()) && p.store.updated(s, p.table) > 0)

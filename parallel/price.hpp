@@ -87,6 +87,8 @@ struct PriceOf<Store> {
   i64 (*reduced)(const Shape&, i64 E);    // and more of them while it is
   i64 (*updated)(const Shape&, i64 E);    // elements this rank's optimizer owns
   Maybe (*reduce)(const Shape&, i64 E);   // the message of the gradient, once a step or for each microbatch
+  // Units whose gradients are one message, counted from the highest down.
+  i64 (*reduced_together)(const Shape&) = [](const Shape&) { return i64{1}; };
   bool (*reduces_each_microbatch)(const Shape&);
   Maybe (*gather)(const Shape&, i64 E);  // the message of the weights, once a step or at each use
   bool (*gathers_each_use)(const Shape&);
@@ -106,6 +108,9 @@ template <>
 struct PriceOf<Stash> {
   Dropped (*drops)(const Shape&, i64 layer);
 };
+
+// A message of the gradients of units lowest to highest.
+std::string bucket_name(i64 lowest, i64 highest);
 
 struct Price {
   KindBytes peak{};  // each kind's peak on this rank
