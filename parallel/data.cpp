@@ -25,7 +25,8 @@ class Data final : public Store {
       std::vector<i64> arrivals;
       for (const int j : (*c.gradient_order)[u])
         for (i64 i = 0; i < b_; ++i) arrivals.push_back(sample(j, i));
-      sums_[u] = std::make_unique<Accumulation>(arrivals, c.settings.batch);
+      sums_[u] = std::make_unique<Accumulation>(c.settings.fast ? Accumulation::in_one_slot(arrivals)
+                                                                : Accumulation(arrivals, c.settings.batch));
       if (params_.unit_weights[u])
         weights_[u] = device_.take("weights", Kind::weights, params_.unit_weights[u]);
     }
@@ -144,7 +145,7 @@ const Strategy<Store> strategy(
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
     {.weights = [](const Shape&, i64 e) { return 4 * e; },
      .gathered = nothing,
-     .gradients = [](const Shape& s, i64 e) { return 4 * tree_slots(s.n / s.dp) * e; },
+     .gradients = [](const Shape& s, i64 e) { return 4 * s.slots(s.n / s.dp) * e; },
      .reducing = nothing,
      .reduced = nothing,
      .updated = [](const Shape&, i64 e) { return e; },

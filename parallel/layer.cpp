@@ -8,18 +8,20 @@ const char* part_name(Part p) {
   return names[static_cast<int>(p)];
 }
 
+// Exact: sequence by sequence, each to its place in the tree. Fast: the microbatch as one.
 void run_weight_work(const Rank& r, const WeightWork& w, int j) {
   Device& d = r.device;
-  const i64 T = r.settings.seq, D = r.model.hidden, Ts = r.seam.cut().seq;
+  const i64 sums = r.settings.fast ? 1 : r.b, D = r.model.hidden;
+  const i64 T = r.b / sums * r.settings.seq, Ts = r.b / sums * r.seam.cut().seq;  // tokens of one
   Buf leaves;
   if (w.what == WeightWork::norm) {
-    leaves = d.take(w.name, Kind::buffers, r.b * D);
-    for (i64 i = 0; i < r.b; ++i)
+    leaves = d.take(w.name, Kind::buffers, sums * D);
+    for (i64 i = 0; i < sums; ++i)
       d.run(d.ops().rms_norm_dw, leaves.from(i * D), w.dy.from(i * Ts * D), w.x.from(i * Ts * D),
             w.rstd.from(i * Ts), Ts, D, r.seam.cut().seq_leaves, false);
-    r.seam.norm_grad(leaves, w.name, j, r.b);
+    r.seam.norm_grad(leaves, w.name, j, sums);
   }
-  for (i64 i = 0; i < r.b; ++i) {
+  for (i64 i = 0; i < sums; ++i) {
     const i64 sample = r.store.sample(j, i);
     const Store::Leaf leaf = r.store.leaf(w.local, sample);
     switch (w.what) {
@@ -34,8 +36,8 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
           d.run(d.ops().copy, leaf.at, leaves.from(i * D), D);
         break;
       case WeightWork::embedding:
-        d.run(d.ops().embed_dw, leaf.at, w.dy.from(i * T * D), w.x.from((j * r.b + i) * T), T, D,
-              r.seam.cut().vocab_first, r.seam.cut().vocab, leaf.add);
+        d.run(d.ops().embed_dw, leaf.at, w.dy.from(i * T * D), w.x.from(j * r.b * r.settings.seq + i * T), T,
+              D, r.seam.cut().vocab_first, r.seam.cut().vocab, leaf.add);
         break;
     }
     r.store.done(w.local, sample);

@@ -16,6 +16,7 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.V = c.vocab, x.Vp = (c.vocab + s.leaves - 1) / s.leaves * s.leaves, x.L = c.layers, x.R = s.leaves;
   x.tied = c.tied;
   x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
+  x.sums = s.fast ? 1 : b, x.fast = s.fast;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
   x.plan = &plan;
@@ -27,6 +28,8 @@ i64 tree_slots(i64 n) {
   while ((i64{1} << slots) < n) ++slots;
   return std::max<i64>(1, slots);
 }
+
+i64 Shape::slots(i64 leaves) const { return fast ? 1 : tree_slots(leaves); }
 
 std::string bucket_name(i64 lowest, i64 highest) {
   const std::string last = std::to_string(highest) + ".gradient";

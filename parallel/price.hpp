@@ -15,14 +15,17 @@ namespace lockstep {
 struct Shape {
   i64 T, D, H, K, hd, F, V, Vp, L, R;  // the model's and the run's, whole; Vp: padded vocabulary
   bool tied;
-  i64 n;  // sequences a step, all ranks
-  i64 b;  // sequences a microbatch, one rank
-  i64 m;  // microbatches a step, one rank
+  i64 n;     // sequences a step, all ranks
+  i64 b;     // sequences a microbatch, one rank
+  i64 m;     // microbatches a step, one rank
+  i64 sums;  // weight gradients of a microbatch: one a sequence; in fast mode one
+  bool fast;
   int dp, tp, pp;
   int dp_at, tp_at, stage;
   const Plan* plan;  // for a strategy's own words
   bool first() const { return stage == 0; }
   bool last() const { return stage == pp - 1; }
+  i64 slots(i64 leaves) const;  // buffers that add up so many gradients
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 

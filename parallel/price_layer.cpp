@@ -13,7 +13,7 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
   z.F = M * seam.ffn(s), z.M = M, z.logits = M * seam.vocab(s);
   z.E = gathers ? z.W : 0;
   z.sum = gathers ? z.W + z.X : z.W;
-  z.leaves = s.b * s.D;
+  z.leaves = s.sums * s.D;
   return z;
 }
 

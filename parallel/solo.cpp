@@ -17,9 +17,9 @@ class Whole final : public Seam {
             .vocab = padded,
             .vocab_first = 0,
             .vocab_valid = m.vocab,
-            .leaves = c.settings.leaves,
+            .leaves = c.settings.fast ? 1 : c.settings.leaves,
             .seq = c.settings.seq,
-            .seq_leaves = c.settings.leaves,
+            .seq_leaves = c.settings.fast ? 1 : c.settings.leaves,
             .kv_first = 0,
             .kv_cols = m.kv_heads * m.head_dim};
   }

@@ -1,7 +1,8 @@
 // Every strategy and combination against one device: one hash.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "suites/gates/gates.hpp"
+#include "suites/gates/fast.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -11,10 +12,14 @@ struct Scene {
   ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
+  Weights initial;
   Whole reference;
+  FastReference float64;
   Scene() {
     settings.batch = 16, settings.seq = 16, settings.steps = 3;
-    reference = reference_run(model, settings, data, "auto", 1);
+    initial = fresh_weights(model, settings);
+    reference = reference_run(model, settings, data, "auto", 1, initial);
+    float64 = fast_reference(model, settings, data, reference, initial);
   }
 };
 
@@ -35,6 +40,18 @@ TEST_P(EveryPlan, PassesAllGates) {
   EXPECT_EQ(v.messages, "pass");
   EXPECT_EQ(v.memory, "pass");
   EXPECT_EQ(v.hash, s.reference.hash());
+}
+
+TEST_P(EveryPlan, IsWithinTheBoundInFastMode) {
+  const Scene& s = scene();
+  lockstep::Run run{s.model, s.settings, Plan::parse(GetParam()), &s.data};
+  run.settings.fast = true;
+  const FastVerdict v = judge_fast(prepare(run), s.reference, s.float64, {}, s.initial);
+  EXPECT_EQ(v.numbers, "pass");
+  EXPECT_EQ(v.messages, "pass");
+  EXPECT_EQ(v.memory, "pass");
+  RecordProperty("worst", fmt::format("{:.3f} {}", v.worst, v.where));
+  fmt::print("worst {:.3f} {}\n", v.worst, v.where);
 }
 
 INSTANTIATE_TEST_SUITE_P(
