@@ -143,9 +143,9 @@ bool no(const Shape&) { return false; }
 const Strategy<Store> strategy(
     "data", {{"bucket", "1", {}, "units (layers) whose gradients are summed in one message"}}, nullptr, rules,
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
-    {.weights = [](const Shape&, i64 e) { return 4 * e; },
+    {.weights = [](const Shape& s, i64 e) { return s.weight * e; },
      .gathered = nothing,
-     .gradients = [](const Shape& s, i64 e) { return 4 * s.slots(s.n / s.dp) * e; },
+     .gradients = [](const Shape& s, i64 e) { return s.gradient * s.slots(s.n / s.dp) * e; },
      .reducing = nothing,
      .reduced = nothing,
      .updated = [](const Shape&, i64 e) { return e; },

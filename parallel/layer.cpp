@@ -15,7 +15,7 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
   const i64 T = r.b / sums * r.settings.seq, Ts = r.b / sums * r.seam.cut().seq;  // tokens of one
   Buf leaves;
   if (w.what == WeightWork::norm) {
-    leaves = d.take(w.name, Kind::buffers, sums * D);
+    leaves = d.take(w.name, Kind::buffers, sums * D, Type::f32);
     for (i64 i = 0; i < sums; ++i)
       d.run(d.ops().rms_norm_dw, leaves.from(i * D), w.dy.from(i * Ts * D), w.x.from(i * Ts * D),
             w.rstd.from(i * Ts), Ts, D, r.seam.cut().seq_leaves, false);
@@ -76,6 +76,9 @@ View Layer::weight(int p) const { return r_.store.weight(local(p)); }
 Buf Layer::take(Part p, i64 elements, Kind kept) {
   return r_.device.take(part_name(p), r_.stash.keeps(index_, p) ? kept : Kind::buffers, elements);
 }
+Buf Layer::take_statistic(Part p, i64 elements, Kind kept) {
+  return r_.device.take(part_name(p), r_.stash.keeps(index_, p) ? kept : Kind::buffers, elements, Type::f32);
+}
 void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
   for (const Part p : parts)
     if (!r_.stash.keeps(index_, p)) s[p].free();
@@ -91,7 +94,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
   switch (step) {
     case norm1:
       s[Part::h1] = take(Part::h1, rows_ * D, kept);
-      s[Part::rstd1] = take(Part::rstd1, rows_, kept);
+      s[Part::rstd1] = take_statistic(Part::rstd1, rows_, kept);
       d.run(ops.rms_norm, s[Part::h1], s[Part::rstd1], s[Part::x], weight(input_norm), rows_, D, eps);
       break;
     case enter1:
@@ -109,7 +112,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       break;
     case attend:
       s[Part::o] = take(Part::o, inner_ * H * hd, kept);
-      s[Part::lse] = take(Part::lse, b * H * T, kept);
+      s[Part::lse] = take_statistic(Part::lse, b * H * T, kept);
       d.run(ops.attention, s[Part::o], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H, K, hd);
       break;
     case middle: {
@@ -123,7 +126,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
     }
     case norm2:
       s[Part::h2] = take(Part::h2, rows_ * D, kept);
-      s[Part::rstd2] = take(Part::rstd2, rows_, kept);
+      s[Part::rstd2] = take_statistic(Part::rstd2, rows_, kept);
       d.run(ops.rms_norm, s[Part::h2], s[Part::rstd2], s[Part::x2], weight(post_norm), rows_, D, eps);
       break;
     case enter2:

@@ -74,6 +74,7 @@ class Layer {
   void need(Part, int j, Saved&);
   void drop(Saved&, std::initializer_list<Part>);
   Buf take(Part p, i64 elements, Kind kept);
+  Buf take_statistic(Part p, i64 elements, Kind kept);  // float32 whatever the activations are
   int local(int layer_param) const;
   View weight(int layer_param) const;
 

@@ -17,6 +17,7 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.tied = c.tied;
   x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
   x.sums = s.fast ? 1 : b, x.fast = s.fast;
+  x.weight = s.weight_bytes, x.gradient = s.gradient_bytes, x.activation = s.activation_bytes;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
   x.plan = &plan;
@@ -170,12 +171,12 @@ KindBytes memory(const Pricing& p) {
   if (s.first()) buffers = std::max({buffers, p.z.sum, p.z.X + p.z.E});
   if (s.last()) buffers = std::max(buffers, head_buffers(p.z, split));
   const Stretch& chunk = p.stretches.front();  // where there are several, all keep alike
-  peak(Kind::waiting) = 4 * p.schedule.waiting(s) * made_waiting(p, chunk);
-  peak(Kind::activations) =
-      4 * (p.schedule.in_flight(s) * kept_by(p, chunk) + p.schedule.beside(s) * kept_waiting(p, chunk) +
-           (s.last() ? p.schedule.ends(s) * p.z.X : 0));
-  peak(Kind::buffers) = 4 * buffers;
-  peak(Kind::messages) = 4 * p.z.X * p.schedule.handovers(s);
+  peak(Kind::waiting) = s.activation * p.schedule.waiting(s) * made_waiting(p, chunk);
+  peak(Kind::activations) = s.activation * (p.schedule.in_flight(s) * kept_by(p, chunk) +
+                                            p.schedule.beside(s) * kept_waiting(p, chunk) +
+                                            (s.last() ? p.schedule.ends(s) * p.z.X : 0));
+  peak(Kind::buffers) = s.activation * buffers;
+  peak(Kind::messages) = s.activation * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;
   peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
   return bytes;

@@ -20,6 +20,7 @@ struct Shape {
   i64 m;     // microbatches a step, one rank
   i64 sums;  // weight gradients of a microbatch: one a sequence; in fast mode one
   bool fast;
+  i64 weight, gradient, activation;  // bytes of one number
   int dp, tp, pp;
   int dp_at, tp_at, stage;
   const Plan* plan;  // for a strategy's own words

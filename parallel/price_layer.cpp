@@ -5,15 +5,16 @@
 namespace lockstep {
 
 Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
-  const i64 Ts = seam.outside(s), M = s.b * s.T;
+  const i64 Ts = seam.outside(s), M = s.b * s.T, statistic = 4 / s.activation;
   const bool gathers = seam.enter(s).has_value();
   Sizes z{};
-  z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = s.b * Ts;
-  z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd, z.S = s.b * seam.heads(s) * s.T;
-  z.F = M * seam.ffn(s), z.M = M, z.logits = M * seam.vocab(s);
+  z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = statistic * s.b * Ts;
+  z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd,
+  z.S = statistic * s.b * seam.heads(s) * s.T;
+  z.F = M * seam.ffn(s), z.M = statistic * M, z.logits = M * seam.vocab(s);
   z.E = gathers ? z.W : 0;
   z.sum = gathers ? z.W + z.X : z.W;
-  z.leaves = s.sums * s.D;
+  z.leaves = statistic * s.sums * s.D;
   return z;
 }
 

@@ -4,13 +4,14 @@
 
 namespace lockstep {
 
-// One microbatch's tensors on this rank, in elements.
+// One microbatch's tensors on this rank, in numbers of the activations' type; statistics of a row are float32
+// and count as so many of them.
 struct Sizes {
   i64 X, W;       // [b,Ts,D] outside the branches, [b,T,D] inside
   i64 r;          // rstd of a norm
   i64 Q, KV, S;   // q or o; k or v; log-sum-exp
   i64 F;          // gate, up or act
-  i64 M, logits;  // tokens; tokens x vocabulary rows
+  i64 M, logits;  // a statistic of each token; tokens x vocabulary rows
   i64 E;          // what entering a branch adds: a gathered copy, or nothing where it is the norm's output
   i64 sum;     // most that closing a branch holds: partial and sum, or one buffer where it is summed in place
   i64 leaves;  // norm-weight gradients of the sequences

@@ -76,6 +76,7 @@ class OnDevice final : public Home {
   void prepare(const std::vector<Piece>& pieces, const LocalParams&) override {
     i64 all = 0;
     for (const Piece& p : pieces) all += p.n;
+    if (settings_.weight_bytes < 4) master_ = device_.take("master weights", Kind::optimizer, all);
     first_ = device_.take("first moments", Kind::optimizer, all);
     second_ = device_.take("second moments", Kind::optimizer, all);
     device_.run(device_.ops().zero, first_, all);
@@ -85,8 +86,10 @@ class OnDevice final : public Home {
     i64 at = 0;
     for (const Piece& p : pieces) {
       device_.run(device_.ops().scale, p.gradient, static_cast<float>(scale), p.n);
-      device_.run(device_.ops().adamw, p.weight, first_.from(at), second_.from(at), p.gradient, p.n,
+      device_.run(device_.ops().adamw, master_ ? master_.from(at) : p.weight, first_.from(at),
+                  second_.from(at), p.gradient, p.n,
                   adamw_step<float>(settings_, step, params.all[p.local].decayed));
+      if (master_) device_.run(device_.ops().copy, p.weight, master_.from(at), p.n);  // rounds
       at += p.n;
     }
   }
@@ -94,15 +97,14 @@ class OnDevice final : public Home {
  private:
   Device& device_;
   const Settings& settings_;
-  Buf first_, second_;
+  Buf master_, first_, second_;  // float32; master: where the weights themselves are not
 };
 
-const Strategy<Home> on_device("device", {}, nullptr, {},
-                               [](const Context& c) -> std::unique_ptr<Home> {
-                                 return std::make_unique<OnDevice>(c);
-                               },
-                               {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; },
-                                .host = [](const Shape&, i64) { return i64{0}; }});
+const Strategy<Home> on_device(
+    "device", {}, nullptr, {},
+    [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<OnDevice>(c); },
+    {.optimizer = [](const Shape& s, i64 updated) { return (s.weight < 4 ? 12 : 8) * updated; },
+     .host = [](const Shape&, i64) { return i64{0}; }});
 
 }  // namespace
 }  // namespace lockstep
