@@ -90,8 +90,8 @@ class Data final : public Store {
   Request under_way_;  // one reduction at a time; the next unit's starts when it has arrived
 };
 
-// ---- price: weights once, gradients in max(1, ceil(log2(n/dp))) slots of the exact tree, and one all_reduce
-// of a unit's gradient a step.
+// ---- price: weights once, gradients in the slots of the exact tree over this rank's samples, and one
+// all_reduce of a unit's gradient a step.
 i64 nothing(const Shape&, i64) { return 0; }
 bool no(const Shape&) { return false; }
 
@@ -100,7 +100,7 @@ const Strategy<Store> strategy(
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
     {.weights = [](const Shape&, i64 e) { return 4 * e; },
      .gathered = nothing,
-     .gradients = [](const Shape& s, i64 e) { return 4 * tree_slots(s.n / s.dp) * e; },
+     .gradients = [](const Shape& s, i64 e) { return 4 * tree_slots(s.n / s.dp, s.b, 1, s.reversed) * e; },
      .reducing = nothing,
      .reduced = nothing,
      .updated = [](const Shape&, i64 e) { return e; },

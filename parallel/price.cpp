@@ -18,14 +18,9 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
+  x.reversed = chosen<Schedule>(plan).price.reversed;
   x.plan = &plan;
   return x;
-}
-
-i64 tree_slots(i64 n) {
-  i64 slots = 0;
-  while ((i64{1} << slots) < n) ++slots;
-  return std::max<i64>(1, slots);
 }
 
 namespace {

@@ -20,14 +20,25 @@ struct Shape {
   i64 m;  // microbatches a step, one rank
   int dp, tp, pp;
   int dp_at, tp_at, stage;
+  bool reversed;     // the schedule's backward takes the last microbatch first
   const Plan* plan;  // for a strategy's own words
   bool first() const { return stage == 0; }
   bool last() const { return stage == pp - 1; }
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 
-// Partial sums that wait at once when n leaves of the exact tree arrive in order: max(1, ceil(log2 n)).
-i64 tree_slots(i64 n);
+// Partial sums wait while the exact tree over n samples is added up: at any time as many as there are whole
+// subtrees in what has arrived. The most of them, when runs of samples come in order or the last run first,
+// and in a run one block after the other, each as the whole subtrees that it is made of. Samples that come
+// one by one (block = 1): max(1, ceil(log2 n)) in order, max(1, floor(log2 n)) in reverse (run = 1).
+i64 tree_slots(i64 n, i64 run, i64 block, bool reversed);
+// The same of any one block [k block, (k + 1) block) of the tree by itself, sample by sample: at its end, or
+// at any time until then.
+i64 most_in_block(i64 n, i64 block, bool while_filling);
+
+// Of E elements in dp equal shards, the last one padded: of each shard, and those that are this rank's.
+i64 shard(const Shape&, i64 E);
+i64 own_part(const Shape&, i64 E);
 
 // One message as a formula states it.
 struct Said {
@@ -71,6 +82,7 @@ struct PriceOf<Schedule> {
   i64 (*in_flight)(const Shape&);  // most (microbatch, chunk) pairs whose activations a stage holds at once
   i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then
   i64 (*handovers)(const Shape&);  // most messages of the pipeline posted and not finished at once
+  bool reversed = false;           // backward takes the last microbatch first, not the first one
 };
 
 // Of a unit with E local elements (a tied head on its embedding's stage has gradients, but E = 0 weights).

@@ -159,8 +159,8 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
   for (const Trace::Event& e : trace.events) {
     if (e.what == Trace::Event::start) {
       const Message& m = e.message;
-      const bool parts = m.verb == Verb::all_gather || m.verb == Verb::reduce_scatter;
-      const i64 elements = m.blocks * m.n * (parts ? mesh.group(m.axis, rank).size() : 1);
+      const int size = mesh.group(m.axis, rank).size(), me = mesh.group(m.axis, rank).me;
+      const i64 elements = std::max(in_elements(m, me, size), out_elements(m, me, size));
       needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
       open[e.request] = m.axis;
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);

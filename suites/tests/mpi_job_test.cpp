@@ -40,6 +40,8 @@ void check_verbs(int rank, int size, i64 blocks, i64 n, Comm& comm) {
         [&](i64 e) { return tree(reduce, inputs, (e / n * P + rank) * n + e % n, 0, inputs.size()); });
   }
   get({.verb = Verb::all_gather}, B * P * n, [&](i64 e) { return inputs[e / n % P][e / n / P * n + e % n]; });
+  get({.verb = Verb::all_to_all}, B * P * n,
+      [&](i64 e) { return inputs[e / n % P][(e / n / P * P + rank) * n + e % n]; });
   for (int root : {0, size - 1})
     get({.verb = Verb::broadcast, .peer = root}, B * n, [&](i64 e) { return inputs[root][e]; });
 }
