@@ -23,6 +23,9 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   return x;
 }
 
+i64 shard(const Shape& s, i64 e) { return (e + s.dp - 1) / s.dp; }
+i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.dp_at * shard(s, e), 0, shard(s, e)); }
+
 namespace {
 
 // Parameters that are gathered and reduced together: 0 embedding, 1..L layers, L+1 final norm, L+2 head.

@@ -27,14 +27,17 @@ struct Shape {
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 
-// Partial sums wait while the exact tree over n samples is added up: at any time as many as there are whole
-// subtrees in what has arrived. The most of them, when runs of samples come in order or the last run first,
-// and in a run one block after the other, each as the whole subtrees that it is made of. Samples that come
-// one by one (block = 1): max(1, ceil(log2 n)) in order, max(1, floor(log2 n)) in reverse (run = 1).
-i64 tree_slots(i64 n, i64 run, i64 block, bool reversed);
-// The same of any one block [k block, (k + 1) block) of the tree by itself, sample by sample: at its end, or
-// at any time until then.
-i64 most_in_block(i64 n, i64 block, bool while_filling);
+// Partial sums of the exact tree over n samples wait in slots: at any time one for each of the whole subtrees
+// that what has arrived is made of. The most at once:
+// - when microbatches of all n samples arrive, the first one first or (reversed) the last one, each block by
+// block,
+//   a block as the whole subtrees that it is made of. Samples that come one by one (block = 1) need
+//   max(1, ceil(log2 n)) slots in order, max(1, floor(log2 n)) in reverse.
+i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed);
+// - when the samples of any one block [k block, (k + 1) block) arrive in order; and how many are left at its
+// end.
+i64 block_slots(i64 n, i64 block);
+i64 block_sums(i64 n, i64 block);
 
 // Of E elements in dp equal shards, the last one padded: of each shard, and those that are this rank's.
 i64 shard(const Shape&, i64 E);

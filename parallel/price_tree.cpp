@@ -14,7 +14,7 @@ i64 subtrees(i64 from, i64 to, i64 first, i64 last) {
   return subtrees(from, mid, first, last) + subtrees(mid, to, first, last);
 }
 
-// Where the subtree that begins [first, last) ends.
+// Where the largest subtree that [first, last) begins with ends.
 i64 first_end(i64 n, i64 first, i64 last) {
   i64 end = last;
   while (subtrees(0, n, first, end) > 1) --end;
@@ -23,29 +23,34 @@ i64 first_end(i64 n, i64 first, i64 last) {
 
 }  // namespace
 
-i64 most_in_block(i64 n, i64 block, bool while_filling) {
+i64 block_sums(i64 n, i64 block) {
+  i64 most = 0;
+  for (i64 first = 0; first < n; first += block) most = std::max(most, subtrees(0, n, first, first + block));
+  return most;
+}
+
+i64 block_slots(i64 n, i64 block) {
   i64 most = 0;
   for (i64 first = 0; first < n; first += block)
-    for (i64 last = while_filling ? first + 1 : first + block; last <= first + block; ++last)
-      most = std::max(most, subtrees(0, n, first, last));
+    for (i64 end = first + 1; end <= first + block; ++end) most = std::max(most, subtrees(0, n, first, end));
   return most;
 }
 
-i64 tree_slots(i64 n, i64 run, i64 block, bool reversed) {
+i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed) {
   i64 most = 0;
-  for (i64 first = 0; first < n; first += run)
-    for (i64 at = first; at < first + run; at += block)
-      for (i64 end = at; end < at + block;) {
-        end = first_end(n, end, at + block);
-        const i64 here = !reversed            ? subtrees(0, n, 0, end)
-                         : end == first + run ? subtrees(0, n, first, n)
-                                              : subtrees(0, n, first, end) + subtrees(0, n, first + run, n);
-        most = std::max(most, here);
-      }
+  for (i64 first = 0; first < n; first += microbatch) {
+    const i64 last = first + microbatch;
+    // When everything up to `end` has arrived; in reverse, all from `last` on and this microbatch up to
+    // `end`.
+    const auto waiting = [&](i64 end) {
+      if (!reversed) return subtrees(0, n, 0, end);
+      return end == last ? subtrees(0, n, first, n) : subtrees(0, n, first, end) + subtrees(0, n, last, n);
+    };
+    for (i64 at = first; at < last; at += block)
+      for (i64 end = at; end < at + block;)
+        most = std::max(most, waiting(end = first_end(n, end, at + block)));
+  }
   return most;
 }
-
-i64 shard(const Shape& s, i64 e) { return (e + s.dp - 1) / s.dp; }
-i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.dp_at * shard(s, e), 0, shard(s, e)); }
 
 }  // namespace lockstep

@@ -159,8 +159,9 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
   for (const Trace::Event& e : trace.events) {
     if (e.what == Trace::Event::start) {
       const Message& m = e.message;
-      const int size = mesh.group(m.axis, rank).size(), me = mesh.group(m.axis, rank).me;
-      const i64 elements = std::max(in_elements(m, me, size), out_elements(m, me, size));
+      const Group group = mesh.group(m.axis, rank);
+      const i64 elements =
+          std::max(in_elements(m, group.me, group.size()), out_elements(m, group.me, group.size()));
       needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
       open[e.request] = m.axis;
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);

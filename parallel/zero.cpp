@@ -1,17 +1,18 @@
-// ZeRO stages 2 and 3 (Rajbhandari et al. 2020, sections 5.2 and 5.3): each of the dp ranks keeps one shard
-// of every unit's gradients and optimizer state (`zero=2`), and of its weights too (`zero=3`). A unit's
-// gradient exists whole only until the microbatch's reduction, which sums over ranks; its owner sums over
-// microbatches.
+// ZeRO stages 2 and 3 (Rajbhandari et al. 2020, sections 5.2 and 5.3): the dp ranks of a stage and slice
+// share optimizer state and gradients (zero=2), and the weights too (zero=3). Every microbatch's gradient is
+// reduced, so that it is whole on a rank for a while only; the owner of a shard sums over microbatches.
 //
-//   microbatch 0   rank 0 [E] --.                    .--> shard 0  +
-//                  rank 1 [E] ---> reduce_scatter ---> shard 1      +      AdamW on own shards,
-//   microbatch 1   rank 0 [E] --.                    .--> shard 0 <-'      all_gather once a step (2)
-//                  rank 1 [E] ---> reduce_scatter ---> shard 1 <-'         or at each use (3)
+//            weights  gradients                     moments  messages of a unit, s = E/dp elements each
+//   zero=2   E        own shard; E while reducing   s        reduce_scatter a microbatch, all_gather a step
+//   zero=3   s        own shard; E while reducing   s        reduce_scatter, 2 all_gather     a microbatch
 //
-// Samples are dealt so that a microbatch of all ranks is contiguous. If there are 2^k microbatches, it is a
-// node of the tree over samples, and the message adds up. If not, nodes end inside microbatches, and ranks
-// exchange (all_to_all) the sums of the nodes that make up their samples; the owner adds them up in the
-// tree's order.
+// Samples are dealt so that a microbatch of all ranks is contiguous. Of 2^k microbatches each is a node of
+// the tree over samples, and its reduce_scatter adds it up. Of any other number some microbatches are no
+// nodes. Then each rank sums up the largest nodes within its own samples, ranks exchange these (all_to_all),
+// and the owner adds them in the tree's order. Three microbatches on dp=2, samples 0 to 5:
+//
+//   rank 0 sends   0   2   4     to both owners; each computes
+//   rank 1 sends   1   3   5     (0 + (1 + 2)) + (3 + (4 + 5))
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -182,9 +183,8 @@ class Zero final : public Store {
   int arriving_ = -1, arriving_microbatch_ = 0;
 };
 
-// ---- price. A microbatch of one rank is `subtrees` sums at its end; only if there are 2^k of them, messages
-// add them up over ranks.
-bool whole_nodes(const Shape& s) { return (s.m & (s.m - 1)) == 0; }
+// ---- price
+bool summed(const Shape& s) { return (s.m & (s.m - 1)) == 0; }  // by the messages
 i64 level(const Shape& s) { return s.plan->number("zero"); }
 
 const Strategy<Store> strategy(
@@ -197,16 +197,15 @@ const Strategy<Store> strategy(
      .gradients =
          [](const Shape& s, i64 e) {
            const i64 run = s.dp * s.b;
-           return 4 * shard(s, e) * tree_slots(s.n, run, whole_nodes(s) ? run : s.b, s.reversed);
+           return 4 * shard(s, e) * tree_slots(s.n, run, summed(s) ? run : s.b, s.reversed);
          },
-     .reducing = [](const Shape& s, i64 e) { return 4 * most_in_block(s.n, s.b, true) * shard(s, e) * s.dp; },
-     .reduced = [](const Shape& s, i64 e) { return whole_nodes(s) ? 4 * shard(s, e) : 0; },
+     .reducing = [](const Shape& s, i64 e) { return 4 * block_slots(s.n, s.b) * shard(s, e) * s.dp; },
+     .reduced = [](const Shape& s, i64 e) { return summed(s) ? 4 * shard(s, e) : 0; },
      .updated = own_part,
      .reduce =
          [](const Shape& s, i64 e) {
-           return whole_nodes(s)
-                      ? Maybe{{Axis::dp, Verb::reduce_scatter, shard(s, e)}}
-                      : Maybe{{Axis::dp, Verb::all_to_all, most_in_block(s.n, s.b, false) * shard(s, e)}};
+           return summed(s) ? Maybe{{Axis::dp, Verb::reduce_scatter, shard(s, e)}}
+                            : Maybe{{Axis::dp, Verb::all_to_all, block_sums(s.n, s.b) * shard(s, e)}};
          },
      .reduces_each_microbatch = [](const Shape&) { return true; },
      .gather =

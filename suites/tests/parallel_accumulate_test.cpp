@@ -104,7 +104,6 @@ std::vector<Node> largest(const std::vector<bool>& there) {
 }
 
 TEST(Accumulation, AddsUpSumsThatAreNodes) {
-  // (0+(1+2)) + ((3+4... of six: microbatches of two, whose second one no node contains.
   EXPECT_EQ(play(Accumulation(std::vector<Node>{{0, 1}, {1, 3}, {3, 6}}, 6), {{0, 1}, {1, 3}, {3, 6}}).at(0),
             "((0+(1+2))+(3+(4+5)))");
   EXPECT_EQ(play(Accumulation(std::vector<Node>{{3, 6}, {1, 3}, {0, 1}}, 6), {{3, 6}, {1, 3}, {0, 1}}).at(0),
@@ -132,8 +131,8 @@ TEST(Accumulation, OfBlocksThatAreNoSubtreesIsTheTree) {
         most_slots = std::max<i64>(most_slots, part.slots());
         most_sums = std::max<i64>(most_sums, part.sums().size());
       }
-      EXPECT_EQ(most_in_block(n, block, true), most_slots) << n << " in blocks of " << block;
-      EXPECT_EQ(most_in_block(n, block, false), most_sums) << n << " in blocks of " << block;
+      EXPECT_EQ(block_slots(n, block), most_slots) << n << " in blocks of " << block;
+      EXPECT_EQ(block_sums(n, block), most_sums) << n << " in blocks of " << block;
       for (std::size_t ranks = 1; ranks <= sent.size(); ++ranks) {
         if (sent.size() % ranks) continue;
         for (const bool reversed : {false, true}) {
