@@ -135,18 +135,29 @@ ArenaPlan lay_out(const Trace& trace) {
            std::pair{spans[a].bytes, spans[a].to - spans[a].from};
   };
   // What set-up takes stays for good and lies at the bottom; the step's buffers are packed above,
-  // longest-lived first, and by size where that leaves gaps.
+  // longest-lived first, and by size where that leaves gaps. If it still does, whoever lies on top goes first
+  // next time.
   std::vector<Span> best;
   plan.bytes = -1;
-  for (int attempt = 0; attempt < 2; ++attempt) {
+  const auto dense = [&] { return plan.bytes >= 0 && plan.bytes <= plan.live + plan.live / 50; };
+  const auto attempt = [&](const std::vector<int>& tried) {
+    const i64 bytes = pack(spans, tried);
+    if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
+  };
+  const auto end = [&](int i) { return spans[i].offset + spans[i].bytes; };
+  for (int sorting = 0; sorting < 2; ++sorting) {
     std::vector<int> tried = order;
-    if (attempt == 0)
+    if (sorting == 0)
       std::stable_sort(tried.begin() + plan.setup, tried.end(), by_lifetime);
     else
       std::stable_sort(tried.begin() + plan.setup, tried.end(), by_size);
-    const i64 bytes = pack(spans, tried);
-    if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
-    if (plan.bytes <= plan.live + plan.live / 50) break;
+    for (int again = 0; again < 12 && !dense(); ++again) {
+      attempt(tried);
+      const auto top = std::max_element(tried.begin() + plan.setup, tried.end(),
+                                        [&](int a, int b) { return end(a) < end(b); });
+      if (top == tried.end()) break;
+      std::rotate(tried.begin() + plan.setup, top, top + 1);
+    }
   }
   for (std::size_t i = 0; i < best.size(); ++i) plan.places.push_back({best[i].offset, exact[i]});
   return plan;
@@ -159,8 +170,9 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
   for (const Trace::Event& e : trace.events) {
     if (e.what == Trace::Event::start) {
       const Message& m = e.message;
-      const bool parts = m.verb == Verb::all_gather || m.verb == Verb::reduce_scatter;
-      const i64 elements = m.blocks * m.n * (parts ? mesh.group(m.axis, rank).size() : 1);
+      const Group group = mesh.group(m.axis, rank);
+      const i64 elements =
+          std::max(in_elements(m, group.me, group.size()), out_elements(m, group.me, group.size()));
       needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
       open[e.request] = m.axis;
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);
