@@ -44,7 +44,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "ckpt=norms", "ckpt=swiglu", "ckpt=selective",
                     "dp=2 tp=4 pp=2 sp=1 ckpt=selective every=3", "tp=2 sp=1 ckpt=norms", "offload=optimizer",
                     "dp=2 tp=2 pp=2 zero=1 offload=optimizer", "zero=1", "zero=3", "dp=2 zero=1",
-                    "dp=4 zero=2", "dp=4 zero=3 micro=2", "dp=2 tp=2 pp=4 zero=1",
+                    "dp=4 zero=2", "dp=2 zero=2 micro=4", "dp=4 zero=3 micro=2", "dp=2 tp=2 pp=4 zero=1",
                     "dp=2 tp=4 pp=2 zero=2 sp=1", "dp=4 tp=2 pp=2 zero=3 ckpt=full",
                     "pp=2 schedule=interleaved virtual=2", "pp=2 schedule=interleaved virtual=4 micro=2",
                     "dp=2 tp=2 pp=4 schedule=interleaved virtual=2",
@@ -90,13 +90,13 @@ INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOf24,
 // The same where shards are padded and begin in the middle of rows.
 class EveryPlanOfOddSizes : public testing::TestWithParam<const char*> {};
 TEST_P(EveryPlanOfOddSizes, PassesAllGates) {
-  static const Scene scene("gate-odd", 24);
+  static const Scene scene("gate-odd", 36);
   passes_all_gates(scene, GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfOddSizes,
-                         testing::Values("dp=4 tp=2 zero=2 micro=2", "dp=8 zero=3",
-                                         "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe micro=2"));
+                         testing::Values("dp=4 tp=2 zero=2 micro=3", "dp=2 zero=3 micro=6",
+                                         "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe"));
 
 }  // namespace
 }  // namespace lockstep
