@@ -98,7 +98,8 @@ INSTANTIATE_TEST_SUITE_P(
         "tp=2 pp=4 sp=1 schedule=zero-bubble ckpt=norms",
         "dp=2 tp=2 pp=2 schedule=zero-bubble ckpt=selective every=2",
         "pp=2 schedule=zero-bubble ckpt=attention offload=optimizer",
-        "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
+        "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2",
+        "dp=2 zero=2 micro=4"));
 
 // Batches of three times a power of two: a replica's samples are a whole subtree, microbatches may not be.
 class EveryPlanOf12 : public testing::TestWithParam<const char*> {};
@@ -137,13 +138,13 @@ INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOf24,
 // The same where shards are padded and begin in the middle of rows.
 class EveryPlanOfOddSizes : public testing::TestWithParam<const char*> {};
 TEST_P(EveryPlanOfOddSizes, PassesAllGates) {
-  static const Scene scene("gate-odd", 24);
+  static const Scene scene("gate-odd", 36);
   passes_all_gates(scene, GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfOddSizes,
-                         testing::Values("dp=4 tp=2 zero=2 micro=2", "dp=8 zero=3",
-                                         "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe micro=2"));
+                         testing::Values("dp=4 tp=2 zero=2 micro=3", "dp=2 zero=3 micro=6",
+                                         "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe"));
 
 // A relative error of a hundred-thousandth in one gradient is beyond the bound; so is an optimizer's last
 // bit.
