@@ -41,9 +41,10 @@ void add_costs(TextTable& table, const std::string& plan, const Costs& all, bool
   }
   const auto line = [&](const char* by, const KindBytes* kinds, const std::string& together, i64 messages,
                         i64 elements) {
-    std::vector<std::string> row{plan, by};
+    std::vector<std::string> row{kinds == &formula ? plan : "", by};
     for (std::size_t k = 0; k < formula.size(); ++k) row.push_back(kinds ? fmt::to_string((*kinds)[k]) : "");
-    row.insert(row.end(), {together, fmt::to_string(messages), fmt::to_string(elements), yes(equal)});
+    row.insert(row.end(), {together, fmt::to_string(messages), fmt::to_string(elements),
+                           kinds == &formula ? yes(equal) : ""});
     table.add(row);
   };
   line("formula", &formula, "", said, said_elements);
@@ -54,7 +55,7 @@ void add_costs(TextTable& table, const std::string& plan, const Costs& all, bool
 TextTable cost_table() {
   std::vector<std::string> head{"plan", "by"};
   for (int k = 0; k < static_cast<int>(Kind::count); ++k) head.push_back(kind_name(static_cast<Kind>(k)));
-  head.insert(head.end(), {"together", "messages sent", "elements", "equal"});
+  head.insert(head.end(), {"together", "messages posted", "elements", "equal"});
   head[2 + static_cast<int>(Kind::messages)] = "under way";  // not to be read as their number
   return {head, 2};
 }
@@ -83,7 +84,8 @@ int command_table(const Options& o) {
   std::vector<Plan> plans = enumerate(suite, model).plans;
   std::erase_if(plans, [&](const Plan& p) { return p.line().find(o.only) == std::string::npos; });
   if (plans.empty())
-    throw UserError(fmt::format("{}: no plan to show; `lockstep sweep --dry-run` says why", o.suite));
+    throw UserError(fmt::format("{}: no plan to show{}; `lockstep sweep --dry-run` lists them", o.suite,
+                                o.only.empty() ? "" : " with `" + o.only + "`"));
 
   TextTable measured = cost_table();
   TextTable textbook({"plan", "what", "textbook", "source", "its figure", "here", "difference", "equal"}, 4);
