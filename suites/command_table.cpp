@@ -24,32 +24,33 @@ struct Options {
 
 std::string yes(bool equal) { return equal ? "yes" : "NO"; }
 
-// Three lines of a plan: the largest peak of any rank by kind, and the messages of all ranks.
+// Three lines of a plan: the largest rank's peaks by kind, and the messages of all ranks.
 void add_costs(TextTable& table, const std::string& plan, const Costs& all, bool equal) {
   KindBytes formula{}, traced{};
-  i64 alive = 0, guarded = 0, said = 0, said_elements = 0, announced = 0, announced_elements = 0, posted = 0,
-      posted_elements = 0;
+  i64 trace_together = 0, run_together = 0;
+  Costs::Messages by_formula, by_trace, by_run;
   for (const Costs::Rank& r : all.ranks) {
     for (std::size_t k = 0; k < formula.size(); ++k) {
-      formula[k] = std::max(formula[k], r.formula.peak[k]);
-      traced[k] = std::max(traced[k], r.traced.by_kind[k]);
+      formula[k] = std::max(formula[k], r.formula[k]);
+      traced[k] = std::max(traced[k], r.traced[k]);
     }
-    alive = std::max(alive, r.traced.total), guarded = std::max(guarded, r.guard_peak);
-    for (const Price::Line& l : r.formula.messages) ++said, said_elements += l.said.elements;
-    for (const Posted& m : r.announced) ++announced, announced_elements += m.elements;
-    for (const Posted& m : r.posted) ++posted, posted_elements += m.elements;
+    trace_together = std::max(trace_together, r.traced_together);
+    run_together = std::max(run_together, r.run_together);
+    by_formula.insert(by_formula.end(), r.by_formula.begin(), r.by_formula.end());
+    by_trace.insert(by_trace.end(), r.by_trace.begin(), r.by_trace.end());
+    by_run.insert(by_run.end(), r.by_run.begin(), r.by_run.end());
   }
-  const auto line = [&](const char* by, const KindBytes* kinds, const std::string& together, i64 messages,
-                        i64 elements) {
-    std::vector<std::string> row{kinds == &formula ? plan : "", by};
+  const auto line = [&](std::vector<std::string> row, const KindBytes* kinds, const std::string& together,
+                        const Costs::Messages& messages, const std::string& verdict) {
     for (std::size_t k = 0; k < formula.size(); ++k) row.push_back(kinds ? fmt::to_string((*kinds)[k]) : "");
-    row.insert(row.end(), {together, fmt::to_string(messages), fmt::to_string(elements),
-                           kinds == &formula ? yes(equal) : ""});
+    i64 elements = 0;
+    for (const Costs::Message& m : messages) elements += m.elements;
+    row.insert(row.end(), {together, fmt::to_string(messages.size()), fmt::to_string(elements), verdict});
     table.add(row);
   };
-  line("formula", &formula, "", said, said_elements);
-  line("trace", &traced, fmt::to_string(alive), announced, announced_elements);
-  line("run", nullptr, fmt::to_string(guarded), posted, posted_elements);
+  line({plan, "formula"}, &formula, "", by_formula, yes(equal));
+  line({"", "trace"}, &traced, fmt::to_string(trace_together), by_trace, "");
+  line({"", "run"}, nullptr, fmt::to_string(run_together), by_run, "");
 }
 
 TextTable cost_table() {
@@ -67,8 +68,8 @@ std::string figure(double value, double unit) {
 void add_textbook(TextTable& table, const std::string& plan, const TextbookRow& row) {
   std::string why;
   for (const auto& d : row.differences)
-    why += fmt::format("{}{}{} {}", why.empty() ? "" : "; ", d.much > 0 ? "+" : "", figure(d.much, row.unit),
-                       d.why);
+    why += fmt::format("{}{}: {}{}", why.empty() ? "" : "; ", d.why, d.much > 0 ? "+" : "",
+                       figure(d.much, row.unit));
   table.add({plan, row.of.empty() ? row.what : row.of + ": " + row.what, row.form, row.source,
              figure(row.textbook, row.unit), figure(row.here, row.unit), why, yes(row.equal())});
 }

@@ -9,11 +9,19 @@
 namespace lockstep {
 
 struct Costs {
+  struct Message {
+    std::string what;
+    int microbatch;
+    Axis axis;
+    Verb verb;
+    i64 elements;
+    auto operator<=>(const Message&) const = default;
+  };
+  using Messages = std::vector<Message>;  // of a step, sorted
   struct Rank {
-    Price formula;
-    Peaks traced;
-    i64 guard_peak = 0;                     // bytes alive at once
-    std::vector<Posted> announced, posted;  // messages of the trace, of the run
+    KindBytes formula, traced;          // peak bytes by kind
+    i64 traced_together, run_together;  // most bytes alive at one time
+    Messages by_formula, by_trace, by_run;
   };
   std::vector<Rank> ranks;
 };

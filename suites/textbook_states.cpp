@@ -70,12 +70,11 @@ void volume(const Book& k, std::vector<TextbookRow>& rows) {
   double here = 0;
   for (const Posted& m : k.prepared.posted[0])
     if (m.axis == Axis::dp) here += static_cast<double>(m.elements) * (m.verb == Verb::all_reduce ? 2 : k.d);
-  static constexpr const char* forms[] = {"2", "1 + 1", "m + 1", "m (1 + 2)"};
   TextbookRow row{"",
                   "elements a parameter reduced and gathered over dp",
-                  forms[stage],
+                  stage > 2 ? "1 + 2" : "1 + 1",
                   "Rajbhandari et al. 2020, section 7",
-                  (reduced + gathered) * n,
+                  (stage > 2 ? 3 : 2) * n,
                   here,
                   {},
                   n};
@@ -90,7 +89,9 @@ void volume(const Book& k, std::vector<TextbookRow>& rows) {
     if (u.tied) tie += reductions * u.bare;
     pads += (reductions + (once ? gathers / 2 : gathers)) * (shared - u.bare);
   }
-  differ(row, "embedding, final norm and head are gathered once", ends);
+  differ(row, fmt::format("reduced for each of {} microbatches", k.m), (reduced - 1) * n);
+  differ(row, fmt::format("gathered for each of {} microbatches", k.m), stage > 2 ? (gathered - 2) * n : 0);
+  differ(row, "embedding, final norm and head gathered once, not twice", ends);
   differ(row, "a tied head's gradient apart", tie);
   differ(row, "pads of vocabulary and shards", pads);
   rows.push_back(row);

@@ -90,15 +90,15 @@ TEST(Costs, FormulaTraceAndRunAreHeldTogether) {
     return disagreement(bad);
   };
   for (int k = 0; k < static_cast<int>(Kind::count); ++k)
-    EXPECT_TRUE(says(spoilt([&](Costs::Rank& r) { r.formula.peak[k] += 4; }),
+    EXPECT_TRUE(says(spoilt([&](Costs::Rank& r) { r.formula[k] += 4; }),
                      "rank 3: ", kind_name(static_cast<Kind>(k)), "by formula"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.guard_peak += 1; }), "rank 3: ", "alive in the run"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.formula.messages.pop_back(); }), "formula and trace"));
+  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.run_together += 1; }), "rank 3: ", "alive in the run"));
+  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_formula.pop_back(); }), "formula and trace"));
+  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_formula[0].elements += 1; }), "formula and trace"));
+  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_run.pop_back(); }), "trace and run"));
+  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_run[0].axis = Axis::kv; }), "trace and run"));
   EXPECT_TRUE(
-      says(spoilt([](Costs::Rank& r) { r.formula.messages[0].said.elements += 1; }), "formula and trace"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.posted.pop_back(); }), "trace and run"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.posted[0].axis = Axis::tp; }), "trace and run"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.posted.push_back(r.posted[0]); }), "trace and run"));
+      says(spoilt([](Costs::Rank& r) { r.by_run.insert(r.by_run.begin(), r.by_run[0]); }), "trace and run"));
 }
 
 std::string suite_text(const std::string& more) {
