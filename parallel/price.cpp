@@ -140,6 +140,7 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::reducing) = reducing_bytes(p);
   peak(Kind::optimizer) = p.home.optimizer(s, updated);
   peak(Kind::host) = p.home.host(s, updated);
+  peak(Kind::disk) = p.home.disk(s, updated);
   i64 buffers = 0;  // elements
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) {

@@ -91,7 +91,8 @@ struct PriceOf<Store> {
 template <>
 struct PriceOf<Home> {
   i64 (*optimizer)(const Shape&, i64 updated);  // bytes on the device
-  i64 (*host)(const Shape&, i64 updated);       // and beside it
+  i64 (*host)(const Shape&, i64 updated);       // beside it
+  i64 (*disk)(const Shape&, i64 updated);       // and in the rank's file
 };
 
 // What a layer does not keep from forward to backward.

@@ -102,7 +102,8 @@ const Strategy<Home> on_device("device", {}, nullptr, {},
                                  return std::make_unique<OnDevice>(c);
                                },
                                {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; },
-                                .host = [](const Shape&, i64) { return i64{0}; }});
+                                .host = [](const Shape&, i64) { return i64{0}; },
+                                .disk = [](const Shape&, i64) { return i64{0}; }});
 
 }  // namespace
 }  // namespace lockstep

@@ -41,13 +41,13 @@ Peaks peaks(const Trace& trace) {
     if (e.what == Trace::Event::take) {
       alive[e.block] = {e.kind, e.bytes};
       add(e.kind, e.bytes);
-      total += e.bytes;
+      if (medium_of(e.kind) == Medium::memory) total += e.bytes;
       peak.total = std::max(peak.total, total);
     } else if (e.what == Trace::Event::give) {
       const auto [kind, bytes] = alive.at(e.block);
       alive.erase(e.block);
       add(kind, -bytes);
-      total -= bytes;
+      if (medium_of(kind) == Medium::memory) total -= bytes;
     } else if (e.what == Trace::Event::relabel) {
       auto& [kind, bytes] = alive.at(e.block);
       add(kind, -bytes);
@@ -68,18 +68,19 @@ struct Span {
 
 i64 round_up(i64 bytes) { return (bytes + 63) / 64 * 64; }
 
-std::vector<Span> spans_of(const Trace& trace, int* setup, std::vector<i64>* exact) {
+std::vector<Span> spans_of(const Trace& trace, Medium medium, int* setup, std::vector<i64>* exact) {
   std::vector<Span> spans;
-  std::vector<int> of_block;
+  std::map<int, std::size_t> of_block;
   const int end = static_cast<int>(trace.events.size());
   *setup = -1;
   for (int t = 0; t < end; ++t) {
     const Trace::Event& e = trace.events[t];
-    if (e.what == Trace::Event::take) {
+    if (e.what == Trace::Event::take && medium_of(e.kind) == medium) {
+      of_block[e.block] = spans.size();
       spans.push_back({round_up(e.bytes), t, end});
       exact->push_back(e.bytes);
-    } else if (e.what == Trace::Event::give) {
-      spans[e.block].to = t;  // takes are numbered in order
+    } else if (e.what == Trace::Event::give && of_block.count(e.block)) {
+      spans[of_block[e.block]].to = t;
     } else if (e.what == Trace::Event::step && *setup < 0) {
       *setup = static_cast<int>(spans.size());
     }
@@ -115,15 +116,14 @@ i64 pack(std::vector<Span>& spans, const std::vector<int>& order) {
 
 }  // namespace
 
-ArenaPlan lay_out(const Trace& trace) {
+ArenaPlan lay_out(const Trace& trace, Medium medium) {
   ArenaPlan plan;
   std::vector<i64> exact;
-  std::vector<Span> spans = spans_of(trace, &plan.setup, &exact);
+  std::vector<Span> spans = spans_of(trace, medium, &plan.setup, &exact);
+  std::map<int, i64> change;  // of live bytes, by event
+  for (const Span& s : spans) change[s.from] += s.bytes, change[s.to] -= s.bytes;
   i64 now = 0;
-  for (const Trace::Event& e : trace.events) {
-    if (e.what == Trace::Event::take) plan.live = std::max(plan.live, now += round_up(e.bytes));
-    if (e.what == Trace::Event::give) now -= spans[e.block].bytes;
-  }
+  for (const auto& [event, bytes] : change) plan.live = std::max(plan.live, now += bytes);
   std::vector<int> order(spans.size());
   std::iota(order.begin(), order.end(), 0);
   auto by_lifetime = [&](int a, int b) {

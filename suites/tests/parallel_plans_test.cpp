@@ -39,21 +39,22 @@ TEST_P(EveryPlan, PassesAllGates) {
 
 INSTANTIATE_TEST_SUITE_P(
     Plans, EveryPlan,
-    testing::Values("dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2", "tp=2", "tp=4",
-                    "tp=2 sp=1", "tp=4 sp=1", "pp=2", "pp=4", "pp=4 ckpt=full", "dp=2 tp=2 pp=2",
-                    "dp=2 tp=2 pp=4 ckpt=full", "dp=2 tp=4 pp=2 sp=1",
-                    "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2", "dp=16", "ckpt=full every=2", "ckpt=attention",
-                    "ckpt=norms", "ckpt=swiglu", "ckpt=selective",
-                    "dp=2 tp=4 pp=2 sp=1 ckpt=selective every=3", "tp=2 sp=1 ckpt=norms", "offload=optimizer",
-                    "dp=2 tp=2 pp=2 zero=1 offload=optimizer", "zero=1", "zero=3", "dp=2 zero=1",
-                    "dp=4 zero=2", "dp=4 zero=3 micro=2", "dp=2 tp=2 pp=4 zero=1",
-                    "dp=2 tp=4 pp=2 zero=2 sp=1", "dp=4 tp=2 pp=2 zero=3 ckpt=full",
-                    "pp=2 schedule=interleaved virtual=2", "pp=2 schedule=interleaved virtual=4 micro=2",
-                    "dp=2 tp=2 pp=4 schedule=interleaved virtual=2",
-                    "dp=2 tp=4 pp=2 sp=1 zero=2 schedule=interleaved virtual=2 ckpt=full",
-                    "dp=4 pp=2 zero=3 schedule=interleaved virtual=2",
-                    "dp=4 pp=4 zero=2 schedule=interleaved virtual=2", "dp=2 pp=8 zero=2", "dp=2 pp=8 zero=3",
-                    "pp=4 schedule=gpipe", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
+    testing::Values(
+        "dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2", "tp=2", "tp=4", "tp=2 sp=1",
+        "tp=4 sp=1", "pp=2", "pp=4", "pp=4 ckpt=full", "dp=2 tp=2 pp=2", "dp=2 tp=2 pp=4 ckpt=full",
+        "dp=2 tp=4 pp=2 sp=1", "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2", "dp=16", "ckpt=full every=2",
+        "ckpt=attention", "ckpt=norms", "ckpt=swiglu", "ckpt=selective",
+        "dp=2 tp=4 pp=2 sp=1 ckpt=selective every=3", "tp=2 sp=1 ckpt=norms", "offload=optimizer",
+        "dp=2 tp=2 pp=2 zero=1 offload=optimizer", "offload=optimizer to=disk",
+        "dp=2 tp=2 pp=2 offload=optimizer to=disk ckpt=full", "dp=4 zero=2 offload=optimizer to=disk",
+        "dp=2 tp=2 zero=3 offload=optimizer to=disk micro=2", "zero=1", "zero=3", "dp=2 zero=1",
+        "dp=4 zero=2", "dp=4 zero=3 micro=2", "dp=2 tp=2 pp=4 zero=1", "dp=2 tp=4 pp=2 zero=2 sp=1",
+        "dp=4 tp=2 pp=2 zero=3 ckpt=full", "pp=2 schedule=interleaved virtual=2",
+        "pp=2 schedule=interleaved virtual=4 micro=2", "dp=2 tp=2 pp=4 schedule=interleaved virtual=2",
+        "dp=2 tp=4 pp=2 sp=1 zero=2 schedule=interleaved virtual=2 ckpt=full",
+        "dp=4 pp=2 zero=3 schedule=interleaved virtual=2", "dp=4 pp=4 zero=2 schedule=interleaved virtual=2",
+        "dp=2 pp=8 zero=2", "dp=2 pp=8 zero=3", "pp=4 schedule=gpipe",
+        "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
 
 }  // namespace
 }  // namespace lockstep
