@@ -34,7 +34,7 @@ struct Launch {
   bool guard = false;  // every buffer between guard pages instead of the arena
   // Not null: ranks are the processes of this job instead of threads of this one. Its messages are eager.
   MpiWorld* mpi = nullptr;
-  std::string scratch{};  // folder of the ranks' files; empty: $TMPDIR, or /tmp
+  std::string scratch{};  // folder of the ranks' files; empty: the system's for temporary files
 };
 
 struct RankView {

@@ -6,8 +6,8 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <stdexcept>
 
 #include "ref/error.hpp"
@@ -24,16 +24,12 @@ void* position_of(i64 offset) {
   return reinterpret_cast<void*>(static_cast<std::uintptr_t>(kOrigin + offset));
 }
 
-std::string scratch(const std::string& folder) {
-  if (!folder.empty()) return folder;
-  const char* temporary = std::getenv("TMPDIR");
-  return temporary && *temporary ? temporary : "/tmp";
-}
-
 }  // namespace
 
 Disk::Disk(const ArenaPlan& plan, const std::string& folder, bool guard)
-    : places_(plan), folder_(scratch(folder)), guard_(guard) {
+    : places_(plan),
+      folder_(folder.empty() ? std::filesystem::temp_directory_path().string() : folder),
+      guard_(guard) {
   if (plan.bytes == 0) return;
   std::string name = folder_ + "/lockstep-XXXXXX";
   file_ = mkostemp(name.data(), O_CLOEXEC);

@@ -11,9 +11,10 @@ namespace lockstep {
 class Disk final : public Placer {
  public:
   Disk() = default;  // for tracing: hands out positions, and has no file
-  // Makes a file in `folder` (empty: $TMPDIR, or /tmp) with room for the whole plan, if the plan needs any.
-  // It loses its name at once, so nothing stays behind however the process ends. guard: what is taken or
-  // given back is filled with NaN. UserError: the folder cannot be written to, or the disk is full.
+  // Makes a file in `folder` (empty: the system's for temporary files) with room for the whole plan, if the
+  // plan needs any. It loses its name at once, so nothing stays behind however the process ends. guard: what
+  // is taken or given back is filled with NaN. UserError: the folder cannot be written to, or the disk is
+  // full.
   Disk(const ArenaPlan&, const std::string& folder, bool guard);
   ~Disk() override;
   Disk(const Disk&) = delete;

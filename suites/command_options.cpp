@@ -39,7 +39,7 @@ void add_kernels(CLI::App& app, std::string& isa, int& threads) {
 }
 
 void add_scratch(CLI::App& app, std::string& folder) {
-  app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR, or /tmp");
+  app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR");
 }
 
 void check_isa(const std::string& isa) {
