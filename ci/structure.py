@@ -114,7 +114,7 @@ def wide_code_stays_in_its_file():
 # ---- Strategies -------------------------------------------------------------------------------------
 
 PARALLEL = r"^parallel/[^/]*\.cpp$"
-ROLES = "Seam|Schedule|Store|Home|Stash"
+ROLES = "Seam|Schedule|Store|Home|Stash|Shelf"
 REGISTRATION = rf'\bStrategy<(?:{ROLES})>\s+\w+\s*[({{]\s*"([^"]+)"'
 
 

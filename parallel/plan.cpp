@@ -169,12 +169,13 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
   if (auto r = first_broken(chosen<Store>(p), p, m, s)) return r;
   if (auto r = first_broken(chosen<Home>(p), p, m, s)) return r;
   if (auto r = first_broken(chosen<Stash>(p), p, m, s)) return r;
+  if (auto r = first_broken(chosen<Shelf>(p), p, m, s)) return r;
 
   // A word that nobody chosen listens to would promise something that does not happen.
   std::set<std::string> used;
   for (const Word& w : mesh_words) used.insert(w.name);
   add_words(chosen<Seam>(p), used), add_words(chosen<Schedule>(p), used), add_words(chosen<Store>(p), used);
-  add_words(chosen<Home>(p), used), add_words(chosen<Stash>(p), used);
+  add_words(chosen<Home>(p), used), add_words(chosen<Stash>(p), used), add_words(chosen<Shelf>(p), used);
   for (const Word& w : plan_words())
     if (!used.count(w.name) && p.text(w.name) != w.fallback)
       return Refusal{"word-without-effect", fmt::format("{}={} has no effect in `{}`: {}", w.name,

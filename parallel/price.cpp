@@ -49,6 +49,7 @@ struct Pricing {
   const PriceOf<Store>& store;
   const PriceOf<Home>& home;
   const PriceOf<Stash>& stash;
+  const PriceOf<Shelf>& shelf;
   Sizes z;
   i64 table, layer;  // elements of the embedding (or the head) and of a layer on this rank
   std::vector<Stretch> stretches;
@@ -62,6 +63,7 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
             chosen<Store>(plan).price,
             chosen<Home>(plan).price,
             chosen<Stash>(plan).price,
+            chosen<Shelf>(plan).price,
             {},
             0,
             0,
@@ -119,11 +121,26 @@ i64 reducing_bytes(const Pricing& p) {
   return most;
 }
 
-// Elements of one microbatch that a chunk keeps, the final hidden state apart.
+// Elements of one microbatch that a layer or a chunk keeps, the final hidden state apart.
+i64 kept_by(const Pricing& p, i64 layer) { return p.z.X + kept_parts(p.z, p.stash.drops(p.s, layer)); }
 i64 kept_by(const Pricing& p, const Stretch& x) {
   i64 kept = 0;
-  for (i64 l = x.from; l < x.to; ++l) kept += p.z.X + kept_parts(p.z, p.stash.drops(p.s, l));
+  for (i64 l = x.from; l < x.to; ++l) kept += kept_by(p, l);
   return kept;
+}
+
+Waiting waiting(const Pricing& p) {
+  const Shape& s = p.s;
+  Waiting w{.in_flight = p.schedule.in_flight(s),
+            .chunk = kept_by(p, p.stretches.front()),
+            .pair = 0,
+            .last = kept_by(p, s.L - 1),
+            .ends = s.last() ? p.schedule.ends(s) : 0,
+            .end = p.z.X};
+  for (const Stretch& x : p.stretches)
+    for (i64 l = x.from; l < x.to; ++l)
+      w.pair = std::max(w.pair, kept_by(p, l) + (l + 1 < x.to ? kept_by(p, l + 1) : 0));
+  return w;
 }
 
 KindBytes memory(const Pricing& p) {
@@ -139,8 +156,10 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::gathered) = gathered_bytes(p);
   peak(Kind::reducing) = reducing_bytes(p);
   peak(Kind::optimizer) = p.home.optimizer(s, updated);
-  peak(Kind::host) = p.home.host(s, updated);
-  peak(Kind::disk) = p.home.disk(s, updated);
+  const Waiting w = waiting(p);
+  peak(Kind::host) = p.home.host(s, updated) + p.shelf.host(s, w);
+  peak(Kind::disk) = p.home.disk(s, updated) + p.shelf.disk(s, w);
+  peak(Kind::activations) = p.shelf.device(s, w);
   i64 buffers = 0;  // elements
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) {
@@ -149,8 +168,6 @@ KindBytes memory(const Pricing& p) {
     }
   if (s.first()) buffers = std::max({buffers, p.z.sum, p.z.X + p.z.E});
   if (s.last()) buffers = std::max(buffers, head_buffers(p.z));
-  peak(Kind::activations) = 4 * (p.schedule.in_flight(s) * kept_by(p, p.stretches.front()) +
-                                 (s.last() ? p.schedule.ends(s) * p.z.X : 0));
   peak(Kind::buffers) = 4 * buffers;
   peak(Kind::messages) = 4 * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;

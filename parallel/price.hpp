@@ -44,6 +44,7 @@ class Schedule;
 class Store;
 class Home;
 class Stash;
+class Shelf;
 template <class Role>
 struct PriceOf;
 
@@ -102,6 +103,21 @@ struct Dropped {
 template <>
 struct PriceOf<Stash> {
   Dropped (*drops)(const Shape&, i64 layer);
+};
+
+// What waits between forward and backward on one rank, in elements.
+struct Waiting {
+  i64 in_flight;  // (microbatch, chunk) pairs
+  i64 chunk;      // kept by all layers of a chunk
+  i64 pair;       // most kept by two neighbouring layers of a chunk, or by its only one
+  i64 last;       // kept by the model's last layer
+  i64 ends, end;  // final hidden states held at once (0: not on this stage), and the size of one
+};
+template <>
+struct PriceOf<Shelf> {
+  i64 (*device)(const Shape&, const Waiting&);  // bytes
+  i64 (*host)(const Shape&, const Waiting&);
+  i64 (*disk)(const Shape&, const Waiting&);
 };
 
 struct Price {

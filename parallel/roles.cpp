@@ -39,10 +39,12 @@ template struct Strategy<Schedule>;
 template struct Strategy<Store>;
 template struct Strategy<Home>;
 template struct Strategy<Stash>;
+template struct Strategy<Shelf>;
 template const Strategy<Seam>& chosen(const Plan&);
 template const Strategy<Schedule>& chosen(const Plan&);
 template const Strategy<Store>& chosen(const Plan&);
 template const Strategy<Home>& chosen(const Plan&);
 template const Strategy<Stash>& chosen(const Plan&);
+template const Strategy<Shelf>& chosen(const Plan&);
 
 }  // namespace lockstep

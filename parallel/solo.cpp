@@ -1,4 +1,5 @@
-// The defaults of one device: a whole layer, every activation kept, the optimizer where the weights are.
+// The defaults of one device: a whole layer, every activation kept and kept there, the optimizer where the
+// weights are.
 // (The default store and schedule are `data` with one replica and `1f1b` with one stage.)
 #include "parallel/roles.hpp"
 #include "ref/optimizer.hpp"
@@ -70,6 +71,17 @@ const Strategy<Stash> keep_all("keep", {}, nullptr, {},
                                },
                                {.drops = [](const Shape&, i64) { return Dropped{}; }});
 
+class AtHand final : public Shelf {};
+
+i64 none(const Shape&, const Waiting&) { return 0; }
+
+const Strategy<Shelf> at_hand(
+    "at-hand", {}, nullptr, {},
+    [](const Context&) -> std::unique_ptr<Shelf> { return std::make_unique<AtHand>(); },
+    {.device = [](const Shape&, const Waiting& w) { return 4 * (w.in_flight * w.chunk + w.ends * w.end); },
+     .host = none,
+     .disk = none});
+
 class OnDevice final : public Home {
  public:
   explicit OnDevice(const Context& c) : device_(c.device), settings_(c.settings) {}
@@ -97,7 +109,7 @@ class OnDevice final : public Home {
   Buf first_, second_;
 };
 
-const Strategy<Home> on_device("device", {}, nullptr, {},
+const Strategy<Home> on_device("on-device", {}, nullptr, {},
                                [](const Context& c) -> std::unique_ptr<Home> {
                                  return std::make_unique<OnDevice>(c);
                                },

@@ -135,14 +135,14 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
            std::pair{spans[a].bytes, spans[a].to - spans[a].from};
   };
   // What set-up takes stays for good and lies at the bottom; the step's buffers are packed above,
-  // longest-lived first, and by size where that leaves gaps.
+  // longest-lived first; where that leaves gaps by size; else as they come, best for buffers of one size.
   std::vector<Span> best;
   plan.bytes = -1;
-  for (int attempt = 0; attempt < 2; ++attempt) {
+  for (int attempt = 0; attempt < 3; ++attempt) {
     std::vector<int> tried = order;
     if (attempt == 0)
       std::stable_sort(tried.begin() + plan.setup, tried.end(), by_lifetime);
-    else
+    else if (attempt == 1)
       std::stable_sort(tried.begin() + plan.setup, tried.end(), by_size);
     const i64 bytes = pack(spans, tried);
     if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
