@@ -68,6 +68,15 @@ Accumulation::Accumulation(const std::vector<i64>& arrivals, i64 total) {
   slots_ = static_cast<int>(used.size());
 }
 
+Accumulation Accumulation::in_one_slot(const std::vector<i64>& arrivals) {
+  Accumulation sum;
+  sum.first_ = *std::min_element(arrivals.begin(), arrivals.end());
+  sum.by_sample_.resize(arrivals.size(), {.slot = 0, .add = true, .merges = {}});
+  sum.by_sample_.at(arrivals.front() - sum.first_).add = false;
+  sum.slots_ = 1;
+  return sum;
+}
+
 const Accumulation::Arrival& Accumulation::at(i64 sample) const { return by_sample_.at(sample - first_); }
 
 }  // namespace lockstep

@@ -18,11 +18,14 @@ class Accumulation {
   // arrivals: the samples in the order their gradients come; they must fill whole nodes of the tree over
   // [0, total). One node only (a rank's aligned block): std::logic_error otherwise. The sum ends in slot 0.
   Accumulation(const std::vector<i64>& arrivals, i64 total);
+  // Fast mode: all into one slot, as they come.
+  static Accumulation in_one_slot(const std::vector<i64>& arrivals);
   int slots() const { return slots_; }
   const Arrival& at(i64 sample) const;
 
  private:
-  i64 first_;
+  Accumulation() = default;
+  i64 first_ = 0;
   std::vector<Arrival> by_sample_;
   int slots_ = 0;
 };

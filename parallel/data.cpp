@@ -1,7 +1,10 @@
 // Data parallelism: every rank holds all weights of its stage and slice, trains on its own block of samples,
-// and gradients are summed once a step (Li et al. 2020, PyTorch Distributed, section 3.2). The sum of a unit
-// starts when its last gradient is in, so it travels while earlier layers still compute backward.
+// and gradients are summed once a step, in buckets of whole units (Li et al. 2020, PyTorch Distributed,
+// sections 3.2.2 and 3.2.3). A bucket's sum starts when the last gradient of its units is in, so it travels
+// while earlier layers still compute backward: small buckets start sooner, large ones are fewer messages.
 // With dp=1 it is the plain store of one replica.
+#include <algorithm>
+
 #include "parallel/accumulate.hpp"
 #include "parallel/roles.hpp"
 
@@ -17,18 +20,17 @@ class Data final : public Store {
         b_(c.plan.number("micro")),
         first_(c.mesh.dp_of(c.rank) * (c.settings.batch / c.mesh.dp)) {
     const std::size_t all = params_.unit_elements.size();
-    weights_.resize(all), gradients_.resize(all), sums_.resize(all), names_.resize(all);
+    weights_.resize(all), sums_.resize(all), place_.resize(all);
     for (const int u : params_.units) {
       std::vector<i64> arrivals;
       for (const int j : (*c.gradient_order)[u])
         for (i64 i = 0; i < b_; ++i) arrivals.push_back(sample(j, i));
-      sums_[u] = std::make_unique<Accumulation>(arrivals, c.settings.batch);
-      names_[u] = "unit" + std::to_string(u) + ".gradient";
+      sums_[u] = std::make_unique<Accumulation>(c.settings.fast ? Accumulation::in_one_slot(arrivals)
+                                                                : Accumulation(arrivals, c.settings.batch));
       if (params_.unit_weights[u])
         weights_[u] = device_.take("weights", Kind::weights, params_.unit_weights[u]);
-      gradients_[u] =
-          device_.take("gradients", Kind::gradients, sums_[u]->slots() * params_.unit_elements[u]);
     }
+    fill_buckets(c.plan.number("bucket"));
     for (int l = 0; l < static_cast<int>(params_.all.size()); ++l) {
       if (params_.all[l].alias >= 0) continue;
       const bool counted = c.mesh.dp_of(c.rank) == 0 && counts_in_norm(params_, l, c.mesh, c.rank);
@@ -57,14 +59,17 @@ class Data final : public Store {
   }
   void ready(int unit, int, bool last) override {
     if (!last || dp_ == 1) return;
+    Bucket& bucket = buckets_[place_[unit].bucket];
+    if (++bucket.ready < bucket.units) return;
+    bucket.ready = 0;
     if (under_way_) device_.wait(under_way_);
     Message m;
     m.verb = Verb::all_reduce;
     m.axis = Axis::dp;
     m.reduce = Reduce::sum;
-    m.n = params_.unit_elements[unit];
-    m.what = names_[unit].c_str();
-    under_way_ = device_.start(m, gradients_[unit], gradients_[unit]);
+    m.n = bucket.elements;
+    m.what = bucket.name.c_str();
+    under_way_ = device_.start(m, bucket.gradients, bucket.gradients);
   }
   void finish() override {
     if (under_way_) device_.wait(under_way_);
@@ -74,33 +79,73 @@ class Data final : public Store {
   View gradient(int local, i64 first) override { return slot(local, 0).from(first); }
 
  private:
+  struct Bucket {
+    int units = 0, ready = 0;
+    i64 elements = 0;
+    Buf gradients;  // [slots, elements]
+    std::string name;
+  };
+  struct Place {  // of a unit
+    int bucket;
+    i64 first;  // elements before it there
+  };
+
+  // Backward reaches the highest unit first.
+  void fill_buckets(int units) {
+    std::vector<int> left = params_.units;
+    std::sort(left.begin(), left.end());
+    while (!left.empty()) {
+      Bucket bucket;
+      const int highest = left.back();
+      int lowest = highest;
+      for (; bucket.units < units && !left.empty(); ++bucket.units, left.pop_back()) {
+        lowest = left.back();
+        place_[lowest] = {static_cast<int>(buckets_.size()), bucket.elements};
+        bucket.elements += params_.unit_elements[lowest];
+      }
+      bucket.name = bucket_name(lowest, highest);
+      bucket.gradients =
+          device_.take("gradients", Kind::gradients, sums_[highest]->slots() * bucket.elements);
+      buckets_.push_back(std::move(bucket));
+    }
+  }
   View slot(int local, int s) const {
     const LocalParam& p = params_.all[local];
-    return gradients_[p.unit].from(s * params_.unit_elements[p.unit] + p.first);
+    const Bucket& bucket = buckets_[place_[p.unit].bucket];
+    return bucket.gradients.from(s * bucket.elements + place_[p.unit].first + p.first);
   }
 
   Device& device_;
   const LocalParams& params_;
   int dp_;
   i64 b_, first_;
-  std::vector<Buf> weights_, gradients_;  // by unit; gradients [slots, elements]
+  std::vector<Buf> weights_;  // by unit, as the next two
   std::vector<std::unique_ptr<Accumulation>> sums_;
-  std::vector<std::string> names_;
+  std::vector<Place> place_;
+  std::vector<Bucket> buckets_;
   std::vector<Piece> pieces_;
-  Request under_way_;  // one reduction at a time; the next unit's starts when it has arrived
+  Request under_way_;  // one reduction at a time; the next one starts when it has arrived
+};
+
+const std::vector<Rule> rules = {
+    {"bucket-needs-replicas",
+     [](const Plan& p, const ModelConfig&, const Settings&) -> std::optional<std::string> {
+       if (p.number("bucket") == 1 || p.number("dp") > 1) return {};
+       return "bucket=" + p.text("bucket") + " needs dp of 2 or more: one replica reduces nothing";
+     }},
 };
 
 // ---- price: weights once, gradients in max(1, ceil(log2(n/dp))) slots of the exact tree, and one all_reduce
-// of a unit's gradient a step.
+// of a bucket's gradients a step.
 i64 nothing(const Shape&, i64) { return 0; }
 bool no(const Shape&) { return false; }
 
 const Strategy<Store> strategy(
-    "data", {}, nullptr, {},
+    "data", {{"bucket", "1", {}, "units (layers) whose gradients are summed in one message"}}, nullptr, rules,
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
-    {.weights = [](const Shape&, i64 e) { return 4 * e; },
+    {.weights = [](const Shape& s, i64 e) { return s.weight * e; },
      .gathered = nothing,
-     .gradients = [](const Shape& s, i64 e) { return 4 * tree_slots(s.n / s.dp) * e; },
+     .gradients = [](const Shape& s, i64 e) { return s.gradient * s.slots(s.n / s.dp) * e; },
      .reducing = nothing,
      .reduced = nothing,
      .updated = [](const Shape&, i64 e) { return e; },
@@ -108,6 +153,7 @@ const Strategy<Store> strategy(
          [](const Shape& s, i64 e) {
            return s.dp > 1 ? Maybe{{Axis::dp, Verb::all_reduce, e}} : std::nullopt;
          },
+     .reduced_together = [](const Shape& s) -> i64 { return s.plan->number("bucket"); },
      .reduces_each_microbatch = no,
      .gather = [](const Shape&, i64) { return Maybe{}; },
      .gathers_each_use = no});

@@ -2,7 +2,21 @@
 
 #include <cstring>
 
+#include "ref/error.hpp"
+
 namespace lockstep {
+
+void Device::set_types(const Settings& s) {
+  const auto type = [&](int bytes) {
+    if (bytes == 4) return Type::f32;
+    if (comm_) throw UserError("this device computes in float32 only: bf16 can be traced and priced");
+    return Type::bf16;
+  };
+  for (const Kind k : {Kind::weights, Kind::gathered}) types_[static_cast<int>(k)] = type(s.weight_bytes);
+  for (const Kind k : {Kind::gradients, Kind::reducing}) types_[static_cast<int>(k)] = type(s.gradient_bytes);
+  for (const Kind k : {Kind::activations, Kind::messages, Kind::waiting, Kind::buffers})
+    types_[static_cast<int>(k)] = type(s.activation_bytes);
+}
 
 void Device::begin_step() {
   memory_.begin_step();
@@ -22,6 +36,7 @@ void Device::note_action(const char* name, int chunk, int microbatch) {
 Request Device::start(Message m, const Buf& in, View from, const Buf& out, View to) {
   m.in = in_memory(from).at;
   m.out = in_memory(to).at;
+  m.type = from.block >= 0 ? from.type : to.type;
   posted_.push_back({m.axis, m.verb, m.type, m.peer, m.what, m.microbatch, m.blocks * m.n});
   Request r{requests_++, in, out};
   if (trace_) {
@@ -50,7 +65,6 @@ void Device::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n
   Message m;
   m.verb = Verb::all_reduce;
   m.axis = axis;
-  m.type = at.type;
   m.reduce = reduce;
   m.n = n;
   m.what = what;

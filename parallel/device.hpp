@@ -1,5 +1,6 @@
 // One rank's device: the same calls compute, or only note what would be computed.
 #pragma once
+#include <array>
 #include <stdexcept>
 #include <type_traits>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "parallel/copies.hpp"
 #include "parallel/memory.hpp"
 #include "parallel/trace.hpp"
+#include "ref/settings.hpp"
 
 namespace lockstep {
 
@@ -48,9 +50,14 @@ class Device {
   const Ops<float>& ops() const { return ops_; }
   const std::vector<Posted>& posted() const { return posted_; }  // this step's messages
 
-  Buf take(const char* name, Kind kind, i64 elements, Type type = Type::f32) {
+  // Of the type that numbers of this kind have; float32 unless set_types() said otherwise.
+  Buf take(const char* name, Kind kind, i64 elements) {
+    return memory_.take(name, kind, elements, types_[static_cast<int>(kind)]);
+  }
+  Buf take(const char* name, Kind kind, i64 elements, Type type) {
     return memory_.take(name, kind, elements, type);
   }
+  void set_types(const Settings&);  // UserError: this device has no kernels for them
 
   void begin_step();
   void note_action(const char* name, int chunk, int microbatch);
@@ -112,6 +119,7 @@ class Device {
   }
 
   Memory memory_;
+  std::array<Type, static_cast<int>(Kind::count)> types_{};
   Copies copies_;
   const Ops<float>& ops_;
   Lanes& lanes_;

@@ -1,17 +1,6 @@
 #include "parallel/ends.hpp"
 
 namespace lockstep {
-namespace {
-
-void weigh(const Rank& r, WorkList* later, int j, WeightWork w) {
-  if (later)
-    later->push_back(std::move(w));
-  else
-    run_weight_work(r, w, j);
-}
-
-}  // namespace
-
 Buf Embedding::forward(int j) {
   Device& d = r_.device;
   const Cut& c = r_.seam.cut();
@@ -38,17 +27,17 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
   const View labels = labels_.from(j * inner);
 
   Buf h = d.take("final h", Kind::buffers, rows * D);
-  Buf rstd = d.take("final rstd", Kind::buffers, rows);
+  Buf rstd = d.take("final rstd", Kind::buffers, rows, Type::f32);
   d.run(ops.rms_norm, h, rstd, x, r_.store.weight(norm), rows, D, r_.model.rms_eps);
   Buf e = r_.seam.enter(h, "head.enter", j, r_.b);
   h.free();
   Buf logits = d.take("logits", Kind::buffers, inner * c.vocab);
   d.run(ops.matmul, logits, e, r_.store.weight(head), inner, c.vocab, D, 1);
 
-  Buf max = d.take("max", Kind::buffers, inner);
+  Buf max = d.take("max", Kind::buffers, inner, Type::f32);
   d.run(ops.ce_max, max, logits, inner, c.vocab, c.vocab_valid);
   r_.seam.vocab_max(max, j);
-  Buf both = d.take("sum and target", Kind::buffers, 2 * inner);
+  Buf both = d.take("sum and target", Kind::buffers, 2 * inner, Type::f32);
   d.run(ops.ce_sum, both, both.from(inner), logits, max, labels, inner, c.vocab, c.vocab_valid, c.vocab_first,
         c.leaves);
   r_.seam.vocab_sum(both, j);

@@ -38,6 +38,7 @@ Executor::Executor(const Run& run, int rank, Device& device)
   const Settings& s = run_.settings;
   const ModelConfig& m = run_.model;
   microbatches_ = static_cast<int>(s.batch / mesh_.dp / b_);
+  device_.set_types(s);
   Context context{run_.model, run_.settings, run_.plan, mesh_, rank_, device_};
 
   seam_ = chosen<Seam>(run_.plan).make(context);

@@ -8,18 +8,20 @@ const char* part_name(Part p) {
   return names[static_cast<int>(p)];
 }
 
+// Exact: sequence by sequence, each to its place in the tree. Fast: the microbatch as one.
 void run_weight_work(const Rank& r, const WeightWork& w, int j) {
   Device& d = r.device;
-  const i64 T = r.settings.seq, D = r.model.hidden, Ts = r.seam.cut().seq;
+  const i64 sums = r.settings.fast ? 1 : r.b, D = r.model.hidden;
+  const i64 T = r.b / sums * r.settings.seq, Ts = r.b / sums * r.seam.cut().seq;  // tokens of one
   Buf leaves;
   if (w.what == WeightWork::norm) {
-    leaves = d.take(w.name, Kind::buffers, r.b * D);
-    for (i64 i = 0; i < r.b; ++i)
+    leaves = d.take(w.name, Kind::buffers, sums * D, Type::f32);
+    for (i64 i = 0; i < sums; ++i)
       d.run(d.ops().rms_norm_dw, leaves.from(i * D), w.dy.from(i * Ts * D), w.x.from(i * Ts * D),
             w.rstd.from(i * Ts), Ts, D, r.seam.cut().seq_leaves, false);
-    r.seam.norm_grad(leaves, w.name, j, r.b);
+    r.seam.norm_grad(leaves, w.name, j, sums);
   }
-  for (i64 i = 0; i < r.b; ++i) {
+  for (i64 i = 0; i < sums; ++i) {
     const i64 sample = r.store.sample(j, i);
     const Store::Leaf leaf = r.store.leaf(w.local, sample);
     switch (w.what) {
@@ -34,12 +36,19 @@ void run_weight_work(const Rank& r, const WeightWork& w, int j) {
           d.run(d.ops().copy, leaf.at, leaves.from(i * D), D);
         break;
       case WeightWork::embedding:
-        d.run(d.ops().embed_dw, leaf.at, w.dy.from(i * T * D), w.x.from((j * r.b + i) * T), T, D,
-              r.seam.cut().vocab_first, r.seam.cut().vocab, leaf.add);
+        d.run(d.ops().embed_dw, leaf.at, w.dy.from(i * T * D), w.x.from(j * r.b * r.settings.seq + i * T), T,
+              D, r.seam.cut().vocab_first, r.seam.cut().vocab, leaf.add);
         break;
     }
     r.store.done(w.local, sample);
   }
+}
+
+void weigh(const Rank& r, WorkList* later, int j, WeightWork w) {
+  if (!later) return run_weight_work(r, w, j);
+  for (const Buf* operand : {&w.dy, &w.x, &w.rstd})
+    if (*operand && operand->kind() == Kind::buffers) operand->relabel(Kind::waiting);
+  later->push_back(std::move(w));
 }
 
 void input_gradient(Device& d, const View& dx, const std::array<GradientTerm, 3>& t, i64 M, i64 K,
@@ -67,6 +76,9 @@ View Layer::weight(int p) const { return r_.store.weight(local(p)); }
 Buf Layer::take(Part p, i64 elements, Kind kept) {
   return r_.device.take(part_name(p), r_.stash.keeps(index_, p) ? kept : Kind::buffers, elements);
 }
+Buf Layer::take_statistic(Part p, i64 elements, Kind kept) {
+  return r_.device.take(part_name(p), r_.stash.keeps(index_, p) ? kept : Kind::buffers, elements, Type::f32);
+}
 void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
   for (const Part p : parts)
     if (!r_.stash.keeps(index_, p)) s[p].free();
@@ -82,7 +94,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
   switch (step) {
     case norm1:
       s[Part::h1] = take(Part::h1, rows_ * D, kept);
-      s[Part::rstd1] = take(Part::rstd1, rows_, kept);
+      s[Part::rstd1] = take_statistic(Part::rstd1, rows_, kept);
       d.run(ops.rms_norm, s[Part::h1], s[Part::rstd1], s[Part::x], weight(input_norm), rows_, D, eps);
       break;
     case enter1:
@@ -100,7 +112,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       break;
     case attend:
       s[Part::o] = take(Part::o, inner_ * H * hd, kept);
-      s[Part::lse] = take(Part::lse, b * H * T, kept);
+      s[Part::lse] = take_statistic(Part::lse, b * H * T, kept);
       d.run(ops.attention, s[Part::o], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H, K, hd);
       break;
     case middle: {
@@ -114,7 +126,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
     }
     case norm2:
       s[Part::h2] = take(Part::h2, rows_ * D, kept);
-      s[Part::rstd2] = take(Part::rstd2, rows_, kept);
+      s[Part::rstd2] = take_statistic(Part::rstd2, rows_, kept);
       d.run(ops.rms_norm, s[Part::h2], s[Part::rstd2], s[Part::x2], weight(post_norm), rows_, D, eps);
       break;
     case enter2:
@@ -202,23 +214,16 @@ void Layer::need(Part p, int j, Saved& s) {
   }
 }
 
-void Layer::weigh(WorkList* later, int j, WeightWork w) {
-  if (later)
-    later->push_back(std::move(w));
-  else
-    run_weight_work(r_, w, j);
-}
-
 Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   Device& d = r_.device;
   const Ops<float>& ops = d.ops();
   const i64 D = r_.model.hidden, T = r_.settings.seq, hd = r_.model.head_dim, b = r_.b;
   const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
   auto linear = [&](int p, const Buf& gradient, const Buf& input, i64 n, i64 k) {
-    weigh(later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
+    weigh(r_, later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
   };
   auto norm = [&](int p, const Buf& gradient, const Buf& input, const Buf& rstd, const std::string& name) {
-    weigh(later, j, {WeightWork::norm, local(p), gradient, input, rstd, 0, 0, name.c_str()});
+    weigh(r_, later, j, {WeightWork::norm, local(p), gradient, input, rstd, 0, 0, name.c_str()});
   };
 
   // ---- MLP: y = x2 + down(silu(gate(e2)) * up(e2))

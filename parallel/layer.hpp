@@ -37,6 +37,13 @@ struct Rank {
 // Runs one weight gradient of microbatch j, sequence by sequence, into the store's tree.
 void run_weight_work(const Rank&, const WeightWork&, int j);
 
+// Where a backward pass that computes input gradients only leaves its weight gradients.
+using WorkList = std::vector<WeightWork>;
+
+// Runs it at once; or, given a list, leaves it there, its operands of kind `waiting` where they were
+// temporaries.
+void weigh(const Rank&, WorkList* later, int j, WeightWork);
+
 // dx [M,K] = sum of dy_i [M,n_i] w_i [n_i,K] over up to three terms; ld: elements between rows of dy_i.
 struct GradientTerm {
   View dy;
@@ -46,9 +53,6 @@ struct GradientTerm {
 };
 void input_gradient(Device&, const View& dx, const std::array<GradientTerm, 3>& terms, i64 M, i64 K,
                     i64 leaves);
-
-// Where a backward pass puts its weight work.
-using WorkList = std::vector<WeightWork>;
 
 class Layer {
  public:
@@ -65,8 +69,8 @@ class Layer {
   void make(Step, int j, Saved&, Kind kept);
   void need(Part, int j, Saved&);
   void drop(Saved&, std::initializer_list<Part>);
-  void weigh(WorkList* later, int j, WeightWork);
   Buf take(Part p, i64 elements, Kind kept);
+  Buf take_statistic(Part p, i64 elements, Kind kept);  // float32 whatever the activations are
   int local(int layer_param) const;
   View weight(int layer_param) const;
 

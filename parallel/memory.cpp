@@ -14,12 +14,16 @@ namespace lockstep {
 const char* kind_name(Kind kind) {
   static constexpr const char* names[] = {"weights",   "gathered", "gradients", "reducing",
                                           "optimizer", "host",     "disk",      "activations",
-                                          "messages",  "buffers",  "inputs"};
+                                          "messages",  "waiting",  "buffers",   "inputs"};
   return names[static_cast<int>(kind)];
 }
 
 View View::from(i64 elements) const {
   return {static_cast<std::byte*>(at) + elements * type_bytes(type), block, first + elements, type, medium};
+}
+
+View View::as(Type other) const {
+  return {at, block, first * type_bytes(type) / type_bytes(other), other, medium};
 }
 
 Buf::Buf(const Buf& o) : memory_(o.memory_), block_(o.block_) {
@@ -34,6 +38,7 @@ View Buf::view() const {
   const Memory::Block& b = memory_->blocks_[block_];
   return {b.at, b.serial, 0, b.type, medium_of(b.kind)};
 }
+Kind Buf::kind() const { return memory_->blocks_[block_].kind; }
 void Buf::relabel(Kind kind) const {
   Memory::Block& b = memory_->blocks_[block_];
   if (b.kind == kind) return;

@@ -21,6 +21,7 @@ enum class Kind {
   disk,         // below both: offloaded state in a file
   activations,  // what the stash keeps until backward
   messages,     // posted receives and unfinished sends of the pipeline
+  waiting,      // operands of weight gradients that are computed in a later pass
   buffers,      // temporaries inside a layer or the head
   inputs,       // tokens, labels, rotary tables, per-sample losses
   count
@@ -51,6 +52,7 @@ struct View {
   Type type = Type::f32;
   Medium medium = Medium::memory;
   View from(i64 elements) const;
+  View as(Type) const;  // the same bytes
 };
 
 class Memory;
@@ -74,6 +76,7 @@ class Buf {
   View view() const;
   operator View() const { return view(); }
   View from(i64 elements) const { return view().from(elements); }
+  Kind kind() const;
   void relabel(Kind) const;  // e.g. a received message that becomes a kept activation
 
  private:

@@ -124,8 +124,8 @@ const std::vector<Rule> mesh_rules = {
        return fmt::format("dp x tp x pp = {} ranks, but the ranks of one process are at most 64", p.ranks());
      }},
     {"dp-power-of-two",
-     [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
-       if (power_of_two(p.number("dp"))) return {};
+     [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
+       if (s.fast || power_of_two(p.number("dp"))) return {};
        return fmt::format("exact mode needs dp to be a power of two, not {}", p.number("dp"));
      }},
     {"dp-divides-batch",

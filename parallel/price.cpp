@@ -16,6 +16,8 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.V = c.vocab, x.Vp = (c.vocab + s.leaves - 1) / s.leaves * s.leaves, x.L = c.layers, x.R = s.leaves;
   x.tied = c.tied;
   x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
+  x.sums = s.fast ? 1 : b, x.fast = s.fast;
+  x.weight = s.weight_bytes, x.gradient = s.gradient_bytes, x.activation = s.activation_bytes;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
   x.plan = &plan;
@@ -26,6 +28,13 @@ i64 tree_slots(i64 n) {
   i64 slots = 0;
   while ((i64{1} << slots) < n) ++slots;
   return std::max<i64>(1, slots);
+}
+
+i64 Shape::slots(i64 leaves) const { return fast ? 1 : tree_slots(leaves); }
+
+std::string bucket_name(i64 lowest, i64 highest) {
+  const std::string last = std::to_string(highest) + ".gradient";
+  return lowest == highest ? "unit" + last : "units" + std::to_string(lowest) + "-" + last;
 }
 
 namespace {
@@ -129,18 +138,41 @@ i64 kept_by(const Pricing& p, const Stretch& x) {
   return kept;
 }
 
-Waiting waiting(const Pricing& p) {
+// And of those elements the ones that wait with its weight gradients; beside them what backward made.
+i64 kept_waiting(const Pricing& p, i64 layer) { return kept_for_weights(p.z, p.stash.drops(p.s, layer)); }
+i64 kept_waiting(const Pricing& p, const Stretch& x) {
+  i64 kept = 0;
+  for (i64 l = x.from; l < x.to; ++l) kept += kept_waiting(p, l);
+  return kept;
+}
+i64 made_waiting(const Pricing& p, const Stretch& x) {
+  i64 made = (x.last ? head_for_weights(p.z) : 0) + (x.first ? embedding_for_weights(p.z) : 0);
+  for (i64 l = x.from; l < x.to; ++l) made += made_for_weights(p.z, p.stash.drops(p.s, l));
+  return made;
+}
+
+KeptElements kept(const Pricing& p) {
   const Shape& s = p.s;
-  Waiting w{.in_flight = p.schedule.in_flight(s),
-            .chunk = kept_by(p, p.stretches.front()),
-            .pair = 0,
-            .last = kept_by(p, s.L - 1),
-            .ends = s.last() ? p.schedule.ends(s) : 0,
-            .end = p.z.X};
-  for (const Stretch& x : p.stretches)
-    for (i64 l = x.from; l < x.to; ++l)
-      w.pair = std::max(w.pair, kept_by(p, l) + (l + 1 < x.to ? kept_by(p, l + 1) : 0));
-  return w;
+  const Stretch& chunk = p.stretches.front();  // where there are several, all keep alike
+  const bool split = p.schedule.waiting(s) > 0;
+  KeptElements k{.in_flight = p.schedule.in_flight(s),
+                 .chunk = kept_by(p, chunk),
+                 .last = kept_by(p, s.L - 1),
+                 .ends = s.last() ? p.schedule.ends(s) : 0,
+                 .end = p.z.X,
+                 .split = split,
+                 .others = split ? p.schedule.waiting(s) - 1 : 0,
+                 .beside = p.schedule.beside(s),
+                 .for_weights = kept_waiting(p, chunk),
+                 .in_use = 0};
+  for (const Stretch& x : p.stretches) {
+    i64 above = 0;
+    for (i64 l = x.to - 1; l >= x.from; --l) {
+      k.in_use = std::max(k.in_use, above + kept_by(p, l) + (l > x.from ? kept_by(p, l - 1) : 0));
+      if (split) above += kept_waiting(p, l);
+    }
+  }
+  return k;
 }
 
 KindBytes memory(const Pricing& p) {
@@ -156,20 +188,21 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::gathered) = gathered_bytes(p);
   peak(Kind::reducing) = reducing_bytes(p);
   peak(Kind::optimizer) = p.home.optimizer(s, updated);
-  const Waiting w = waiting(p);
-  peak(Kind::host) = p.home.host(s, updated) + p.shelf.host(s, w);
-  peak(Kind::disk) = p.home.disk(s, updated) + p.shelf.disk(s, w);
-  peak(Kind::activations) = p.shelf.device(s, w);
+  const KeptElements k = kept(p);
+  peak(Kind::activations) = p.shelf.device(s, k);
+  peak(Kind::host) = p.home.host(s, updated) + p.shelf.host(s, k);
+  peak(Kind::disk) = p.home.disk(s, updated) + p.shelf.disk(s, k);
   i64 buffers = 0;  // elements
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) {
       const Dropped d = p.stash.drops(s, l);
-      buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d)});
+      buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d, k.split)});
     }
   if (s.first()) buffers = std::max({buffers, p.z.sum, p.z.X + p.z.E});
-  if (s.last()) buffers = std::max(buffers, head_buffers(p.z));
-  peak(Kind::buffers) = 4 * buffers;
-  peak(Kind::messages) = 4 * p.z.X * p.schedule.handovers(s);
+  if (s.last()) buffers = std::max(buffers, head_buffers(p.z, k.split));
+  peak(Kind::waiting) = s.activation * p.schedule.waiting(s) * made_waiting(p, p.stretches.front());
+  peak(Kind::buffers) = s.activation * buffers;
+  peak(Kind::messages) = s.activation * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;
   peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
   return bytes;
@@ -216,16 +249,21 @@ std::vector<Price::Line> messages(const Pricing& p) {
       if (!x.last) hand(Verb::send, x.index + 1, ".x", j), hand(Verb::recv, x.index, ".dy", j);
     }
   const bool each = p.store.reduces_each_microbatch(s);
+  const i64 all = static_cast<i64>(p.units.size()), together = p.store.reduced_together(s);
+  for (i64 highest = all - 1; highest >= 0; highest -= together) {  // units are in ascending order
+    const i64 lowest = std::max<i64>(0, highest - together + 1);
+    i64 elements = 0;
+    for (i64 u = lowest; u <= highest; ++u) elements += p.units[u].gradient;
+    const std::string what = bucket_name(p.units[lowest].number, p.units[highest].number);
+    for (i64 j = 0; j < (each ? s.m : 1); ++j) say(what, each ? j : -1, p.store.reduce(s, elements));
+  }
   for (const Unit& u : p.units) {
-    const std::string at = "unit" + std::to_string(u.number);
-    for (i64 j = 0; j < (each ? s.m : 1); ++j)
-      say(at + ".gradient", each ? j : -1, p.store.reduce(s, u.gradient));
     // Weights are gathered once a step; or for each forward and backward of a unit. Embedding rows are needed
     // in forward, final norm and head in backward, and a tied head on the embedding's stage takes the
     // embedding.
     if (!u.weight) continue;
     const bool twice = (u.number >= 1 && u.number <= s.L) || (u.number == 0 && s.last() && s.tied);
-    say(at + ".weights", -1, p.store.gather(s, u.weight),
+    say("unit" + std::to_string(u.number) + ".weights", -1, p.store.gather(s, u.weight),
         p.store.gathers_each_use(s) ? s.m * (twice ? 2 : 1) : 1);
   }
   if (s.tied && s.pp > 1 && (s.first() || s.last()) && p.store.updated(s, p.table) > 0)

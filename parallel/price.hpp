@@ -15,14 +15,18 @@ namespace lockstep {
 struct Shape {
   i64 T, D, H, K, hd, F, V, Vp, L, R;  // the model's and the run's, whole; Vp: padded vocabulary
   bool tied;
-  i64 n;  // sequences a step, all ranks
-  i64 b;  // sequences a microbatch, one rank
-  i64 m;  // microbatches a step, one rank
+  i64 n;     // sequences a step, all ranks
+  i64 b;     // sequences a microbatch, one rank
+  i64 m;     // microbatches a step, one rank
+  i64 sums;  // weight gradients of a microbatch: one a sequence; in fast mode one
+  bool fast;
+  i64 weight, gradient, activation;  // bytes of one number
   int dp, tp, pp;
   int dp_at, tp_at, stage;
   const Plan* plan;  // for a strategy's own words
   bool first() const { return stage == 0; }
   bool last() const { return stage == pp - 1; }
+  i64 slots(i64 leaves) const;  // buffers that add up so many gradients
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 
@@ -70,8 +74,12 @@ template <>
 struct PriceOf<Schedule> {
   i64 (*chunks)(const Shape&);     // of layers on a stage, all alike where there are several
   i64 (*in_flight)(const Shape&);  // most (microbatch, chunk) pairs whose activations a stage holds at once
-  i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then
+  i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then, in flight or waiting
   i64 (*handovers)(const Shape&);  // most messages of the pipeline posted and not finished at once
+  // Where weight gradients are a pass of their own: most microbatches that wait for it at once, and those
+  // that wait beside `in_flight`.
+  i64 (*waiting)(const Shape&) = [](const Shape&) { return i64{0}; };
+  i64 (*beside)(const Shape&) = [](const Shape&) { return i64{0}; };
 };
 
 // Of a unit with E local elements (a tied head on its embedding's stage has gradients, but E = 0 weights).
@@ -84,6 +92,8 @@ struct PriceOf<Store> {
   i64 (*reduced)(const Shape&, i64 E);    // and more of them while it is
   i64 (*updated)(const Shape&, i64 E);    // elements this rank's optimizer owns
   Maybe (*reduce)(const Shape&, i64 E);   // the message of the gradient, once a step or for each microbatch
+  // Units whose gradients are one message, counted from the highest down.
+  i64 (*reduced_together)(const Shape&) = [](const Shape&) { return i64{1}; };
   bool (*reduces_each_microbatch)(const Shape&);
   Maybe (*gather)(const Shape&, i64 E);  // the message of the weights, once a step or at each use
   bool (*gathers_each_use)(const Shape&);
@@ -105,20 +115,28 @@ struct PriceOf<Stash> {
   Dropped (*drops)(const Shape&, i64 layer);
 };
 
-// What waits between forward and backward on one rank, in elements.
-struct Waiting {
+// What is kept between forward and backward on one rank, in elements.
+struct KeptElements {
   i64 in_flight;  // (microbatch, chunk) pairs
-  i64 chunk;      // kept by all layers of a chunk
-  i64 pair;       // most kept by two neighbouring layers of a chunk, or by its only one
-  i64 last;       // kept by the model's last layer
+  i64 chunk;      // of all layers of a chunk
+  i64 last;       // of the model's last layer
   i64 ends, end;  // final hidden states held at once (0: not on this stage), and the size of one
+  // Where weight gradients are a pass of their own: microbatches that wait for it while another one's input
+  // gradients are computed, those that wait beside `in_flight`, and what one keeps for it.
+  bool split;
+  i64 others, beside, for_weights;
+  // Most of a layer in use and the one before it; and of layers above that wait for their weight gradients.
+  i64 in_use;
 };
 template <>
 struct PriceOf<Shelf> {
-  i64 (*device)(const Shape&, const Waiting&);  // bytes
-  i64 (*host)(const Shape&, const Waiting&);
-  i64 (*disk)(const Shape&, const Waiting&);
+  i64 (*device)(const Shape&, const KeptElements&);  // bytes
+  i64 (*host)(const Shape&, const KeptElements&);
+  i64 (*disk)(const Shape&, const KeptElements&);
 };
+
+// A message of the gradients of units lowest to highest.
+std::string bucket_name(i64 lowest, i64 highest);
 
 struct Price {
   KindBytes peak{};  // each kind's peak on this rank

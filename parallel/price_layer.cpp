@@ -5,15 +5,16 @@
 namespace lockstep {
 
 Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
-  const i64 Ts = seam.outside(s), M = s.b * s.T;
+  const i64 Ts = seam.outside(s), M = s.b * s.T, statistic = 4 / s.activation;
   const bool gathers = seam.enter(s).has_value();
   Sizes z{};
-  z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = s.b * Ts;
-  z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd, z.S = s.b * seam.heads(s) * s.T;
-  z.F = M * seam.ffn(s), z.M = M, z.logits = M * seam.vocab(s);
+  z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = statistic * s.b * Ts;
+  z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd,
+  z.S = statistic * s.b * seam.heads(s) * s.T;
+  z.F = M * seam.ffn(s), z.M = statistic * M, z.logits = M * seam.vocab(s);
   z.E = gathers ? z.W : 0;
   z.sum = gathers ? z.W + z.X : z.W;
-  z.leaves = s.b * s.D;
+  z.leaves = statistic * s.sums * s.D;
   return z;
 }
 
@@ -34,10 +35,12 @@ i64 forward_buffers(const Sizes& z, const Dropped& d) {
                    x2 + entered + gates, x2 + gates + act, x2 + act + z.W, x2 + z.sum});
 }
 
-// The same in backward: dy, the gradients on their way, and what was made again and is not used up.
-i64 backward_buffers(const Sizes& z, const Dropped& d) {
+// The same in backward: the gradient that goes through the layer, those inside its branches, and what was
+// made again and is not used up. Where weight gradients wait, their operands leave as they are named.
+i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   i64 made = 0, peak = 0;
-  auto at_least = [&](i64 more) { peak = std::max(peak, z.X + made + more); };
+  i64 through = z.X;  // dy, then dx2
+  auto at_least = [&](i64 more) { peak = std::max(peak, through + made + more); };
   bool again1 = false, again2 = false, again_qkv = false, again_o = false;  // made already
   auto enter1 = [&] {
     if (!again1) made += z.E + (d.norms ? z.X + z.r : 0);
@@ -65,37 +68,65 @@ i64 backward_buffers(const Sizes& z, const Dropped& d) {
     made += z.E + (d.norms ? z.X + z.r : 0);
     again2 = true;
   };
+  // The gradient of a branch's output is the one that goes through, where no copy is gathered of it.
+  auto leave_through = [&] {
+    if (split && z.E == 0) through = 0;
+  };
   if (d.product) {
     if (d.gate_up) enter2(), made += 2 * z.F;
     made += z.F;
   }
   at_least(z.E + z.F);  // dact
+  leave_through();
   made -= d.product ? z.F : 0;
   at_least(3 * z.F);  // dact, dgate, dup
   made -= d.gate_up ? 2 * z.F : 0;
   enter2();
   at_least(2 * z.F);
   made -= z.E + (d.norms ? z.X : 0);
-  at_least(2 * z.F + z.W);  // the branch's input gradient
+  at_least((split ? 0 : 2 * z.F) + z.W);  // the branch's input gradient
   at_least(z.sum);
-  at_least(z.X + std::max(z.leaves, z.X));  // norm'
+  if (!split) at_least(z.X + std::max(z.leaves, z.X));  // norm'
   made -= (d.x2 ? z.X : 0) + (d.norms ? z.r : 0);
+  if (split) at_least(z.X);
+  through = z.X;
   attention(), qkv();
-  at_least(z.E + z.Q);           // do
+  at_least(z.E + z.Q);  // do
+  leave_through();
+  if (split && d.attention) made -= z.Q;
   at_least(2 * z.Q + 2 * z.KV);  // do, dq, dk, dv
-  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.Q + z.S : 0);
+  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.S + (split ? 0 : z.Q) : 0);
   enter1();
   at_least(z.Q + 2 * z.KV);
   made -= z.E + (d.norms ? z.X : 0);
-  at_least(z.Q + 2 * z.KV + z.W);
+  at_least((split ? 0 : z.Q + 2 * z.KV) + z.W);
   at_least(z.sum);
-  at_least(z.X + std::max(z.leaves, z.X));
+  if (!split) at_least(z.X + std::max(z.leaves, z.X));
+  made -= d.norms ? z.r : 0;
+  if (split) at_least(std::max(z.X, z.leaves));
   return peak;
 }
 
-i64 head_buffers(const Sizes& z) {
-  return std::max(
-      {z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum, z.r + z.X + std::max(z.leaves, z.X)});
+i64 head_buffers(const Sizes& z, bool split) {
+  return std::max({z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum,
+                   split ? z.X : z.r + z.X + std::max(z.leaves, z.X)});
 }
+
+// The inputs of the norms x and x2, of the projections h1, o, h2 and act; a gathered copy is made anew.
+i64 kept_for_weights(const Sizes& z, const Dropped& d) {
+  const i64 inputs = z.E ? 0 : 2 * z.X;  // h1, h2
+  return z.X + (d.norms ? 0 : 2 * z.r + inputs) + (d.attention ? 0 : z.Q) + (d.x2 ? 0 : z.X) +
+         (d.product ? 0 : z.F);
+}
+
+// Gradients of seven projections' and two norms' outputs; gathered inputs, and what was made again.
+i64 made_for_weights(const Sizes& z, const Dropped& d) {
+  const i64 inputs = z.E ? 2 * z.E : d.norms ? 2 * z.X : 0;
+  return 2 * z.W + 2 * z.F + z.Q + 2 * z.KV + 2 * z.X + inputs + (d.norms ? 2 * z.r : 0) +
+         (d.attention ? z.Q : 0) + (d.x2 ? z.X : 0) + (d.product ? z.F : 0);
+}
+
+i64 head_for_weights(const Sizes& z) { return z.logits + z.W + z.X + z.r; }
+i64 embedding_for_weights(const Sizes& z) { return z.W; }
 
 }  // namespace lockstep

@@ -4,13 +4,14 @@
 
 namespace lockstep {
 
-// One microbatch's tensors on this rank, in elements.
+// One microbatch's tensors on this rank, in numbers of the activations' type; statistics of a row are float32
+// and count as so many of them.
 struct Sizes {
   i64 X, W;       // [b,Ts,D] outside the branches, [b,T,D] inside
   i64 r;          // rstd of a norm
   i64 Q, KV, S;   // q or o; k or v; log-sum-exp
   i64 F;          // gate, up or act
-  i64 M, logits;  // tokens; tokens x vocabulary rows
+  i64 M, logits;  // a statistic of each token; tokens x vocabulary rows
   i64 E;          // what entering a branch adds: a gathered copy, or nothing where it is the norm's output
   i64 sum;     // most that closing a branch holds: partial and sum, or one buffer where it is summed in place
   i64 leaves;  // norm-weight gradients of the sequences
@@ -20,9 +21,16 @@ Sizes sizes(const Shape&, const PriceOf<Seam>&);
 
 // Elements a layer keeps of a microbatch beside its input.
 i64 kept_parts(const Sizes&, const Dropped&);
-// Most elements of temporaries in a layer's forward, a layer's backward, and the head.
+// Most elements of temporaries in a layer's forward, a layer's backward, and the head. `split`: weight
+// gradients are a later pass, and a buffer that waits for it is a temporary no more.
 i64 forward_buffers(const Sizes&, const Dropped&);
-i64 backward_buffers(const Sizes&, const Dropped&);
-i64 head_buffers(const Sizes&);
+i64 backward_buffers(const Sizes&, const Dropped&, bool split);
+i64 head_buffers(const Sizes&, bool split);
+// What then waits of a microbatch: of what a layer kept, the part that weight gradients need; and what
+// backward made, in a layer, the head and the embedding.
+i64 kept_for_weights(const Sizes&, const Dropped&);
+i64 made_for_weights(const Sizes&, const Dropped&);
+i64 head_for_weights(const Sizes&);
+i64 embedding_for_weights(const Sizes&);
 
 }  // namespace lockstep

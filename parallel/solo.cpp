@@ -18,9 +18,9 @@ class Whole final : public Seam {
             .vocab = padded,
             .vocab_first = 0,
             .vocab_valid = m.vocab,
-            .leaves = c.settings.leaves,
+            .leaves = c.settings.fast ? 1 : c.settings.leaves,
             .seq = c.settings.seq,
-            .seq_leaves = c.settings.leaves,
+            .seq_leaves = c.settings.fast ? 1 : c.settings.leaves,
             .kv_first = 0,
             .kv_cols = m.kv_heads * m.head_dim};
   }
@@ -73,14 +73,19 @@ const Strategy<Stash> keep_all("keep", {}, nullptr, {},
 
 class AtHand final : public Shelf {};
 
-i64 none(const Shape&, const Waiting&) { return 0; }
+i64 none(const Shape&, const KeptElements&) { return 0; }
 
-const Strategy<Shelf> at_hand(
-    "at-hand", {}, nullptr, {},
-    [](const Context&) -> std::unique_ptr<Shelf> { return std::make_unique<AtHand>(); },
-    {.device = [](const Shape&, const Waiting& w) { return 4 * (w.in_flight * w.chunk + w.ends * w.end); },
-     .host = none,
-     .disk = none});
+const Strategy<Shelf> at_hand("at-hand", {}, nullptr, {},
+                              [](const Context&) -> std::unique_ptr<Shelf> {
+                                return std::make_unique<AtHand>();
+                              },
+                              {.device =
+                                   [](const Shape& s, const KeptElements& k) {
+                                     return s.activation * (k.in_flight * k.chunk + k.beside * k.for_weights +
+                                                            k.ends * k.end);
+                                   },
+                               .host = none,
+                               .disk = none});
 
 class OnDevice final : public Home {
  public:
@@ -88,6 +93,7 @@ class OnDevice final : public Home {
   void prepare(const std::vector<Piece>& pieces, const LocalParams&) override {
     i64 all = 0;
     for (const Piece& p : pieces) all += p.n;
+    if (settings_.weight_bytes < 4) master_ = device_.take("master weights", Kind::optimizer, all);
     first_ = device_.take("first moments", Kind::optimizer, all);
     second_ = device_.take("second moments", Kind::optimizer, all);
     device_.run(device_.ops().zero, first_, all);
@@ -97,8 +103,10 @@ class OnDevice final : public Home {
     i64 at = 0;
     for (const Piece& p : pieces) {
       device_.run(device_.ops().scale, p.gradient, static_cast<float>(scale), p.n);
-      device_.run(device_.ops().adamw, p.weight, first_.from(at), second_.from(at), p.gradient, p.n,
+      device_.run(device_.ops().adamw, master_ ? master_.from(at) : p.weight, first_.from(at),
+                  second_.from(at), p.gradient, p.n,
                   adamw_step<float>(settings_, step, params.all[p.local].decayed));
+      if (master_) device_.run(device_.ops().copy, p.weight, master_.from(at), p.n);  // rounds
       at += p.n;
     }
   }
@@ -106,16 +114,15 @@ class OnDevice final : public Home {
  private:
   Device& device_;
   const Settings& settings_;
-  Buf first_, second_;
+  Buf master_, first_, second_;  // float32; master: where the weights themselves are not
 };
 
-const Strategy<Home> on_device("on-device", {}, nullptr, {},
-                               [](const Context& c) -> std::unique_ptr<Home> {
-                                 return std::make_unique<OnDevice>(c);
-                               },
-                               {.optimizer = [](const Shape&, i64 updated) { return 8 * updated; },
-                                .host = [](const Shape&, i64) { return i64{0}; },
-                                .disk = [](const Shape&, i64) { return i64{0}; }});
+const Strategy<Home> on_device(
+    "on-device", {}, nullptr, {},
+    [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<OnDevice>(c); },
+    {.optimizer = [](const Shape& s, i64 updated) { return (s.weight < 4 ? 12 : 8) * updated; },
+     .host = [](const Shape&, i64) { return i64{0}; },
+     .disk = [](const Shape&, i64) { return i64{0}; }});
 
 }  // namespace
 }  // namespace lockstep

@@ -32,9 +32,9 @@ class Tensor final : public Seam {
     cut_.vocab = padded / tp_;
     cut_.vocab_first = at_ * cut_.vocab;
     cut_.vocab_valid = std::clamp<i64>(m.vocab - cut_.vocab_first, 0, cut_.vocab);
-    cut_.leaves = c.settings.leaves / tp_;
+    cut_.leaves = c.settings.fast ? 1 : c.settings.leaves / tp_;
     cut_.seq = split_tokens_ ? T_ / tp_ : T_;
-    cut_.seq_leaves = split_tokens_ ? cut_.leaves : c.settings.leaves;
+    cut_.seq_leaves = c.settings.fast ? 1 : split_tokens_ ? cut_.leaves : c.settings.leaves;
     // Ranks that share a kv head hold all of its dk, dv; each puts its own leaves' columns into dx.
     cut_.kv_cols = all_kv / tp_;
     cut_.kv_first = at_ * cut_.kv_cols - kv_head_ * m.head_dim;
@@ -136,8 +136,12 @@ const std::vector<Rule> rules = {
      }},
     {"tp-divides-leaves",
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Refused {
-       if (s.leaves % p.number("tp") == 0) return {};
+       if (s.fast || s.leaves % p.number("tp") == 0) return {};
        return "exact mode needs tp to divide the run's " + std::to_string(s.leaves) + " leaves";
+     }},
+    {"tp-divides-vocabulary",
+     [](const Plan& p, const ModelConfig& m, const Settings& s) {
+       return divides(p, padded_vocab(m, s.leaves), "stored vocabulary rows");
      }},
     {"sp-divides-sequence",
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Refused {
@@ -168,7 +172,7 @@ const PriceOf<Seam> price = {
     .open = sums,
     .norm_grad =
         [](const Shape& s) {
-          return sp(s) ? Maybe{{Axis::tp, Verb::all_reduce, s.b * s.D}} : std::nullopt;
+          return sp(s) ? Maybe{{Axis::tp, Verb::all_reduce, s.sums * s.D}} : std::nullopt;
         },
     .kv_grad =
         [](const Shape& s) {

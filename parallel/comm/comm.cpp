@@ -33,11 +33,13 @@ const char* type_name(Type type) {
       return "i64";
     case Type::i32:
       return "i32";
+    case Type::bf16:
+      return "bf16";
   }
   return "?";
 }
 
-i64 type_bytes(Type type) { return type == Type::f32 || type == Type::i32 ? 4 : 8; }
+i64 type_bytes(Type type) { return type == Type::bf16 ? 2 : type == Type::f32 || type == Type::i32 ? 4 : 8; }
 
 i64 in_elements(const Message& m, int me, int size) {
   switch (m.verb) {

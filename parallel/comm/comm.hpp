@@ -17,7 +17,7 @@ enum class Verb { all_reduce, reduce_scatter, all_gather, broadcast, send, recv 
 enum class Reduce { none, sum, max };
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"  // Type::i64 beside the type i64
-enum class Type { f32, f64, i64, i32 };
+enum class Type { f32, f64, i64, i32, bf16 };
 #pragma GCC diagnostic pop
 const char* verb_name(Verb);
 const char* type_name(Type);

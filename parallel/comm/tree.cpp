@@ -1,6 +1,7 @@
 #include "parallel/comm/tree.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <type_traits>
 
 namespace lockstep {
@@ -87,6 +88,8 @@ void combine_tree(Type type, Reduce reduce, const void* const* parts, int count,
       return combine<i64>(reduce, parts, count, n, out);
     case Type::i32:
       return combine<i32>(reduce, parts, count, n, out);
+    case Type::bf16:
+      throw std::logic_error("bf16 messages are traced only");
   }
 }
 

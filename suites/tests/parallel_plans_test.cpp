@@ -1,7 +1,8 @@
 // Every strategy and combination against one device: one hash.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "suites/gates/gates.hpp"
+#include "suites/gates/fast.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -11,10 +12,14 @@ struct Scene {
   ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
+  Weights initial;
   Whole reference;
+  FastReference float64;
   Scene() {
     settings.batch = 16, settings.seq = 16, settings.steps = 3;
-    reference = reference_run(model, settings, data, "auto", 1);
+    initial = fresh_weights(model, settings);
+    reference = reference_run(model, settings, data, "auto", 1, initial);
+    float64 = fast_reference(model, settings, data, reference, initial);
   }
 };
 
@@ -37,31 +42,103 @@ TEST_P(EveryPlan, PassesAllGates) {
   EXPECT_EQ(v.hash, s.reference.hash());
 }
 
+TEST_P(EveryPlan, IsWithinTheBoundInFastMode) {
+  const Scene& s = scene();
+  lockstep::Run run{s.model, s.settings, Plan::parse(GetParam()), &s.data};
+  run.settings.fast = true;
+  const FastVerdict v = judge_fast(prepare(run), s.reference, s.float64, {}, s.initial);
+  EXPECT_EQ(v.numbers, "pass");
+  EXPECT_EQ(v.messages, "pass");
+  EXPECT_EQ(v.memory, "pass");
+}
+
+// bf16 cannot be computed here; the formulas hold for its trace as for float32's.
+TEST_P(EveryPlan, CostsWhatIsStatedInBf16) {
+  const Scene& s = scene();
+  lockstep::Run run{s.model, s.settings, Plan::parse(GetParam()), &s.data};
+  run.settings.fast = true;
+  for (const int gradient : {2, 4}) {
+    run.settings.weight_bytes = run.settings.activation_bytes = 2, run.settings.gradient_bytes = gradient;
+    const Prepared p = prepare(run);
+    EXPECT_EQ(judge_messages(p, p.posted), "pass");
+    EXPECT_EQ(judge_memory(p, {}), "pass");
+  }
+}
+
+// A relative error of a hundred-thousandth in one gradient is beyond the bound; so is an optimizer's last
+// bit.
+TEST(FastGate, NamesWhatDiffers) {
+  const Scene& s = scene();
+  lockstep::Run run{s.model, s.settings, Plan::parse("dp=2 pp=2"), &s.data};
+  run.settings.fast = true;
+  const Prepared p = prepare(run);
+  FastReference other = s.float64;
+  for (double& g : other.steps[1].gradient[5]) g *= 1 + 1e-5;
+  const FastVerdict gradient = judge_fast(p, s.reference, other, {}, s.initial);
+  EXPECT_TRUE(gradient.numbers.starts_with("step 1: gradient of " + s.reference.table[5].name))
+      << gradient.numbers;
+  other = s.float64;
+  other.steps[2].loss *= 1 + 1e-5;
+  const FastVerdict loss = judge_fast(p, s.reference, other, {}, s.initial);
+  EXPECT_TRUE(loss.numbers.starts_with("step 2: loss")) << loss.numbers;
+}
+
+// What exact mode cannot sum in its tree, fast mode can.
+TEST(FastGate, TakesThreeReplicas) {
+  const Scene& s = scene();
+  Settings settings = s.settings;
+  settings.batch = 12;
+  const Whole reference = reference_run(s.model, settings, s.data, "auto", 1, s.initial);
+  const FastReference float64 = fast_reference(s.model, settings, s.data, reference, s.initial);
+  lockstep::Run run{s.model, settings, Plan::parse("dp=3 tp=2 micro=2"), &s.data};
+  EXPECT_TRUE(refuse(run.plan, run.model, run.settings));
+  run.settings.fast = true;
+  EXPECT_FALSE(refuse(run.plan, run.model, run.settings));
+  const FastVerdict v = judge_fast(prepare(run), reference, float64, {}, s.initial);
+  EXPECT_EQ(v.numbers, "pass");
+  EXPECT_EQ(v.messages, "pass");
+  EXPECT_EQ(v.memory, "pass");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Plans, EveryPlan,
     testing::Values(
-        "dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2", "tp=2", "tp=4", "tp=2 sp=1",
-        "tp=4 sp=1", "pp=2", "pp=4", "pp=4 ckpt=full", "dp=2 tp=2 pp=2", "dp=2 tp=2 pp=4 ckpt=full",
-        "dp=2 tp=4 pp=2 sp=1", "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2", "dp=16", "ckpt=full every=2",
-        "ckpt=attention", "ckpt=norms", "ckpt=swiglu", "ckpt=selective",
-        "dp=2 tp=4 pp=2 sp=1 ckpt=selective every=3", "tp=2 sp=1 ckpt=norms", "offload=optimizer",
-        "dp=2 tp=2 pp=2 zero=1 offload=optimizer", "offload=optimizer to=disk",
-        "dp=2 tp=2 pp=2 offload=optimizer to=disk ckpt=full", "dp=4 zero=2 offload=optimizer to=disk",
-        "dp=2 tp=2 zero=3 offload=optimizer to=disk micro=2", "activations=host", "activations=disk",
-        "activations=disk micro=4 ckpt=full", "activations=host ckpt=selective every=3 offload=optimizer",
-        "pp=4 activations=disk ckpt=norms", "dp=2 tp=2 pp=4 activations=host ckpt=attention micro=2",
-        "tp=4 sp=1 activations=disk offload=optimizer to=disk ckpt=swiglu",
-        "dp=2 pp=8 activations=host zero=2", "dp=4 zero=3 activations=disk ckpt=full every=2",
-        "pp=4 schedule=gpipe activations=disk", "pp=4 schedule=gpipe activations=host ckpt=full micro=2",
-        "dp=2 pp=2 schedule=interleaved virtual=2 activations=disk",
-        "pp=2 schedule=interleaved virtual=4 activations=host ckpt=full", "zero=1", "zero=3", "dp=2 zero=1",
+        "dp=1", "micro=2", "micro=16", "ckpt=full", "dp=2", "dp=4 micro=2", "dp=2 bucket=3",
+        "dp=2 tp=2 pp=2 bucket=2", "dp=2 pp=2 bucket=100 schedule=zero-bubble",
+        "dp=2 pp=2 schedule=interleaved virtual=2 bucket=4", "tp=2", "tp=4", "tp=2 sp=1", "tp=4 sp=1", "pp=2",
+        "pp=4", "pp=4 ckpt=full", "dp=2 tp=2 pp=2", "dp=2 tp=2 pp=4 ckpt=full", "dp=2 tp=4 pp=2 sp=1",
+        "dp=4 tp=2 pp=2 sp=1 ckpt=full micro=2", "dp=16", "ckpt=full every=2", "ckpt=attention", "ckpt=norms",
+        "ckpt=swiglu", "ckpt=selective", "dp=2 tp=4 pp=2 sp=1 ckpt=selective every=3", "tp=2 sp=1 ckpt=norms",
+        "offload=optimizer", "dp=2 tp=2 pp=2 zero=1 offload=optimizer", "zero=1", "zero=3", "dp=2 zero=1",
         "dp=4 zero=2", "dp=4 zero=3 micro=2", "dp=2 tp=2 pp=4 zero=1", "dp=2 tp=4 pp=2 zero=2 sp=1",
         "dp=4 tp=2 pp=2 zero=3 ckpt=full", "pp=2 schedule=interleaved virtual=2",
         "pp=2 schedule=interleaved virtual=4 micro=2", "dp=2 tp=2 pp=4 schedule=interleaved virtual=2",
         "dp=2 tp=4 pp=2 sp=1 zero=2 schedule=interleaved virtual=2 ckpt=full",
         "dp=4 pp=2 zero=3 schedule=interleaved virtual=2", "dp=4 pp=4 zero=2 schedule=interleaved virtual=2",
-        "dp=2 pp=8 zero=2", "dp=2 pp=8 zero=3", "pp=4 schedule=gpipe",
-        "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
+        "dp=2 pp=8 zero=2", "dp=2 pp=8 zero=3", "pp=4 schedule=gpipe", "pp=2 schedule=zero-bubble",
+        "pp=4 schedule=zero-bubble", "pp=8 schedule=zero-bubble", "pp=2 schedule=zero-bubble micro=16",
+        "pp=3 schedule=zero-bubble micro=4", "dp=2 tp=4 pp=2 sp=1 schedule=zero-bubble zero=2",
+        "dp=2 tp=2 pp=4 schedule=zero-bubble zero=3 ckpt=full",
+        "tp=2 pp=4 sp=1 schedule=zero-bubble ckpt=norms",
+        "dp=2 tp=2 pp=2 schedule=zero-bubble ckpt=selective every=2",
+        "pp=2 schedule=zero-bubble ckpt=attention offload=optimizer",
+        "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2"));
+
+INSTANTIATE_TEST_SUITE_P(
+    Offload, EveryPlan,
+    testing::Values(
+        "offload=optimizer to=disk", "dp=2 tp=2 pp=2 offload=optimizer to=disk ckpt=full",
+        "dp=4 zero=2 offload=optimizer to=disk", "dp=2 tp=2 zero=3 offload=optimizer to=disk micro=2",
+        "activations=host", "activations=disk", "activations=disk micro=4 ckpt=full",
+        "activations=host ckpt=selective every=3 offload=optimizer", "pp=4 activations=disk ckpt=norms",
+        "dp=2 tp=2 pp=4 activations=host ckpt=attention micro=2",
+        "tp=4 sp=1 activations=disk offload=optimizer to=disk ckpt=swiglu",
+        "dp=2 pp=8 activations=host zero=2", "dp=4 zero=3 activations=disk ckpt=full every=2",
+        "pp=4 schedule=gpipe activations=disk", "pp=4 schedule=gpipe activations=host ckpt=full micro=2",
+        "dp=2 pp=2 schedule=interleaved virtual=2 activations=disk",
+        "pp=2 schedule=interleaved virtual=4 activations=host ckpt=full",
+        "pp=4 schedule=zero-bubble activations=disk", "pp=2 schedule=zero-bubble activations=host ckpt=full",
+        "dp=2 tp=2 pp=4 schedule=zero-bubble activations=host ckpt=selective every=2 micro=2"));
 
 }  // namespace
 }  // namespace lockstep

@@ -1,0 +1,160 @@
+#include "parallel/simulate.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <tuple>
+
+namespace lockstep {
+namespace {
+
+// One message between ranks: a collective, or a send and its receive.
+struct Meeting {
+  double latest = 0;  // start of the last one to come
+  int came = 0;
+  bool done = false;
+  double from = 0, to = 0;
+};
+
+using Letter = std::tuple<int, int, Axis, i64, int>;  // from, to, axis, tag, how many equal ones before
+using Gathering = std::tuple<Axis, int, int>;         // axis, first rank of the group, how many before
+
+struct Player {
+  std::size_t at = 0;
+  double now = 0;
+  int chunk = -1, microbatch = -1;
+  std::map<int, Meeting*> open;  // by request
+  std::map<int, const Message*> of_request;
+  std::map<Axis, int> collectives;  // started, by axis
+  std::map<std::tuple<int, int, Axis, i64>, int> letters;
+  std::map<std::tuple<Axis, int, int>, double> free;  // stream of an axis; of a link for sends and receives
+};
+
+class Simulation {
+ public:
+  Simulation(const std::vector<const Trace*>& traces, const Mesh& mesh, const std::vector<int>& ranks,
+             const Costs& costs)
+      : traces_(traces), mesh_(mesh), ranks_(ranks), costs_(costs) {
+    for (const int r : ranks_) players_[r];
+  }
+
+  Simulated run() {
+    for (bool moved = true; moved;) {
+      moved = false;
+      for (const int r : ranks_) moved |= advance(r);
+    }
+    for (const int r : ranks_) {
+      if (players_[r].at < traces_[r]->events.size()) throw std::logic_error("simulate: the plan would hang");
+      out_.seconds = std::max(out_.seconds, players_[r].now);
+    }
+    for (const int r : ranks_) out_.ranks[r].bubble += out_.seconds - players_[r].now;
+    return std::move(out_);
+  }
+
+ private:
+  // Who stands for a rank.
+  int actor(int rank) const {
+    if (players_.count(rank)) return rank;
+    return mesh_.rank_of(0, 0, mesh_.pp_of(rank));
+  }
+
+  bool advance(int rank) {
+    Player& p = players_[rank];
+    const auto& events = traces_[rank]->events;
+    const std::size_t before = p.at;
+    for (; p.at < events.size(); ++p.at) {
+      const Trace::Event& e = events[p.at];
+      if (e.what == Trace::Event::step) {
+        p.now = 0, out_.ranks[rank] = {};  // what set-up did does not count
+      } else if (e.what == Trace::Event::action) {
+        p.chunk = e.chunk, p.microbatch = e.microbatch;
+      } else if (e.what == Trace::Event::run) {
+        const double seconds = costs_.kernel(e);
+        if (seconds > 0)
+          out_.bars.push_back({rank, Simulated::Bar::compute, Axis::count, p.now, p.now + seconds, e.name,
+                               p.chunk, p.microbatch});
+        p.now += seconds, out_.ranks[rank].compute += seconds;
+      } else if (e.what == Trace::Event::start) {
+        start(rank, e);
+      } else if (e.what == Trace::Event::wait && !wait(rank, e.request)) {
+        break;
+      }
+    }
+    return p.at > before;
+  }
+
+  void start(int rank, const Trace::Event& e) {
+    Player& p = players_[rank];
+    const Message& m = e.message;
+    const Group group = mesh_.group(m.axis, rank);
+    const bool pair = m.verb == Verb::send || m.verb == Verb::recv;
+    std::vector<int> members;  // who must come, each once
+    Meeting* meeting;
+    if (pair) {
+      const int other = actor(group.ranks[m.peer]);
+      const int from = m.verb == Verb::send ? rank : other, to = m.verb == Verb::send ? other : rank;
+      const int before = p.letters[{from, to, m.axis, m.tag}]++;
+      meeting = &letters_[{from, to, m.axis, m.tag, before}];
+      members = {from, to};
+    } else {
+      for (const int r : group.ranks) members.push_back(actor(r));
+      std::sort(members.begin(), members.end());
+      members.erase(std::unique(members.begin(), members.end()), members.end());
+      meeting = &gatherings_[{m.axis, members.front(), p.collectives[m.axis]++}];
+    }
+    p.open[e.request] = meeting;
+    p.of_request[e.request] = &m;
+    meeting->latest = std::max(meeting->latest, p.now);
+    if (++meeting->came < static_cast<int>(members.size())) return;
+    // A link has a stream for each direction; the other axes have one.
+    const auto stream = pair ? std::tuple{m.axis, members[0], members[1]} : std::tuple{m.axis, -1, -1};
+    meeting->from = meeting->latest;
+    for (const int r : members) meeting->from = std::max(meeting->from, players_[r].free[stream]);
+    meeting->to = meeting->from + costs_.message(m, group);
+    meeting->done = true;
+    for (const int r : members) {
+      players_[r].free[stream] = meeting->to;
+      if (meeting->to > meeting->from)
+        out_.bars.push_back({r, Simulated::Bar::communication, m.axis, meeting->from, meeting->to, m.what,
+                             p.chunk, m.microbatch});
+    }
+  }
+
+  bool wait(int rank, int request) {
+    Player& p = players_[rank];
+    const Meeting& meeting = *p.open.at(request);
+    if (!meeting.done) return false;
+    const double stall = meeting.to - p.now;
+    if (stall > 0) {
+      const double exposed = std::min(stall, meeting.to - meeting.from);
+      out_.ranks[rank].exposed[p.of_request.at(request)->axis] += exposed;
+      out_.ranks[rank].bubble += stall - exposed;
+      p.now = meeting.to;
+    }
+    p.open.erase(request), p.of_request.erase(request);
+    return true;
+  }
+
+  const std::vector<const Trace*>& traces_;
+  const Mesh& mesh_;
+  const std::vector<int>& ranks_;
+  const Costs& costs_;
+  std::map<int, Player> players_;
+  std::map<Letter, Meeting> letters_;
+  std::map<Gathering, Meeting> gatherings_;
+  Simulated out_;
+};
+
+}  // namespace
+
+std::vector<int> one_of_each_stage(const Mesh& mesh) {
+  std::vector<int> ranks;
+  for (int p = 0; p < mesh.pp; ++p) ranks.push_back(mesh.rank_of(0, 0, p));
+  return ranks;
+}
+
+Simulated simulate(const std::vector<const Trace*>& by_rank, const Mesh& mesh, const std::vector<int>& ranks,
+                   const Costs& costs) {
+  return Simulation(by_rank, mesh, ranks, costs).run();
+}
+
+}  // namespace lockstep

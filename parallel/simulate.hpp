@@ -1,0 +1,47 @@
+// How long a step would take, from its traces and the cost of each kernel and message: what a pipeline waits
+// for, what of the communication is hidden and what is not.
+//
+// Each rank computes in the order of its program. Messages of an axis follow each other on a stream of that
+// axis, begin when all that take part have started them and their streams are free, and hold up a rank only
+// where it waits for them. Sends are rendezvous.
+#pragma once
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "parallel/trace.hpp"
+
+namespace lockstep {
+
+// Seconds.
+struct Costs {
+  std::function<double(const Trace::Event&)> kernel;            // a `run` event
+  std::function<double(const Message&, const Group&)> message;  // once all have started it
+};
+
+struct Simulated {
+  struct Bar {
+    int rank;
+    enum Stream { compute, communication } stream;
+    Axis axis;  // of communication
+    double from, to;
+    const char* name;  // kernel or tensor
+    int chunk, microbatch;
+  };
+  struct Rank {
+    double compute = 0;              // kernels
+    std::map<Axis, double> exposed;  // waiting for a message that was under way
+    double bubble = 0;               // waiting for other ranks, and idle at the end
+  };
+  double seconds = 0;  // until the last rank ends
+  std::map<int, Rank> ranks;
+  std::vector<Bar> bars;
+};
+
+// Ranks that differ in dp and tp alone run the same program: one of them stands for all. `ranks` lists who is
+// simulated: one_of_each_stage(), or everybody.
+std::vector<int> one_of_each_stage(const Mesh&);
+Simulated simulate(const std::vector<const Trace*>& by_rank, const Mesh&, const std::vector<int>& ranks,
+                   const Costs&);
+
+}  // namespace lockstep

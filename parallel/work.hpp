@@ -1,0 +1,17 @@
+// What a kernel does, from its name and sizes alone: floating-point operations and bytes that must move.
+#pragma once
+#include "parallel/trace.hpp"
+
+namespace lockstep {
+
+struct Work {
+  enum Class { matmul, attention, rows } kind = rows;  // bound by arithmetic, by both, by memory
+  double flops = 0;
+  double bytes = 0;  // each operand read once, each result written once
+};
+
+// Of a `run` event; number_bytes: of an activation, weight or gradient (4 or 2). Attention is causal: half
+// the square is computed. std::logic_error: a kernel without a formula here.
+Work work_of(const Trace::Event&, int number_bytes = 4);
+
+}  // namespace lockstep

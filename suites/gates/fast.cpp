@@ -1,0 +1,162 @@
+#include "suites/gates/fast.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "ref/optimizer.hpp"
+#include "ref/trainer.hpp"
+#include "suites/reference.hpp"
+
+namespace lockstep {
+namespace {
+
+// Euclidean norm of a - b over the rows that exist.
+template <class A>
+double distance(const Param& p, const std::vector<A>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size() && static_cast<i64>(i) < p.count(); ++i)
+    sum += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
+  return std::sqrt(sum);
+}
+double norm(const Param& p, const std::vector<double>& a) {
+  return distance(p, a, std::vector<double>(a.size()));
+}
+
+// The weights the step begins with: whole tensors, as the reference has them.
+const Weights& weights_before(const Whole& reference, const Weights& initial, std::size_t step) {
+  return step == 0 ? initial : reference.steps[step - 1].weight;
+}
+
+// AdamW as the reference does it, on the gradients that the plan says it has.
+class ShadowOptimizer {
+ public:
+  ShadowOptimizer(const std::vector<Param>& table, const Settings& settings)
+      : table_(table),
+        settings_(settings),
+        ops_(plain_ops<float>()),
+        first_(table.size()),
+        second_(table.size()) {}
+
+  // The first thing in the plan's step that AdamW would not have done, or nothing.
+  std::string judge(i64 step, const Weights& before, const Whole::Step& found) {
+    i64 words[kSquareWords] = {};
+    for (const auto& g : found.gradient)
+      ops_.add_squares(lanes_, words, g.data(), static_cast<i64>(g.size()));
+    const double length = root_of_squares(words);
+    if (length != found.grad_norm)
+      return fmt::format("step {}: gradient norm: {:.17g} instead of {:.17g}", step, found.grad_norm, length);
+    const float clip = static_cast<float>(clip_scale(settings_, length));
+    for (std::size_t i = 0; i < table_.size(); ++i) {
+      std::vector<float> g = found.gradient[i], w(g.size());
+      if (g.empty()) continue;
+      const i64 n = static_cast<i64>(g.size());
+      std::copy(before[i].begin(), before[i].end(), w.begin());
+      first_[i].resize(g.size()), second_[i].resize(g.size());
+      ops_.scale(lanes_, g.data(), clip, n);
+      ops_.adamw(lanes_, w.data(), first_[i].data(), second_[i].data(), g.data(), n,
+                 adamw_step<float>(settings_, step, table_[i].decayed));
+      for (i64 e = 0; e < table_[i].count(); ++e)
+        if (w[e] != found.weight[i][e])
+          return fmt::format("step {}: optimizer: weight of {} at [{}, {}]: {:.9g} instead of {:.9g}", step,
+                             table_[i].name, e / table_[i].cols, e % table_[i].cols, found.weight[i][e],
+                             w[e]);
+    }
+    return {};
+  }
+
+ private:
+  const std::vector<Param>& table_;
+  const Settings& settings_;
+  Ops<float> ops_;
+  Lanes lanes_{1};
+  std::vector<std::vector<float>> first_, second_;
+};
+
+// Compares every loss and gradient with float64; keeps the worst in `verdict`.
+void judge_gradients(const Whole& found, const FastReference& exact, FastVerdict& verdict) {
+  auto see = [&](std::size_t step, const std::string& what, double error, double allowed) {
+    const double part = error <= allowed ? error / allowed : std::isnan(error) ? INFINITY : error / allowed;
+    if (!(part > verdict.worst)) return;
+    verdict.worst = part;
+    verdict.where = fmt::format("step {}: {}", step, what);
+  };
+  for (std::size_t k = 0; k < found.steps.size(); ++k) {
+    const Whole::Step& f = found.steps[k];
+    const FastReference::Step& e = exact.steps[k];
+    for (std::size_t i = 0; i < found.table.size(); ++i)
+      if (!f.gradient[i].empty())
+        see(k, "gradient of " + found.table[i].name, distance(found.table[i], f.gradient[i], e.gradient[i]),
+            e.allowed[i]);
+    see(k, "loss", std::abs(f.loss - e.loss), e.loss_allowed);
+  }
+}
+
+}  // namespace
+
+FastReference fast_reference(const ModelConfig& model, const Settings& settings, const TokenFile& data,
+                             const Whole& reference, const Weights& initial) {
+  Lanes lanes(1);
+  Trainer<double> trainer(model, settings, plain_ops<double>(), lanes);
+  std::vector<i32> tokens(static_cast<std::size_t>(settings.batch * settings.seq)), labels(tokens.size());
+  FastReference fast;
+  for (std::size_t k = 0; k < reference.steps.size(); ++k) {
+    const Whole::Step& r = reference.steps[k];
+    const Weights& before = weights_before(reference, initial, k);
+    for (std::size_t i = 0; i < reference.table.size(); ++i)
+      if (!before[i].empty()) trainer.load(reference.table[i].name, before[i].data());
+    for (i64 s = 0; s < settings.batch; ++s)
+      sample(data, settings, static_cast<i64>(k), s, &tokens[s * settings.seq], &labels[s * settings.seq]);
+    FastReference::Step step;
+    step.loss = trainer.step(tokens.data(), labels.data()).loss;
+    step.loss_allowed = kFastMultiple * std::abs(r.loss - step.loss) + kFastFloor * std::abs(step.loss);
+    for (std::size_t i = 0; i < reference.table.size(); ++i) {
+      const Param& p = reference.table[i];
+      step.gradient.push_back(p.tied_to >= 0 ? std::vector<double>{} : trainer.gradient(static_cast<int>(i)));
+      const std::vector<double>& g = step.gradient.back();
+      step.allowed.push_back(
+          g.empty() ? 0 : kFastMultiple * distance(p, r.gradient[i], g) + kFastFloor * norm(p, g));
+    }
+    fast.steps.push_back(std::move(step));
+  }
+  return fast;
+}
+
+FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastReference& exact,
+                       const GateOptions& options, const Weights& initial) {
+  FastVerdict verdict;
+  verdict.messages = p.deadlock.empty() ? never_waited_for(p) : "deadlock: " + p.deadlock;
+  if (!verdict.messages.empty()) return verdict;
+  const i64 steps = static_cast<i64>(reference.steps.size());
+  try {
+    Assembly assembly(p, steps);
+    std::vector<std::vector<Posted>> posted(p.mesh.size());
+    launch(p, {.isa = options.isa, .threads = options.threads}, [&](RankView v) {
+      for (i64 k = 0; k < steps; ++k) {
+        initialise(v, weights_before(reference, initial, k));
+        const StepResult r = v.executor.step(
+            k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
+        assembly.result(k, r, v.rank);
+        if (k == 0) posted[v.rank] = lasting(p, v.device.posted());
+      }
+    });
+    verdict.numbers = assembly.problem();
+    const Whole& found = assembly.whole();
+    judge_gradients(found, exact, verdict);
+    if (verdict.numbers.empty() && verdict.worst > 1)
+      verdict.numbers = fmt::format("{}: {:.3g} times the bound of fast mode", verdict.where, verdict.worst);
+    ShadowOptimizer optimizer(found.table, p.run.settings);
+    for (i64 k = 0; k < steps && verdict.numbers.empty(); ++k)
+      verdict.numbers = optimizer.judge(k, weights_before(reference, initial, k), found.steps[k]);
+    if (verdict.numbers.empty()) verdict.numbers = "pass";
+    verdict.messages = judge_messages(p, posted);
+    verdict.memory = judge_memory(p, {});
+  } catch (const std::exception& e) {
+    verdict.numbers = std::string("ended: ") + e.what();
+  }
+  return verdict;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,37 @@
+// The gate of fast mode, where sums have any order and bits may differ. Every compared step starts from the
+// float32 reference's weights, so that nothing but one gradient's rounding is compared; the optimizer is then
+// checked bit for bit on the plan's own gradients.
+#pragma once
+#include "suites/gates/gates.hpp"
+
+namespace lockstep {
+
+// What a tensor's gradient g may differ from float64's g64, as a norm:
+//   |g - g64| <= kFastMultiple |g32 - g64| + kFastFloor |g64|,   g32: the float32 reference's
+inline constexpr double kFastMultiple = 4, kFastFloor = 0x1p-20;
+
+// The single-device run in float64, each step from the float32 reference's weights.
+struct FastReference {
+  struct Step {
+    double loss;
+    std::vector<std::vector<double>> gradient;  // by parameter, stored rows; a tied head's is empty
+    std::vector<double> allowed;                // by parameter: the bound above
+    double loss_allowed;
+  };
+  std::vector<Step> steps;
+};
+FastReference fast_reference(const ModelConfig&, const Settings&, const TokenFile&, const Whole& reference,
+                             const std::vector<std::vector<float>>& initial);
+
+struct FastVerdict {
+  std::string numbers = "not run", messages = "not run", memory = "not run";
+  double worst = 0;   // largest difference, as a part of what is allowed
+  std::string where;  // and of what: "step 1: gradient of model.norm.weight"
+  bool pass() const { return numbers == "pass" && messages == "pass" && memory == "pass"; }
+};
+
+// Runs a plan that was prepared with settings.fast. Never throws for what the plan does wrong.
+FastVerdict judge_fast(const Prepared&, const Whole& reference, const FastReference&, const GateOptions&,
+                       const std::vector<std::vector<float>>& initial);
+
+}  // namespace lockstep

@@ -1,0 +1,97 @@
+// Simulated steps against the closed forms of the papers that describe the schedules.
+#include <gtest/gtest.h>
+
+#include "parallel/cluster.hpp"
+#include "parallel/simulate.hpp"
+#include "suites/reference.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr int kBatch = 8, kLayers = 8;
+
+// Forward, input gradients and weight gradients of a layer and microbatch take `f`, `b` and `w` seconds: that
+// of the one kernel that each has once. Weight gradients are seven matmuls; embedding and head are free.
+struct Times {
+  double f = 1, b = 1, w = 1, boundary = 0, replicas = 0;
+};
+Simulated simulated(const std::string& plan, const Times& t, bool everybody = false) {
+  static const TokenFile data("datasets/excerpt-v509.tok");
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  settings.batch = kBatch, settings.seq = 16, settings.fast = true;
+  const Prepared p = prepare({model, settings, Plan::parse(plan), &data});
+  const Costs costs{[&](const Trace::Event& e) {
+                      const std::string name = e.name;
+                      if (name == "attention") return t.f;
+                      if (name == "attention_dx") return t.b;
+                      return name == "matmul_dw" && e.numbers[1] < 500 ? t.w / 7 : 0.0;
+                    },
+                    [&](const Message& m, const Group&) {
+                      return m.axis == Axis::pp ? t.boundary : m.axis == Axis::dp ? t.replicas : 0.0;
+                    }};
+  std::vector<const Trace*> traces;
+  std::vector<int> all;
+  for (const Trace& trace : p.traces) all.push_back(static_cast<int>(all.size())), traces.push_back(&trace);
+  return simulate(traces, p.mesh, everybody ? all : one_of_each_stage(p.mesh), costs);
+}
+
+TEST(Simulate, OneDeviceIsTheSumOfItsKernels) {
+  EXPECT_NEAR(simulated("dp=1", {}).seconds, 3.0 * kBatch * kLayers, 1e-9);
+}
+
+// Narayanan et al. 2021, section 2.2: (m + p - 1) (F + B); idle over busy (p - 1) / m, interleaved / v.
+TEST(Simulate, PipelinesIdleAsTheirPapersSay) {
+  for (const int p : {2, 4, 8})
+    for (const char* schedule : {"1f1b", "gpipe"}) {
+      const std::string plan = "pp=" + std::to_string(p) + " schedule=" + schedule;
+      const Simulated s = simulated(plan, {.f = 1, .b = 1.5, .w = 0.5});
+      EXPECT_NEAR(s.seconds, (kBatch + p - 1) * 3.0 * kLayers / p, 1e-9) << plan;
+      for (const auto& [rank, r] : s.ranks) EXPECT_NEAR(r.bubble, (p - 1) * 3.0 * kLayers / p, 1e-9) << plan;
+    }
+  for (const int p : {2, 4})
+    for (const int v : {2, 4}) {
+      if (p * v > kLayers) continue;
+      const std::string plan =
+          "pp=" + std::to_string(p) + " schedule=interleaved virtual=" + std::to_string(v);
+      const double busy = kBatch * 3.0 * kLayers / p;
+      EXPECT_NEAR(simulated(plan, {.f = 1, .b = 1.5, .w = 0.5}).seconds,
+                  busy * (1 + (p - 1.0) / (v * kBatch)), 1e-9)
+          << plan;
+    }
+}
+
+// Qi et al. 2023, section 2.3: ZB-H1 idles (p - 1) (F + B - W).
+TEST(Simulate, ZeroBubbleIdlesLess) {
+  for (const int p : {2, 4}) {
+    const double layers = static_cast<double>(kLayers) / p;
+    for (const double w : {0.5, 1.0}) {
+      const Simulated s = simulated("pp=" + std::to_string(p) + " schedule=zero-bubble", {.w = w});
+      EXPECT_NEAR(s.seconds, (kBatch * (2 + w) + (p - 1) * (2 - w)) * layers, 1e-9) << p << " " << w;
+    }
+  }
+}
+
+// A unit's sum hides behind the backward of the layer below it. Three cannot: the head's, for which the final
+// norm's waits at once, the first layer's, for which the embedding's does, and the embedding's own.
+TEST(Simulate, SaysWhatCommunicationHides) {
+  const Simulated hidden = simulated("dp=2", {.replicas = 1});
+  EXPECT_NEAR(hidden.seconds, 3.0 * kBatch / 2 * kLayers + 3, 1e-9);
+  EXPECT_NEAR(hidden.ranks.at(0).exposed.at(Axis::dp), 3, 1e-9);
+  const Simulated slow = simulated("dp=2", {.replicas = 100});
+  const double units = kLayers + 3;
+  EXPECT_NEAR(slow.seconds - slow.ranks.at(0).compute, units * 100, 2.0 * kLayers + 1e-9);
+}
+
+TEST(Simulate, OneRankStandsForItsReplicas) {
+  const Times t{.f = 1, .b = 1.25, .w = 0.75, .boundary = 0.125, .replicas = 0.5};
+  for (const char* plan :
+       {"dp=2 tp=2 pp=2", "dp=2 tp=2 pp=2 zero=3 schedule=zero-bubble", "tp=2 pp=4 sp=1"}) {
+    const Simulated one = simulated(plan, t), all = simulated(plan, t, true);
+    EXPECT_DOUBLE_EQ(one.seconds, all.seconds) << plan;
+    for (const auto& [rank, r] : one.ranks) EXPECT_DOUBLE_EQ(r.bubble, all.ranks.at(rank).bubble) << plan;
+  }
+}
+
+}  // namespace
+}  // namespace lockstep
