@@ -107,7 +107,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep test ci bench format deps help clean sources programs
+.PHONY: mpi sweep test ci bench resident format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -123,6 +123,10 @@ ci:  ## what a change must pass: test, formatting, sanitizers and the smoke swee
 
 bench: $B/bench  ## time the kernels (ARGS=--benchmark_filter=...)
 	@$B/bench $(ARGS)
+
+RESIDENT ?= --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok --batch 1 --seq 64 --steps 2
+resident: $B/lockstep  ## does disk offload lower a 100 M-parameter run's resident memory as its formula says?
+	@$B/lockstep resident $(RESIDENT) $(ARGS)
 
 format:  ## format the C++ files in place
 	@ci/format.sh

@@ -114,7 +114,7 @@ def wide_code_stays_in_its_file():
 # ---- Strategies -------------------------------------------------------------------------------------
 
 PARALLEL = r"^parallel/[^/]*\.cpp$"
-ROLES = "Seam|Schedule|Store|Home|Stash"
+ROLES = "Seam|Schedule|Store|Home|Stash|Shelf"
 REGISTRATION = rf'\bStrategy<(?:{ROLES})>\s+\w+\s*[({{]\s*"([^"]+)"'
 
 
@@ -139,8 +139,10 @@ def naming(path, strategy):
         yield from find([path], rf"(?<![\w.>]){stem}(?![\w(])", reason, of=code_without_strings)
     for name in own(classes):
         yield from find([path], rf"\b{name}\b", reason, of=code)
-    for name in own(registered_names) + own(plan_words):
+    for name in own(registered_names):
         yield from find([path], f'"{re.escape(name)}"', reason, of=code_without_fallbacks)
+    for name in own(plan_words):  # where something is asked by it; "to" is a word of any sentence
+        yield from find([path], rf'(?:[(\[{{]|[=!]=)\s*"{re.escape(name)}"', reason, of=code_without_fallbacks)
 
 
 def registered_names(path):

@@ -35,11 +35,14 @@ Buf Chunk::forward(int j, Buf x) {
     x = embedding_->forward(j);
     r_.store.release(0);
   }
+  r_.shelf.settle();
   for (std::size_t l = 0; l < layers_.size(); ++l) {
+    Saved& saved = microbatch_[j].saved[l];
     x.relabel(Kind::activations);
     acquire(forward_units_, k++);
-    x = layers_[l].forward(j, std::move(x), microbatch_[j].saved[l]);
+    x = layers_[l].forward(j, std::move(x), saved);
     r_.store.release(layers_[l].unit());
+    r_.shelf.put(layers_[l].index(), j, saved);
   }
   if (!head_) return x;
   x.relabel(Kind::activations);
@@ -57,6 +60,8 @@ void Chunk::announce(int unit, int j, bool last) {
 Buf Chunk::backward(int j, Buf dy, float loss_scale, bool weights_now, bool last) {
   Microbatch& mb = microbatch_[j];
   WorkList* later = weights_now ? nullptr : &mb.later;
+  r_.shelf.settle();
+  r_.shelf.prefetch(layers_.back().index(), j, mb.saved.back());
   std::size_t k = 0;
   if (head_) {
     acquire(backward_units_, k++), acquire(backward_units_, k++);
@@ -66,6 +71,8 @@ Buf Chunk::backward(int j, Buf dy, float loss_scale, bool weights_now, bool last
   }
   for (std::size_t l = layers_.size(); l-- > 0;) {
     acquire(backward_units_, k++);
+    r_.shelf.bring(layers_[l].index(), j, mb.saved[l]);
+    if (l > 0) r_.shelf.prefetch(layers_[l - 1].index(), j, mb.saved[l - 1]);
     dy = layers_[l].backward(j, mb.saved[l], std::move(dy), later);
     r_.store.release(layers_[l].unit());
     if (weights_now) announce(layers_[l].unit(), j, last);

@@ -11,9 +11,10 @@ namespace {
 // Ranks of one stage take the same buffers in the same order: laid out once.
 std::vector<i64> signature(const Trace& trace) {
   std::vector<i64> s;
-  for (const Trace::Event& e : trace.events)
-    if (e.what == Trace::Event::take || e.what == Trace::Event::give || e.what == Trace::Event::step)
-      s.push_back(e.what == Trace::Event::take ? e.bytes : -1 - e.block);
+  for (const Trace::Event& e : trace.events) {
+    if (e.what == Trace::Event::take) s.insert(s.end(), {static_cast<i64>(medium_of(e.kind)), e.bytes});
+    if (e.what == Trace::Event::give || e.what == Trace::Event::step) s.push_back(-1 - e.block);
+  }
   return s;
 }
 
@@ -25,12 +26,13 @@ Prepared prepare(const Run& run) {
   p.mesh = run.mesh();
   const Ops<float> ops = plain_ops<float>();
   Lanes lanes(1);
-  std::map<std::vector<i64>, ArenaPlan> known;
+  std::map<std::vector<i64>, std::pair<ArenaPlan, ArenaPlan>> known;
   p.traces.resize(p.mesh.size());
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     Trace& trace = p.traces[rank];
     NoPlacer nowhere;
-    Device device(nowhere, ops, lanes, nullptr, &trace);
+    Disk no_file;
+    Device device(nowhere, no_file, ops, lanes, nullptr, &trace);
     Executor executor(run, rank, device);
     executor.step(0);
     p.posted.push_back(device.posted());
@@ -39,13 +41,14 @@ Prepared prepare(const Run& run) {
     for (Posted& m : p.posted.back()) keep(m.what);
     for (Trace::Event& e : trace.events) {
       if (e.what == Trace::Event::start) keep(e.message.what);
-      if (e.what == Trace::Event::take) keep(e.name);
+      if (e.what == Trace::Event::take || e.what == Trace::Event::copy) keep(e.name);
     }
     // What outlives the step is given back after this line; the trace ends before it.
     trace.closed = true;
     auto [it, fresh] = known.try_emplace(signature(trace));
-    if (fresh) it->second = lay_out(trace);
-    p.arenas.push_back(it->second);
+    if (fresh) it->second = {lay_out(trace, Medium::memory), lay_out(trace, Medium::disk)};
+    p.arenas.push_back(it->second.first);
+    p.disks.push_back(it->second.second);
     const CommNeeds needs = comm_needs(trace, p.mesh, rank);
     p.needs.largest_bytes = std::max(p.needs.largest_bytes, needs.largest_bytes);
     p.needs.outstanding = std::max(p.needs.outstanding, needs.outstanding);
@@ -61,8 +64,9 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     std::optional<ArenaPlacer> arena;
     if (!how.guard) arena.emplace(p.arenas[rank]);
     Placer& placer = how.guard ? static_cast<Placer&>(guard) : *arena;
+    Disk disk(p.disks[rank], how.scratch, how.guard);
     Lanes lanes(how.threads);
-    Device device(placer, ops, lanes, &comm, nullptr, how.timing);
+    Device device(placer, disk, ops, lanes, &comm, nullptr, how.timing);
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
   };

@@ -18,6 +18,7 @@ struct Prepared {
   std::vector<Trace> traces;                // by rank
   std::vector<std::vector<Posted>> posted;  // by rank: a step's messages
   std::vector<ArenaPlan> arenas;            // by rank
+  std::vector<ArenaPlan> disks;             // by rank: its file, empty if it needs none
   CommNeeds needs;
   std::string deadlock;         // empty, or who would wait for what
   std::set<std::string> names;  // what traces and messages point to
@@ -33,6 +34,7 @@ struct Launch {
   bool guard = false;  // every buffer between guard pages instead of the arena
   // Not null: ranks are the processes of this job instead of threads of this one. Its messages are eager.
   MpiWorld* mpi = nullptr;
+  std::string scratch{};  // folder of the ranks' files; empty: the system's for temporary files
 };
 
 struct RankView {
@@ -44,7 +46,7 @@ struct RankView {
 };
 
 // Runs body once per rank, each on its own thread; the first failure ends all and is thrown again. As
-// processes: once here, for this process's rank.
+// processes: once here, for this process's rank. UserError: no file can be made in the scratch folder.
 void launch(const Prepared&, const Launch&, const std::function<void(RankView)>& body);
 
 }  // namespace lockstep

@@ -34,8 +34,8 @@ void Device::note_action(const char* name, int chunk, int microbatch) {
 }
 
 Request Device::start(Message m, const Buf& in, View from, const Buf& out, View to) {
-  m.in = from.at;
-  m.out = to.at;
+  m.in = in_memory(from).at;
+  m.out = in_memory(to).at;
   m.type = from.block >= 0 ? from.type : to.type;
   posted_.push_back({m.axis, m.verb, m.type, m.peer, m.what, m.microbatch, m.blocks * m.n});
   Request r{requests_++, in, out};
@@ -75,34 +75,35 @@ void Device::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n
 
 Request Device::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
                            const char* what) {
-  Request r{static_cast<int>(copies_.size()), from, to};
-  if (trace_) note_run(what, to_at, from_at, elements);
-  // Eager: now. Lazy: at the wait, with the target poisoned until then.
-  const auto bytes = static_cast<std::size_t>(elements * type_bytes(to_at.type));
-  if (comm_ && timing_ == Timing::eager) std::memcpy(to_at.at, from_at.at, bytes);
-  if (comm_ && timing_ == Timing::lazy) std::memset(to_at.at, 0xFF, bytes);
-  for (std::size_t i = 0; i < copies_.size(); ++i)
-    if (copies_[i].elements == 0) r.id = static_cast<int>(i);
-  if (r.id == static_cast<int>(copies_.size())) copies_.push_back({});
-  copies_[r.id] = {to_at, from_at, elements};
+  Request r{requests_++, from, to};
+  if (trace_) {
+    Trace::Event e{Trace::Event::copy};
+    e.request = r.id;
+    e.name = what;
+    e.views = {to_at, from_at};
+    e.numbers = {static_cast<double>(elements)};
+    trace_->events.push_back(std::move(e));
+  }
+  if (comm_) r.id = copies_.start(to_at, from_at, elements);
   return r;
 }
 
 void Device::wait_copy(Request& r) {
-  Copy& c = copies_[r.id];
-  if (trace_) note_run("wait for copy", c.to, c.from, c.elements);
-  if (comm_ && timing_ == Timing::lazy)
-    std::memcpy(c.to.at, c.from.at, static_cast<std::size_t>(c.elements * type_bytes(c.to.type)));
-  c.elements = 0;
+  if (trace_) {
+    Trace::Event e{Trace::Event::copied};
+    e.request = r.id;
+    trace_->events.push_back(std::move(e));
+  }
+  if (comm_) copies_.wait(r.id);
   r = {};
 }
 
 void Device::upload(View to, const void* from, i64 elements) {
-  if (comm_) std::memcpy(to.at, from, static_cast<std::size_t>(elements * type_bytes(to.type)));
+  if (comm_) std::memcpy(in_memory(to).at, from, static_cast<std::size_t>(elements * type_bytes(to.type)));
 }
 
 void Device::download(void* to, View from, i64 elements) {
-  if (comm_) std::memcpy(to, from.at, static_cast<std::size_t>(elements * type_bytes(from.type)));
+  if (comm_) std::memcpy(to, in_memory(from).at, static_cast<std::size_t>(elements * type_bytes(from.type)));
 }
 
 }  // namespace lockstep

@@ -1,11 +1,13 @@
 // One rank's device: the same calls compute, or only note what would be computed.
 #pragma once
 #include <array>
+#include <stdexcept>
 #include <type_traits>
 #include <vector>
 
 #include "kernels/ops.hpp"
 #include "parallel/comm/comm.hpp"
+#include "parallel/copies.hpp"
 #include "parallel/memory.hpp"
 #include "parallel/trace.hpp"
 #include "ref/settings.hpp"
@@ -32,12 +34,16 @@ struct Request {
 
 class Device {
  public:
-  // comm == nullptr: trace only, nothing is computed or sent.
-  Device(Placer& placer, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace,
+  // comm == nullptr: trace only, nothing is computed, sent or copied.
+  Device(Placer& memory, Disk& disk, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace,
          Timing timing = Timing::eager)
-      : memory_(placer, trace), ops_(ops), lanes_(lanes), comm_(comm), trace_(trace), timing_(timing) {
+      : memory_(memory, disk, trace),
+        copies_(disk, timing),
+        ops_(ops),
+        lanes_(lanes),
+        comm_(comm),
+        trace_(trace) {
     posted_.reserve(1 << 15);
-    copies_.reserve(64);
   }
 
   bool computes() const { return comm_ != nullptr; }
@@ -73,7 +79,7 @@ class Device {
   // Start and wait at once, in place.
   void all_reduce(Axis, Reduce, const Buf&, View, i64 n, const char* what, int microbatch);
 
-  // A copy under way between device and host memory (both are Bufs): like a message, a pair.
+  // A copy under way between device, host and disk: like a message, a pair. Elements are float32.
   Request start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
                      const char* what);
   void wait_copy(Request&);
@@ -86,11 +92,15 @@ class Device {
   template <class P, class A>
   static P convert(const A& a) {
     if constexpr (std::is_convertible_v<A, View>)
-      return static_cast<P>(static_cast<View>(a).at);
+      return static_cast<P>(in_memory(a).at);
     else if constexpr (std::is_null_pointer_v<A>)
       return nullptr;
     else
       return static_cast<P>(a);
+  }
+  static View in_memory(const View& v) {
+    if (v.medium == Medium::disk) throw std::logic_error("a buffer on disk can only be copied");
+    return v;
   }
   template <class... A>
   void note_run(const char* name, const A&... args) {
@@ -102,7 +112,7 @@ class Device {
   template <class A>
   static void note_arg(Trace::Event& e, const A& a) {
     if constexpr (std::is_convertible_v<A, View>) {
-      e.views.push_back(a);
+      e.views.push_back(in_memory(a));
     } else if constexpr (std::is_arithmetic_v<A>) {
       e.numbers.push_back(static_cast<double>(a));
     }
@@ -110,16 +120,11 @@ class Device {
 
   Memory memory_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
+  Copies copies_;
   const Ops<float>& ops_;
   Lanes& lanes_;
   Comm* comm_;
   Trace* trace_;
-  Timing timing_;
-  struct Copy {
-    View to, from;
-    i64 elements;
-  };
-  std::vector<Copy> copies_;  // lazy ones under way, by request
   std::vector<Posted> posted_;
   int requests_ = 0;
 };

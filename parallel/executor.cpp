@@ -70,6 +70,7 @@ Executor::Executor(const Run& run, int rank, Device& device)
   store_ = chosen<Store>(run_.plan).make(context);
   home_ = chosen<Home>(run_.plan).make(context);
   stash_ = chosen<Stash>(run_.plan).make(context);
+  shelf_ = chosen<Shelf>(run_.plan).make(context);
   home_->prepare(store_->pieces(), params_);
 
   // Inputs that outlive a step.
@@ -92,7 +93,8 @@ Executor::Executor(const Run& run, int rank, Device& device)
     x_names_.push_back("chunk" + std::to_string(chunk) + ".x");
     dy_names_.push_back("chunk" + std::to_string(chunk) + ".dy");
   }
-  const Rank self{run_.model, run_.settings, mesh_, rank_, device_, params_, *seam_, *store_, *stash_, b_};
+  const Rank self{run_.model, run_.settings, mesh_,   rank_,   device_, params_,
+                  *seam_,     *store_,       *stash_, *shelf_, b_};
   for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp)
     mine_.push_back(std::make_unique<Chunk>(self, chunk, chunks_, microbatches_,
                                             Chunk::Inputs{cos_, sin_, ids_, labels_, losses_}));

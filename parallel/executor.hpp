@@ -64,6 +64,7 @@ class Executor {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Home> home_;
   std::unique_ptr<Stash> stash_;
+  std::unique_ptr<Shelf> shelf_;
   std::vector<Action> actions_;
   int chunks_ = 1;                               // of all stages
   std::vector<std::string> x_names_, dy_names_;  // by chunk: what it takes in, forward and backward

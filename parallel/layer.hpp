@@ -10,12 +10,6 @@
 
 namespace lockstep {
 
-// What a layer's forward leaves for its backward.
-struct Saved {
-  std::array<Buf, static_cast<int>(Part::count)> part;
-  Buf& operator[](Part p) { return part[static_cast<int>(p)]; }
-};
-
 // A weight gradient still to be computed: it holds its operands, so that it can run now or much later.
 struct WeightWork {
   enum What { linear, norm, embedding } what;
@@ -36,6 +30,7 @@ struct Rank {
   Seam& seam;
   Store& store;
   Stash& stash;
+  Shelf& shelf;
   i64 b;  // sequences a microbatch
 };
 
@@ -66,6 +61,7 @@ class Layer {
   Buf forward(int j, Buf x, Saved& saved);
   // dy -> dx; weight gradients run at once, or go to `later` if given. Empties `saved`.
   Buf backward(int j, Saved& saved, Buf dy, WorkList* later);
+  int index() const { return index_; }  // of the model's layers
   int unit() const { return index_ + 1; }
 
  private:

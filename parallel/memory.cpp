@@ -12,14 +12,18 @@
 namespace lockstep {
 
 const char* kind_name(Kind kind) {
-  static constexpr const char* names[] = {"weights",   "gathered", "gradients",   "reducing",
-                                          "optimizer", "host",     "activations", "messages",
-                                          "waiting",   "buffers",  "inputs"};
+  static constexpr const char* names[] = {"weights",   "gathered", "gradients", "reducing",
+                                          "optimizer", "host",     "disk",      "activations",
+                                          "messages",  "waiting",  "buffers",   "inputs"};
   return names[static_cast<int>(kind)];
 }
 
 View View::from(i64 elements) const {
-  return {static_cast<std::byte*>(at) + elements * type_bytes(type), block, first + elements, type};
+  return {static_cast<std::byte*>(at) + elements * type_bytes(type), block, first + elements, type, medium};
+}
+
+View View::as(Type other) const {
+  return {at, block, first * type_bytes(type) / type_bytes(other), other, medium};
 }
 
 Buf::Buf(const Buf& o) : memory_(o.memory_), block_(o.block_) {
@@ -32,12 +36,13 @@ i64 Buf::elements() const { return memory_->blocks_[block_].elements; }
 View Buf::view() const {
   if (!memory_) return {};
   const Memory::Block& b = memory_->blocks_[block_];
-  return {b.at, b.serial, 0, b.type};
+  return {b.at, b.serial, 0, b.type, medium_of(b.kind)};
 }
 Kind Buf::kind() const { return memory_->blocks_[block_].kind; }
 void Buf::relabel(Kind kind) const {
   Memory::Block& b = memory_->blocks_[block_];
   if (b.kind == kind) return;
+  if (medium_of(b.kind) != medium_of(kind)) throw std::logic_error("a new label does not move a buffer");
   b.kind = kind;
   if (memory_->trace_) memory_->trace_->relabel(b.serial, kind);
 }
@@ -56,7 +61,7 @@ Buf Memory::take(const char* name, Kind kind, i64 elements, Type type) {
     free_.pop_back();
   }
   const int serial = takes_++;
-  blocks_[id] = {placer_.take(bytes), elements, type, kind, 1, serial};
+  blocks_[id] = {placer_of(kind).take(bytes), elements, type, kind, 1, serial};
   if (trace_) trace_->take(serial, name, kind, bytes);
   return Buf(this, id);
 }
@@ -64,7 +69,7 @@ Buf Memory::take(const char* name, Kind kind, i64 elements, Type type) {
 void Memory::release(int id) {
   Block& b = blocks_[id];
   if (--b.owners) return;
-  placer_.give(b.at, b.elements * type_bytes(b.type));
+  placer_of(b.kind).give(b.at, b.elements * type_bytes(b.type));
   if (trace_) trace_->give(b.serial);
   free_.push_back(id);
 }
@@ -75,18 +80,20 @@ void* NoPlacer::take(i64 bytes) {
   return at;
 }
 
-ArenaPlacer::ArenaPlacer(const ArenaPlan& plan) : plan_(plan) {
-  base_ = mmap(nullptr, static_cast<std::size_t>(plan.bytes) + 64, PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (base_ == MAP_FAILED) throw std::bad_alloc();
-}
-ArenaPlacer::~ArenaPlacer() { munmap(base_, static_cast<std::size_t>(plan_.bytes) + 64); }
-
-void* ArenaPlacer::take(i64 bytes) {
+i64 Places::next(i64 bytes) {
   if (next_ >= static_cast<int>(plan_.places.size()) || plan_.places[next_].bytes != bytes)
     throw std::logic_error("the step takes other buffers than its trace did");
-  return static_cast<std::byte*>(base_) + plan_.places[next_++].offset;
+  return plan_.places[next_++].offset;
 }
+
+ArenaPlacer::ArenaPlacer(const ArenaPlan& plan) : places_(plan), bytes_(plan.bytes + 64) {
+  base_ = mmap(nullptr, static_cast<std::size_t>(bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+               -1, 0);
+  if (base_ == MAP_FAILED) throw std::bad_alloc();
+}
+ArenaPlacer::~ArenaPlacer() { munmap(base_, static_cast<std::size_t>(bytes_)); }
+
+void* ArenaPlacer::take(i64 bytes) { return static_cast<std::byte*>(base_) + places_.next(bytes); }
 
 namespace {
 std::size_t page() {

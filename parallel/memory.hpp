@@ -18,6 +18,7 @@ enum class Kind {
   reducing,     // a microbatch's gradients of the units on their way to their shards
   optimizer,    // first and second moments
   host,         // beside the device: offloaded state and what is being copied
+  disk,         // below both: offloaded state in a file
   activations,  // what the stash keeps until backward
   messages,     // posted receives and unfinished sends of the pipeline
   waiting,      // operands of weight gradients that are computed in a later pass
@@ -26,6 +27,11 @@ enum class Kind {
   count
 };
 const char* kind_name(Kind);
+
+// What a kind's bytes lie in. Those on disk are not memory: an address is a position in the rank's file, no
+// kernel or message may touch it, and copies alone move them (Device::start_copy).
+enum class Medium { memory, disk };
+inline Medium medium_of(Kind kind) { return kind == Kind::disk ? Medium::disk : Medium::memory; }
 
 // Where bytes come from.
 class Placer {
@@ -44,7 +50,9 @@ struct View {
   int block = -1;  // which buffer, -1: none
   i64 first = 0;   // elements from the buffer's start
   Type type = Type::f32;
+  Medium medium = Medium::memory;
   View from(i64 elements) const;
+  View as(Type) const;  // the same bytes
 };
 
 class Memory;
@@ -80,14 +88,14 @@ class Buf {
 
 class Memory {
  public:
-  Memory(Placer& placer, Trace* trace) : placer_(placer), trace_(trace) {
+  Memory(Placer& memory, Placer& disk, Trace* trace) : memory_(memory), disk_(disk), trace_(trace) {
     blocks_.reserve(kBlocks), free_.reserve(kBlocks);
   }
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   Buf take(const char* name, Kind kind, i64 elements, Type type = Type::f32);
-  void begin_step() { placer_.begin_step(); }
+  void begin_step() { memory_.begin_step(), disk_.begin_step(); }
 
  private:
   friend class Buf;
@@ -101,7 +109,8 @@ class Memory {
   };
   static constexpr int kBlocks = 1 << 14;
   void release(int block);
-  Placer& placer_;
+  Placer& placer_of(Kind kind) { return medium_of(kind) == Medium::disk ? disk_ : memory_; }
+  Placer &memory_, &disk_;
   Trace* trace_;
   std::vector<Block> blocks_;
   std::vector<int> free_;
@@ -129,18 +138,30 @@ struct ArenaPlan {
   i64 live = 0;               // most bytes alive at one time
 };
 
+// Walks through a plan's places in the order of takes.
+class Places {
+ public:
+  explicit Places(const ArenaPlan& plan) : plan_(plan) {}
+  i64 next(i64 bytes);  // offset of the next take; an error if the trace took another number of bytes there
+  void begin_step() { next_ = plan_.setup; }
+
+ private:
+  const ArenaPlan& plan_;
+  int next_ = 0;
+};
+
 class ArenaPlacer final : public Placer {
  public:
   explicit ArenaPlacer(const ArenaPlan&);
   ~ArenaPlacer() override;
   void* take(i64 bytes) override;
   void give(void*, i64) override {}
-  void begin_step() override { next_ = plan_.setup; }
+  void begin_step() override { places_.begin_step(); }
 
  private:
-  const ArenaPlan& plan_;
+  Places places_;
+  i64 bytes_;
   void* base_;
-  int next_ = 0;
 };
 
 // Every buffer between guard pages, filled with NaN when taken and unmapped when given back: an overrun, a

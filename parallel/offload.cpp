@@ -1,8 +1,12 @@
-// Optimizer offload (Ren et al. 2021, ZeRO-Offload, section 3): AdamW's moments live in host memory and the
-// step runs there. Blocks of gradient and weight are copied to the host, updated, and the weights copied
-// back; the next block's copy is under way while this one is updated. It sits below the store and sees pieces
-// only.
+// Optimizer offload: AdamW's moments rest in host memory (Ren et al. 2021, ZeRO-Offload, section 3) or in a
+// file (Rajbhandari et al. 2021, ZeRO-Infinity, section 5), and the step runs on the host. It sits below the
+// store and sees pieces only. Pieces go through in blocks, three at a time on their way:
+//
+//   to host   b0 | b1 | b2 | b3 |           gradient and weight; with to=disk also both moments
+//   AdamW        | b0 | b1 | b2 | b3
+//   back              | b0 | b1 | b2 | b3   weight; with to=disk also both moments
 #include <algorithm>
+#include <array>
 
 #include "parallel/roles.hpp"
 #include "ref/optimizer.hpp"
@@ -11,10 +15,12 @@ namespace lockstep {
 namespace {
 
 constexpr i64 kBlock = 64 * 1024;  // elements copied at once
+constexpr int kSides = 3;          // blocks on their way
 
 class Offload final : public Home {
  public:
-  explicit Offload(const Context& c) : device_(c.device), settings_(c.settings) {}
+  explicit Offload(const Context& c)
+      : device_(c.device), settings_(c.settings), on_disk_(c.plan.text("to") == "disk") {}
 
   void prepare(const std::vector<Piece>& pieces, const LocalParams&) override {
     i64 all = 0;
@@ -23,32 +29,35 @@ class Offload final : public Home {
         blocks_.push_back({static_cast<int>(p), at, std::min(kBlock, pieces[p].n - at), all + at});
       all += pieces[p].n;
     }
-    first_ = device_.take("first moments", Kind::host, all);
-    second_ = device_.take("second moments", Kind::host, all);
-    device_.run(device_.ops().zero, first_, all);
-    device_.run(device_.ops().zero, second_, all);
+    const Kind rest = on_disk_ ? Kind::disk : Kind::host;
+    first_ = device_.take("first moments", rest, all);
+    second_ = device_.take("second moments", rest, all);
     for (Side& s : sides_) {
       s.gradient = device_.take("gradient block", Kind::host, kBlock);
       s.weight = device_.take("weight block", Kind::host, kBlock);
+      if (!on_disk_) continue;
+      s.first = device_.take("first moment block", Kind::host, kBlock);
+      s.second = device_.take("second moment block", Kind::host, kBlock);
     }
+    clear(all);
   }
 
   void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double scale) override {
     for (std::size_t k = 0; k <= blocks_.size(); ++k) {
-      if (k < blocks_.size()) bring(pieces, k);
+      if (k < blocks_.size()) bring(pieces[blocks_[k].piece], blocks_[k], sides_[k % kSides]);
       if (k == 0) continue;
       const Block& b = blocks_[k - 1];
+      Side& s = sides_[(k - 1) % kSides];
       const Piece& piece = pieces[b.piece];
-      Side& s = sides_[(k - 1) % 2];
-      device_.wait_copy(s.gradient_in), device_.wait_copy(s.weight_in);
+      const View first = on_disk_ ? s.first.view() : first_.from(b.state);
+      const View second = on_disk_ ? s.second.view() : second_.from(b.state);
+      arrive(s.in);
       device_.run(device_.ops().scale, s.gradient, static_cast<float>(scale), b.n);
-      device_.run(device_.ops().adamw, s.weight, first_.from(b.state), second_.from(b.state), s.gradient, b.n,
+      device_.run(device_.ops().adamw, s.weight, first, second, s.gradient, b.n,
                   adamw_step<float>(settings_, step, params.all[piece.local].decayed));
-      s.weight_out = device_.start_copy({}, piece.weight.from(b.first), s.weight, s.weight, b.n,
-                                        "copy weights to device");
+      send_back(piece, b, s);
     }
-    for (Side& s : sides_)
-      if (s.weight_out) device_.wait_copy(s.weight_out);
+    for (Side& s : sides_) arrive(s.out);
   }
 
  private:
@@ -56,35 +65,80 @@ class Offload final : public Home {
     int piece;
     i64 first, n, state;  // in the piece; elements; in the moments
   };
-  struct Side {  // two, used in turn
-    Buf gradient, weight;
-    Request gradient_in, weight_in, weight_out;
+  struct Side {
+    Buf gradient, weight, first, second;
+    std::array<Request, 4> in;
+    std::array<Request, 3> out;
   };
-  void bring(const std::vector<Piece>& pieces, std::size_t k) {
-    const Block& b = blocks_[k];
-    const Piece& piece = pieces[b.piece];
-    Side& s = sides_[k % 2];
-    if (s.weight_out) device_.wait_copy(s.weight_out);
-    s.gradient_in = device_.start_copy(s.gradient, s.gradient, {}, piece.gradient.from(b.first), b.n,
-                                       "copy gradient to host");
-    s.weight_in =
-        device_.start_copy(s.weight, s.weight, {}, piece.weight.from(b.first), b.n, "copy weights to host");
+
+  void bring(const Piece& piece, const Block& b, Side& s) {
+    arrive(s.out);  // of the block that was here before
+    s.in[0] =
+        device_.start_copy(s.gradient, s.gradient, {}, piece.gradient.from(b.first), b.n, "gradient to host");
+    s.in[1] = device_.start_copy(s.weight, s.weight, {}, piece.weight.from(b.first), b.n, "weight to host");
+    if (!on_disk_) return;
+    s.in[2] =
+        device_.start_copy(s.first, s.first, first_, first_.from(b.state), b.n, "first moment from disk");
+    s.in[3] = device_.start_copy(s.second, s.second, second_, second_.from(b.state), b.n,
+                                 "second moment from disk");
+  }
+
+  void send_back(const Piece& piece, const Block& b, Side& s) {
+    s.out[0] = device_.start_copy({}, piece.weight.from(b.first), s.weight, s.weight, b.n, "weight back");
+    if (!on_disk_) return;
+    s.out[1] =
+        device_.start_copy(first_, first_.from(b.state), s.first, s.first, b.n, "first moment to disk");
+    s.out[2] =
+        device_.start_copy(second_, second_.from(b.state), s.second, s.second, b.n, "second moment to disk");
+  }
+
+  template <std::size_t n>
+  void arrive(std::array<Request, n>& requests) {
+    for (Request& r : requests)
+      if (r) device_.wait_copy(r);
+  }
+
+  // The moments of the first step.
+  void clear(i64 all) {
+    if (!on_disk_) {
+      device_.run(device_.ops().zero, first_, all);
+      device_.run(device_.ops().zero, second_, all);
+      return;
+    }
+    Side& s = sides_[0];
+    device_.run(device_.ops().zero, s.first, kBlock);
+    for (const Block& b : blocks_) {
+      s.out[1] =
+          device_.start_copy(first_, first_.from(b.state), s.first, s.first, b.n, "no first moment yet");
+      s.out[2] =
+          device_.start_copy(second_, second_.from(b.state), s.first, s.first, b.n, "no second moment yet");
+      arrive(s.out);
+    }
   }
 
   Device& device_;
   const Settings& settings_;
+  const bool on_disk_;
   std::vector<Block> blocks_;
   Buf first_, second_;
-  Side sides_[2];
+  std::array<Side, kSides> sides_;
 };
 
-// ---- price: two moments on the host and four blocks; nothing on the device.
+// ---- price: two moments at rest, and the blocks on their way; nothing on the device.
+bool on_disk(const Shape& s) { return s.plan->text("to") == "disk"; }
+
 const Strategy<Home> strategy(
-    "offload", {{"offload", "none", {"none", "optimizer"}, "optimizer state and step on the host"}},
+    "offload",
+    {{"offload", "none", {"none", "optimizer"}, "optimizer state and step below the device"},
+     {"to", "host", {"host", "disk"}, "where what is offloaded rests"}},
     [](const Plan& p) { return p.text("offload") == "optimizer"; }, {},
     [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<Offload>(c); },
     {.optimizer = [](const Shape&, i64) { return i64{0}; },
-     .host = [](const Shape&, i64 updated) { return 8 * updated + 4 * 4 * kBlock; }});
+     .host =
+         [](const Shape& s, i64 updated) {
+           return on_disk(s) ? 4 * kSides * 4 * kBlock : 8 * updated + 2 * kSides * 4 * kBlock;
+         },
+     .disk = [](const Shape& s, i64 updated) { return on_disk(s) ? 8 * updated : 0; }});
 
 }  // namespace
 }  // namespace lockstep

@@ -194,7 +194,7 @@ bool heard(const Plan& p, const std::string& word) {
 
 bool heard_by_any(const Plan& p, const std::string& word) {
   return heard<Seam>(p, word) || heard<Schedule>(p, word) || heard<Store>(p, word) || heard<Home>(p, word) ||
-         heard<Stash>(p, word);
+         heard<Stash>(p, word) || heard<Shelf>(p, word);
 }
 
 // A word that nobody chosen listens to would promise something that does not happen.
@@ -221,6 +221,7 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
   if (auto r = first_broken<Store>(p, m, s)) return r;
   if (auto r = first_broken<Home>(p, m, s)) return r;
   if (auto r = first_broken<Stash>(p, m, s)) return r;
+  if (auto r = first_broken<Shelf>(p, m, s)) return r;
   if (auto r = word_without_effect(p)) return r;
   if (!chunks_alike(p, m, s))
     return Refusal{"chunks-alike",

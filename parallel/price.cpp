@@ -58,6 +58,7 @@ struct Pricing {
   const PriceOf<Store>& store;
   const PriceOf<Home>& home;
   const PriceOf<Stash>& stash;
+  const PriceOf<Shelf>& shelf;
   Sizes z;
   i64 table, layer;  // elements of the embedding (or the head) and of a layer on this rank
   std::vector<Stretch> stretches;
@@ -71,6 +72,7 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
             chosen<Store>(plan).price,
             chosen<Home>(plan).price,
             chosen<Stash>(plan).price,
+            chosen<Shelf>(plan).price,
             {},
             0,
             0,
@@ -128,23 +130,49 @@ i64 reducing_bytes(const Pricing& p) {
   return most;
 }
 
-// Elements of one microbatch that a chunk keeps, the final hidden state apart.
+// Elements of one microbatch that a layer or a chunk keeps, the final hidden state apart.
+i64 kept_by(const Pricing& p, i64 layer) { return p.z.X + kept_parts(p.z, p.stash.drops(p.s, layer)); }
 i64 kept_by(const Pricing& p, const Stretch& x) {
   i64 kept = 0;
-  for (i64 l = x.from; l < x.to; ++l) kept += p.z.X + kept_parts(p.z, p.stash.drops(p.s, l));
+  for (i64 l = x.from; l < x.to; ++l) kept += kept_by(p, l);
   return kept;
 }
 
 // And of those elements the ones that wait with its weight gradients; beside them what backward made.
+i64 kept_waiting(const Pricing& p, i64 layer) { return kept_for_weights(p.z, p.stash.drops(p.s, layer)); }
 i64 kept_waiting(const Pricing& p, const Stretch& x) {
   i64 kept = 0;
-  for (i64 l = x.from; l < x.to; ++l) kept += kept_for_weights(p.z, p.stash.drops(p.s, l));
+  for (i64 l = x.from; l < x.to; ++l) kept += kept_waiting(p, l);
   return kept;
 }
 i64 made_waiting(const Pricing& p, const Stretch& x) {
   i64 made = (x.last ? head_for_weights(p.z) : 0) + (x.first ? embedding_for_weights(p.z) : 0);
   for (i64 l = x.from; l < x.to; ++l) made += made_for_weights(p.z, p.stash.drops(p.s, l));
   return made;
+}
+
+KeptElements kept(const Pricing& p) {
+  const Shape& s = p.s;
+  const Stretch& chunk = p.stretches.front();  // where there are several, all keep alike
+  const bool split = p.schedule.waiting(s) > 0;
+  KeptElements k{.in_flight = p.schedule.in_flight(s),
+                 .chunk = kept_by(p, chunk),
+                 .last = kept_by(p, s.L - 1),
+                 .ends = s.last() ? p.schedule.ends(s) : 0,
+                 .end = p.z.X,
+                 .split = split,
+                 .others = split ? p.schedule.waiting(s) - 1 : 0,
+                 .beside = p.schedule.beside(s),
+                 .for_weights = kept_waiting(p, chunk),
+                 .in_use = 0};
+  for (const Stretch& x : p.stretches) {
+    i64 above = 0;
+    for (i64 l = x.to - 1; l >= x.from; --l) {
+      k.in_use = std::max(k.in_use, above + kept_by(p, l) + (l > x.from ? kept_by(p, l - 1) : 0));
+      if (split) above += kept_waiting(p, l);
+    }
+  }
+  return k;
 }
 
 KindBytes memory(const Pricing& p) {
@@ -160,21 +188,19 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::gathered) = gathered_bytes(p);
   peak(Kind::reducing) = reducing_bytes(p);
   peak(Kind::optimizer) = p.home.optimizer(s, updated);
-  peak(Kind::host) = p.home.host(s, updated);
-  const bool split = p.schedule.waiting(s) > 0;
+  const KeptElements k = kept(p);
+  peak(Kind::activations) = p.shelf.device(s, k);
+  peak(Kind::host) = p.home.host(s, updated) + p.shelf.host(s, k);
+  peak(Kind::disk) = p.home.disk(s, updated) + p.shelf.disk(s, k);
   i64 buffers = 0;  // elements
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) {
       const Dropped d = p.stash.drops(s, l);
-      buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d, split)});
+      buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d, k.split)});
     }
   if (s.first()) buffers = std::max({buffers, p.z.sum, p.z.X + p.z.E});
-  if (s.last()) buffers = std::max(buffers, head_buffers(p.z, split));
-  const Stretch& chunk = p.stretches.front();  // where there are several, all keep alike
-  peak(Kind::waiting) = s.activation * p.schedule.waiting(s) * made_waiting(p, chunk);
-  peak(Kind::activations) = s.activation * (p.schedule.in_flight(s) * kept_by(p, chunk) +
-                                            p.schedule.beside(s) * kept_waiting(p, chunk) +
-                                            (s.last() ? p.schedule.ends(s) * p.z.X : 0));
+  if (s.last()) buffers = std::max(buffers, head_buffers(p.z, k.split));
+  peak(Kind::waiting) = s.activation * p.schedule.waiting(s) * made_waiting(p, p.stretches.front());
   peak(Kind::buffers) = s.activation * buffers;
   peak(Kind::messages) = s.activation * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;

@@ -62,6 +62,7 @@ class Schedule;
 class Store;
 class Home;
 class Stash;
+class Shelf;
 template <class Role>
 struct PriceOf;
 
@@ -116,7 +117,8 @@ struct PriceOf<Store> {
 template <>
 struct PriceOf<Home> {
   i64 (*optimizer)(const Shape&, i64 updated);  // bytes on the device
-  i64 (*host)(const Shape&, i64 updated);       // and beside it
+  i64 (*host)(const Shape&, i64 updated);       // beside it
+  i64 (*disk)(const Shape&, i64 updated);       // and in the rank's file
 };
 
 // What a layer does not keep from forward to backward.
@@ -126,6 +128,26 @@ struct Dropped {
 template <>
 struct PriceOf<Stash> {
   Dropped (*drops)(const Shape&, i64 layer);
+};
+
+// What is kept between forward and backward on one rank, in elements.
+struct KeptElements {
+  i64 in_flight;  // (microbatch, chunk) pairs
+  i64 chunk;      // of all layers of a chunk
+  i64 last;       // of the model's last layer
+  i64 ends, end;  // final hidden states held at once (0: not on this stage), and the size of one
+  // Where weight gradients are a pass of their own: microbatches that wait for it while another one's input
+  // gradients are computed, those that wait beside `in_flight`, and what one keeps for it.
+  bool split;
+  i64 others, beside, for_weights;
+  // Most of a layer in use and the one before it; and of layers above that wait for their weight gradients.
+  i64 in_use;
+};
+template <>
+struct PriceOf<Shelf> {
+  i64 (*device)(const Shape&, const KeptElements&);  // bytes
+  i64 (*host)(const Shape&, const KeptElements&);
+  i64 (*disk)(const Shape&, const KeptElements&);
 };
 
 // A message of the gradients of units lowest to highest.

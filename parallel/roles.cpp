@@ -49,10 +49,13 @@ template const std::vector<const Strategy<Schedule>*>& strategies();
 template const std::vector<const Strategy<Store>*>& strategies();
 template const std::vector<const Strategy<Home>*>& strategies();
 template const std::vector<const Strategy<Stash>*>& strategies();
+template const std::vector<const Strategy<Shelf>*>& strategies();
+template struct Strategy<Shelf>;
 template const Strategy<Seam>& chosen(const Plan&);
 template const Strategy<Schedule>& chosen(const Plan&);
 template const Strategy<Store>& chosen(const Plan&);
 template const Strategy<Home>& chosen(const Plan&);
 template const Strategy<Stash>& chosen(const Plan&);
+template const Strategy<Shelf>& chosen(const Plan&);
 
 }  // namespace lockstep

@@ -1,4 +1,4 @@
-// The five questions a strategy can answer, one role each. A strategy is one file: it implements one role,
+// The six questions a strategy can answer, one role each. A strategy is one file: it implements one role,
 // states its price (price.hpp) and registers itself. The executor knows only what is on this page.
 //
 //   Seam      how is one layer split across ranks?                   default: whole
@@ -7,7 +7,9 @@
 //             and when are gradients reduced?
 //   Home      on which memory does the optimizer work?               default: device
 //   Stash     which activations survive until backward?              default: keep all
+//   Shelf     where do those wait?                                   default: on the device
 #pragma once
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -122,6 +124,22 @@ class Stash {
   virtual ~Stash() = default;
   // Kept from forward to backward; the others are made again. The layer's input x is always kept.
   virtual bool keeps(int layer, Part) const = 0;
+};
+
+// ---- Shelf --------------------------------------------------------------------------------------------
+// What a layer's forward leaves for its backward: the parts that the stash keeps, others are empty.
+struct Saved {
+  std::array<Buf, static_cast<int>(Part::count)> part;
+  Buf& operator[](Part p) { return part[static_cast<int>(p)]; }
+};
+class Shelf {
+ public:
+  virtual ~Shelf() = default;
+  // The layer's forward of microbatch j is done: what it saved may leave the device until it is brought back.
+  virtual void put(int, int, Saved&) {}
+  virtual void settle() {}                    // a pass begins: what was on its way out has left
+  virtual void prefetch(int, int, Saved&) {}  // the layer's backward of microbatch j comes soon
+  virtual void bring(int, int, Saved&) {}     // it comes now: what it saved is on the device
 };
 
 // ---- Registration -------------------------------------------------------------------------------------

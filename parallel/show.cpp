@@ -7,17 +7,21 @@
 
 namespace lockstep {
 
-std::string program(const Trace& trace, const ArenaPlan& arena) {
+std::string program(const Trace& trace, const ArenaPlan& arena, const ArenaPlan& disk) {
   std::string out;
-  std::map<int, const char*> names;
-  std::map<int, std::string> requests;
+  std::map<int, std::string> names;
+  std::map<int, i64> offsets;
+  std::size_t in_arena = 0, on_disk = 0;  // takes so far
+  std::map<int, std::string> requests, copies;
   auto place = [&](int block, i64 first, Type type) {
     if (block < 0) return std::string("-");
     std::string text = fmt::format("{}#{}", names[block], block);
     if (first) text += fmt::format("+{}", first);
-    return text + fmt::format("@{:#x}", arena.places[block].offset + first * type_bytes(type));
+    return text + fmt::format("@{:#x}", offsets[block] + first * type_bytes(type));
   };
-  out += fmt::format("arena {} bytes, at most {} alive at once\n\nset-up\n", arena.bytes, arena.live);
+  out += fmt::format("arena {} bytes, at most {} alive at once\n", arena.bytes, arena.live);
+  if (disk.bytes) out += fmt::format("disk {} bytes, at most {} alive at once\n", disk.bytes, disk.live);
+  out += "\nset-up\n";
   for (const Trace::Event& e : trace.events) {
     switch (e.what) {
       case Trace::Event::step:
@@ -27,7 +31,13 @@ std::string program(const Trace& trace, const ArenaPlan& arena) {
         out += fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch);
         break;
       case Trace::Event::take:
-        names[e.block] = e.name;
+        if (medium_of(e.kind) == Medium::disk) {
+          names[e.block] = fmt::format("disk:{}", e.name);
+          offsets[e.block] = disk.places[on_disk++].offset;
+        } else {
+          names[e.block] = e.name;
+          offsets[e.block] = arena.places[in_arena++].offset;
+        }
         out += fmt::format("  take    {:<52} {:>12} bytes  {}\n", place(e.block, 0, Type::f32), e.bytes,
                            kind_name(e.kind));
         break;
@@ -57,6 +67,17 @@ std::string program(const Trace& trace, const ArenaPlan& arena) {
                            place(e.ends[1], 0, m.type));
         break;
       }
+      case Trace::Event::copy: {
+        const std::string text =
+            fmt::format("{}: {} <- {}, {:g}", e.name, place(e.views[0].block, e.views[0].first, Type::f32),
+                        place(e.views[1].block, e.views[1].first, Type::f32), e.numbers[0]);
+        copies[e.request] = text;
+        out += fmt::format("  copy    {}\n", text);
+        break;
+      }
+      case Trace::Event::copied:
+        out += fmt::format("  copied  {}\n", copies[e.request]);
+        break;
       case Trace::Event::wait:
         out += fmt::format("  wait    {}\n", requests[e.request]);
         break;

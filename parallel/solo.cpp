@@ -1,4 +1,5 @@
-// The defaults of one device: a whole layer, every activation kept, the optimizer where the weights are.
+// The defaults of one device: a whole layer, every activation kept and kept there, the optimizer where the
+// weights are.
 // (The default store and schedule are `data` with one replica and `1f1b` with one stage.)
 #include "parallel/roles.hpp"
 #include "ref/optimizer.hpp"
@@ -70,6 +71,22 @@ const Strategy<Stash> keep_all("keep", {}, nullptr, {},
                                },
                                {.drops = [](const Shape&, i64) { return Dropped{}; }});
 
+class AtHand final : public Shelf {};
+
+i64 none(const Shape&, const KeptElements&) { return 0; }
+
+const Strategy<Shelf> at_hand("at-hand", {}, nullptr, {},
+                              [](const Context&) -> std::unique_ptr<Shelf> {
+                                return std::make_unique<AtHand>();
+                              },
+                              {.device =
+                                   [](const Shape& s, const KeptElements& k) {
+                                     return s.activation * (k.in_flight * k.chunk + k.beside * k.for_weights +
+                                                            k.ends * k.end);
+                                   },
+                               .host = none,
+                               .disk = none});
+
 class OnDevice final : public Home {
  public:
   explicit OnDevice(const Context& c) : device_(c.device), settings_(c.settings) {}
@@ -101,10 +118,11 @@ class OnDevice final : public Home {
 };
 
 const Strategy<Home> on_device(
-    "device", {}, nullptr, {},
+    "on-device", {}, nullptr, {},
     [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<OnDevice>(c); },
     {.optimizer = [](const Shape& s, i64 updated) { return (s.weight < 4 ? 12 : 8) * updated; },
-     .host = [](const Shape&, i64) { return i64{0}; }});
+     .host = [](const Shape&, i64) { return i64{0}; },
+     .disk = [](const Shape&, i64) { return i64{0}; }});
 
 }  // namespace
 }  // namespace lockstep

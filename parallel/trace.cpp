@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <numeric>
+#include <random>
 
 namespace lockstep {
 
@@ -42,13 +43,13 @@ Peaks peaks(const Trace& trace) {
     if (e.what == Trace::Event::take) {
       alive[e.block] = {e.kind, e.bytes};
       add(e.kind, e.bytes);
-      total += e.bytes;
+      if (medium_of(e.kind) == Medium::memory) total += e.bytes;
       peak.total = std::max(peak.total, total);
     } else if (e.what == Trace::Event::give) {
       const auto [kind, bytes] = alive.at(e.block);
       alive.erase(e.block);
       add(kind, -bytes);
-      total -= bytes;
+      if (medium_of(kind) == Medium::memory) total -= bytes;
     } else if (e.what == Trace::Event::relabel) {
       auto& [kind, bytes] = alive.at(e.block);
       add(kind, -bytes);
@@ -69,18 +70,19 @@ struct Span {
 
 i64 round_up(i64 bytes) { return (bytes + 63) / 64 * 64; }
 
-std::vector<Span> spans_of(const Trace& trace, int* setup, std::vector<i64>* exact) {
+std::vector<Span> spans_of(const Trace& trace, Medium medium, int* setup, std::vector<i64>* exact) {
   std::vector<Span> spans;
-  std::vector<int> of_block;
+  std::map<int, std::size_t> of_block;
   const int end = static_cast<int>(trace.events.size());
   *setup = -1;
   for (int t = 0; t < end; ++t) {
     const Trace::Event& e = trace.events[t];
-    if (e.what == Trace::Event::take) {
+    if (e.what == Trace::Event::take && medium_of(e.kind) == medium) {
+      of_block[e.block] = spans.size();
       spans.push_back({round_up(e.bytes), t, end});
       exact->push_back(e.bytes);
-    } else if (e.what == Trace::Event::give) {
-      spans[e.block].to = t;  // takes are numbered in order
+    } else if (e.what == Trace::Event::give && of_block.count(e.block)) {
+      spans[of_block[e.block]].to = t;
     } else if (e.what == Trace::Event::step && *setup < 0) {
       *setup = static_cast<int>(spans.size());
     }
@@ -116,15 +118,14 @@ i64 pack(std::vector<Span>& spans, const std::vector<int>& order) {
 
 }  // namespace
 
-ArenaPlan lay_out(const Trace& trace) {
+ArenaPlan lay_out(const Trace& trace, Medium medium) {
   ArenaPlan plan;
   std::vector<i64> exact;
-  std::vector<Span> spans = spans_of(trace, &plan.setup, &exact);
+  std::vector<Span> spans = spans_of(trace, medium, &plan.setup, &exact);
+  std::map<int, i64> change;  // of live bytes, by event
+  for (const Span& s : spans) change[s.from] += s.bytes, change[s.to] -= s.bytes;
   i64 now = 0;
-  for (const Trace::Event& e : trace.events) {
-    if (e.what == Trace::Event::take) plan.live = std::max(plan.live, now += round_up(e.bytes));
-    if (e.what == Trace::Event::give) now -= spans[e.block].bytes;
-  }
+  for (const auto& [event, bytes] : change) plan.live = std::max(plan.live, now += bytes);
   std::vector<int> order(spans.size());
   std::iota(order.begin(), order.end(), 0);
   auto by_lifetime = [&](int a, int b) {
@@ -141,33 +142,39 @@ ArenaPlan lay_out(const Trace& trace) {
   };
   // What set-up takes stays for good and lies at the bottom. The step's buffers are packed above,
   // longest-lived first; where that leaves gaps by size, by both, and in the order in which they are taken.
-  // If gaps are still too many, whoever lies on top goes first next time.
   std::vector<Span> best;
+  std::vector<int> best_order;
   plan.bytes = -1;
-  const auto dense = [&](i64 parts) {
-    return plan.bytes >= 0 && plan.bytes <= plan.live + plan.live / parts;
-  };
   const auto attempt = [&](const std::vector<int>& tried) {
     const i64 bytes = pack(spans, tried);
-    if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
+    if (plan.bytes < 0 || bytes <= plan.bytes) plan.bytes = bytes, best = spans, best_order = tried;
   };
-  std::vector<std::vector<int>> orders;
-  for (const std::function<bool(int, int)>& before :
-       {std::function<bool(int, int)>(by_lifetime), std::function<bool(int, int)>(by_size),
-        std::function<bool(int, int)>(by_area), std::function<bool(int, int)>(by_turn)}) {
-    if (dense(50)) break;
-    orders.push_back(order);
-    std::stable_sort(orders.back().begin() + plan.setup, orders.back().end(), before);
-    attempt(orders.back());
+  const auto gaps = [&](i64 percent) {
+    return plan.bytes < 0 || plan.bytes * 100 > plan.live * (100 + percent);
+  };
+  const std::function<bool(int, int)> sortings[] = {by_lifetime, by_size, by_area, by_turn};
+  for (const auto& before : sortings) {
+    if (!gaps(2)) break;
+    std::vector<int> tried = order;
+    std::stable_sort(tried.begin() + plan.setup, tried.end(), before);
+    attempt(tried);
   }
-  const auto end = [&](int i) { return spans[i].offset + spans[i].bytes; };
-  for (std::vector<int>& tried : orders)
-    for (int again = 0; again < 40 && !dense(25); ++again) {
-      attempt(tried);
-      const auto top = std::max_element(tried.begin() + plan.setup, tried.end(),
-                                        [&](int a, int b) { return end(a) < end(b); });
-      std::rotate(tried.begin() + plan.setup, top, top + 1);
-    }
+  // If gaps are still too many, one buffer at a time goes earlier: who lies on top, or any (the same every
+  // time).
+  std::minstd_rand random(1);
+  const auto end = [&](int i) { return best[i].offset + best[i].bytes; };
+  for (int again = 0; again < 400 && gaps(4); ++again) {
+    std::vector<int> tried = best_order;
+    const auto first = tried.begin() + plan.setup;
+    const auto steps = static_cast<std::size_t>(tried.end() - first);
+    const auto one = again % 2 == 0
+                         ? std::max_element(first, tried.end(), [&](int x, int y) { return end(x) < end(y); })
+                         : first + static_cast<std::ptrdiff_t>(random() % steps);
+    const auto to =
+        first + static_cast<std::ptrdiff_t>(random() % (static_cast<std::size_t>(one - first) + 1));
+    std::rotate(to, one, one + 1);
+    attempt(tried);
+  }
   for (std::size_t i = 0; i < best.size(); ++i) plan.places.push_back({best[i].offset, exact[i]});
   return plan;
 }

@@ -10,16 +10,16 @@ namespace lockstep {
 
 struct Trace {
   struct Event {
-    enum What { take, give, relabel, run, start, wait, step, action } what;
+    enum What { take, give, relabel, run, start, wait, copy, copied, step, action } what;
     int block = -1;                   // take, give, relabel
     Kind kind{};                      // take, relabel
     i64 bytes = 0;                    // take
-    const char* name = "";            // buffer, kernel, tensor or action
-    int request = -1;                 // start, wait
+    const char* name = "";            // buffer, kernel, tensor, copy or action
+    int request = -1;                 // start, wait; copy, copied
     Message message{};                // start (addresses mean nothing)
     std::array<int, 2> ends{-1, -1};  // start: blocks of in and out
-    std::vector<View> views{};        // run
-    std::vector<double> numbers{};    // run: sizes and scalars in the kernel's order
+    std::vector<View> views{};        // run; copy: to, from
+    std::vector<double> numbers{};    // run: sizes and scalars in the kernel's order; copy: elements
     int microbatch = -1, chunk = -1;  // action
   };
   std::vector<Event> events;
@@ -34,17 +34,18 @@ using KindBytes = std::array<i64, static_cast<int>(Kind::count)>;
 
 struct Peaks {
   KindBytes by_kind{};  // each kind's own peak
-  i64 total = 0;        // most bytes alive together
+  i64 total = 0;        // most bytes of memory alive together
 };
 Peaks peaks(const Trace&);
 
-// Offline packing of the trace's buffers: bytes <= 1.05 x live on the plans of the suites (tested).
-ArenaPlan lay_out(const Trace&);
+// Offline packing of the trace's buffers in one medium: bytes <= 1.05 x live on the plans of the suites
+// (tested).
+ArenaPlan lay_out(const Trace&, Medium);
 
 CommNeeds comm_needs(const Trace&, const Mesh&, int rank);
 
-// The rank's program, one line an event, with arena offsets.
-std::string program(const Trace&, const ArenaPlan&);
+// The rank's program, one line an event, with offsets in its arena and its file.
+std::string program(const Trace&, const ArenaPlan& arena, const ArenaPlan& disk);
 
 // Plays all ranks' messages against each other, sends and receives as rendezvous: the empty string, or what
 // every stuck rank waits for.

@@ -13,8 +13,8 @@ struct Settings {
   // Sums in any order, where that is cheaper than the canonical one (kernels/EXACT.md, fast mode). What is
   // compared with the reference; the reference itself has one order only.
   bool fast = false;
-  // Bytes of a number, by what it is for. 2 (bf16 beside float32 master weights, as in mixed-precision training)
-  // can be traced and priced; to compute with it needs a device with such kernels.
+  // Bytes of a number, by what it is for. 2 (bf16 beside float32 master weights, as in mixed-precision
+  // training) can be traced and priced; to compute with it needs a device with such kernels.
   int weight_bytes = 4, gradient_bytes = 4, activation_bytes = 4;
   double lr = 1e-3, min_ratio = 0.1;
   i64 warmup = 2;

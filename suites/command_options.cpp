@@ -38,6 +38,10 @@ void add_kernels(CLI::App& app, std::string& isa, int& threads) {
       ->check(CLI::Range(1, 1024));
 }
 
+void add_scratch(CLI::App& app, std::string& folder) {
+  app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR");
+}
+
 void check_isa(const std::string& isa) {
   try {
     cpu_ops(isa);

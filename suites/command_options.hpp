@@ -9,6 +9,8 @@ namespace lockstep {
 
 void add_settings(CLI::App&, Settings&);      // one option per entry of settings_list()
 void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the help
+// The folder of files for what a plan keeps on disk.
+void add_scratch(CLI::App&, std::string& folder);
 void add_kernels(CLI::App&, std::string& isa, int& threads);
 
 // UserError: kernels that this machine has not.

@@ -25,8 +25,8 @@ void print_summary(const Prepared& p, int rank) {
   for (int k = 0; k < static_cast<int>(Kind::count); ++k)
     fmt::print("  {:<12}{:>14}{:>14}{}\n", kind_name(static_cast<Kind>(k)), traced.by_kind[k],
                formula.peak[k], traced.by_kind[k] == formula.peak[k] ? "" : "  differ");
-  fmt::print("  {:<12}{:>14}   all kinds at one time\n  {:<12}{:>14}   as laid out\n", "together",
-             traced.total, "arena", p.arenas[rank].bytes);
+  fmt::print("  {:<12}{:>14}   all kinds at one time, but for disk\n  {:<12}{:>14}   as laid out\n",
+             "together", traced.total, "arena", p.arenas[rank].bytes);
   fmt::print("\nmessages of one step (a send counts, its receive does not)\n  {:<12}{:>14}{:>14}\n", "axis",
              "messages", "bytes");
   for (const auto& [axis, t] : traffic(p, rank, 1))
@@ -43,7 +43,7 @@ int show(const Options& o) {
         fmt::format("rank {} is not in `{}`; its ranks are 0 to {}", o.rank, plan.line(), plan.ranks() - 1));
   const Prepared p = prepare({model, o.settings, plan});
   fmt::print("{}: {}\n\n", plan.line(), place(p.mesh, o.rank));
-  if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.arenas[o.rank]));
+  if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.arenas[o.rank], p.disks[o.rank]));
   print_summary(p, o.rank);
   return 0;
 }

@@ -21,7 +21,7 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string suite, out, only, isa, comm = "local";
+  std::string suite, out, only, isa, comm = "local", scratch;
   int threads = 0;  // 0, and an empty isa: as the suite says
   bool dry_run = false;
 };
@@ -127,14 +127,17 @@ class Sweep {
 
   PlanRecord check(const Plan& plan) {
     const Prepared prepared = prepare({model_, suite_.settings, plan, &data_});
-    Verdict verdict =
-        judge(prepared, reference_, {.isa = suite_.isa, .threads = suite_.threads, .fresh = true}, initial_);
+    Verdict verdict = judge(
+        prepared, reference_,
+        {.isa = suite_.isa, .threads = suite_.threads, .fresh = true, .scratch = suite_.scratch}, initial_);
     if (verdict.numbers == "pass" && verdict.hash != record_.reference_hash)
       verdict.numbers = fmt::format("hash {} instead of {}", verdict.hash, record_.reference_hash);
     PlanRecord p = record_of(prepared, verdict, suite_.threads);
     // Ranks that share a core would time the operating system.
     if (verdict.pass() && p.ranks * p.threads <= record_.cores) {
-      Timed timed = time_steps(prepared, {suite_.isa, suite_.threads}, initial_, suite_.timed_steps);
+      Timed timed =
+          time_steps(prepared, {.isa = suite_.isa, .threads = suite_.threads, .scratch = suite_.scratch},
+                     initial_, suite_.timed_steps);
       p.timed = true;
       p.step_seconds = std::move(timed.step_seconds);
       p.resident_bytes = timed.resident_bytes;
@@ -189,6 +192,7 @@ int command_sweep(const Options& o) {
   Suite suite = read_suite(o.suite);
   if (!o.isa.empty()) suite.isa = o.isa;
   if (o.threads > 0) suite.threads = o.threads;
+  suite.scratch = o.scratch;
   check_isa(suite.isa);
   Enumeration all = enumerate(suite, load_model_config(suite.model));
   keep_matching(all, o.only);
@@ -210,6 +214,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--isa", o->isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
   app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));
+  add_scratch(app, o->scratch);
   app.add_option(
          "--comm", o->comm,
          "ranks are threads of this process (local), or processes: mpirun -n N (mpi), plans of N ranks only")

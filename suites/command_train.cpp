@@ -20,7 +20,7 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, data, plan = "dp=1", init, dump, isa = "auto", timing = "eager", comm = "local";
+  std::string model, data, plan = "dp=1", init, dump, isa = "auto", timing = "eager", comm = "local", scratch;
   int threads = 1;
   bool check = false;
   Settings settings;
@@ -158,8 +158,8 @@ int train_among(MpiWorld* mpi, const Options& o) {
   if (report)
     fmt::print("{}: {} rank{}, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(),
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa));
-  train(prepared, {.isa = o.isa, .threads = o.threads, .timing = timing, .mpi = mpi}, initial,
-        report ? &*report : nullptr);
+  train(prepared, {.isa = o.isa, .threads = o.threads, .timing = timing, .mpi = mpi, .scratch = o.scratch},
+        initial, report ? &*report : nullptr);
   const int status = report ? report->finish() : 0;
   return mpi ? mpi->from_first(status) : status;
 }
@@ -181,6 +181,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
   app.add_flag("--check", o->check, "train on a single device too, and compare every bit");
   add_kernels(app, o->isa, o->threads);
+  add_scratch(app, o->scratch);
   app.add_option("--comm", o->comm,
                  "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi)")
       ->capture_default_str()

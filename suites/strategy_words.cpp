@@ -53,6 +53,7 @@ std::vector<StrategyWords> strategies_within(const Axes& axes) {
   add<Store>("dp", axes, list);
   add<Home>("", axes, list);
   add<Stash>("", axes, list);
+  add<Shelf>("", axes, list);
   return list;
 }
 

@@ -12,6 +12,7 @@ struct Suite {
   std::string name;         // the file's, without .toml
   std::string model, data;  // paths; in the file they are relative to its folder
   Settings settings;
+  std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
   int threads = 1;      // of each rank
   int timed_steps = 5;  // after a warm-up step

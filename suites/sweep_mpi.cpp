@@ -28,15 +28,16 @@ std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, c
   if (!p.deadlock.empty()) return "messages: deadlock: " + p.deadlock;
   Assembly assembly(p, suite.settings.steps, &world);
   std::string messages;
-  launch(p, {.isa = suite.isa, .threads = suite.threads, .mpi = &world}, [&](RankView v) {
-    initialise(v, initial);
-    for (i64 k = 0; k < suite.settings.steps; ++k) {
-      const StepResult r = v.executor.step(
-          k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
-      assembly.result(k, r, v.rank);
-      if (k == 0) messages = judge_mine(p, v.rank, v.device.posted());
-    }
-  });
+  launch(p, {.isa = suite.isa, .threads = suite.threads, .mpi = &world, .scratch = suite.scratch},
+         [&](RankView v) {
+           initialise(v, initial);
+           for (i64 k = 0; k < suite.settings.steps; ++k) {
+             const StepResult r = v.executor.step(
+                 k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
+             assembly.result(k, r, v.rank);
+             if (k == 0) messages = judge_mine(p, v.rank, v.device.posted());
+           }
+         });
   assembly.gather();
   std::string found = "pass";
   if (reference) {

@@ -41,9 +41,7 @@ const char* type_name(Type type) {
   return "?";
 }
 
-i64 type_bytes(Type type) {
-  return type == Type::bf16 ? 2 : type == Type::f32 || type == Type::i32 ? 4 : 8;
-}
+i64 type_bytes(Type type) { return type == Type::bf16 ? 2 : type == Type::f32 || type == Type::i32 ? 4 : 8; }
 
 i64 in_elements(const Message& m, int me, int size) {
   switch (m.verb) {

@@ -22,20 +22,22 @@ struct GateOptions {
   // `initial` are the fresh weights: the guarded run makes them again, each rank its own part, so that both
   // ways to begin are judged.
   bool fresh = false;
+  std::string scratch;  // as in Launch
 };
 
-// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict.
+// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. A
+// UserError (the scratch folder) is not the plan's, and is thrown.
 Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
               const std::vector<std::vector<float>>& initial = {});
 
 // messages.cpp: what each rank posted in a step, against the trace and the closed formulas.
 std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted>>& posted);
-// messages.cpp: the first message of a step that no rank waits for, or nothing.
+// messages.cpp: the first message or copy of a step that no rank waits for, or nothing.
 std::string never_waited_for(const Prepared&);
 // What a device posted, with names that outlive its executor: the trace's equal ones.
 std::vector<Posted> lasting(const Prepared&, std::vector<Posted> posted);
-// memory.cpp: closed formulas by kind = trace = guarded run; arena at most 1.05 x live. guard_peaks by rank,
-// empty if there was no guarded run.
+// memory.cpp: closed formulas by kind = trace = guarded run; arena and file at most 1.05 x live. guard_peaks
+// by rank, empty if there was no guarded run.
 std::string judge_memory(const Prepared&, const std::vector<i64>& guard_peaks);
 
 }  // namespace lockstep

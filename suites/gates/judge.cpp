@@ -5,6 +5,7 @@
 #include <csignal>
 #include <exception>
 
+#include "ref/error.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/reference.hpp"
 
@@ -87,7 +88,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   verdict.messages = "not run";
   const i64 steps = static_cast<i64>(reference.steps.size());
   try {
-    Launch how{options.isa, options.threads, Timing::eager, false};
+    Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
     Ran ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, reference, steps, "");
     verdict.messages = judge_messages(p, ran.posted);
@@ -104,6 +105,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);
+  } catch (const UserError&) {
+    throw;
   } catch (const std::exception& e) {
     verdict.numbers = std::string("ended: ") + e.what();
   }

@@ -15,10 +15,11 @@ std::string judge_memory(const Prepared& p, const std::vector<i64>& guard_peaks)
     if (!guard_peaks.empty() && guard_peaks[rank] != traced.total)
       return fmt::format("rank {}: {} bytes were alive at the peak of the guarded run, {} in the trace", rank,
                          guard_peaks[rank], traced.total);
-    const ArenaPlan& a = p.arenas[rank];
-    if (a.bytes * 100 > a.live * 105)
-      return fmt::format("rank {}: the arena has {} bytes for {} alive, more than 1.05 x", rank, a.bytes,
-                         a.live);
+    for (const auto& [what, plan] :
+         {std::pair<const char*, const ArenaPlan&>{"arena", p.arenas[rank]}, {"file", p.disks[rank]}})
+      if (plan.bytes * 100 > plan.live * 105)
+        return fmt::format("rank {}: the {} has {} bytes for {} alive, more than 1.05 x", rank, what,
+                           plan.bytes, plan.live);
   }
   return "pass";
 }

@@ -42,11 +42,18 @@ Bag bag_of(const std::vector<Posted>& posted) {
 std::string never_waited_for(const Prepared& p) {
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     std::map<int, const Message*> open;
+    std::map<int, const char*> copies;
     for (const Trace::Event& e : p.traces[rank].events)
       if (e.what == Trace::Event::start)
         open[e.request] = &e.message;
       else if (e.what == Trace::Event::wait)
         open.erase(e.request);
+      else if (e.what == Trace::Event::copy)
+        copies[e.request] = e.name;
+      else if (e.what == Trace::Event::copied)
+        copies.erase(e.request);
+    if (!copies.empty())
+      return fmt::format("rank {} never waits for its copy `{}`", rank, copies.begin()->second);
     if (open.empty()) continue;
     const Message& m = *open.begin()->second;
     return fmt::format("rank {} never waits for its {} of `{}`{} on {}", rank, verb_name(m.verb), m.what,

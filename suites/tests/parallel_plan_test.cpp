@@ -49,6 +49,8 @@ TEST(Plan, IllegalPlansAreRefusedByRule) {
   EXPECT_EQ(rule("tp=16"), "tp-divides-heads");
   EXPECT_EQ(rule("tp=4 sp=1"), "sp-divides-sequence");
   EXPECT_EQ(rule("sp=1"), "word-without-effect");
+  EXPECT_EQ(rule("to=disk"), "word-without-effect");
+  EXPECT_EQ(rule("offload=optimizer to=disk"), "");
   EXPECT_EQ(rule("pp=32"), "pp-at-most-layers");
   EXPECT_EQ(rule("dp=4 tp=8 pp=4"), "ranks-at-most-64");
 }

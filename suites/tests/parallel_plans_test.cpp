@@ -181,5 +181,21 @@ TEST(FastGate, TakesThreeReplicas) {
   EXPECT_EQ(v.memory, "pass");
 }
 
+INSTANTIATE_TEST_SUITE_P(
+    Offload, EveryPlan,
+    testing::Values(
+        "offload=optimizer to=disk", "dp=2 tp=2 pp=2 offload=optimizer to=disk ckpt=full",
+        "dp=4 zero=2 offload=optimizer to=disk", "dp=2 tp=2 zero=3 offload=optimizer to=disk micro=2",
+        "activations=host", "activations=disk", "activations=disk micro=4 ckpt=full",
+        "activations=host ckpt=selective every=3 offload=optimizer", "pp=4 activations=disk ckpt=norms",
+        "dp=2 tp=2 pp=4 activations=host ckpt=attention micro=2",
+        "tp=4 sp=1 activations=disk offload=optimizer to=disk ckpt=swiglu",
+        "dp=2 pp=8 activations=host zero=2", "dp=4 zero=3 activations=disk ckpt=full every=2",
+        "pp=4 schedule=gpipe activations=disk", "pp=4 schedule=gpipe activations=host ckpt=full micro=2",
+        "dp=2 pp=2 schedule=interleaved virtual=2 activations=disk",
+        "pp=2 schedule=interleaved virtual=4 activations=host ckpt=full",
+        "pp=4 schedule=zero-bubble activations=disk", "pp=2 schedule=zero-bubble activations=host ckpt=full",
+        "dp=2 tp=2 pp=4 schedule=zero-bubble activations=host ckpt=selective every=2 micro=2"));
+
 }  // namespace
 }  // namespace lockstep

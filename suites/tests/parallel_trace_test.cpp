@@ -112,7 +112,7 @@ TEST(Arena, KeepsLiveBuffersApartAndWastesLittle) {
 TEST(Show, PrintsEveryKernelMessageAndOffset) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   const Prepared p = prepare({model, Settings{}, Plan::parse("tp=2 pp=2"), nullptr});
-  const std::string text = program(p.traces[2], p.arenas[2]);
+  const std::string text = program(p.traces[2], p.arenas[2], p.disks[2]);
   for (const char* piece : {"start   recv pp `chunk1.x`", "run     matmul(", "all_reduce tp `head.max`",
                             "backward: chunk 1", "@0x"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece;

@@ -71,6 +71,23 @@ TEST(ProgramErrors, TokensBeyondTheModelsVocabularyAreRefused) {
   EXPECT_TRUE(says(ended.err, "509 tokens", "500"));
 }
 
+const std::string on_disk = train + "--plan 'dp=2 offload=optimizer to=disk' --scratch ";
+
+TEST(ProgramErrors, AScratchFolderThatIsNotThereIsNamed) {
+  const Ended ended = lockstep_program(on_disk + "/no/such");
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(says(ended.err, "lockstep: rank ", "/no/such", "No such file or directory"));
+}
+
+// The shell lets the program write files of 50 KB at most: as if the disk were full.
+TEST(ProgramErrors, AFullDiskIsNamedAndNothingStaysBehind) {
+  const TemporaryFolder folder;
+  const Ended ended = lockstep_program(on_disk + folder.path(), "ulimit -f 100; trap '' XFSZ; ");
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(says(ended.err, "lockstep: rank ", folder.path(), "no room for", "--scratch"));
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
+}
+
 TEST(ProgramErrors, HelpIsNoError) {
   const Ended ended = lockstep_program("train --help");
   EXPECT_EQ(ended.status, 0);

@@ -17,13 +17,13 @@ struct Ended {
   std::string out, err;
 };
 
-// The program lies beside the test program.
-inline Ended lockstep_program(const std::string& arguments) {
+// The program lies beside the test program. `before`: what the shell does first.
+inline Ended lockstep_program(const std::string& arguments, const std::string& before = "") {
   static const std::string program =
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "lockstep").string();
   const TemporaryFolder folder;
-  const std::string command =
-      "'" + program + "' " + arguments + " </dev/null >" + folder.path() + "/out 2>" + folder.path() + "/err";
+  const std::string command = before + "'" + program + "' " + arguments + " </dev/null >" + folder.path() +
+                              "/out 2>" + folder.path() + "/err";
   const int status = std::system(command.c_str());
   auto read = [&](const char* name) {
     std::ostringstream text;

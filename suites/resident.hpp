@@ -1,0 +1,12 @@
+// What a run really holds in memory, as the operating system counts it.
+#pragma once
+#include "parallel/cluster.hpp"
+
+namespace lockstep {
+
+// Most bytes resident while a process of its own trains `settings.steps` steps; filling the weights before
+// them does not count. What the run throws is printed there in one sentence, and nothing is returned.
+// std::runtime_error: this system does not tell (Linux does).
+std::optional<i64> peak_resident_bytes(const Run&, const Launch&);
+
+}  // namespace lockstep
