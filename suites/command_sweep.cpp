@@ -57,7 +57,7 @@ int list(const Enumeration& all) {
   }
   fmt::print("\n");
   for (const auto& c : all.covered)
-    fmt::print("covered: {} of {} legal {}{}\n", c.covered, c.legal, c.what,
+    fmt::print("covered by {} plans: {} of {} legal {}{}\n", all.covering, c.covered, c.legal, c.what,
                c.undecided ? fmt::format(", {} undecided", c.undecided) : "");
   fmt::print("{} plans, {} refused\n", all.plans.size(), all.refused.size());
   return 0;

@@ -180,6 +180,7 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     CoveringArray cover = covering_array(*suite.cover, judge);
     all.insert(all.end(), cover.plans.begin(), cover.plans.end());
     result.covered = std::move(cover.counts);
+    result.covering = cover.needed;
   }
   all.insert(all.end(), suite.also.begin(), suite.also.end());
 

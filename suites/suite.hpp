@@ -35,7 +35,9 @@ struct Enumeration {
   };
   std::vector<Plan> plans;
   std::vector<Refused> refused;
-  std::vector<CoveringArray::Count> covered;  // by the covering array, if there is one
+  // Of the covering array, if there is one: what it covers, and with how many plans.
+  std::vector<CoveringArray::Count> covered;
+  int covering = 0;
 };
 Enumeration enumerate(const Suite&, const ModelConfig&);
 

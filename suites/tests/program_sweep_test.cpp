@@ -69,7 +69,7 @@ TEST(ProgramSweep, DryRunSaysWhatIsCovered) {
       folder.write("c.toml", suite_text("[cover]\ntp = [1, 2]\nsp = \"*\"\nckpt = [\"none\", \"full\"]\n"));
   const Ended ended = lockstep_program("sweep --dry-run " + suite);
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out, "covered: 11 of 11 legal pairs of values\n",
+  EXPECT_TRUE(says(ended.out, " plans: 11 of 11 legal pairs of values\n",
                    "2 of 2 legal pairs of strategies\n", "0 of 0 legal triples of strategies\n",
                    " 0 refused"));
 }
