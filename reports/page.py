@@ -130,6 +130,8 @@ def verdict_lines(run):
 
 def faults(plan):
     found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass")]
+    if plan.status in run_file.ENDED:
+        return f"{plan.status}: {plan.get('ended', '')}"
     return "; ".join(found) or plan.status
 
 
@@ -224,7 +226,7 @@ def cell(key, text, plan):
 
 
 def row(plan):
-    tags = [plan.status, "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
+    tags = [plan.status.replace(" ", "-"), "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
             "pareto" if plan.pareto else ""]
     speed = f"{plan.throughput:.10g}" if plan.shown_time else ""
     cells = "".join(cell(key, text, plan) for key, _, _, text in COLUMNS)

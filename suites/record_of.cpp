@@ -8,6 +8,14 @@
 namespace lockstep {
 namespace {
 
+// What a plan's own line says.
+PlanRecord named(const Plan& p, int threads) {
+  PlanRecord plan;
+  plan.plan = p.line(), plan.words = p.words();
+  plan.ranks = p.ranks(), plan.threads = threads;
+  return plan;
+}
+
 // Everything that the initial weights are a function of.
 std::string model_hash(const ModelConfig& m, i64 seed) {
   const RopeScaling& r = m.rope_scaling;
@@ -37,10 +45,7 @@ RunRecord record_of(const Suite& suite, const ModelConfig& model, const TokenFil
 }
 
 PlanRecord record_of(const Prepared& p, const Verdict& verdict, int threads) {
-  PlanRecord plan;
-  plan.plan = p.run.plan.line();
-  plan.words = p.run.plan.words();
-  plan.ranks = p.mesh.size(), plan.threads = threads;
+  PlanRecord plan = named(p.run.plan, threads);
   plan.numbers = verdict.numbers, plan.messages = verdict.messages, plan.memory = verdict.memory;
   plan.status = verdict.pass() ? "ok" : verdict.numbers.starts_with("ended: ") ? "crashed" : "failed";
   plan.hash = verdict.hash;
@@ -57,6 +62,16 @@ PlanRecord record_of(const Prepared& p, const Verdict& verdict, int threads) {
     plan.arena_bytes = std::max(plan.arena_bytes, p.arenas[rank].bytes);
   }
   plan.traffic = traffic(p, 0, p.mesh.size());
+  return plan;
+}
+
+PlanRecord record_of(const Plan& p, const Answer& answer, int threads) {
+  PlanRecord plan = named(p, threads);
+  plan.status = answer.end == Answer::End::timeout         ? "timeout"
+                : answer.end == Answer::End::out_of_memory ? "out of memory"
+                                                           : "crashed";
+  plan.ended = answer.text;
+  plan.numbers = plan.messages = plan.memory = "not run";
   return plan;
 }
 

@@ -3,11 +3,14 @@
 #include "reports/record.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/suite.hpp"
+#include "suites/worker.hpp"
 
 namespace lockstep {
 
 RunRecord record_of(const Suite&, const ModelConfig&, const TokenFile&);
 PlanRecord record_of(const Prepared&, const Verdict&, int threads);
+// Of a plan that came to no verdict: how its process ended.
+PlanRecord record_of(const Plan&, const Answer&, int threads);
 
 // Messages and payload bytes of one step by axis, of the given ranks. A send and its receive count once, a
 // collective once on every rank; groups of one move nothing.

@@ -13,6 +13,8 @@
 namespace lockstep {
 namespace {
 
+constexpr i64 kMostSteps = 1000000;
+
 // One table of the file. Every key that is asked for becomes known; finish() refuses the others.
 class Section {
  public:
@@ -55,6 +57,11 @@ class Section {
     if (number < least || number > most)
       fail(*table_->get(key), fmt::format("{} is {}; it must be from {} to {}", key, number, least, most));
     value = static_cast<int>(number);
+  }
+  void read(const std::string& key, double& value, double least, double most) {
+    read(key, value);
+    if (!(least <= value && value <= most))
+      fail(*table_->get(key), fmt::format("{} is {}; it must be from {} to {}", key, value, least, most));
   }
   const toml::table* table(const std::string& key) {
     const toml::node* node = find(key);
@@ -114,7 +121,10 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
     std::visit([&](auto field) { run.read(s.name, suite.settings.*field); }, s.field);
   run.read("isa", suite.isa);
   run.read("threads", suite.threads, 1, 1024);
-  run.read("timed_steps", suite.timed_steps, 1, 1000000);
+  run.read("timed_steps", suite.repeats.least, 1, kMostSteps);
+  suite.repeats.most = std::max(suite.repeats.most, suite.repeats.least);
+  run.read("timed_steps_most", suite.repeats.most, suite.repeats.least, kMostSteps);
+  run.read("timed_spread", suite.repeats.spread, 0, 1);
   run.finish();
 }
 
@@ -196,11 +206,19 @@ Suite read_suite(const std::string& path) {
   if (axes) read_axes(file, *axes, path, suite);
   Section limit(path, "[limits]", limits);
   limit.read("ranks", suite.max_ranks, 1, 64);
+  limit.read("seconds", suite.max_seconds, 0, 1e9);
+  limit.read("memory", suite.max_memory, 0, 1e6);
   limit.finish();
   if (also) read_also(file, *also, path, suite);
   if (suite.grids.empty() && suite.also.empty()) file.missing("[axes] or [[also]]");
   check_settings(suite.settings);
   return suite;
+}
+
+std::map<std::string, i64> Enumeration::by_rule() const {
+  std::map<std::string, i64> count;
+  for (const Refused& r : refused) ++count[r.refusal.rule];
+  return count;
 }
 
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {

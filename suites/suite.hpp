@@ -1,10 +1,12 @@
 // A suite: which model, text and settings, and the axes whose every combination is a plan.
 // The format is described in suites/README.md.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
 #include "parallel/plan.hpp"
+#include "suites/stopwatch.hpp"
 
 namespace lockstep {
 
@@ -18,9 +20,11 @@ struct Suite {
   std::string model, data;  // paths; in the file they are relative to its folder
   Settings settings;
   std::string isa = "auto";
-  int threads = 1;      // of each rank
-  int timed_steps = 5;  // after a warm-up step
+  int threads = 1;  // of each rank
+  Repeats repeats;  // of a timed step
   int max_ranks = 64;
+  double max_seconds = 0;  // of one plan; 0: by the reference's time
+  double max_memory = 0;   // GiB that the process of a plan may hold; 0: most of the machine's
   std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
   std::vector<Plan> also;
 };
@@ -38,6 +42,7 @@ struct Enumeration {
   };
   std::vector<Plan> plans;
   std::vector<Refused> refused;
+  std::map<std::string, i64> by_rule() const;  // how many plans each rule refused
 };
 Enumeration enumerate(const Suite&, const ModelConfig&);
 

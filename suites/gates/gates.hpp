@@ -24,7 +24,8 @@ struct GateOptions {
   bool fresh = false;
 };
 
-// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict.
+// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. Only
+// std::bad_alloc passes.
 Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
               const std::vector<std::vector<float>>& initial = {});
 

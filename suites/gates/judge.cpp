@@ -4,6 +4,7 @@
 #include <atomic>
 #include <csignal>
 #include <exception>
+#include <new>
 
 #include "suites/gates/gates.hpp"
 #include "suites/reference.hpp"
@@ -104,6 +105,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);
+  } catch (const std::bad_alloc&) {
+    throw;  // what this machine has not, is no fault of the plan's
   } catch (const std::exception& e) {
     verdict.numbers = std::string("ended: ") + e.what();
   }
