@@ -17,7 +17,7 @@ WARN := -Wall -Wextra -Wshadow $(WERROR)
 all: $B/lockstep mpi  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
-ifneq ($(filter-out help clean format deps sources programs,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean format deps sources programs tokens,$(or $(MAKECMDGOALS),all)),)
 include $B/deps.mk
 endif
 $B/deps.mk: ci/deps.sh
@@ -107,7 +107,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep test ci bench format deps help clean sources programs
+.PHONY: mpi sweep test ci bench tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -123,6 +123,13 @@ ci:  ## what a change must pass: test, formatting, sanitizers and the smoke swee
 
 bench: $B/bench  ## time the kernels (ARGS=--benchmark_filter=...)
 	@$B/bench $(ARGS)
+
+VOCABULARY ?= 4096
+OUT ?= $(basename $(firstword $(TEXT))).tok
+tokens:  ## a token file of your text (TEXT=my.txt OUT=my.tok VOCABULARY=4096, or TOKENIZER=other.json)
+	$(if $(TEXT),,$(error TEXT is missing: make tokens TEXT=my.txt))
+	@python=$$(ci/venv.sh data) && "$$python" datasets/make_tokens.py $(TEXT) --out '$(OUT)' $(ARGS) \
+	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)',--vocabulary $(VOCABULARY))
 
 format:  ## format the C++ files in place
 	@ci/format.sh
