@@ -131,8 +131,8 @@ void Sweep::make_reference() {
                             steps.front().loss, steps.back().loss));
 }
 
-// By default no plan can reach them that would end by itself: one that recomputes, has guarded buffers and
-// shares cores takes a few times the reference's time for each of its steps, not a hundred times.
+// By default far above what a plan needs that ends by itself: a step that recomputes, has guarded buffers and
+// shares its cores takes a few times the reference's.
 Worker::Limits Sweep::limits() const {
   const double steps = static_cast<double>(suite_.settings.steps);
   const double each = reference_seconds_ / steps;

@@ -166,6 +166,7 @@ TEST(Worker, AHangIsEndedWithAllThatItStarted) {
   std::ifstream(child_file) >> child;
   EXPECT_GT(child, 0);
   EXPECT_TRUE(ends_soon(child));
+  if (child > 0) kill(child, SIGKILL);  // a failing test leaves nothing either
   EXPECT_EQ(worker.ask("next").text, "well");
   std::filesystem::remove(child_file);
 }
@@ -175,7 +176,9 @@ TEST(Worker, TakingMoreMemoryThanAllowedIsEnded) {
   Worker worker(
       [](const std::string& r) -> std::string {
         if (r != "eat") return "well";
-        for (std::vector<std::vector<char>> eaten;;) eaten.emplace_back(1 << 20, 'x');
+        std::vector<std::vector<char>> eaten;
+        while (eaten.size() < 1024) eaten.emplace_back(1 << 20, 'x');  // 1 GiB, if nobody minds
+        return "eaten";
       },
       {60, allowed});
   const Answer eater = worker.ask("eat");
@@ -255,6 +258,7 @@ TEST(Worker, DiesWithItsParent) {
   kill(parent, SIGKILL);
   waitpid(parent, nullptr, 0);
   EXPECT_TRUE(ends_soon(worker));
+  kill(worker, SIGKILL);  // a failing test leaves nothing either
 }
 
 }  // namespace
