@@ -16,10 +16,9 @@ std::string suite_text(const std::string& more) {
 
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write(
-      "tiny.toml",
-      suite_text(
-          "timed_steps = 2\n[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
+  const std::string suite =
+      folder.write("tiny.toml", suite_text("timed_steps = 2\ntimed_steps_most = 2\n[axes]\ntp = [1, 2, "
+                                           "3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
   const Ended ended = lockstep_program("sweep " + suite + " --out " + folder.path() + "/out");
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   const std::string last = ended.out.substr(ended.out.rfind('\n', ended.out.size() - 2) + 1);
