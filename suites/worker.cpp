@@ -189,6 +189,7 @@ std::string Worker::last_words() {
   for (char& c : said)
     if (c < ' ' || c == 0x7f) c = c < 0 ? '?' : ' ';  // one line, of letters that any reader knows
   said.erase(said.find_last_not_of(' ') + 1);
+  said.erase(0, said.find_first_not_of(' '));
   if (said.empty()) return "";
   if (said.size() > kMostLastWords) said.replace(0, said.size() - kMostLastWords, "... ");
   return "; it said: " + said;

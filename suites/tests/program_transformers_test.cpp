@@ -24,7 +24,7 @@ TEST_P(Transformers, ReadWhatIsSavedAndSaveWhatIsRead) {
   Ended ended =
       lockstep_program(run + file + " --steps 2 --plan 'tp=2 pp=2' --save " + saved + " " + options);
   ASSERT_EQ(ended.status, 0) << ended.err;
-  const std::string go_on = run + saved + " --steps 1 --plan dp=2 --init ";
+  const std::string go_on = run + file + " --steps 1 --plan dp=2 --init ";
   const Ended mine = lockstep_program(go_on + saved + " --dump " + folder.path() + "/dump.h5");
   ASSERT_EQ(mine.status, 0) << mine.err;
 

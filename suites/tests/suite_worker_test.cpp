@@ -135,7 +135,7 @@ TEST(Worker, LastWordsAreKept) {
       [](const std::string& r) -> std::string {
         if (r == "speak") std::fprintf(stderr, "a mere remark\n");
         if (r != "die") return "well";
-        std::fprintf(stderr, "buffer used\nafter its release\n");
+        std::fprintf(stderr, "\nbuffer used\nafter its release\n");
         abort();
       },
       kWide);
