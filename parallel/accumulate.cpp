@@ -7,36 +7,50 @@
 namespace lockstep {
 namespace {
 
-using Node = std::pair<i64, i64>;  // [first, second)
+using Node = Accumulation::Node;
 
-// The path from the root [0, total) down to the leaf of a sample, leaf first.
-std::vector<Node> path_of(i64 sample, i64 total) {
-  std::vector<Node> path;
-  Node node{0, total};
-  for (;;) {
-    path.push_back(node);
-    if (node.second - node.first == 1) break;
-    const i64 mid = node.first + (node.second - node.first) / 2;
-    (sample < mid ? node.second : node.first) = mid;
+// The path from the root [0, total) down to a node, the node first.
+std::vector<Node> path_of(const Node& node, i64 total) {
+  std::vector<Node> path{{0, total}};
+  while (path.back() != node) {
+    Node next = path.back();
+    const i64 mid = next.first + (next.last - next.first) / 2;
+    (node.first < mid ? next.last : next.first) = mid;
+    if (node.first >= node.last || node.first < next.first || node.last > next.last)
+      throw std::logic_error("an arriving sum is no node of the tree");
+    path.push_back(next);
   }
   std::reverse(path.begin(), path.end());
   return path;
 }
 
 Node sibling(const Node& child, const Node& parent) {
-  return child.first == parent.first ? Node{child.second, parent.second} : Node{parent.first, child.first};
+  return child.first == parent.first ? Node{child.last, parent.last} : Node{parent.first, child.first};
+}
+
+std::vector<Node> single(const std::vector<i64>& samples) {
+  std::vector<Node> nodes;
+  for (const i64 s : samples) nodes.push_back({s, s + 1});
+  return nodes;
 }
 
 }  // namespace
 
-Accumulation::Accumulation(const std::vector<i64>& arrivals, i64 total) {
-  first_ = *std::min_element(arrivals.begin(), arrivals.end());
-  by_sample_.resize(arrivals.size());
+Accumulation::Accumulation(const std::vector<Node>& arrivals, i64 total, bool fast) {
+  const auto [first, last] = std::minmax_element(arrivals.begin(), arrivals.end());
+  first_ = first->first;
+  by_sample_.resize(last->first - first_ + 1);
+  if (fast) {
+    for (const Node& node : arrivals) by_sample_[node.first - first_].add = node != arrivals.front();
+    sums_ = {{first->first, last->last}};
+    slots_ = 1;
+    return;
+  }
   std::map<Node, int> waiting;  // complete partial sums and the slot each is in
   std::vector<bool> used;
-  for (const i64 sample : arrivals) {
-    Arrival& arrival = by_sample_.at(sample - first_);
-    const std::vector<Node> path = path_of(sample, total);
+  for (const Node& node : arrivals) {
+    Arrival& arrival = by_sample_.at(node.first - first_);
+    const std::vector<Node> path = path_of(node, total);
     std::size_t up = 0;
     auto partner = [&] {
       return up + 1 < path.size() ? waiting.find(sibling(path[up], path[up + 1])) : waiting.end();
@@ -63,20 +77,19 @@ Accumulation::Accumulation(const std::vector<i64>& arrivals, i64 total) {
     }
     waiting[path[up]] = slot;
   }
-  if (waiting.size() != 1 || waiting.begin()->second != 0)
-    throw std::logic_error("a rank's samples are not one block of the tree");
   slots_ = static_cast<int>(used.size());
+  for (const auto& [node, slot] : waiting) {
+    if (slot != static_cast<int>(sums_.size()))
+      throw std::logic_error("partial sums that remain do not lie in order");
+    sums_.push_back(node);
+  }
 }
 
-Accumulation Accumulation::in_one_slot(const std::vector<i64>& arrivals) {
-  Accumulation sum;
-  sum.first_ = *std::min_element(arrivals.begin(), arrivals.end());
-  sum.by_sample_.resize(arrivals.size(), {.slot = 0, .add = true, .merges = {}});
-  sum.by_sample_.at(arrivals.front() - sum.first_).add = false;
-  sum.slots_ = 1;
-  return sum;
+Accumulation::Accumulation(const std::vector<i64>& samples, i64 total, bool fast)
+    : Accumulation(single(samples), total, fast) {
+  if (sums_.size() != 1) throw std::logic_error("a rank's samples are not one block of the tree");
 }
 
-const Accumulation::Arrival& Accumulation::at(i64 sample) const { return by_sample_.at(sample - first_); }
+const Accumulation::Arrival& Accumulation::at(i64 first) const { return by_sample_.at(first - first_); }
 
 }  // namespace lockstep

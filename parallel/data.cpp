@@ -25,8 +25,7 @@ class Data final : public Store {
       std::vector<i64> arrivals;
       for (const int j : (*c.gradient_order)[u])
         for (i64 i = 0; i < b_; ++i) arrivals.push_back(sample(j, i));
-      sums_[u] = std::make_unique<Accumulation>(c.settings.fast ? Accumulation::in_one_slot(arrivals)
-                                                                : Accumulation(arrivals, c.settings.batch));
+      sums_[u] = std::make_unique<Accumulation>(arrivals, c.settings.batch, c.settings.fast);
       if (params_.unit_weights[u])
         weights_[u] = device_.take("weights", Kind::weights, params_.unit_weights[u]);
     }
@@ -135,8 +134,8 @@ const std::vector<Rule> rules = {
      }},
 };
 
-// ---- price: weights once, gradients in max(1, ceil(log2(n/dp))) slots of the exact tree, and one all_reduce
-// of a bucket's gradients a step.
+// ---- price: weights once, gradients in the slots of the exact tree over this rank's samples, and one
+// all_reduce of a bucket's gradients a step.
 i64 nothing(const Shape&, i64) { return 0; }
 bool no(const Shape&) { return false; }
 
@@ -145,7 +144,7 @@ const Strategy<Store> strategy(
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Data>(c); },
     {.weights = [](const Shape& s, i64 e) { return s.weight * e; },
      .gathered = nothing,
-     .gradients = [](const Shape& s, i64 e) { return s.gradient * s.slots(s.n / s.dp) * e; },
+     .gradients = [](const Shape& s, i64 e) { return s.gradient * s.slots(s.n / s.dp, s.b, 1) * e; },
      .reducing = nothing,
      .reduced = nothing,
      .updated = [](const Shape&, i64 e) { return e; },

@@ -28,7 +28,8 @@ const Strategy<Schedule> strategy(
      // The last stage has sent nothing while it still receives.
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1  ? 0
                                                      : s.last() ? 1
-                                                                : 2; }});
+                                                                : 2; },
+     .reversed = true});
 
 }  // namespace
 }  // namespace lockstep

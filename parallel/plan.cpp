@@ -14,15 +14,19 @@
 namespace lockstep {
 namespace {
 
-const std::vector<Word> mesh_words = {
-    {"dp", "1", {}, "data-parallel replicas"},
-    {"tp", "1", {}, "tensor-parallel ranks a layer is split across"},
-    {"pp", "1", {}, "pipeline stages"},
-    {"micro", "1", {}, "sequences in a microbatch of one replica"},
-};
+const std::vector<Word>& mesh_words() {
+  static const std::vector<Word> words = {
+      {"dp", "1", {}, "data-parallel replicas"},
+      {"tp", "1", {}, "tensor-parallel ranks a layer is split across"},
+      {"pp", "1", {}, "pipeline stages"},
+      {"micro", "1", {}, "sequences in a microbatch of one replica"},
+  };
+  return words;
+}
 
-std::map<std::string, Word>& declared() {
-  static std::map<std::string, Word> words;
+// In a function, because strategies declare words from other files' static constructors.
+std::vector<Word>& all_words() {
+  static std::vector<Word> words = mesh_words();
   return words;
 }
 
@@ -47,22 +51,23 @@ std::string nearest(const std::string& wrong, const std::vector<std::string>& kn
 }
 
 void declare_word(const Word& word) {
-  auto [it, fresh] = declared().emplace(word.name, word);
-  if (fresh) return;
+  std::vector<Word>& all = all_words();
+  const auto first = all.begin() + static_cast<std::ptrdiff_t>(mesh_words().size());
+  const auto at = std::lower_bound(first, all.end(), word.name,
+                                   [](const Word& w, const std::string& name) { return w.name < name; });
+  if (at == all.end() || at->name != word.name) {
+    all.insert(at, word);
+    return;
+  }
   for (const std::string& v : word.values)
-    if (std::find(it->second.values.begin(), it->second.values.end(), v) == it->second.values.end())
-      it->second.values.push_back(v);
-  std::sort(it->second.values.begin(), it->second.values.end());
+    if (std::find(at->values.begin(), at->values.end(), v) == at->values.end()) at->values.push_back(v);
+  std::sort(at->values.begin(), at->values.end());
 }
 
-std::vector<Word> plan_words() {
-  std::vector<Word> words = mesh_words;
-  for (const auto& [name, word] : declared()) words.push_back(word);
-  return words;
-}
+const std::vector<Word>& plan_words() { return all_words(); }
 
 void Plan::set(const std::string& name, const std::string& value) {
-  const std::vector<Word> words = plan_words();
+  const std::vector<Word>& words = plan_words();
   const auto word = std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; });
   if (word == words.end()) {
     std::vector<std::string> names;
@@ -99,14 +104,23 @@ Plan Plan::parse(const std::string& line) {
   return plan;
 }
 
-const std::string& Plan::text(const std::string& word) const { return words_.at(word); }
-int Plan::number(const std::string& word) const { return std::stoi(words_.at(word)); }
+const std::string& Plan::text(const std::string& word) const {
+  if (read_) read_->insert(word);
+  return words_.at(word);
+}
+int Plan::number(const std::string& word) const { return std::stoi(text(word)); }
+
+const std::map<std::string, std::string>& Plan::words() const {
+  if (read_)
+    for (const auto& [word, value] : words_) read_->insert(word);
+  return words_;
+}
 
 std::string Plan::line() const {
   std::string out;
   for (const Word& w : plan_words()) {
     const bool mesh = w.name == "dp" || w.name == "tp" || w.name == "pp";
-    const std::string& value = words_.at(w.name);
+    const std::string& value = text(w.name);
     if (mesh || value != w.fallback) out += (out.empty() ? "" : " ") + w.name + "=" + value;
   }
   return out;
@@ -146,16 +160,53 @@ const std::vector<Rule> mesh_rules = {
      }},
 };
 
-template <class Role>
-void add_words(const Strategy<Role>& s, std::set<std::string>& used) {
-  for (const Word& w : s.words) used.insert(w.name);
+// The words that a question to the plan looks at.
+template <class Ask>
+std::vector<std::string> looked_at(Plan plan, const Ask& ask) {
+  std::set<std::string> read;
+  plan.note_reads(read);
+  ask(plan);
+  return {read.begin(), read.end()};
 }
 
 template <class Role>
-std::optional<Refusal> first_broken(const Strategy<Role>& s, const Plan& p, const ModelConfig& m,
-                                    const Settings& set) {
-  for (const Rule& rule : s.rules)
-    if (auto why = rule.broken(p, m, set)) return Refusal{rule.name, *why};
+std::optional<Refusal> first_broken(const Plan& p, const ModelConfig& m, const Settings& s) {
+  for (const Rule& rule : chosen<Role>(p).rules)
+    if (auto why = rule.broken(p, m, s))
+      return Refusal{rule.name, *why,
+                     looked_at(p, [&](const Plan& asked) { chosen<Role>(asked), rule.broken(asked, m, s); })};
+  return {};
+}
+
+template <class Role>
+bool listens(const Strategy<Role>& s, const std::string& word) {
+  return std::any_of(s.words.begin(), s.words.end(), [&](const Word& w) { return w.name == word; });
+}
+
+// Whether the plan's strategy of this role listens to the word. A role that does not know it is not asked
+// which.
+template <class Role>
+bool heard(const Plan& p, const std::string& word) {
+  const auto& all = strategies<Role>();
+  const bool known = std::any_of(all.begin(), all.end(), [&](const auto* s) { return listens(*s, word); });
+  return known && listens(chosen<Role>(p), word);
+}
+
+bool heard_by_any(const Plan& p, const std::string& word) {
+  return heard<Seam>(p, word) || heard<Schedule>(p, word) || heard<Store>(p, word) || heard<Home>(p, word) ||
+         heard<Stash>(p, word) || heard<Shelf>(p, word);
+}
+
+// A word that nobody chosen listens to would promise something that does not happen.
+std::optional<Refusal> word_without_effect(const Plan& p) {
+  for (const Word& w : plan_words()) {
+    const bool mesh = std::any_of(mesh_words().begin(), mesh_words().end(),
+                                  [&](const Word& m) { return m.name == w.name; });
+    if (mesh || p.text(w.name) == w.fallback || heard_by_any(p, w.name)) continue;
+    return Refusal{"word-without-effect",
+                   fmt::format("{}={} has no effect in `{}`: {}", w.name, p.text(w.name), p.line(), w.help),
+                   looked_at(p, [&](const Plan& asked) { asked.text(w.name), heard_by_any(asked, w.name); })};
+  }
   return {};
 }
 
@@ -163,26 +214,19 @@ std::optional<Refusal> first_broken(const Strategy<Role>& s, const Plan& p, cons
 
 std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Settings& s) {
   for (const Rule& rule : mesh_rules)
-    if (auto why = rule.broken(p, m, s)) return Refusal{rule.name, *why};
-  if (auto r = first_broken(chosen<Seam>(p), p, m, s)) return r;
-  if (auto r = first_broken(chosen<Schedule>(p), p, m, s)) return r;
-  if (auto r = first_broken(chosen<Store>(p), p, m, s)) return r;
-  if (auto r = first_broken(chosen<Home>(p), p, m, s)) return r;
-  if (auto r = first_broken(chosen<Stash>(p), p, m, s)) return r;
-  if (auto r = first_broken(chosen<Shelf>(p), p, m, s)) return r;
-
-  // A word that nobody chosen listens to would promise something that does not happen.
-  std::set<std::string> used;
-  for (const Word& w : mesh_words) used.insert(w.name);
-  add_words(chosen<Seam>(p), used), add_words(chosen<Schedule>(p), used), add_words(chosen<Store>(p), used);
-  add_words(chosen<Home>(p), used), add_words(chosen<Stash>(p), used), add_words(chosen<Shelf>(p), used);
-  for (const Word& w : plan_words())
-    if (!used.count(w.name) && p.text(w.name) != w.fallback)
-      return Refusal{"word-without-effect", fmt::format("{}={} has no effect in `{}`: {}", w.name,
-                                                        p.text(w.name), p.line(), w.help)};
+    if (auto why = rule.broken(p, m, s))
+      return Refusal{rule.name, *why, looked_at(p, [&](const Plan& asked) { rule.broken(asked, m, s); })};
+  if (auto r = first_broken<Seam>(p, m, s)) return r;
+  if (auto r = first_broken<Schedule>(p, m, s)) return r;
+  if (auto r = first_broken<Store>(p, m, s)) return r;
+  if (auto r = first_broken<Home>(p, m, s)) return r;
+  if (auto r = first_broken<Stash>(p, m, s)) return r;
+  if (auto r = first_broken<Shelf>(p, m, s)) return r;
+  if (auto r = word_without_effect(p)) return r;
   if (!chunks_alike(p, m, s))
     return Refusal{"chunks-alike",
-                   "the chunks of a stage keep different activations: no closed formula is stated for that"};
+                   "the chunks of a stage keep different activations: no closed formula is stated for that",
+                   looked_at(p, [&](const Plan& asked) { chunks_alike(asked, m, s); })};
   return {};
 }
 

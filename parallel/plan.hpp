@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,15 +28,18 @@ class Plan {
   const std::string& text(const std::string& word) const;
   int ranks() const { return number("dp") * number("tp") * number("pp"); }
   std::string line() const;  // every word that differs from its fallback, and dp tp pp always
-  const std::map<std::string, std::string>& words() const { return words_; }
+  const std::map<std::string, std::string>& words() const;
   void set(const std::string& word, const std::string& value);
+  // From now on every word that this plan is asked for enters `read`.
+  void note_reads(std::set<std::string>& read) { read_ = &read; }
 
  private:
   std::map<std::string, std::string> words_;
+  std::set<std::string>* read_ = nullptr;
 };
 
 // All words, mesh first, then by name.
-std::vector<Word> plan_words();
+const std::vector<Word>& plan_words();
 void declare_word(const Word&);  // the same word from several files: their values are joined
 
 // The known name with the fewest letters to change, insert or leave out (Levenshtein 1966). `known` is not
@@ -49,6 +53,7 @@ struct Rule {
 };
 struct Refusal {
   std::string rule, why;
+  std::vector<std::string> words = {};  // that the rule looked at: all plans with their values are refused
 };
 // The first rule the plan breaks: the mesh's own, then those of the strategies it chooses.
 std::optional<Refusal> refuse(const Plan&, const ModelConfig&, const Settings&);

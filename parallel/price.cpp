@@ -20,17 +20,17 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.weight = s.weight_bytes, x.gradient = s.gradient_bytes, x.activation = s.activation_bytes;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
+  x.reversed = chosen<Schedule>(plan).price.reversed;
   x.plan = &plan;
   return x;
 }
 
-i64 tree_slots(i64 n) {
-  i64 slots = 0;
-  while ((i64{1} << slots) < n) ++slots;
-  return std::max<i64>(1, slots);
-}
+i64 shard(const Shape& s, i64 e) { return (e + s.dp - 1) / s.dp; }
+i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.dp_at * shard(s, e), 0, shard(s, e)); }
 
-i64 Shape::slots(i64 leaves) const { return fast ? 1 : tree_slots(leaves); }
+i64 Shape::slots(i64 samples, i64 microbatch, i64 block) const {
+  return fast ? 1 : tree_slots(samples, microbatch, block, reversed);
+}
 
 std::string bucket_name(i64 lowest, i64 highest) {
   const std::string last = std::to_string(highest) + ".gradient";

@@ -23,15 +23,29 @@ struct Shape {
   i64 weight, gradient, activation;  // bytes of one number
   int dp, tp, pp;
   int dp_at, tp_at, stage;
+  bool reversed;     // the schedule's backward takes the last microbatch first
   const Plan* plan;  // for a strategy's own words
   bool first() const { return stage == 0; }
   bool last() const { return stage == pp - 1; }
-  i64 slots(i64 leaves) const;  // buffers that add up so many gradients
+  // Buffers that add up gradients of so many samples: tree_slots() in exact mode, in fast mode one.
+  i64 slots(i64 samples, i64 microbatch, i64 block) const;
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 
-// Partial sums that wait at once when n leaves of the exact tree arrive in order: max(1, ceil(log2 n)).
-i64 tree_slots(i64 n);
+// Partial sums of the exact tree over n samples wait in slots: at any time one for each of the whole subtrees
+// that what has arrived is made of. The most at once when microbatches of all n samples arrive, the first one
+// first or (reversed) the last one, each block by block, a block as the whole subtrees that it is made of.
+// Samples that come one by one (block = 1) need max(1, ceil(log2 n)) slots in order, max(1, floor(log2 n)) in
+// reverse.
+i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed);
+// The same when the samples of any one block [k block, (k + 1) block) arrive in order; and how many sums are
+// left at its end.
+i64 block_slots(i64 n, i64 block);
+i64 block_sums(i64 n, i64 block);
+
+// Of E elements in dp equal shards, the last one padded: of each shard, and those that are this rank's.
+i64 shard(const Shape&, i64 E);
+i64 own_part(const Shape&, i64 E);
 
 // One message as a formula states it.
 struct Said {
@@ -80,6 +94,7 @@ struct PriceOf<Schedule> {
   // that wait beside `in_flight`.
   i64 (*waiting)(const Shape&) = [](const Shape&) { return i64{0}; };
   i64 (*beside)(const Shape&) = [](const Shape&) { return i64{0}; };
+  bool reversed = false;  // backward takes the last microbatch first, not the first one
 };
 
 // Of a unit with E local elements (a tied head on its embedding's stage has gradients, but E = 0 weights).

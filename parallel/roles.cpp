@@ -22,6 +22,11 @@ Strategy<Role>::Strategy(const char* n, std::vector<Word> w, bool (*wanted)(cons
 }
 
 template <class Role>
+const std::vector<const Strategy<Role>*>& strategies() {
+  return registered<Role>();
+}
+
+template <class Role>
 const Strategy<Role>& chosen(const Plan& plan) {
   const Strategy<Role>* fallback = nullptr;
   for (const Strategy<Role>* s : registered<Role>()) {
@@ -40,6 +45,12 @@ template struct Strategy<Store>;
 template struct Strategy<Home>;
 template struct Strategy<Stash>;
 template struct Strategy<Shelf>;
+template const std::vector<const Strategy<Seam>*>& strategies();
+template const std::vector<const Strategy<Schedule>*>& strategies();
+template const std::vector<const Strategy<Store>*>& strategies();
+template const std::vector<const Strategy<Home>*>& strategies();
+template const std::vector<const Strategy<Stash>*>& strategies();
+template const std::vector<const Strategy<Shelf>*>& strategies();
 template const Strategy<Seam>& chosen(const Plan&);
 template const Strategy<Schedule>& chosen(const Plan&);
 template const Strategy<Store>& chosen(const Plan&);

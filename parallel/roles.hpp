@@ -156,6 +156,10 @@ struct Strategy {
            std::unique_ptr<Role> (*make)(const Context&), PriceOf<Role> price);
 };
 
+// All that have registered, in no order that means anything.
+template <class Role>
+const std::vector<const Strategy<Role>*>& strategies();
+
 // The one strategy of this role that the plan chooses.
 template <class Role>
 const Strategy<Role>& chosen(const Plan&);

@@ -1,6 +1,7 @@
 #include "parallel/trace.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <numeric>
 
@@ -130,24 +131,43 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
     return std::pair{spans[b].to - spans[b].from, spans[b].bytes} <
            std::pair{spans[a].to - spans[a].from, spans[a].bytes};
   };
+  auto by_area = [&](int a, int b) {
+    return spans[b].bytes * (spans[b].to - spans[b].from) < spans[a].bytes * (spans[a].to - spans[a].from);
+  };
+  auto by_turn = [&](int a, int b) { return spans[a].from < spans[b].from; };
   auto by_size = [&](int a, int b) {
     return std::pair{spans[b].bytes, spans[b].to - spans[b].from} <
            std::pair{spans[a].bytes, spans[a].to - spans[a].from};
   };
-  // What set-up takes stays for good and lies at the bottom; the step's buffers are packed above,
-  // longest-lived first; where that leaves gaps by size; else as they come, best for buffers of one size.
+  // What set-up takes stays for good and lies at the bottom. The step's buffers are packed above,
+  // longest-lived first; where that leaves gaps by size, by both, and in the order in which they are taken.
+  // If gaps are still too many, whoever lies on top goes first next time.
   std::vector<Span> best;
   plan.bytes = -1;
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    std::vector<int> tried = order;
-    if (attempt == 0)
-      std::stable_sort(tried.begin() + plan.setup, tried.end(), by_lifetime);
-    else if (attempt == 1)
-      std::stable_sort(tried.begin() + plan.setup, tried.end(), by_size);
+  const auto dense = [&](i64 parts) {
+    return plan.bytes >= 0 && plan.bytes <= plan.live + plan.live / parts;
+  };
+  const auto attempt = [&](const std::vector<int>& tried) {
     const i64 bytes = pack(spans, tried);
     if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
-    if (plan.bytes <= plan.live + plan.live / 50) break;
+  };
+  std::vector<std::vector<int>> orders;
+  for (const std::function<bool(int, int)>& before :
+       {std::function<bool(int, int)>(by_lifetime), std::function<bool(int, int)>(by_size),
+        std::function<bool(int, int)>(by_area), std::function<bool(int, int)>(by_turn)}) {
+    if (dense(50)) break;
+    orders.push_back(order);
+    std::stable_sort(orders.back().begin() + plan.setup, orders.back().end(), before);
+    attempt(orders.back());
   }
+  const auto end = [&](int i) { return spans[i].offset + spans[i].bytes; };
+  for (std::vector<int>& tried : orders)
+    for (int again = 0; again < 40 && !dense(25); ++again) {
+      attempt(tried);
+      const auto top = std::max_element(tried.begin() + plan.setup, tried.end(),
+                                        [&](int a, int b) { return end(a) < end(b); });
+      std::rotate(tried.begin() + plan.setup, top, top + 1);
+    }
   for (std::size_t i = 0; i < best.size(); ++i) plan.places.push_back({best[i].offset, exact[i]});
   return plan;
 }
@@ -159,8 +179,9 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
   for (const Trace::Event& e : trace.events) {
     if (e.what == Trace::Event::start) {
       const Message& m = e.message;
-      const bool parts = m.verb == Verb::all_gather || m.verb == Verb::reduce_scatter;
-      const i64 elements = m.blocks * m.n * (parts ? mesh.group(m.axis, rank).size() : 1);
+      const Group group = mesh.group(m.axis, rank);
+      const i64 elements =
+          std::max(in_elements(m, group.me, group.size()), out_elements(m, group.me, group.size()));
       needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
       open[e.request] = m.axis;
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);

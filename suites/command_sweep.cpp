@@ -55,7 +55,11 @@ int list(const Enumeration& all) {
     for (const auto& r : all.refused)
       if (r.refusal.rule == rule) fmt::print("  {}: {}\n", r.plan.line(), r.refusal.why);
   }
-  fmt::print("\n{} plans, {} refused\n", all.plans.size(), all.refused.size());
+  fmt::print("\n");
+  for (const auto& c : all.covered)
+    fmt::print("covered: {} of {} legal {}{}\n", c.covered, c.legal, c.what,
+               c.undecided ? fmt::format(", {} undecided", c.undecided) : "");
+  fmt::print("{} plans, {} refused\n", all.plans.size(), all.refused.size());
   return 0;
 }
 

@@ -1,98 +1,16 @@
 #include "suites/suite.hpp"
 
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <set>
 
-#include "ref/error.hpp"
+#include "suites/section.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
 namespace {
-
-// One table of the file. Every key that is asked for becomes known; finish() refuses the others.
-class Section {
- public:
-  Section(const std::string& file, const std::string& name, const toml::table* table)
-      : file_(file), name_(name), table_(table) {}
-
-  [[noreturn]] void fail(const toml::node& at, const std::string& what) const {
-    throw UserError(fmt::format("{}:{}: {}", file_, at.source().begin.line, what));
-  }
-  [[noreturn]] void missing(const std::string& key) const {
-    throw UserError(fmt::format("{}: {} is missing in {}", file_, key, name_));
-  }
-
-  const toml::node* find(const std::string& key) {
-    known_.push_back(key);
-    return table_ ? table_->get(key) : nullptr;
-  }
-  std::string text(const std::string& key, const toml::node& node) const {
-    if (!node.is_string()) fail(node, fmt::format("{} must be a text in quotes, not {}", key, type_of(node)));
-    return *node.value<std::string>();
-  }
-  void read(const std::string& key, std::string& value) {
-    if (const toml::node* node = find(key)) value = text(key, *node);
-  }
-  void read(const std::string& key, i64& value) {
-    const toml::node* node = find(key);
-    if (node && !node->is_integer())
-      fail(*node, fmt::format("{} must be a whole number, not {}", key, type_of(*node)));
-    if (node) value = *node->value<i64>();
-  }
-  void read(const std::string& key, double& value) {
-    const toml::node* node = find(key);
-    if (node && !node->is_number())
-      fail(*node, fmt::format("{} must be a number, not {}", key, type_of(*node)));
-    if (node) value = *node->value<double>();
-  }
-  void read(const std::string& key, int& value, i64 least, i64 most) {
-    i64 number = value;
-    read(key, number);
-    if (number < least || number > most)
-      fail(*table_->get(key), fmt::format("{} is {}; it must be from {} to {}", key, number, least, most));
-    value = static_cast<int>(number);
-  }
-  const toml::table* table(const std::string& key) {
-    const toml::node* node = find(key);
-    if (node && !node->is_table()) fail(*node, fmt::format("{0} must be a table: write [{0}]", key));
-    return node ? node->as_table() : nullptr;
-  }
-
-  void finish() const {
-    if (!table_) return;
-    for (const auto& [key, node] : *table_)
-      if (const std::string wrong(key.str()); std::find(known_.begin(), known_.end(), wrong) == known_.end())
-        fail(node,
-             fmt::format("no key `{}` in {}; did you mean `{}`?", wrong, name_, nearest(wrong, known_)));
-  }
-
-  static std::string type_of(const toml::node& node) {
-    std::string type;
-    node.visit([&](const auto& n) {
-      using Node = std::decay_t<decltype(n)>;
-      type = toml::is_string<Node>                                     ? "a text"
-             : toml::is_integer<Node> || toml::is_floating_point<Node> ? "a number"
-             : toml::is_boolean<Node>                                  ? "true or false"
-             : toml::is_array<Node>                                    ? "a list"
-             : toml::is_table<Node>                                    ? "a table"
-                                                                       : "a date or time";
-      if constexpr (toml::is_integer<Node> || toml::is_floating_point<Node>)
-        type = fmt::format("{}", n.get());
-      if constexpr (toml::is_string<Node>) type = fmt::format("\"{}\"", n.get());
-    });
-    return type;
-  }
-
- private:
-  const std::string& file_;
-  std::string name_;
-  const toml::table* table_;
-  std::vector<std::string> known_;
-};
 
 // A plan's own complaint, with the place in the file.
 template <class Action>
@@ -125,27 +43,61 @@ std::string axis_value(const Section& axes, const std::string& word, const toml:
                               Section::type_of(node)));
 }
 
-void read_grid(Section axes, Suite& suite) {
-  std::vector<SuiteAxis>& grid = suite.grids.emplace_back();
+// The words of a plan that are keys of this table, each with the values it is to take; "*": all that it has.
+std::vector<SuiteAxis> read_words(Section& axes) {
+  std::vector<SuiteAxis> list;
   Plan probe = Plan::parse("");
   for (const Word& word : plan_words()) {
     const toml::node* node = axes.find(word.name);
     if (!node) continue;
     SuiteAxis axis{word.name, {}};
-    const toml::array one;
-    const toml::array* list = node->as_array();
     auto add = [&](const toml::node& value) {
       axis.values.push_back(axis_value(axes, word.name, value));
       located(axes, value, [&] { probe.set(word.name, axis.values.back()); });
     };
-    if (!list)
-      add(*node);
+    if (const toml::array* values = node->as_array())
+      for (const toml::node& value : *values) add(value);
+    else if (node->value<std::string>() == "*" && !word.values.empty())
+      axis.values = word.values;
     else
-      for (const toml::node& value : *list) add(value);
+      add(*node);
     if (axis.values.empty()) axes.fail(*node, fmt::format("{} needs at least one value", word.name));
-    grid.push_back(std::move(axis));
+    list.push_back(std::move(axis));
   }
+  return list;
+}
+
+void read_grid(Section axes, Suite& suite) {
+  suite.grids.push_back(read_words(axes));
   axes.finish();
+}
+
+void read_cover(Section cover, const toml::table& table, Suite& suite) {
+  CoverOrder order;
+  order.axes = read_words(cover);
+  for (const SuiteAxis& axis : order.axes) {
+    const toml::node& node = *table.get(axis.word);
+    if (std::set<std::string>(axis.values.begin(), axis.values.end()).size() < axis.values.size())
+      cover.fail(node, fmt::format("{}: a value is said twice", axis.word));
+    if (axis.values.size() > 64)
+      cover.fail(node,
+                 fmt::format("{} has {} values; at most 64 can be covered", axis.word, axis.values.size()));
+  }
+  std::string others;
+  cover.read("others", others);
+  if (!others.empty() && others != "*")
+    cover.fail(*table.get("others"),
+               fmt::format("others is \"{}\"; it can only be \"*\": every value of each "
+                           "further word that has a list of them",
+                           others));
+  for (const Word& word : plan_words())
+    if (!others.empty() && !word.values.empty() && !table.contains(word.name))
+      order.axes.push_back({word.name, word.values});
+  cover.read("plans", order.plans, 0, 100000);
+  cover.read("seed", order.seed, 0, 1000000000);
+  cover.finish();
+  if (order.axes.empty()) cover.fail(table, "[cover] needs at least one word of a plan, with its values");
+  suite.cover = order;
 }
 
 // One [axes], or several [[axes]].
@@ -189,21 +141,29 @@ Suite read_suite(const std::string& path) {
   Suite suite;
   suite.name = std::filesystem::path(path).stem().string();
   Section file(path, "a suite", &tree);
-  const toml::table *run = file.table("run"), *limits = file.table("limits");
+  const toml::table *run = file.table("run"), *limits = file.table("limits"), *cover = file.table("cover");
   const toml::node *axes = file.find("axes"), *also = file.find("also");
   file.finish();
   read_run({path, "[run]", run}, std::filesystem::path(path).parent_path(), suite);
   if (axes) read_axes(file, *axes, path, suite);
+  if (cover) read_cover({path, "[cover]", cover}, *cover, suite);
   Section limit(path, "[limits]", limits);
   limit.read("ranks", suite.max_ranks, 1, 64);
   limit.finish();
   if (also) read_also(file, *also, path, suite);
-  if (suite.grids.empty() && suite.also.empty()) file.missing("[axes] or [[also]]");
+  if (suite.grids.empty() && !suite.cover && suite.also.empty()) file.missing("[axes], [cover] or [[also]]");
   check_settings(suite.settings);
   return suite;
 }
 
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
+  auto judge = [&](const Plan& plan) -> std::optional<Refusal> {
+    if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.settings);
+    return Refusal{"limit-ranks",
+                   fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks),
+                   {"dp", "tp", "pp"}};
+  };
+
   std::vector<Plan> all;
   for (const std::vector<SuiteAxis>& grid : suite.grids) {
     std::vector<Plan> plans{Plan::parse("")};
@@ -215,19 +175,18 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     }
     all.insert(all.end(), plans.begin(), plans.end());
   }
+  Enumeration result;
+  if (suite.cover) {
+    CoveringArray cover = covering_array(*suite.cover, judge);
+    all.insert(all.end(), cover.plans.begin(), cover.plans.end());
+    result.covered = std::move(cover.counts);
+  }
   all.insert(all.end(), suite.also.begin(), suite.also.end());
 
-  Enumeration result;
   std::set<std::string> seen;
   for (const Plan& plan : all) {
     if (!seen.insert(plan.line()).second) continue;
-    std::optional<Refusal> refusal;
-    if (plan.ranks() > suite.max_ranks)
-      refusal = {"limit-ranks",
-                 fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks)};
-    else
-      refusal = refuse(plan, model, suite.settings);
-    if (refusal)
+    if (const auto refusal = judge(plan))
       result.refused.push_back({plan, *refusal});
     else
       result.plans.push_back(plan);

@@ -1,17 +1,12 @@
-// A suite: which model, text and settings, and the axes whose every combination is a plan.
-// The format is described in suites/README.md.
+// A suite: which model, text and settings, and which plans: every combination of axes, or few that cover
+// them. The format is described in suites/README.md.
 #pragma once
 #include <string>
 #include <vector>
 
-#include "parallel/plan.hpp"
+#include "suites/cover.hpp"
 
 namespace lockstep {
-
-struct SuiteAxis {
-  std::string word;
-  std::vector<std::string> values;
-};
 
 struct Suite {
   std::string name;         // the file's, without .toml
@@ -23,6 +18,7 @@ struct Suite {
   int timed_steps = 5;  // after a warm-up step
   int max_ranks = 64;
   std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
+  std::optional<CoverOrder> cover;
   std::vector<Plan> also;
 };
 
@@ -30,8 +26,8 @@ struct Suite {
 // of the wrong type or range.
 Suite read_suite(const std::string& path);
 
-// Every combination of each grid's axes and every plan of [[also]], each once; those that break a rule are
-// refused.
+// Every combination of each grid's axes, the plans of the covering array and those of [[also]], each once;
+// those that break a rule are refused.
 struct Enumeration {
   struct Refused {
     Plan plan;
@@ -39,6 +35,7 @@ struct Enumeration {
   };
   std::vector<Plan> plans;
   std::vector<Refused> refused;
+  std::vector<CoveringArray::Count> covered;  // by the covering array, if there is one
 };
 Enumeration enumerate(const Suite&, const ModelConfig&);
 

@@ -13,6 +13,8 @@ const char* verb_name(Verb verb) {
       return "reduce_scatter";
     case Verb::all_gather:
       return "all_gather";
+    case Verb::all_to_all:
+      return "all_to_all";
     case Verb::broadcast:
       return "broadcast";
     case Verb::send:
@@ -44,6 +46,7 @@ i64 type_bytes(Type type) { return type == Type::bf16 ? 2 : type == Type::f32 ||
 i64 in_elements(const Message& m, int me, int size) {
   switch (m.verb) {
     case Verb::reduce_scatter:
+    case Verb::all_to_all:
       return m.blocks * m.n * size;
     case Verb::broadcast:
       return me == m.peer ? m.blocks * m.n : 0;
@@ -57,6 +60,7 @@ i64 in_elements(const Message& m, int me, int size) {
 i64 out_elements(const Message& m, int, int size) {
   switch (m.verb) {
     case Verb::all_gather:
+    case Verb::all_to_all:
       return m.blocks * m.n * size;
     case Verb::send:
       return 0;

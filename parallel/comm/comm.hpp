@@ -13,7 +13,7 @@
 
 namespace lockstep {
 
-enum class Verb { all_reduce, reduce_scatter, all_gather, broadcast, send, recv };
+enum class Verb { all_reduce, reduce_scatter, all_gather, all_to_all, broadcast, send, recv };
 enum class Reduce { none, sum, max };
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"  // Type::i64 beside the type i64
@@ -29,6 +29,9 @@ inline constexpr int kMaxRanks = 64;  // of a mesh, and so of a group
 //   all_reduce      in [blocks*n] -> out [blocks*n] (in == out allowed)
 //   reduce_scatter  in [blocks, size, n] -> out [blocks, n], my part
 //   all_gather      in [blocks, n] -> out [blocks, size, n]
+//   all_to_all      in [blocks, size, n] -> out [blocks, size, n] (in == out allowed): row [b, i] of my out
+//   is
+//                   row [b, me] of member i's in
 //   broadcast       in (root's) [blocks*n] -> out [blocks*n]; peer = root's index in the group
 //   send, recv      [blocks*n]; peer = the other's index in the group; tag pairs them
 struct Message {

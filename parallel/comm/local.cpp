@@ -348,6 +348,11 @@ void LocalWorld::State::write_output(Rank& rank, const Request& request) {
         for (int i = 0; i < size; ++i)
           copy_bytes(out + (block * size + i) * bytes, slot(i) + block * bytes, bytes);
       break;
+    case Verb::all_to_all:
+      for (i64 block = 0; block < m.blocks; ++block)
+        for (int i = 0; i < size; ++i)
+          copy_bytes(out + (block * size + i) * bytes, slot(i) + (block * size + group.me) * bytes, bytes);
+      break;
     case Verb::reduce_scatter:
       for (i64 block = 0; block < m.blocks; ++block) {
         const void* parts[kMaxRanks];

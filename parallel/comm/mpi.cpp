@@ -82,6 +82,7 @@ class MpiComm : public Comm {
   Slot& slot(int axis, int i) { return slots_[static_cast<std::size_t>(axis * needs_.outstanding + i)]; }
   const Group& group_of(const Message& m) const { return groups_[static_cast<int>(m.axis)]; }
   bool in_parts(const Message&) const;
+  static bool scatters(const Message&);
   i64 part_begin(const Message& m, int i) const { return m.blocks * m.n * i / group_of(m).size(); }
   i64 part_bytes(const Message& m, int i) const {
     return (part_begin(m, i + 1) - part_begin(m, i)) * type_bytes(m.type);
@@ -184,6 +185,11 @@ bool MpiComm::in_parts(const Message& m) const {
   return m.verb == Verb::all_reduce && m.blocks * m.n * type_bytes(m.type) > kSmall;
 }
 
+// The input has a part for each member, block by block.
+bool MpiComm::scatters(const Message& m) {
+  return m.verb == Verb::reduce_scatter || m.verb == Verb::all_to_all;
+}
+
 // Copies the input into the parts that others get. One that all of them get is part 0.
 void MpiComm::capture(Slot& s) {
   const Message& m = s.stated.message;
@@ -195,7 +201,7 @@ void MpiComm::capture(Slot& s) {
     s.stride = kHeader + round_up((m.blocks * m.n / group.size() + 1) * type);
     for (int i = 0; i < group.size(); ++i)
       copy_bytes(s.part(*s.mine, i), in + part_begin(m, i) * type, part_bytes(m, i));
-  } else if (m.verb == Verb::reduce_scatter) {
+  } else if (scatters(m)) {
     for (int i = 0; i < group.size(); ++i)
       for (i64 b = 0; b < m.blocks; ++b)
         copy_bytes(s.part(*s.mine, i) + b * block, in + (b * group.size() + i) * block, block);
@@ -208,7 +214,7 @@ void MpiComm::exchange(Slot& s) {
   const Message& m = s.stated.message;
   const Group& group = group_of(m);
   const i64 all = m.blocks * m.n * type_bytes(m.type);
-  const bool scatter = m.verb == Verb::reduce_scatter || (in_parts(m) && !s.second);
+  const bool scatter = scatters(m) || (in_parts(m) && !s.second);
   for (int i = 0; i < (scatter ? group.size() : 1); ++i)
     std::memcpy(s.part(*s.mine, i) - kHeader, &s.stated, sizeof s.stated);
   s.posted = 0;
@@ -351,7 +357,7 @@ void MpiComm::write_output(Slot& s) {
   char* out = static_cast<char*>(m.out);
   // What member i contributed: my own part was never sent.
   const auto part = [&](int i) {
-    const int own = m.verb == Verb::reduce_scatter ? group.me : 0;
+    const int own = scatters(m) ? group.me : 0;
     return i == group.me ? s.part(*s.mine, own) : s.part(*s.theirs, i);
   };
   const void* parts[kMaxRanks];
@@ -364,6 +370,7 @@ void MpiComm::write_output(Slot& s) {
       copy_bytes(out, part(m.peer), all);
       break;
     case Verb::all_gather:
+    case Verb::all_to_all:
       for (i64 b = 0; b < m.blocks; ++b)
         for (int i = 0; i < group.size(); ++i)
           copy_bytes(out + (b * group.size() + i) * block, part(i) + b * block, block);

@@ -86,6 +86,8 @@ TEST_P(Failures, MembersThatStateDifferentOperations) {
   const Mismatch cases[] = {
       {"verb", [](Message& m) { m.verb = Verb::reduce_scatter; }, "all_reduce of `x`",
        "reduce_scatter of `x`"},
+      {"no sum", [](Message& m) { m.verb = Verb::all_to_all, m.reduce = Reduce::none; }, "all_reduce of `x`",
+       "all_to_all of `x`"},
       {"type", [](Message& m) { m.type = Type::i32; }, "2 f32", "2 i32"},
       {"reduce", [](Message& m) { m.reduce = Reduce::max; }, "sum", "max"},
       {"blocks", [](Message& m) { m.blocks = 2; }, "1 blocks of 2", "2 blocks of 2"},

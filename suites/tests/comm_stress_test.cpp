@@ -60,7 +60,7 @@ Program random_program(unsigned seed, int operations) {
   };
   for (int op = 0; op < operations; ++op) {
     const Group group = kMesh.group(static_cast<Axis>(below(6)), below(kMesh.size()));
-    Message m{.verb = static_cast<Verb>(below(5)), .axis = group.axis, .what = "x", .microbatch = op};
+    Message m{.verb = static_cast<Verb>(below(6)), .axis = group.axis, .what = "x", .microbatch = op};
     if (group.size() == 1 && m.verb == Verb::send) m.verb = Verb::all_gather;
     m.reduce = below(4) ? Reduce::sum : Reduce::max;
     m.blocks = 1 + below(3);

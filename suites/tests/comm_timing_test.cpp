@@ -34,6 +34,7 @@ TEST_P(Timings, AnOutputIsPoisonUntilItsWait) {
     all_types({.verb = Verb::all_reduce, .reduce = Reduce::max}, 5, 5);
     all_types({.verb = Verb::reduce_scatter, .reduce = Reduce::max}, 3, 3);
     all_types({.verb = Verb::all_gather}, 3, 6);
+    all_types({.verb = Verb::all_to_all}, 3, 6);
     all_types({.verb = Verb::broadcast, .peer = 1}, 5, 5);
   });
 }

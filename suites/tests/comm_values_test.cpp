@@ -60,6 +60,13 @@ struct Case {
         return out;
       });
     }
+    check({.verb = Verb::all_to_all}, B * P * n, [&](int me) {
+      std::vector<T> out;
+      for (i64 b = 0; b < B; ++b)
+        for (i64 p = 0; p < P; ++p)
+          for (i64 e = 0; e < n; ++e) out.push_back(inputs[p][(b * P + me) * n + e]);
+      return out;
+    });
     new_inputs(B * n);
     check({.verb = Verb::all_gather}, B * P * n, [&](int) {
       std::vector<T> out;
@@ -206,7 +213,7 @@ TEST_P(OneMessage, InPlaceWorksForEveryVerb) {
   std::vector<std::vector<float>> in;
   for (int i = 0; i < P; ++i) in.push_back(values<float>(n * P, i));
   LocalWorld world(Mesh{.tp = P}, CommNeeds{.largest_bytes = n * P * 4}, GetParam());
-  auto reduced = in, scattered = in, gathered = in;
+  auto reduced = in, scattered = in, gathered = in, exchanged = in;
   world.run([&](int rank, Comm& comm) {
     finish(comm, sum_all(reduced[rank].data(), reduced[rank].data(), n, "x"));
     Message m = sum_all(scattered[rank].data(), scattered[rank].data() + rank * n, n, "x");
@@ -215,12 +222,16 @@ TEST_P(OneMessage, InPlaceWorksForEveryVerb) {
     m = sum_all(gathered[rank].data() + rank * n, gathered[rank].data(), n, "x");
     m.verb = Verb::all_gather;
     finish(comm, m);
+    m = sum_all(exchanged[rank].data(), exchanged[rank].data(), n, "x");
+    m.verb = Verb::all_to_all;
+    finish(comm, m);
   });
   for (int r = 0; r < P; ++r)
     for (i64 e = 0; e < n; ++e) {
       EXPECT_EQ(reduced[r][e], tree(Reduce::sum, in, e, 0, P));
       EXPECT_EQ(scattered[r][r * n + e], tree(Reduce::sum, in, r * n + e, 0, P));
       for (int p = 0; p < P; ++p) EXPECT_EQ(gathered[r][p * n + e], in[p][p * n + e]);
+      for (int p = 0; p < P; ++p) EXPECT_EQ(exchanged[r][p * n + e], in[p][r * n + e]);
     }
 }
 
@@ -233,14 +244,16 @@ TEST_P(OneMessage, TheWireCountsWhatARankSentAndReceived) {
     finish(comm, m);
     m.verb = Verb::reduce_scatter;
     finish(comm, m);
+    m.verb = Verb::all_to_all;
+    finish(comm, m);
     m.verb = Verb::all_gather;
     m.axis = Axis::pp;  // a group of one
     finish(comm, m);
   });
   for (int r = 0; r < 4; ++r) {
-    EXPECT_EQ(world.wire(r, Axis::tp).messages, 2);
-    EXPECT_EQ(world.wire(r, Axis::tp).sent, 16 + 32);
-    EXPECT_EQ(world.wire(r, Axis::tp).received, 16 + 16);
+    EXPECT_EQ(world.wire(r, Axis::tp).messages, 3);
+    EXPECT_EQ(world.wire(r, Axis::tp).sent, 16 + 32 + 32);
+    EXPECT_EQ(world.wire(r, Axis::tp).received, 16 + 16 + 32);
     EXPECT_EQ(world.wire(r, Axis::pp).sent, 0);
     EXPECT_EQ(world.wire(r, Axis::dp).messages, 0);
   }

@@ -40,6 +40,8 @@ void check_verbs(int rank, int size, i64 blocks, i64 n, Comm& comm) {
         [&](i64 e) { return tree(reduce, inputs, (e / n * P + rank) * n + e % n, 0, inputs.size()); });
   }
   get({.verb = Verb::all_gather}, B * P * n, [&](i64 e) { return inputs[e / n % P][e / n / P * n + e % n]; });
+  get({.verb = Verb::all_to_all}, B * P * n,
+      [&](i64 e) { return inputs[e / n % P][(e / n / P * P + rank) * n + e % n]; });
   for (int root : {0, size - 1})
     get({.verb = Verb::broadcast, .peer = root}, B * n, [&](i64 e) { return inputs[root][e]; });
 }
@@ -268,9 +270,9 @@ std::string hash_in(const std::string& text) {
   return at == std::string::npos ? "no hash in: " + text : text.substr(at + 5, 32);
 }
 
-Ended train(int processes, const std::string& plan) {
-  return mpirun(processes, "'" + beside("lockstep") + "' train --comm mpi --steps 2 " + tiny_run +
-                               "--plan '" + plan + "'");
+Ended train(int processes, const std::string& plan, const std::string& run = tiny_run) {
+  return mpirun(processes,
+                "'" + beside("lockstep") + "' train --comm mpi --steps 2 " + run + "--plan '" + plan + "'");
 }
 
 TEST_F(Mpi, EveryPlanHasTheHashOfOneDevice) {
@@ -289,6 +291,17 @@ TEST_F(Mpi, EveryPlanHasTheHashOfOneDevice) {
            {8, "dp=4 tp=2 sp=1 zero=3"},
        }) {
     const Ended ended = train(processes, plan);
+    EXPECT_EQ(ended.status, 0) << plan << ": " << ended.err;
+    EXPECT_EQ(hash_in(ended.out), right) << plan;
+  }
+}
+
+TEST_F(Mpi, ThreeMicrobatchesHaveTheHashOfOneDevice) {
+  const std::string run = tiny_model + "--data datasets/excerpt-v509.tok --batch 12 --seq 16 --clip 0.5 ";
+  const std::string right = hash_in(lockstep_program("train --steps 2 --check " + run).out);
+  ASSERT_EQ(right.size(), 32u);
+  for (const char* plan : {"dp=4 zero=2 micro=1", "dp=2 pp=2 zero=3 micro=2"}) {
+    const Ended ended = train(4, plan, run);
     EXPECT_EQ(ended.status, 0) << plan << ": " << ended.err;
     EXPECT_EQ(hash_in(ended.out), right) << plan;
   }

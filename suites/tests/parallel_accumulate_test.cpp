@@ -2,12 +2,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <stdexcept>
 #include <string>
 
 #include "parallel/accumulate.hpp"
+#include "parallel/price.hpp"
 
 namespace lockstep {
 namespace {
@@ -24,15 +26,24 @@ std::string add(const std::string& a, const std::string& b) {
   return first(a) < first(b) ? "(" + a + "+" + b + ")" : "(" + b + "+" + a + ")";
 }
 
-std::string play(const Accumulation& sums, const std::vector<i64>& arrivals) {
+using Node = Accumulation::Node;
+
+// What is in the slots at the end.
+std::vector<std::string> play(const Accumulation& sums, const std::vector<Node>& arrivals) {
   std::vector<std::string> slot(sums.slots());
-  for (const i64 sample : arrivals) {
-    const Accumulation::Arrival& a = sums.at(sample);
-    const std::string leaf = std::to_string(sample);
-    slot.at(a.slot) = a.add ? add(slot[a.slot], leaf) : leaf;
+  for (const Node& node : arrivals) {
+    const Accumulation::Arrival& a = sums.at(node.first);
+    const std::string sum = tree(node.first, node.last);
+    slot.at(a.slot) = a.add ? add(slot[a.slot], sum) : sum;
     for (const auto& [into, from] : a.merges) slot.at(into) = add(slot[into], slot.at(from));
   }
-  return slot.at(0);
+  return slot;
+}
+
+std::string play(const Accumulation& sums, const std::vector<i64>& samples) {
+  std::vector<Node> arrivals;
+  for (const i64 s : samples) arrivals.push_back({s, s + 1});
+  return play(sums, arrivals).at(0);
 }
 
 std::vector<i64> range(i64 lo, i64 hi) {
@@ -68,6 +79,93 @@ TEST(Accumulation, NeedsLogarithmicallyManySlotsInOrder) {
     while ((i64{1} << log2) < n) ++log2;
     EXPECT_EQ(Accumulation(range(0, n), n).slots(), std::max(1, log2)) << n;
   }
+}
+
+// All nodes of the tree over [lo, hi).
+void all_nodes(i64 lo, i64 hi, std::vector<Node>& nodes) {
+  nodes.push_back({lo, hi});
+  if (hi - lo == 1) return;
+  all_nodes(lo, lo + (hi - lo) / 2, nodes), all_nodes(lo + (hi - lo) / 2, hi, nodes);
+}
+
+// Brute force: of the nodes whose samples are all there, those that no other one contains.
+std::vector<Node> largest(const std::vector<bool>& there) {
+  std::vector<Node> nodes, whole;
+  all_nodes(0, static_cast<i64>(there.size()), nodes);
+  std::erase_if(nodes, [&](const Node& n) {
+    return std::find(there.begin() + n.first, there.begin() + n.last, false) != there.begin() + n.last;
+  });
+  for (const Node& n : nodes)
+    if (std::none_of(nodes.begin(), nodes.end(),
+                     [&](const Node& o) { return o != n && o.first <= n.first && n.last <= o.last; }))
+      whole.push_back(n);
+  std::sort(whole.begin(), whole.end());
+  return whole;
+}
+
+TEST(Accumulation, AddsUpSumsThatAreNodes) {
+  EXPECT_EQ(play(Accumulation(std::vector<Node>{{0, 1}, {1, 3}, {3, 6}}, 6), {{0, 1}, {1, 3}, {3, 6}}).at(0),
+            "((0+(1+2))+(3+(4+5)))");
+  EXPECT_EQ(play(Accumulation(std::vector<Node>{{3, 6}, {1, 3}, {0, 1}}, 6), {{3, 6}, {1, 3}, {0, 1}}).at(0),
+            "((0+(1+2))+(3+(4+5)))");
+}
+
+// What a rank sends of its block, and what an owner makes of all ranks' blocks, whatever the order of
+// microbatches. Between them the formulas: as many slots, as many sums.
+TEST(Accumulation, OfBlocksThatAreNoSubtreesIsTheTree) {
+  for (const i64 n : {1, 2, 3, 5, 6, 7, 8, 12, 20, 24, 36, 40, 56})
+    for (i64 block = 1; block <= n; ++block) {
+      if (n % block) continue;
+      std::vector<std::vector<Node>> sent;
+      i64 most_slots = 0, most_sums = 0;
+      for (i64 lo = 0; lo < n; lo += block) {
+        std::vector<Node> samples;
+        std::vector<bool> there(n);
+        for (i64 s = lo; s < lo + block; ++s) samples.push_back({s, s + 1}), there[s] = true;
+        const Accumulation part(samples, n);
+        EXPECT_EQ(part.sums(), largest(there));
+        const std::vector<std::string> slots = play(part, samples);
+        for (std::size_t k = 0; k < part.sums().size(); ++k)
+          EXPECT_EQ(slots.at(k), tree(part.sums()[k].first, part.sums()[k].last));
+        sent.push_back(part.sums());
+        most_slots = std::max<i64>(most_slots, part.slots());
+        most_sums = std::max<i64>(most_sums, part.sums().size());
+      }
+      EXPECT_EQ(block_slots(n, block), most_slots) << n << " in blocks of " << block;
+      EXPECT_EQ(block_sums(n, block), most_sums) << n << " in blocks of " << block;
+      for (std::size_t ranks = 1; ranks <= sent.size(); ++ranks) {
+        if (sent.size() % ranks) continue;
+        for (const bool reversed : {false, true}) {
+          std::vector<Node> arrivals;
+          for (std::size_t k = 0; k < sent.size(); ++k) {
+            const std::size_t j = k / ranks, run = reversed ? sent.size() / ranks - 1 - j : j;
+            const auto& nodes = sent[run * ranks + k % ranks];
+            arrivals.insert(arrivals.end(), nodes.begin(), nodes.end());
+          }
+          const Accumulation sums(arrivals, n);
+          EXPECT_EQ(play(sums, arrivals).at(0), tree(0, n));
+          EXPECT_EQ(tree_slots(n, static_cast<i64>(ranks) * block, block, reversed), sums.slots())
+              << n << " in blocks of " << block << " on " << ranks << " ranks"
+              << (reversed ? " reversed" : "");
+        }
+      }
+    }
+}
+
+TEST(Accumulation, FormulasOfSingleSamplesAreLogarithms) {
+  for (i64 n = 1; n <= 64; ++n) {
+    const int floor = static_cast<int>(std::floor(std::log2(n))),
+              ceil = static_cast<int>(std::ceil(std::log2(n)));
+    EXPECT_EQ(tree_slots(n, 1, 1, false), std::max(1, ceil)) << n;
+    EXPECT_EQ(tree_slots(n, 1, 1, true), std::max(1, floor)) << n;
+  }
+}
+
+TEST(Accumulation, RefusesWhatIsNoNodeOfTheTree) {
+  EXPECT_THROW(Accumulation(std::vector<Node>{{1, 3}}, 4), std::logic_error);
+  EXPECT_THROW(Accumulation(std::vector<Node>{{0, 5}}, 4), std::logic_error);
+  EXPECT_THROW(Accumulation(std::vector<Node>{{2, 2}}, 4), std::logic_error);
+  EXPECT_THROW(Accumulation(std::vector<Node>{{3, 4}, {0, 1}}, 4), std::logic_error);  // remain out of order
 }
 
 TEST(Accumulation, RefusesSamplesThatAreNoSubtree) {

@@ -41,6 +41,7 @@ std::string rule(const std::string& line) {
 
 TEST(Plan, IllegalPlansAreRefusedByRule) {
   EXPECT_EQ(rule("dp=4 tp=2 pp=2"), "");
+  EXPECT_EQ(rule("dp=2 zero=2"), "");  // six microbatches
   EXPECT_EQ(rule("dp=3"), "dp-power-of-two");
   EXPECT_EQ(rule("dp=8"), "dp-divides-batch");
   EXPECT_EQ(rule("dp=2 micro=4"), "micro-divides-batch");

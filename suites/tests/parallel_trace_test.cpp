@@ -100,7 +100,9 @@ TEST(Arena, KeepsLiveBuffersApartAndWastesLittle) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   Settings settings;
   settings.batch = 16, settings.seq = 32;
-  for (const char* line : {"dp=1", "pp=4 micro=2", "tp=2 sp=1 pp=2 ckpt=full", "dp=2 tp=4 pp=2 micro=4"}) {
+  for (const char* line : {"dp=1", "pp=4 micro=2", "tp=2 sp=1 pp=2 ckpt=full", "dp=2 tp=4 pp=2 micro=4",
+                           "tp=4 pp=4 schedule=interleaved virtual=2",
+                           "tp=4 pp=4 ckpt=norms schedule=interleaved sp=1 virtual=2 zero=1"}) {
     const Prepared p = prepare({model, settings, Plan::parse(line), nullptr});
     EXPECT_EQ(p.deadlock, "") << line;
     for (int r = 0; r < p.mesh.size(); ++r) check_layout(p.traces[r], p.arenas[r]);

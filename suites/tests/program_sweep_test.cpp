@@ -62,6 +62,18 @@ TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
                    "refused by word-without-effect: 1", "does not divide", "1 plans, 3 refused"));
 }
 
+TEST(ProgramSweep, DryRunSaysWhatIsCovered) {
+  const TemporaryFolder folder;
+  // Legal: tp 1 with sp 0, tp 2 with either, and ckpt free; of these pairs of values only tp 1, sp 1 is not.
+  const std::string suite =
+      folder.write("c.toml", suite_text("[cover]\ntp = [1, 2]\nsp = \"*\"\nckpt = [\"none\", \"full\"]\n"));
+  const Ended ended = lockstep_program("sweep --dry-run " + suite);
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "covered: 11 of 11 legal pairs of values\n",
+                   "2 of 2 legal pairs of strategies\n", "0 of 0 legal triples of strategies\n",
+                   " 0 refused"));
+}
+
 TEST(ProgramSweep, ClippingThatNeverActsIsInvalid) {
   const TemporaryFolder folder;
   std::string text = suite_text("[axes]\ndp = [1, 2]\n");

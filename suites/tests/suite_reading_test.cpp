@@ -1,6 +1,8 @@
 // Suites as TOML: what is read, and how mistakes are named.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "suites/suite.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
@@ -73,6 +75,53 @@ TEST(Suite, SeveralAxesAreSeveralGrids) {
       says(mistake(run + "[[axes]]\ndp = 1\n[[axes]]\ntpp = 1\n"), "s.toml:7: ", "`tpp` in [[axes]]"));
 }
 
+TEST(Suite, ReadsACover) {
+  const TemporaryFolder folder;
+  const Suite s = read_suite(folder.write(
+      "s.toml", run + "[cover]\npp = 2\ndp = [4, 1]\nzero = \"*\"\nckpt = \"full\"\nplans = 7\nseed = 3\n"));
+  ASSERT_TRUE(s.cover);
+  EXPECT_EQ(s.cover->plans, 7);
+  EXPECT_EQ(s.cover->seed, 3);
+  ASSERT_EQ(s.cover->axes.size(), 4u);
+  EXPECT_EQ(s.cover->axes[0].values, (std::vector<std::string>{"4", "1"}));
+  EXPECT_EQ(s.cover->axes[1].word, "pp");
+  EXPECT_EQ(s.cover->axes[2].word, "ckpt");
+  EXPECT_EQ(s.cover->axes[2].values, (std::vector<std::string>{"full"}));
+  EXPECT_EQ(s.cover->axes[3].values, (std::vector<std::string>{"0", "1", "2", "3"}));
+  EXPECT_FALSE(read_suite(folder.write("t.toml", run + "[axes]\ndp = 1\n")).cover);
+
+  // others: every further word whose values are listed; every=k is a number, and stays out.
+  const Suite others = read_suite(folder.write("u.toml", run + "[cover]\nckpt = \"full\"\nothers = \"*\"\n"));
+  std::set<std::string> found, listed;
+  for (const SuiteAxis& axis : others.cover->axes) {
+    EXPECT_TRUE(found.insert(axis.word).second);
+    EXPECT_EQ(axis.values.size() == 1, axis.word == "ckpt");
+  }
+  for (const Word& word : plan_words())
+    if (!word.values.empty()) listed.insert(word.name);
+  EXPECT_EQ(found, listed);
+  EXPECT_TRUE(found.count("zero") && found.count("schedule") && !found.count("every"));
+}
+
+TEST(Suite, MistakesInACoverAreNamed) {
+  const std::string cover = run + "[cover]\n";  // line 4
+  EXPECT_TRUE(says(mistake(cover + "dp = 1\ntpp = 2\n"), "s.toml:6: ", "`tpp` in [cover]", "`tp`"));
+  EXPECT_TRUE(says(mistake(cover + "ckpt = [\"none\", \"ful\"]\n"), "s.toml:5: ", "`ckpt=ful`", "`full`"));
+  EXPECT_TRUE(says(mistake(cover + "dp = [1, 2.5]\n"), "s.toml:5: ", "dp", "2.5"));
+  EXPECT_TRUE(says(mistake(cover + "dp = []\n"), "s.toml:5: ", "dp needs at least one value"));
+  EXPECT_TRUE(says(mistake(cover + "dp = [1, 2, 1]\n"), "s.toml:5: ", "dp: a value is said twice"));
+  EXPECT_TRUE(says(mistake(cover + "dp = \"*\"\n"), "s.toml:5: ", "dp", "number from 1 up"));
+  EXPECT_TRUE(says(mistake(cover + "dp = 1\nothers = \"zero\"\n"), "s.toml:6: ", "others is \"zero\""));
+  EXPECT_TRUE(
+      says(mistake(cover + "dp = 1\nplans = \"many\"\n"), "s.toml:6: ", "plans must be a whole number"));
+  EXPECT_TRUE(says(mistake(cover + "dp = 1\nplans = -1\n"), "s.toml:6: ", "plans is -1", "from 0"));
+  EXPECT_TRUE(says(mistake(cover + "plans = 3\n"), "s.toml:4: ", "[cover] needs at least one word"));
+  EXPECT_TRUE(says(mistake("cover = 3\n" + run), "s.toml:1: ", "must be a table: write [cover]"));
+  std::string many = "micro = [1";
+  for (int i = 2; i <= 65; ++i) many += ", " + std::to_string(i);
+  EXPECT_TRUE(says(mistake(cover + many + "]\n"), "s.toml:5: ", "micro has 65 values", "64"));
+}
+
 TEST(Suite, UnknownKeysAreNamedWithTheNearestKnownOne) {
   EXPECT_TRUE(says(mistake(run + "stesp = 3\n"), "s.toml:4: ", "no key `stesp` in [run]", "`steps`"));
   EXPECT_TRUE(says(mistake(run + "[axis]\n"), "s.toml:4: ", "`axis`", "`axes`"));
@@ -107,7 +156,7 @@ TEST(Suite, WrongValuesAreNamed) {
 TEST(Suite, MissingPartsAreNamed) {
   EXPECT_TRUE(says(mistake("[run]\nmodel = \"m.json\"\n"), "s.toml", "data is missing in [run]"));
   EXPECT_TRUE(says(mistake("[axes]\ndp = 1\n"), "model is missing in [run]"));
-  EXPECT_TRUE(says(mistake(run), "[axes] or [[also]] is missing"));
+  EXPECT_TRUE(says(mistake(run), "[axes], [cover] or [[also]] is missing"));
   EXPECT_TRUE(says(mistake(run + "[[also]]\n"), "s.toml:4: ", "plan is missing in [[also]]"));
   EXPECT_TRUE(says(mistake("[run\n"), "s.toml:1: ", "not TOML"));
   EXPECT_TRUE(says(refusal([] { read_suite("no/such.toml"); }), "no/such.toml"));

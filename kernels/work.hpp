@@ -1,6 +1,6 @@
 // What a kernel does, from its name and sizes alone: floating-point operations and bytes that must move.
 #pragma once
-#include "parallel/trace.hpp"
+#include <vector>
 
 namespace lockstep {
 
@@ -10,8 +10,9 @@ struct Work {
   double bytes = 0;  // each operand read once, each result written once
 };
 
-// Of a `run` event; number_bytes: of an activation, weight or gradient (4 or 2). Attention is causal: half
-// the square is computed. std::logic_error: a kernel without a formula here.
-Work work_of(const Trace::Event&, int number_bytes = 4);
+// `sizes`: the kernel's numbers in the order of kernels/ops.hpp; number_bytes: of an activation, weight or
+// gradient (4 or 2). Attention is causal: half the square is computed. std::logic_error: a kernel without a
+// formula here.
+Work work_of(const char* kernel, const std::vector<double>& sizes, int number_bytes = 4);
 
 }  // namespace lockstep

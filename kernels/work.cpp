@@ -1,4 +1,4 @@
-#include "parallel/work.hpp"
+#include "kernels/work.hpp"
 
 #include <functional>
 #include <map>
@@ -54,10 +54,10 @@ const std::map<std::string, std::function<Work(const Numbers&)>> formulas = {
 
 }  // namespace
 
-Work work_of(const Trace::Event& e, int number_bytes) {
-  const auto it = formulas.find(e.name);
-  if (it == formulas.end()) throw std::logic_error(std::string("no formula for the work of ") + e.name);
-  Work work = it->second(e.numbers);
+Work work_of(const char* kernel, const std::vector<double>& sizes, int number_bytes) {
+  const auto it = formulas.find(kernel);
+  if (it == formulas.end()) throw std::logic_error(std::string("no formula for the work of ") + kernel);
+  Work work = it->second(sizes);
   work.bytes *= number_bytes;
   return work;
 }

@@ -1,0 +1,68 @@
+// What stores that cut a unit over the dp ranks have in common: where the cuts lie, what of the parameters a
+// rank owns, and how weights are kept and made whole. Not a strategy.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "parallel/roles.hpp"
+
+namespace lockstep {
+
+// A unit's elements in dp equal shards, the i-th on the i-th rank. The last one is padded.
+class Shards {
+ public:
+  explicit Shards(const Context&);
+  i64 length(int unit) const { return lengths_[unit]; }  // of one shard, elements
+  i64 padded(int unit) const { return lengths_[unit] * dp_; }
+  i64 mine(int unit) const { return lengths_[unit] * me_; }  // where this rank's begins in the unit
+  struct Range {
+    i64 from, to;
+    bool empty() const { return from >= to; }
+  };
+  Range owned(int local) const;  // this rank's elements of a local parameter
+
+ private:
+  const LocalParams& params_;
+  int dp_, me_;
+  std::vector<i64> lengths_;  // by unit
+};
+
+// The weights of all units of a rank. `kept`: each is whole all the time, or a shard that is made whole from
+// its first acquire (or prefetch) to its last release. The functions are the store's of the same names.
+class ShardedWeights {
+ public:
+  enum class Kept { whole, shard };
+  ShardedWeights(const Context&, const Shards&, Kept kept);
+  void load(int local, const float* values);
+  bool resident() const { return kept_ == Kept::whole; }
+  void prefetch(int unit);
+  void acquire(int unit);
+  void release(int unit);
+  View weight(int local) const;
+  View own(int local, i64 first) const;  // from element `first`, one that this rank owns
+  void republish();
+
+ private:
+  struct Unit {
+    Buf kept, gathered;  // [padded] or [length]; [padded] for a while
+    Request coming;      // of `gathered`
+    int users = 0;
+    std::string name;
+  };
+  // A tied head's unit has no weights: it uses the embedding's.
+  int of(int unit) const { return units_[unit].kept ? unit : 0; }
+  Request gather(int unit, View mine, const Buf& in, const Buf& out);
+
+  Device& device_;
+  const LocalParams& params_;
+  const Shards& shards_;
+  Kept kept_;
+  std::vector<Unit> units_;
+};
+
+// What the optimizer updates on this rank; `gradient` finds an element of a local parameter that it owns.
+std::vector<Piece> own_pieces(const Context&, const Shards&, const ShardedWeights&,
+                              const std::function<View(int local, i64 first)>& gradient);
+
+}  // namespace lockstep

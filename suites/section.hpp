@@ -1,0 +1,96 @@
+// A table of a suite's TOML file, read key by key; mistakes are named with file and line.
+#pragma once
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "parallel/plan.hpp"
+#include "ref/error.hpp"
+
+namespace lockstep {
+
+// Every key that is asked for becomes known; finish() refuses the others.
+class Section {
+ public:
+  Section(const std::string& file, const std::string& name, const toml::table* table)
+      : file_(file), name_(name), table_(table) {}
+
+  [[noreturn]] void fail(const toml::node& at, const std::string& what) const {
+    throw UserError(fmt::format("{}:{}: {}", file_, at.source().begin.line, what));
+  }
+  [[noreturn]] void missing(const std::string& key) const {
+    throw UserError(fmt::format("{}: {} is missing in {}", file_, key, name_));
+  }
+
+  const toml::node* find(const std::string& key) {
+    known_.push_back(key);
+    return table_ ? table_->get(key) : nullptr;
+  }
+  std::string text(const std::string& key, const toml::node& node) const {
+    if (!node.is_string()) fail(node, fmt::format("{} must be a text in quotes, not {}", key, type_of(node)));
+    return *node.value<std::string>();
+  }
+  void read(const std::string& key, std::string& value) {
+    if (const toml::node* node = find(key)) value = text(key, *node);
+  }
+  void read(const std::string& key, i64& value) {
+    const toml::node* node = find(key);
+    if (node && !node->is_integer())
+      fail(*node, fmt::format("{} must be a whole number, not {}", key, type_of(*node)));
+    if (node) value = *node->value<i64>();
+  }
+  void read(const std::string& key, double& value) {
+    const toml::node* node = find(key);
+    if (node && !node->is_number())
+      fail(*node, fmt::format("{} must be a number, not {}", key, type_of(*node)));
+    if (node) value = *node->value<double>();
+  }
+  void read(const std::string& key, int& value, i64 least, i64 most) {
+    i64 number = value;
+    read(key, number);
+    if (number < least || number > most)
+      fail(*table_->get(key), fmt::format("{} is {}; it must be from {} to {}", key, number, least, most));
+    value = static_cast<int>(number);
+  }
+  const toml::table* table(const std::string& key) {
+    const toml::node* node = find(key);
+    if (node && !node->is_table()) fail(*node, fmt::format("{0} must be a table: write [{0}]", key));
+    return node ? node->as_table() : nullptr;
+  }
+
+  void finish() const {
+    if (!table_) return;
+    for (const auto& [key, node] : *table_)
+      if (const std::string wrong(key.str()); std::find(known_.begin(), known_.end(), wrong) == known_.end())
+        fail(node,
+             fmt::format("no key `{}` in {}; did you mean `{}`?", wrong, name_, nearest(wrong, known_)));
+  }
+
+  static std::string type_of(const toml::node& node) {
+    std::string type;
+    node.visit([&](const auto& n) {
+      using Node = std::decay_t<decltype(n)>;
+      type = toml::is_string<Node>                                     ? "a text"
+             : toml::is_integer<Node> || toml::is_floating_point<Node> ? "a number"
+             : toml::is_boolean<Node>                                  ? "true or false"
+             : toml::is_array<Node>                                    ? "a list"
+             : toml::is_table<Node>                                    ? "a table"
+                                                                       : "a date or time";
+      if constexpr (toml::is_integer<Node> || toml::is_floating_point<Node>)
+        type = fmt::format("{}", n.get());
+      if constexpr (toml::is_string<Node>) type = fmt::format("\"{}\"", n.get());
+    });
+    return type;
+  }
+
+ private:
+  const std::string& file_;
+  std::string name_;
+  const toml::table* table_;
+  std::vector<std::string> known_;
+};
+
+}  // namespace lockstep
