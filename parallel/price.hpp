@@ -116,9 +116,10 @@ struct PriceOf<Store> {
 
 template <>
 struct PriceOf<Home> {
-  i64 (*optimizer)(const Shape&, i64 updated);  // bytes on the device
-  i64 (*host)(const Shape&, i64 updated);       // beside it
-  i64 (*disk)(const Shape&, i64 updated);       // and in the rank's file
+  i64 (*optimizer)(const Shape&, i64 updated);                              // bytes on the device
+  i64 (*host)(const Shape&, i64 updated);                                   // beside it
+  i64 (*disk)(const Shape&, i64 updated);                                   // and in the rank's file
+  Kind (*rest)(const Shape&) = [](const Shape&) { return Kind::weights; };  // of weights; this: the device
 };
 
 // What a layer does not keep from forward to backward.
