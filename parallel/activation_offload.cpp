@@ -1,7 +1,6 @@
 // Activation offload: between forward and backward, what the stash keeps of a layer waits in host memory or
-// in a file (Rajbhandari et al. 2021, ZeRO-Infinity, section 5; Ren et al. 2021, ZeRO-Offload, keeps the
-// optimizer there). A layer's activations leave while the next one computes, and come back while the one
-// after it computes backward:
+// in a file (Rajbhandari et al. 2021, ZeRO-Infinity, section 5). It leaves while the next layer computes, and
+// comes back while the layer above it computes backward:
 //
 //   forward    F0 | F1     | F2     |      .  backward   head   | B2     | B1     | B0
 //   out           | a0 out | a1 out | a2   .  in         a2 in  | a1 in  | a0 in  |

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "parallel/accumulate.hpp"
-#include "parallel/roles.hpp"
+#include "parallel/resting.hpp"
 
 namespace lockstep {
 namespace {
@@ -18,34 +18,38 @@ class Data final : public Store {
         params_(*c.params),
         dp_(c.mesh.dp),
         b_(c.plan.number("micro")),
-        first_(c.mesh.dp_of(c.rank) * (c.settings.batch / c.mesh.dp)) {
+        first_(c.mesh.dp_of(c.rank) * (c.settings.batch / c.mesh.dp)),
+        weights_(c, params_.unit_weights) {
     const std::size_t all = params_.unit_elements.size();
-    weights_.resize(all), sums_.resize(all), place_.resize(all);
+    sums_.resize(all), place_.resize(all);
     for (const int u : params_.units) {
       std::vector<i64> arrivals;
       for (const int j : (*c.gradient_order)[u])
         for (i64 i = 0; i < b_; ++i) arrivals.push_back(sample(j, i));
       sums_[u] = std::make_unique<Accumulation>(arrivals, c.settings.batch, c.settings.fast);
-      if (params_.unit_weights[u])
-        weights_[u] = device_.take("weights", Kind::weights, params_.unit_weights[u]);
     }
     fill_buckets(c.plan.number("bucket"));
     for (int l = 0; l < static_cast<int>(params_.all.size()); ++l) {
       if (params_.all[l].alias >= 0) continue;
       const bool counted = c.mesh.dp_of(c.rank) == 0 && counts_in_norm(params_, l, c.mesh, c.rank);
-      pieces_.push_back({l, 0, params_.all[l].count(), weight(l), gradient(l, 0), counted});
+      pieces_.push_back({l, 0, params_.all[l].count(), kept(l), gradient(l, 0), counted});
     }
   }
 
   i64 sample(int microbatch, i64 i) const override { return first_ + microbatch * b_ + i; }
   void load(int local, const float* values) override {
-    device_.upload(weight(local), values, params_.all[local].count());
+    device_.upload(kept(local), values, params_.all[local].count());
   }
-  void acquire(int) override {}
-  void release(int) override {}
+  void prefetch(int unit) override { weights_.prefetch(of(unit)); }
+  void acquire(int unit) override { weights_.acquire(of(unit)); }
+  void release(int unit) override { weights_.release(of(unit)); }
   View weight(int local) override {
     const LocalParam& p = params_.all[local];
-    return p.alias >= 0 ? weight(p.alias) : weights_[p.unit].from(p.first);
+    return p.alias >= 0 ? weight(p.alias) : weights_.here(p.unit).from(p.first);
+  }
+  View kept(int local) override {
+    const LocalParam& p = params_.all[local];
+    return p.alias >= 0 ? kept(p.alias) : weights_.at_rest(p.unit).from(p.first);
   }
   Leaf leaf(int local, i64 sample) override {
     const Accumulation::Arrival& a = sums_[params_.all[local].unit]->at(sample);
@@ -89,6 +93,8 @@ class Data final : public Store {
     i64 first;  // elements before it there
   };
 
+  // A tied head's unit has no weights: it uses the embedding's.
+  int of(int unit) const { return params_.unit_weights[unit] ? unit : 0; }
   // Backward reaches the highest unit first.
   void fill_buckets(int units) {
     std::vector<int> left = params_.units;
@@ -118,8 +124,8 @@ class Data final : public Store {
   const LocalParams& params_;
   int dp_;
   i64 b_, first_;
-  std::vector<Buf> weights_;  // by unit, as the next two
-  std::vector<std::unique_ptr<Accumulation>> sums_;
+  RestingWeights weights_;
+  std::vector<std::unique_ptr<Accumulation>> sums_;  // by unit, as the next
   std::vector<Place> place_;
   std::vector<Bucket> buckets_;
   std::vector<Piece> pieces_;

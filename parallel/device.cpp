@@ -99,11 +99,21 @@ void Device::wait_copy(Request& r) {
 }
 
 void Device::upload(View to, const void* from, i64 elements) {
-  if (comm_) std::memcpy(in_memory(to).at, from, static_cast<std::size_t>(elements * type_bytes(to.type)));
+  if (!comm_) return;
+  const i64 bytes = elements * type_bytes(to.type);
+  if (to.medium == Medium::disk)
+    disk_.write(to.at, from, bytes);
+  else
+    std::memcpy(to.at, from, static_cast<std::size_t>(bytes));
 }
 
 void Device::download(void* to, View from, i64 elements) {
-  if (comm_) std::memcpy(to, in_memory(from).at, static_cast<std::size_t>(elements * type_bytes(from.type)));
+  if (!comm_) return;
+  const i64 bytes = elements * type_bytes(from.type);
+  if (from.medium == Medium::disk)
+    disk_.read(to, from.at, bytes);
+  else
+    std::memcpy(to, from.at, static_cast<std::size_t>(bytes));
 }
 
 }  // namespace lockstep

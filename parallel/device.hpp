@@ -38,6 +38,7 @@ class Device {
   Device(Placer& memory, Disk& disk, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace,
          Timing timing = Timing::eager)
       : memory_(memory, disk, trace),
+        disk_(disk),
         copies_(disk, timing),
         ops_(ops),
         lanes_(lanes),
@@ -57,6 +58,7 @@ class Device {
   Buf take(const char* name, Kind kind, i64 elements, Type type) {
     return memory_.take(name, kind, elements, type);
   }
+  Type type_of(Kind kind) const { return types_[static_cast<int>(kind)]; }
   void set_types(const Settings&);  // UserError: this device has no kernels for them
 
   void begin_step();
@@ -84,7 +86,7 @@ class Device {
                      const char* what);
   void wait_copy(Request&);
 
-  // Between buffers and the program's own memory, at once.
+  // Between buffers, in memory or on disk, and the program's own memory, at once.
   void upload(View to, const void* from, i64 elements);
   void download(void* to, View from, i64 elements);
 
@@ -119,6 +121,7 @@ class Device {
   }
 
   Memory memory_;
+  const Disk& disk_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
   Copies copies_;
   const Ops<float>& ops_;

@@ -67,8 +67,9 @@ Executor::Executor(const Run& run, int rank, Device& device)
                    [&](const Param& p) { return seam_->slice(p); });
   context.params = &params_;
   context.gradient_order = &gradient_order_;
-  store_ = chosen<Store>(run_.plan).make(context);
   home_ = chosen<Home>(run_.plan).make(context);
+  context.home = home_.get();
+  store_ = chosen<Store>(run_.plan).make(context);
   stash_ = chosen<Stash>(run_.plan).make(context);
   shelf_ = chosen<Shelf>(run_.plan).make(context);
   home_->prepare(store_->pieces(), params_);

@@ -61,8 +61,8 @@ class Executor {
   std::unique_ptr<Schedule> schedule_;
   LocalParams params_;
   std::vector<std::vector<int>> gradient_order_;
-  std::unique_ptr<Store> store_;
   std::unique_ptr<Home> home_;
+  std::unique_ptr<Store> store_;
   std::unique_ptr<Stash> stash_;
   std::unique_ptr<Shelf> shelf_;
   std::vector<Action> actions_;

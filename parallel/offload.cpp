@@ -1,10 +1,11 @@
-// Optimizer offload: AdamW's moments rest in host memory (Ren et al. 2021, ZeRO-Offload, section 3) or in a
-// file (Rajbhandari et al. 2021, ZeRO-Infinity, section 5), and the step runs on the host. It sits below the
-// store and sees pieces only. Pieces go through in blocks, three at a time on their way:
+// Offload: AdamW's moments, and with offload=weights the weights too, rest in host memory (Ren et al. 2021,
+// ZeRO-Offload, section 3) or in a file (Rajbhandari et al. 2021, ZeRO-Infinity, section 5), and the step
+// runs on the host. It sits below the store and sees pieces only. What does not rest on the host goes there
+// in blocks, three at a time on their way:
 //
-//   to host   b0 | b1 | b2 | b3 |           gradient and weight; with to=disk also both moments
+//   to host   b0 | b1 | b2 | b3 |           gradient; weight; with to=disk both moments
 //   AdamW        | b0 | b1 | b2 | b3
-//   back              | b0 | b1 | b2 | b3   weight; with to=disk also both moments
+//   back              | b0 | b1 | b2 | b3   weight; with to=disk both moments
 #include <algorithm>
 #include <array>
 
@@ -20,7 +21,12 @@ constexpr int kSides = 3;          // blocks on their way
 class Offload final : public Home {
  public:
   explicit Offload(const Context& c)
-      : device_(c.device), settings_(c.settings), on_disk_(c.plan.text("to") == "disk") {}
+      : device_(c.device),
+        settings_(c.settings),
+        on_disk_(c.plan.text("to") == "disk"),
+        weights_too_(c.plan.text("offload") == "weights") {}
+
+  Kind rest() const override { return weights_too_ ? below() : Kind::weights; }
 
   void prepare(const std::vector<Piece>& pieces, const LocalParams&) override {
     i64 all = 0;
@@ -29,12 +35,11 @@ class Offload final : public Home {
         blocks_.push_back({static_cast<int>(p), at, std::min(kBlock, pieces[p].n - at), all + at});
       all += pieces[p].n;
     }
-    const Kind rest = on_disk_ ? Kind::disk : Kind::host;
-    first_ = device_.take("first moments", rest, all);
-    second_ = device_.take("second moments", rest, all);
+    first_ = device_.take("first moments", below(), all);
+    second_ = device_.take("second moments", below(), all);
     for (Side& s : sides_) {
       s.gradient = device_.take("gradient block", Kind::host, kBlock);
-      s.weight = device_.take("weight block", Kind::host, kBlock);
+      if (!weight_on_host()) s.weight = device_.take("weight block", Kind::host, kBlock);
       if (!on_disk_) continue;
       s.first = device_.take("first moment block", Kind::host, kBlock);
       s.second = device_.take("second moment block", Kind::host, kBlock);
@@ -49,11 +54,12 @@ class Offload final : public Home {
       const Block& b = blocks_[k - 1];
       Side& s = sides_[(k - 1) % kSides];
       const Piece& piece = pieces[b.piece];
+      const View weight = weight_on_host() ? piece.weight.from(b.first) : s.weight.view();
       const View first = on_disk_ ? s.first.view() : first_.from(b.state);
       const View second = on_disk_ ? s.second.view() : second_.from(b.state);
       arrive(s.in);
       device_.run(device_.ops().scale, s.gradient, static_cast<float>(scale), b.n);
-      device_.run(device_.ops().adamw, s.weight, first, second, s.gradient, b.n,
+      device_.run(device_.ops().adamw, weight, first, second, s.gradient, b.n,
                   adamw_step<float>(settings_, step, params.all[piece.local].decayed));
       send_back(piece, b, s);
     }
@@ -71,11 +77,15 @@ class Offload final : public Home {
     std::array<Request, 3> out;
   };
 
+  Kind below() const { return on_disk_ ? Kind::disk : Kind::host; }
+  bool weight_on_host() const { return weights_too_ && !on_disk_; }
+
   void bring(const Piece& piece, const Block& b, Side& s) {
     arrive(s.out);  // of the block that was here before
     s.in[0] =
         device_.start_copy(s.gradient, s.gradient, {}, piece.gradient.from(b.first), b.n, "gradient to host");
-    s.in[1] = device_.start_copy(s.weight, s.weight, {}, piece.weight.from(b.first), b.n, "weight to host");
+    if (!weight_on_host())
+      s.in[1] = device_.start_copy(s.weight, s.weight, {}, piece.weight.from(b.first), b.n, "weight to host");
     if (!on_disk_) return;
     s.in[2] =
         device_.start_copy(s.first, s.first, first_, first_.from(b.state), b.n, "first moment from disk");
@@ -84,7 +94,8 @@ class Offload final : public Home {
   }
 
   void send_back(const Piece& piece, const Block& b, Side& s) {
-    s.out[0] = device_.start_copy({}, piece.weight.from(b.first), s.weight, s.weight, b.n, "weight back");
+    if (!weight_on_host())
+      s.out[0] = device_.start_copy({}, piece.weight.from(b.first), s.weight, s.weight, b.n, "weight back");
     if (!on_disk_) return;
     s.out[1] =
         device_.start_copy(first_, first_.from(b.state), s.first, s.first, b.n, "first moment to disk");
@@ -118,7 +129,7 @@ class Offload final : public Home {
 
   Device& device_;
   const Settings& settings_;
-  const bool on_disk_;
+  const bool on_disk_, weights_too_;
   std::vector<Block> blocks_;
   Buf first_, second_;
   std::array<Side, kSides> sides_;
@@ -126,19 +137,28 @@ class Offload final : public Home {
 
 // ---- price: two moments at rest, and the blocks on their way; nothing on the device.
 bool on_disk(const Shape& s) { return s.plan->text("to") == "disk"; }
+bool weights_too(const Shape& s) { return s.plan->text("offload") == "weights"; }
+i64 blocks(const Shape& s) {
+  return on_disk(s) ? 4 : weights_too(s) ? 1 : 2;
+}  // that do not rest on the host
 
 const Strategy<Home> strategy(
     "offload",
-    {{"offload", "none", {"none", "optimizer"}, "optimizer state and step below the device"},
+    {{"offload",
+      "none",
+      {"none", "optimizer", "weights"},
+      "optimizer state and step below the device, and weights between their uses"},
      {"to", "host", {"host", "disk"}, "where what is offloaded rests"}},
-    [](const Plan& p) { return p.text("offload") == "optimizer"; }, {},
+    [](const Plan& p) { return p.text("offload") != "none"; }, {},
     [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<Offload>(c); },
     {.optimizer = [](const Shape&, i64) { return i64{0}; },
-     .host =
-         [](const Shape& s, i64 updated) {
-           return on_disk(s) ? 4 * kSides * 4 * kBlock : 8 * updated + 2 * kSides * 4 * kBlock;
-         },
-     .disk = [](const Shape& s, i64 updated) { return on_disk(s) ? 8 * updated : 0; }});
+     .host = [](const Shape& s,
+                i64 updated) { return (on_disk(s) ? 0 : 8 * updated) + blocks(s) * kSides * 4 * kBlock; },
+     .disk = [](const Shape& s, i64 updated) { return on_disk(s) ? 8 * updated : 0; },
+     .rest =
+         [](const Shape& s) {
+           return !weights_too(s) ? Kind::weights : on_disk(s) ? Kind::disk : Kind::host;
+         }});
 
 }  // namespace
 }  // namespace lockstep

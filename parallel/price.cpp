@@ -96,14 +96,27 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
 }
 
 // Units made whole: the one in use and the one that comes next; the head takes final norm along, and a tied
-// head on the embedding's stage takes the embedding.
+// head on the embedding's stage takes the embedding. What rests below the device is fetched for that: whole
+// weights are then in use; a shard is fetched ahead, and given back when its unit has been gathered from it.
 i64 gathered_bytes(const Pricing& p) {
-  const i64 layer = p.store.gathered(p.s, p.layer), table = p.store.gathered(p.s, p.table);
-  const i64 norm = p.store.gathered(p.s, p.s.D);
+  const bool below = p.home.rest(p.s) != Kind::weights;
+  struct Bytes {
+    i64 coming, arriving, here;
+  };
+  const auto of = [&](i64 e) -> Bytes {
+    const i64 fetched = below ? p.store.weights(p.s, e) : 0, gathered = p.store.gathered(p.s, e);
+    if (gathered == 0) return {fetched, fetched, fetched};
+    return {below ? fetched : gathered, gathered + fetched, gathered};
+  };
+  const Bytes layer = of(p.layer), table = of(p.table), norm = of(p.s.D);
   i64 most = 0;
-  for (const Stretch& x : p.stretches)
-    most = std::max({most, (x.to - x.from > 1 ? 2 : 1) * layer, x.first ? table + layer : 0,
-                     x.last ? table + norm + layer : 0});
+  for (const Stretch& x : p.stretches) {
+    most = std::max({most, layer.arriving, x.to - x.from > 1 ? layer.here + layer.coming : 0});
+    if (x.first) most = std::max({most, table.arriving, table.here + layer.coming});
+    if (x.last)
+      most =
+          std::max({most, table.arriving, table.here + norm.arriving, table.here + norm.here + layer.coming});
+  }
   return most;
 }
 
@@ -177,9 +190,9 @@ KindBytes memory(const Pricing& p) {
   const Shape& s = p.s;
   KindBytes bytes{};
   auto peak = [&](Kind k) -> i64& { return bytes[static_cast<int>(k)]; };
-  i64 updated = 0;
+  i64 updated = 0, weights = 0;
   for (const Unit& u : p.units) {
-    peak(Kind::weights) += p.store.weights(s, u.weight);
+    weights += p.store.weights(s, u.weight);
     peak(Kind::gradients) += p.store.gradients(s, u.gradient);
     updated += p.store.updated(s, u.weight);
   }
@@ -190,6 +203,7 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::activations) = p.shelf.device(s, k);
   peak(Kind::host) = p.home.host(s, updated) + p.shelf.host(s, k);
   peak(Kind::disk) = p.home.disk(s, updated) + p.shelf.disk(s, k);
+  peak(p.home.rest(s)) += weights;
   i64 buffers = 0;  // elements
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) {
@@ -280,6 +294,11 @@ bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& se
       if (kept_by(p, x) != kept_by(p, p.stretches.front())) return false;
   }
   return true;
+}
+
+bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
+  const Shape s = shape_of(plan, model, settings, 0);
+  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Store>(plan).price.reduces_each_microbatch(s);
 }
 
 Price price(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {

@@ -115,9 +115,10 @@ struct PriceOf<Store> {
 
 template <>
 struct PriceOf<Home> {
-  i64 (*optimizer)(const Shape&, i64 updated);  // bytes on the device
-  i64 (*host)(const Shape&, i64 updated);       // beside it
-  i64 (*disk)(const Shape&, i64 updated);       // and in the rank's file
+  i64 (*optimizer)(const Shape&, i64 updated);                              // bytes on the device
+  i64 (*host)(const Shape&, i64 updated);                                   // beside it
+  i64 (*disk)(const Shape&, i64 updated);                                   // and in the rank's file
+  Kind (*rest)(const Shape&) = [](const Shape&) { return Kind::weights; };  // of weights; this: the device
 };
 
 // What a layer does not keep from forward to backward.
@@ -165,5 +166,8 @@ Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
 
 // Where a stage has several chunks of layers, the formulas need each to keep the same activations.
 bool chunks_alike(const Plan&, const ModelConfig&, const Settings&);
+// Buffers that wait for a later pass of weight gradients, beside units that come and go with every
+// microbatch.
+bool scatters(const Plan&, const ModelConfig&, const Settings&);
 
 }  // namespace lockstep

@@ -5,7 +5,7 @@
 //   Schedule  which microbatch runs when, on which stage?            default: 1f1b, of one stage
 //   Store     where do weights, gradients and optimizer state live,  default: data, one replica
 //             and when are gradients reduced?
-//   Home      on which memory does the optimizer work?               default: device
+//   Home      on which memory do optimizer state and weights rest?   default: device
 //   Stash     which activations survive until backward?              default: keep all
 //   Shelf     where do those wait?                                   default: on the device
 #pragma once
@@ -21,6 +21,8 @@
 
 namespace lockstep {
 
+class Home;
+
 // What a strategy may know when it is made.
 struct Context {
   const ModelConfig& model;
@@ -29,7 +31,8 @@ struct Context {
   const Mesh& mesh;
   int rank;
   Device& device;
-  // Known once seam and schedule are made, for stores:
+  // Known once seam, schedule and home are made, for stores:
+  const Home* home = nullptr;
   const LocalParams* params = nullptr;
   const std::vector<std::vector<int>>* gradient_order = nullptr;  // by unit: microbatches as they finish
 };
@@ -89,8 +92,9 @@ class Store {
   virtual void acquire(int unit) = 0;  // make the unit's weights whole here; calls nest
   virtual void release(int unit) = 0;
   virtual void prefetch(int) {}                   // this unit will be acquired next
-  virtual bool resident() const { return true; }  // weights are whole outside acquire and release too
   virtual View weight(int local) = 0;             // of an acquired unit
+  virtual bool resident() const { return true; }  // this rank keeps whole weights, not shards:
+  virtual View kept(int local) = 0;               // these, where the home lets them rest
   // Where the leaf of `sample` of a parameter's gradient goes; after the kernel wrote it, call done().
   struct Leaf {
     View at;
@@ -109,6 +113,7 @@ class Store {
 class Home {
  public:
   virtual ~Home() = default;
+  virtual Kind rest() const { return Kind::weights; }  // where weights rest between uses, see RestingWeights
   // Makes room for the optimizer's state of these pieces (set-up).
   virtual void prepare(const std::vector<Piece>&, const LocalParams&) = 0;
   // Clips by `scale` (1: leave) and updates every piece.

@@ -15,66 +15,100 @@ Shards::Range Shards::owned(int local) const {
   return {std::max<i64>(0, begin), std::min(p.count(), begin + length(p.unit))};
 }
 
+namespace {
+std::vector<i64> lengths(const LocalParams& params, const Shards& shards, bool whole) {
+  std::vector<i64> by_unit(params.unit_elements.size());
+  for (const int u : params.units)
+    if (params.unit_weights[u]) by_unit[u] = whole ? shards.padded(u) : shards.length(u);
+  return by_unit;
+}
+}  // namespace
+
 ShardedWeights::ShardedWeights(const Context& c, const Shards& shards, Kept kept)
     : device_(c.device),
       params_(*c.params),
       shards_(shards),
       kept_(kept),
+      rest_(c, lengths(params_, shards, kept == Kept::whole)),
       units_(params_.unit_elements.size()) {
-  for (const int u : params_.units) {
-    units_[u].name = "unit" + std::to_string(u) + ".weights";
-    if (params_.unit_weights[u])
-      units_[u].kept =
-          device_.take("weights", Kind::weights, resident() ? shards_.padded(u) : shards_.length(u));
-  }
+  for (const int u : params_.units) units_[u].name = "unit" + std::to_string(u) + ".weights";
 }
 
 void ShardedWeights::load(int local, const float* values) {
-  if (resident()) return device_.upload(weight(local), values, params_.all[local].count());
+  if (resident()) return device_.upload(kept(local), values, params_.all[local].count());
   const Shards::Range r = shards_.owned(local);
   if (!r.empty()) device_.upload(own(local, r.from), values + r.from, r.to - r.from);
 }
 
-void ShardedWeights::prefetch(int unit) {
-  Unit& u = units_[of(unit)];
-  if (resident() || u.gathered) return;
-  u.gathered = device_.take("gathered", Kind::gathered, shards_.padded(of(unit)));
-  u.coming = gather(of(unit), u.kept, u.kept, u.gathered);
+// A shard that rests below the device is fetched first, and can be gathered only then: at acquire.
+void ShardedWeights::prefetch(int number) {
+  const int unit = of(number);
+  Unit& u = units_[unit];
+  if (u.gathered) return;
+  if (resident() || rest_.below()) return rest_.prefetch(unit);
+  u.gathered = device_.take("gathered", Kind::gathered, shards_.padded(unit));
+  u.coming = gather(unit, rest_.here(unit), rest_.here(unit), u.gathered);
 }
 
-void ShardedWeights::acquire(int unit) {
-  if (resident()) return;
+void ShardedWeights::acquire(int number) {
+  const int unit = of(number);
+  if (resident()) return rest_.acquire(unit);
   prefetch(unit);
-  Unit& u = units_[of(unit)];
+  Unit& u = units_[unit];
+  if (!u.gathered) {
+    rest_.acquire(unit);
+    u.gathered = device_.take("gathered", Kind::gathered, shards_.padded(unit));
+    u.coming = gather(unit, rest_.here(unit), rest_.here(unit), u.gathered);
+    device_.wait(u.coming);
+    rest_.release(unit);
+  }
   if (u.coming) device_.wait(u.coming);
   ++u.users;
 }
 
-void ShardedWeights::release(int unit) {
-  if (resident()) return;
-  Unit& u = units_[of(unit)];
+void ShardedWeights::release(int number) {
+  const int unit = of(number);
+  if (resident()) return rest_.release(unit);
+  Unit& u = units_[unit];
   if (--u.users == 0) u.gathered.free();
 }
 
 View ShardedWeights::weight(int local) const {
   const LocalParam& p = params_.all[local];
   if (p.alias >= 0) return weight(p.alias);
-  const Unit& u = units_[p.unit];
-  return (resident() ? u.kept : u.gathered).from(p.first);
+  return (resident() ? rest_.here(p.unit) : units_[p.unit].gathered).from(p.first);
+}
+
+View ShardedWeights::kept(int local) const {
+  const LocalParam& p = params_.all[local];
+  return p.alias >= 0 ? kept(p.alias) : rest_.at_rest(p.unit).from(p.first);
 }
 
 View ShardedWeights::own(int local, i64 first) const {
   const LocalParam& p = params_.all[local];
-  return units_[p.unit].kept.from(p.first + first - (resident() ? 0 : shards_.mine(p.unit)));
+  return rest_.at_rest(p.unit).from(p.first + first - (resident() ? 0 : shards_.mine(p.unit)));
 }
 
 void ShardedWeights::republish() {
   if (!resident()) return;  // whoever acquires them next gathers the new ones
-  for (const int unit : params_.units) {
-    const Buf& whole = units_[unit].kept;
-    if (!whole) continue;
-    Request r = gather(unit, whole.from(shards_.mine(unit)), whole, whole);
-    device_.wait(r);
+  for (const int unit : params_.units)
+    if (params_.unit_weights[unit]) republish(unit);
+}
+
+// Each rank's shard of a unit to all; by way of the device where they rest below it.
+void ShardedWeights::republish(int unit) {
+  const i64 mine = shards_.mine(unit), n = shards_.length(unit), all = shards_.padded(unit);
+  const Buf& rest = rest_.at_rest(unit);
+  const Buf whole = rest_.below() ? device_.take("gathered", Kind::gathered, all) : rest;
+  if (rest_.below()) {
+    Request up = device_.start_copy(whole, whole.from(mine), rest, rest.from(mine), n, "weights to device");
+    device_.wait_copy(up);
+  }
+  Request r = gather(unit, whole.from(mine), whole, whole);
+  device_.wait(r);
+  if (rest_.below()) {
+    Request down = device_.start_copy(rest, rest, whole, whole, all, "weights to rest");
+    device_.wait_copy(down);
   }
 }
 

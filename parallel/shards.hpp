@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/roles.hpp"
+#include "parallel/resting.hpp"
 
 namespace lockstep {
 
@@ -40,24 +40,27 @@ class ShardedWeights {
   void acquire(int unit);
   void release(int unit);
   View weight(int local) const;
-  View own(int local, i64 first) const;  // from element `first`, one that this rank owns
+  View kept(int local) const;            // whole ones, at rest
+  View own(int local, i64 first) const;  // from element `first`, one that this rank owns, at rest
   void republish();
 
  private:
   struct Unit {
-    Buf kept, gathered;  // [padded] or [length]; [padded] for a while
-    Request coming;      // of `gathered`
+    Buf gathered;    // [padded], for a while
+    Request coming;  // of it
     int users = 0;
     std::string name;
   };
   // A tied head's unit has no weights: it uses the embedding's.
-  int of(int unit) const { return units_[unit].kept ? unit : 0; }
+  int of(int unit) const { return params_.unit_weights[unit] ? unit : 0; }
   Request gather(int unit, View mine, const Buf& in, const Buf& out);
+  void republish(int unit);
 
   Device& device_;
   const LocalParams& params_;
   const Shards& shards_;
   Kept kept_;
+  RestingWeights rest_;  // [padded] or [length] of each unit
   std::vector<Unit> units_;
 };
 

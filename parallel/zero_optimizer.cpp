@@ -43,6 +43,7 @@ class ZeroOptimizer final : public Store {
   void acquire(int unit) override { weights_.acquire(unit); }
   void release(int unit) override { weights_.release(unit); }
   View weight(int local) override { return weights_.weight(local); }
+  View kept(int local) override { return weights_.kept(local); }
   void republish() override { weights_.republish(); }
 
   Leaf leaf(int local, i64 sample) override {

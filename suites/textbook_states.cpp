@@ -98,17 +98,28 @@ void volume(const Book& k, std::vector<TextbookRow>& rows) {
 }
 
 // Ren et al. 2021 (ZeRO-Offload), section 3: each gradient goes to the host once a step and each weight comes
-// back, 2 bytes each there and 4 here; the moments stay there.
+// back, 2 bytes each there and 4 here; the moments stay there. Or they rest on disk, and go to the host and
+// back too (Rajbhandari et al. 2021, ZeRO-Infinity, section 5).
 void offload(const Book& k, std::vector<TextbookRow>& rows) {
-  if (!k.says("offload", "optimizer") || !k.only({"offload"})) return;
-  std::set<int> host;  // blocks
-  double to_host = 0, back = 0;
+  if (!k.says("offload", "optimizer") || !k.only({"offload", "to"})) return;
+  const bool on_disk = k.says("to", "disk");
+  std::set<int> host, disk;  // blocks
+  double to_host = 0, back = 0, from_disk = 0, to_disk = 0;
+  bool step = false;
   for (const Trace::Event& e : k.prepared.traces[0].events) {
     if (e.what == Trace::Event::take && e.kind == Kind::host) host.insert(e.block);
-    if (e.what != Trace::Event::run || !std::string(e.name).starts_with("copy ")) continue;
-    const bool to = host.count(e.views[0].block), from = host.count(e.views[1].block);
+    if (e.what == Trace::Event::take && e.kind == Kind::disk) disk.insert(e.block);
+    step |= e.what == Trace::Event::step;
+    if (e.what != Trace::Event::copy || !step) continue;
+    const int to = e.views[0].block, from = e.views[1].block;
     const double bytes = e.numbers[0] * static_cast<double>(type_bytes(e.views[0].type));
-    to_host += to && !from ? bytes : 0, back += from && !to ? bytes : 0;
+    if (disk.count(from))
+      from_disk += bytes;
+    else if (disk.count(to))
+      to_disk += bytes;
+    else
+      to_host += host.count(to) && !host.count(from) ? bytes : 0,
+          back += host.count(from) && !host.count(to) ? bytes : 0;
   }
   double n = 0, pads = 0;
   for (const Bundle& u : bundles(k))
@@ -119,10 +130,21 @@ void offload(const Book& k, std::vector<TextbookRow>& rows) {
   differ(there, "pads of the vocabulary", 8 * pads);
   TextbookRow again{"", "bytes a parameter copied back", "4", source, 4 * n, back, {}, n};
   differ(again, "pads of the vocabulary", 4 * pads);
-  TextbookRow kept{"", "bytes a parameter kept on the host", "8", source, 8 * n, k.peak(Kind::host), {}, n};
-  differ(kept, "two blocks of gradient and weight, 256 KiB each", 4 * 256 * 1024);
-  differ(kept, "pads of the vocabulary", 8 * pads);
-  rows.insert(rows.end(), {there, again, kept});
+  rows.insert(rows.end(), {there, again});
+  if (!on_disk) {
+    TextbookRow kept{"", "bytes a parameter kept on the host", "8", source, 8 * n, k.peak(Kind::host), {}, n};
+    differ(kept, "three blocks of gradient and weight, 256 KiB each", 6 * 256 * 1024);
+    differ(kept, "pads of the vocabulary", 8 * pads);
+    return rows.push_back(kept);
+  }
+  const char* below = "Rajbhandari et al. 2021, section 5";
+  for (const auto& [what, here] : {std::pair{"kept on disk", k.peak(Kind::disk)},
+                                   {"read from disk", from_disk},
+                                   {"written to disk", to_disk}}) {
+    TextbookRow row{"", fmt::format("bytes a parameter {}", what), "8", below, 8 * n, here, {}, n};
+    differ(row, "pads of the vocabulary", 8 * pads);
+    rows.push_back(row);
+  }
 }
 
 }  // namespace

@@ -184,7 +184,7 @@ void Assembly::weights(i64 step, const RankView& v) {
   Store& store = v.executor.store();
   if (store.resident())
     for (int l = 0; l < static_cast<int>(v.executor.params().all.size()); ++l)
-      take(l, 0, v.executor.params().all[l].count(), store.weight(l));
+      take(l, 0, v.executor.params().all[l].count(), store.kept(l));
   else
     for (const Piece& p : store.pieces()) take(p.local, p.first, p.n, p.weight);
 }

@@ -16,7 +16,7 @@ struct Scene {
   Whole reference;
   FastReference float64;
   Scene(const std::string& name, i64 batch) : model(load_model_config("suites/models/" + name + ".json")) {
-    settings.batch = batch, settings.seq = 16, settings.steps = 3;
+    settings.batch = batch, settings.seq = 32, settings.steps = 3;
     initial = fresh_weights(model, settings);
     reference = reference_run(model, settings, data, "auto", 1, initial);
     float64 = fast_reference(model, settings, data, reference, initial);
@@ -93,9 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
         "dp=4 pp=2 zero=3 schedule=interleaved virtual=2", "dp=4 pp=4 zero=2 schedule=interleaved virtual=2",
         "dp=2 pp=8 zero=2", "dp=2 pp=8 zero=3", "pp=4 schedule=gpipe", "pp=2 schedule=zero-bubble",
         "pp=4 schedule=zero-bubble", "pp=8 schedule=zero-bubble", "pp=2 schedule=zero-bubble micro=16",
-        "pp=3 schedule=zero-bubble micro=4", "dp=2 tp=4 pp=2 sp=1 schedule=zero-bubble zero=2",
-        "dp=2 tp=2 pp=4 schedule=zero-bubble zero=3 ckpt=full",
-        "tp=2 pp=4 sp=1 schedule=zero-bubble ckpt=norms",
+        "pp=3 schedule=zero-bubble micro=4", "tp=2 pp=4 sp=1 schedule=zero-bubble ckpt=norms",
         "dp=2 tp=2 pp=2 schedule=zero-bubble ckpt=selective every=2",
         "pp=2 schedule=zero-bubble ckpt=attention offload=optimizer",
         "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2",
@@ -186,9 +184,14 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         "offload=optimizer to=disk", "dp=2 tp=2 pp=2 offload=optimizer to=disk ckpt=full",
         "dp=4 zero=2 offload=optimizer to=disk", "dp=2 tp=2 zero=3 offload=optimizer to=disk micro=2",
-        "activations=host", "activations=disk", "activations=disk micro=4 ckpt=full",
-        "activations=host ckpt=selective every=3 offload=optimizer", "pp=4 activations=disk ckpt=norms",
-        "dp=2 tp=2 pp=4 activations=host ckpt=attention micro=2",
+        "offload=weights", "offload=weights to=disk", "dp=2 pp=2 offload=weights to=disk ckpt=full",
+        "dp=2 tp=2 pp=4 offload=weights bucket=2", "dp=4 zero=1 offload=weights to=disk",
+        "dp=2 tp=2 zero=2 offload=weights micro=2", "dp=4 zero=3 offload=weights to=disk",
+        "dp=2 tp=2 pp=2 zero=3 offload=weights to=disk activations=disk ckpt=selective",
+        "dp=2 pp=8 zero=3 offload=weights", "pp=2 offload=weights schedule=interleaved virtual=2 zero=3",
+        "pp=4 offload=weights to=disk schedule=zero-bubble", "activations=host", "activations=disk",
+        "activations=disk micro=4 ckpt=full", "activations=host ckpt=selective every=3 offload=optimizer",
+        "pp=4 activations=disk ckpt=norms", "dp=2 tp=2 pp=4 activations=host ckpt=attention micro=2",
         "tp=4 sp=1 activations=disk offload=optimizer to=disk ckpt=swiglu",
         "dp=2 pp=8 activations=host zero=2", "dp=4 zero=3 activations=disk ckpt=full every=2",
         "pp=4 schedule=gpipe activations=disk", "pp=4 schedule=gpipe activations=host ckpt=full micro=2",

@@ -30,11 +30,12 @@ struct Scene {
 
 TEST(Textbook, EveryFigureIsExplained) {
   const Scene s;
-  for (const char* line : {"dp=1", "micro=4", "dp=4", "dp=4 zero=1", "dp=4 zero=2 micro=2", "dp=16 zero=3",
-                           "dp=4 zero=3 micro=2", "tp=2", "tp=4 sp=1 micro=2", "pp=4", "pp=8 micro=4",
-                           "pp=4 schedule=gpipe micro=2", "pp=4 schedule=interleaved virtual=2",
-                           "pp=2 schedule=interleaved virtual=4 micro=8", "offload=optimizer", "ckpt=full",
-                           "ckpt=full micro=4", "dp=2 tp=2 pp=2 zero=1 ckpt=full"}) {
+  for (const char* line :
+       {"dp=1", "micro=4", "dp=4", "dp=4 zero=1", "dp=4 zero=2 micro=2", "dp=16 zero=3",
+        "dp=4 zero=3 micro=2", "tp=2", "tp=4 sp=1 micro=2", "pp=4", "pp=8 micro=4",
+        "pp=4 schedule=gpipe micro=2", "pp=4 schedule=interleaved virtual=2",
+        "pp=2 schedule=interleaved virtual=4 micro=8", "offload=optimizer", "offload=optimizer to=disk",
+        "ckpt=full", "ckpt=full micro=4", "dp=2 tp=2 pp=2 zero=1 ckpt=full"}) {
     const auto rows = textbook_rows(s.prepared(line));
     EXPECT_FALSE(rows.empty()) << line;
     for (TextbookRow row : rows) {
