@@ -48,6 +48,34 @@ TEST(Gates, EveryMessageMustBeWaitedFor) {
   EXPECT_EQ(judge(p, reference_run(scene.model, scene.settings, scene.data, "auto", 1), {}).messages, wrong);
 }
 
+TEST(Gates, EveryCopyMustBeWaitedFor) {
+  Prepared p = Scene("gate-tiny").prepared("activations=host");
+  EXPECT_EQ(never_waited_for(p), "");
+  auto& events = p.traces[0].events;
+  const auto copy = std::find_if(events.begin(), events.end(),
+                                 [](const Trace::Event& e) { return e.what == Trace::Event::copy; });
+  ASSERT_NE(copy, events.end());
+  std::erase_if(events, [request = copy->request](const Trace::Event& e) {
+    return e.what == Trace::Event::copied && e.request == request;
+  });
+  EXPECT_EQ(never_waited_for(p), "rank 0 never waits for its copy `activation out`");
+}
+
+TEST(Gates, DiskIsHeldToItsFormulaAndToItsLiveBytes) {
+  Prepared p = Scene("gate-tiny").prepared("dp=2 offload=weights to=disk");
+  EXPECT_EQ(judge_memory(p, {}), "pass");
+  ArenaPlan& file = p.disks[1];
+  file.bytes = file.live * 106 / 100;
+  EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 1: the file has ")) << judge_memory(p, {});
+  file.bytes = file.live;
+  for (Trace::Event& e : p.traces[1].events)
+    if (e.what == Trace::Event::take && e.kind == Kind::disk) {
+      e.bytes += 4;
+      break;
+    }
+  EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 1: disk: the formula says ")) << judge_memory(p, {});
+}
+
 // With tp=2 a layer has 3550 elements and a norm 50: over dp=4 every shard of theirs is padded, and shards
 // begin in the middle of rows.
 class OddSizes : public testing::TestWithParam<const char*> {};
@@ -64,8 +92,10 @@ TEST_P(OddSizes, PassesAllGates) {
 INSTANTIATE_TEST_SUITE_P(Plans, OddSizes,
                          testing::Values("dp=4 tp=2 zero=1", "dp=4 tp=2 zero=2 micro=2",
                                          "dp=4 tp=2 pp=2 zero=3 ckpt=full", "dp=8 zero=3",
-                                         "dp=2 tp=2 pp=2 sp=1 micro=2",
-                                         "dp=4 tp=2 zero=1 offload=optimizer"));
+                                         "dp=2 tp=2 pp=2 sp=1 micro=2", "dp=4 tp=2 zero=1 offload=optimizer",
+                                         "dp=4 tp=2 zero=2 offload=weights to=disk",
+                                         "dp=4 zero=1 offload=weights activations=disk ckpt=norms",
+                                         "dp=8 zero=3 offload=weights to=disk"));
 
 }  // namespace
 }  // namespace lockstep

@@ -163,5 +163,17 @@ TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
   EXPECT_TRUE(says(ended.out, "pp                       4         16384"));
 }
 
+// A model of 5 million parameters: 42 MB of moments go, 3 MB of blocks come.
+TEST(ProgramResident, DiskOffloadLowersWhatTheSystemSaysIsResident) {
+  const std::string run =
+      "resident --model suites/models/smol-5m.json --data datasets/excerpt-v509.tok --batch 1 --seq 16 "
+      "--steps 2 ";
+  const Ended ended = lockstep_program(run + "--within 0.2");
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "offload=optimizer to=disk", "VALID: resident memory is lowered by "));
+  // No run is resident to the byte.
+  EXPECT_EQ(lockstep_program(run + "--within 1e-9").status, 1);
+}
+
 }  // namespace
 }  // namespace lockstep
