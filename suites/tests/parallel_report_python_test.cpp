@@ -29,7 +29,7 @@ RunRecord two_plans() {
   PlanRecord solo;
   solo.plan = "dp=1 tp=1 pp=1";
   solo.words = {{"dp", "1"}, {"tp", "1"}, {"pp", "1"}, {"ckpt", "none"}};
-  solo.numbers = solo.messages = solo.memory = "pass";
+  solo.numbers = solo.messages = solo.memory = solo.fast = "pass";
   solo.hash = "ab12";
   solo.loss = {5.5, 5.25};
   solo.grad_norm = {1.5, 1.25};
@@ -105,7 +105,7 @@ class PythonTest : public ::testing::Test {
       const PlanRecord was = std::exchange(eater, {});
       eater.plan = was.plan, eater.words = was.words, eater.ranks = was.ranks;
       eater.status = "out of memory", eater.ended = "3 GiB were resident, 2 are allowed";
-      eater.numbers = eater.messages = eater.memory = "not run";
+      eater.numbers = eater.messages = eater.memory = eater.fast = "not run";
     });
     write_changed(path("lacking.h5"), 5, [](RunRecord& r) { r.plans[3].messages = ""; });
     write_changed(path("contradiction.h5"), 5, [](RunRecord& r) { r.plans[3].memory = "too much"; });
