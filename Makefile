@@ -17,7 +17,7 @@ WARN := -Wall -Wextra -Wshadow $(WERROR)
 all: $B/lockstep mpi  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
-ifneq ($(filter-out help clean format deps sources programs,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean format deps sources programs tokens,$(or $(MAKECMDGOALS),all)),)
 include $B/deps.mk
 endif
 $B/deps.mk: ci/deps.sh
@@ -107,7 +107,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep test ci bench resident format deps help clean sources programs
+.PHONY: mpi sweep test ci bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -127,6 +127,12 @@ bench: $B/bench  ## time the kernels (ARGS=--benchmark_filter=...)
 RESIDENT ?= --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok --batch 1 --seq 64 --steps 2
 resident: $B/lockstep  ## does disk offload lower a 100 M-parameter run's resident memory as its formula says?
 	@$B/lockstep resident $(RESIDENT) $(ARGS)
+VOCABULARY ?= 4096
+OUT ?= $(basename $(firstword $(TEXT))).tok
+tokens:  ## a token file of your text (TEXT=my.txt OUT=my.tok VOCABULARY=4096, or TOKENIZER=other.json)
+	$(if $(TEXT),,$(error TEXT is missing: make tokens TEXT=my.txt))
+	@python=$$(ci/venv.sh data) && "$$python" datasets/make_tokens.py $(TEXT) --out '$(OUT)' $(ARGS) \
+	    $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)',--vocabulary $(VOCABULARY))
 
 format:  ## format the C++ files in place
 	@ci/format.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs a suite, makes its page, and ends in the program's verdict:  ci/sweep.sh BUILD_FOLDER SUITE
-# The exit status is the program's; a page that cannot be made takes one line and changes no verdict.
+# It starts anew, or with RESUME=1 goes on. The exit status is the program's; a page that cannot be made takes
+# one line and changes no verdict.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 B=$1 suite=$2
@@ -8,9 +9,11 @@ out=$B/sweep
 mkdir -p "$out"
 verdict=$out/verdict.txt
 rm -f "$verdict"
+options=(--fresh)
+[[ -z ${RESUME:-} ]] || options=()
 
 # The verdict is held back so that it stands last.
-"$B/lockstep" sweep "$suite" --out "$out" </dev/null |
+"$B/lockstep" sweep "$suite" --out "$out" "${options[@]}" </dev/null |
     awk -v verdict="$verdict" '/^(IN)?VALID:/ { print > verdict; close(verdict); next } { print; fflush() }'
 status=${PIPESTATUS[0]}
 if [[ ! -s $verdict ]]; then

@@ -152,7 +152,6 @@ const Strategy<Store> strategy(
      .gathered = nothing,
      .gradients = [](const Shape& s, i64 e) { return s.gradient * s.slots(s.n / s.dp, s.b, 1) * e; },
      .reducing = nothing,
-     .reduced = nothing,
      .updated = [](const Shape&, i64 e) { return e; },
      .reduce =
          [](const Shape& s, i64 e) {

@@ -125,20 +125,18 @@ i64 gathered_bytes(const Pricing& p) {
 i64 reducing_bytes(const Pricing& p) {
   const Shape& s = p.s;
   if (!p.store.reduces_each_microbatch(s)) return 0;
-  auto filling = [&](i64 e) { return p.store.reducing(s, e); };
-  auto leaving = [&](i64 e) { return p.store.reducing(s, e) + p.store.reduced(s, e); };
+  auto unit = [&](i64 e) { return p.store.reducing(s, e); };
   const bool again = s.m * p.schedule.chunks(s) > 1;
-  const i64 below = s.first() && p.stretches.size() == 1 ? 0 : leaving(p.layer);
-  const i64 before = again ? std::max(below, s.first() ? leaving(p.table) : 0) : 0;
-  i64 most = leaving(p.layer);
+  const i64 below = s.first() && p.stretches.size() == 1 ? 0 : unit(p.layer);
+  const i64 before = again ? std::max(below, s.first() ? unit(p.table) : 0) : 0;
+  i64 most = unit(p.layer);
   for (const Stretch& x : p.stretches) {
-    if (x.to - x.from > 1) most = std::max(most, filling(p.layer) + leaving(p.layer));
+    if (x.to - x.from > 1) most = std::max(most, 2 * unit(p.layer));
     if (x.last)
-      most = std::max({most, filling(p.table) + filling(s.D) + std::max(before, p.store.reduced(s, p.table)),
-                       filling(p.layer) + leaving(s.D)});
+      most = std::max({most, unit(p.table) + unit(s.D) + before, unit(p.layer) + unit(s.D)});
     else if (p.stretches.size() > 1 || x.to - x.from > 1 || x.first)  // a lone layer waits for itself
-      most = std::max(most, filling(p.layer) + before);
-    if (x.first) most = std::max({most, filling(p.table) + leaving(p.layer), leaving(p.table)});
+      most = std::max(most, unit(p.layer) + before);
+    if (x.first) most = std::max(most, unit(p.table) + unit(p.layer));
   }
   return most;
 }

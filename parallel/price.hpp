@@ -103,8 +103,7 @@ struct PriceOf<Store> {
   i64 (*weights)(const Shape&, i64 E);    // bytes kept
   i64 (*gathered)(const Shape&, i64 E);   // bytes while the unit is made whole
   i64 (*gradients)(const Shape&, i64 E);  // bytes kept
-  i64 (*reducing)(const Shape&, i64 E);   // bytes from a unit's first weight gradient until it is reduced,
-  i64 (*reduced)(const Shape&, i64 E);    // and more of them while it is
+  i64 (*reducing)(const Shape&, i64 E);   // bytes from a unit's first weight gradient until it is reduced
   i64 (*updated)(const Shape&, i64 E);    // elements this rank's optimizer owns
   Maybe (*reduce)(const Shape&, i64 E);   // the message of the gradient, once a step or for each microbatch
   // Units whose gradients are one message, counted from the highest down.

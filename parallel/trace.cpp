@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <numeric>
+#include <random>
 
 namespace lockstep {
 
@@ -141,33 +142,39 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
   };
   // What set-up takes stays for good and lies at the bottom. The step's buffers are packed above,
   // longest-lived first; where that leaves gaps by size, by both, and in the order in which they are taken.
-  // If gaps are still too many, whoever lies on top goes first next time.
   std::vector<Span> best;
+  std::vector<int> best_order;
   plan.bytes = -1;
-  const auto dense = [&](i64 parts) {
-    return plan.bytes >= 0 && plan.bytes <= plan.live + plan.live / parts;
-  };
   const auto attempt = [&](const std::vector<int>& tried) {
     const i64 bytes = pack(spans, tried);
-    if (plan.bytes < 0 || bytes < plan.bytes) plan.bytes = bytes, best = spans;
+    if (plan.bytes < 0 || bytes <= plan.bytes) plan.bytes = bytes, best = spans, best_order = tried;
   };
-  std::vector<std::vector<int>> orders;
-  for (const std::function<bool(int, int)>& before :
-       {std::function<bool(int, int)>(by_lifetime), std::function<bool(int, int)>(by_size),
-        std::function<bool(int, int)>(by_area), std::function<bool(int, int)>(by_turn)}) {
-    if (dense(50)) break;
-    orders.push_back(order);
-    std::stable_sort(orders.back().begin() + plan.setup, orders.back().end(), before);
-    attempt(orders.back());
+  const auto gaps = [&](i64 percent) {
+    return plan.bytes < 0 || plan.bytes * 100 > plan.live * (100 + percent);
+  };
+  const std::function<bool(int, int)> sortings[] = {by_lifetime, by_size, by_area, by_turn};
+  for (const auto& before : sortings) {
+    if (!gaps(2)) break;
+    std::vector<int> tried = order;
+    std::stable_sort(tried.begin() + plan.setup, tried.end(), before);
+    attempt(tried);
   }
-  const auto end = [&](int i) { return spans[i].offset + spans[i].bytes; };
-  for (std::vector<int>& tried : orders)
-    for (int again = 0; again < 40 && !dense(25); ++again) {
-      attempt(tried);
-      const auto top = std::max_element(tried.begin() + plan.setup, tried.end(),
-                                        [&](int a, int b) { return end(a) < end(b); });
-      std::rotate(tried.begin() + plan.setup, top, top + 1);
-    }
+  // If gaps are still too many, one buffer at a time goes earlier: who lies on top, or any (the same every
+  // time).
+  std::minstd_rand random(1);
+  const auto end = [&](int i) { return best[i].offset + best[i].bytes; };
+  for (int again = 0; again < 400 && gaps(4); ++again) {
+    std::vector<int> tried = best_order;
+    const auto first = tried.begin() + plan.setup;
+    const auto steps = static_cast<std::size_t>(tried.end() - first);
+    const auto one = again % 2 == 0
+                         ? std::max_element(first, tried.end(), [&](int x, int y) { return end(x) < end(y); })
+                         : first + static_cast<std::ptrdiff_t>(random() % steps);
+    const auto to =
+        first + static_cast<std::ptrdiff_t>(random() % (static_cast<std::size_t>(one - first) + 1));
+    std::rotate(to, one, one + 1);
+    attempt(tried);
+  }
   for (std::size_t i = 0; i < best.size(); ++i) plan.places.push_back({best[i].offset, exact[i]});
   return plan;
 }

@@ -91,14 +91,14 @@ class Zero final : public Store {
     if (summed_) {
       m.verb = Verb::reduce_scatter;
       m.reduce = Reduce::sum;
-      u.arrived = device_.take("reduced", Kind::reducing, shards_.length(number));
     } else {
       m.verb = Verb::all_to_all;
       m.blocks = nodes_;
-      u.arrived = u.filling;
     }
-    coming_ = device_.start(m, u.filling, u.arrived);
-    u.filling.free();
+    // In place: a sum lands where this rank's own part of it was.
+    const View to = summed_ ? u.filling.from(shards_.mine(number)) : u.filling.view();
+    coming_ = device_.start(m, u.filling, u.filling, u.filling, to);
+    u.arrived = std::move(u.filling);
     arriving_ = number, arriving_microbatch_ = microbatch;
   }
 
@@ -155,7 +155,7 @@ class Zero final : public Store {
       for (i64 k = 0; k < nodes; ++k) arrived.push_back({leaves.sums()[k], k * dp_ + rank});
       if (rank == me_) leaves_.push_back(std::move(leaves));
     }
-    if (summed_) arrived = {{{first, first + dp_ * b_}, 0}};
+    if (summed_) arrived = {{{first, first + dp_ * b_}, me_}};
   }
   const Accumulation& leaves(i64 sample) const { return leaves_[sample / (dp_ * b_)]; }
 
@@ -204,7 +204,6 @@ const Strategy<Store> strategy(
          },
      .reducing = [](const Shape& s,
                     i64 e) { return s.gradient * (s.fast ? 1 : block_slots(s.n, s.b)) * shard(s, e) * s.dp; },
-     .reduced = [](const Shape& s, i64 e) { return summed(s) ? s.gradient * shard(s, e) : 0; },
      .updated = own_part,
      .reduce =
          [](const Shape& s, i64 e) {

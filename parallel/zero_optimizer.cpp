@@ -113,7 +113,6 @@ const Strategy<Store> strategy(
      .gradients = [](const Shape& s,
                      i64 e) { return s.gradient * s.slots(s.n / s.dp, s.b, 1) * shard(s, e) * s.dp; },
      .reducing = nothing,
-     .reduced = nothing,
      .updated = own_part,
      .reduce =
          [](const Shape& s, i64 e) {

@@ -124,11 +124,46 @@ void check_heads(const Fields& fields, const ModelConfig& c) {
     fields.fail(fmt::format("the width of a head is {}; rotary positions need an even one", c.head_dim));
 }
 
+nlohmann::ordered_json fields_of(const ModelConfig& m) {
+  nlohmann::ordered_json fields = {
+      {"architectures", {"LlamaForCausalLM"}},
+      {"model_type", "llama"},
+      {"vocab_size", m.vocab},
+      {"hidden_size", m.hidden},
+      {"intermediate_size", m.intermediate},
+      {"num_hidden_layers", m.layers},
+      {"num_attention_heads", m.heads},
+      {"num_key_value_heads", m.kv_heads},
+      {"head_dim", m.head_dim},
+      {"max_position_embeddings", m.max_position},
+      {"rope_theta", m.rope_theta},
+      {"rms_norm_eps", m.rms_eps},
+      {"initializer_range", m.init_std},
+      {"tie_word_embeddings", m.tied},
+      {"hidden_act", "silu"},
+      {"attention_bias", false},
+      {"mlp_bias", false},
+  };
+  const RopeScaling& r = m.rope_scaling;
+  if (r.kind == RopeScaling::Kind::linear)
+    fields["rope_scaling"] = {{"rope_type", "linear"}, {"factor", r.factor}};
+  if (r.kind == RopeScaling::Kind::llama3)
+    fields["rope_scaling"] = {{"rope_type", "llama3"},
+                              {"factor", r.factor},
+                              {"low_freq_factor", r.low_freq_factor},
+                              {"high_freq_factor", r.high_freq_factor},
+                              {"original_max_position_embeddings", r.original_max_position}};
+  return fields;
+}
+
+std::string file_of(const std::string& path) {
+  return std::filesystem::is_directory(path) ? path + "/config.json" : path;
+}
+
 }  // namespace
 
 ModelConfig load_model_config(const std::string& path) {
-  const bool folder = std::filesystem::is_directory(path);
-  const std::string file = folder ? path + "/config.json" : path;
+  const std::string file = file_of(path);
   const json object = parse(file);
   const Fields fields(object, file);
   check_architecture(fields);
@@ -152,6 +187,21 @@ ModelConfig load_model_config(const std::string& path) {
   check_heads(fields, c);
   read_rope(fields, c);
   return c;
+}
+
+std::string model_config_text(const ModelConfig& config) { return fields_of(config).dump(2); }
+
+void save_model_config(const std::string& path, const std::string& origin, const ModelConfig& config) {
+  nlohmann::ordered_json object = fields_of(config);
+  const json given = parse(file_of(origin));
+  for (const auto& [key, value] : given.items())
+    if (!object.contains(key)) object[key] = value;  // what does not change the numbers: token ids, ...
+  for (const char* key : {"dtype", "torch_dtype"}) object.erase(key);
+  object["torch_dtype"] = "float32";
+  std::ofstream out(path);
+  out << object.dump(2) << '\n';
+  out.close();
+  if (!out) throw UserError(path + ": this file cannot be written; its folder must exist and have room.");
 }
 
 }  // namespace lockstep

@@ -31,4 +31,11 @@ struct ModelConfig {
 // Throws UserError: unreadable file, another architecture, missing or impossible field.
 ModelConfig load_model_config(const std::string& path);
 
+// The fields of a config.json, as transformers' LlamaConfig.from_dict takes them.
+std::string model_config_text(const ModelConfig&);
+
+// Writes them, and what else the file at `origin` says (token ids, ...), for weights in float32. UserError:
+// the file cannot be written.
+void save_model_config(const std::string& path, const std::string& origin, const ModelConfig&);
+
 }  // namespace lockstep

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 #include <utility>
 
@@ -188,26 +189,94 @@ StoredTensors load_safetensors(const std::string& path) {
   return tensors;
 }
 
-void save_safetensors(const std::string& path, const StoredTensors& tensors) {
-  json header = json::object();
+namespace {
+
+// Whoever reads `path` finds the old file or the new one. `write` returns whether all went well.
+template <class Write>
+void write_aside(const std::string& path, const Write& write) {
+  const std::string aside = path + ".tmp";
+  std::ofstream out(aside, std::ios::binary);
+  write(out);
+  out.close();
+  std::error_code error;
+  if (out) fs::rename(aside, path, error);
+  if (out && !error) return;
+  fs::remove(aside, error);
+  throw UserError(path + ": this file cannot be written; its folder must exist and have room.");
+}
+
+using Chosen = std::vector<StoredTensors::const_pointer>;
+
+void save(const std::string& path, const Chosen& tensors) {
+  json header = {{"__metadata__", {{"format", "pt"}}}};  // transformers reads no file without it
   std::uint64_t place = 0;
-  for (const auto& [name, tensor] : tensors) {
-    const std::uint64_t end = place + tensor.values.size() * sizeof(float);
-    header[name] = {{"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {place, end}}};
+  for (const auto* tensor : tensors) {
+    const std::uint64_t end = place + tensor->second.values.size() * sizeof(float);
+    header[tensor->first] = {
+        {"dtype", "F32"}, {"shape", tensor->second.shape}, {"data_offsets", {place, end}}};
     place = end;
   }
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the tensors are aligned
   const std::uint64_t length = text.size();
+  write_aside(path, [&](std::ostream& out) {
+    out.write(reinterpret_cast<const char*>(&length), sizeof length);
+    out.write(text.data(), static_cast<std::streamsize>(text.size()));
+    for (const auto* tensor : tensors)
+      out.write(reinterpret_cast<const char*>(tensor->second.values.data()),
+                static_cast<std::streamsize>(tensor->second.values.size() * sizeof(float)));
+  });
+}
 
-  std::ofstream out(path, std::ios::binary);
-  out.write(reinterpret_cast<const char*>(&length), sizeof length);
-  out.write(text.data(), static_cast<std::streamsize>(text.size()));
-  for (const auto& [name, tensor] : tensors)
-    out.write(reinterpret_cast<const char*>(tensor.values.data()),
-              static_cast<std::streamsize>(tensor.values.size() * sizeof(float)));
-  out.close();
-  if (!out) throw UserError(path + ": this file cannot be written; its folder must exist and have room.");
+i64 bytes_of(const Chosen& tensors) {
+  std::size_t n = 0;
+  for (const auto* tensor : tensors) n += tensor->second.values.size();
+  return static_cast<i64>(n * sizeof(float));
+}
+
+// Files of at most `most` bytes of tensors; a larger tensor has one of its own.
+std::vector<Chosen> divided(const StoredTensors& tensors, i64 most) {
+  std::vector<Chosen> files(1);
+  for (const auto& tensor : tensors) {
+    if (!files.back().empty() && bytes_of(files.back()) + bytes_of({&tensor}) > most) files.emplace_back();
+    files.back().push_back(&tensor);
+  }
+  return files;
+}
+
+}  // namespace
+
+void save_safetensors(const std::string& path, const StoredTensors& tensors) {
+  Chosen all;
+  for (const auto& tensor : tensors) all.push_back(&tensor);
+  save(path, all);
+}
+
+void save_model(const std::string& folder, const StoredTensors& tensors, i64 most_bytes) {
+  const std::string single = "model.safetensors", index_name = single + ".index.json";
+  const std::vector<Chosen> files = divided(tensors, most_bytes);
+  std::set<std::string> written;
+  json index = {{"metadata", {{"total_size", 0}}}, {"weight_map", json::object()}};
+  i64 total = 0;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const std::string name =
+        files.size() == 1 ? single : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, files.size());
+    save(folder + "/" + name, files[i]);
+    written.insert(name);
+    for (const auto* tensor : files[i]) index["weight_map"][tensor->first] = name;
+    total += bytes_of(files[i]);
+  }
+  if (files.size() > 1) {
+    index["metadata"]["total_size"] = total;
+    write_aside(folder + "/" + index_name, [&](std::ostream& out) { out << index.dump(2) << '\n'; });
+    written.insert(index_name);
+  }
+  // What an earlier model left under these names would be read instead of this one, or lie about for ever.
+  static const std::regex ours(R"(model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)");
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (const std::string name = entry.path().filename();
+        std::regex_match(name, ours) && !written.count(name))
+      fs::remove(entry.path());
 }
 
 }  // namespace lockstep

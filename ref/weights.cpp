@@ -39,12 +39,27 @@ std::vector<std::vector<float>> load_weights(const std::string& path, const std:
   return values;
 }
 
-void save_weights(const std::string& path, const std::vector<Param>& table,
-                  const std::vector<std::vector<float>>& values) {
+namespace {
+
+// Pads are the last rows: the front is the tensor without them.
+StoredTensors stored_tensors(const std::vector<Param>& table, const std::vector<std::vector<float>>& values) {
   StoredTensors stored;
   for (std::size_t p = 0; p < table.size(); ++p)
-    if (table[p].tied_to < 0) stored[table[p].name] = {shape_of(table[p]), values[p]};
-  save_safetensors(path, stored);
+    if (table[p].tied_to < 0)
+      stored[table[p].name] = {shape_of(table[p]), {values[p].begin(), values[p].begin() + table[p].count()}};
+  return stored;
+}
+
+}  // namespace
+
+void save_weights(const std::string& path, const std::vector<Param>& table,
+                  const std::vector<std::vector<float>>& values) {
+  save_safetensors(path, stored_tensors(table, values));
+}
+
+void save_weights(const std::string& folder, const std::vector<Param>& table,
+                  const std::vector<std::vector<float>>& values, i64 most_bytes) {
+  save_model(folder, stored_tensors(table, values), most_bytes);
 }
 
 }  // namespace lockstep

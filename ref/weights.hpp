@@ -11,8 +11,11 @@ namespace lockstep {
 // load_safetensors(). UserError: a parameter missing, of another shape, or unknown to the model.
 std::vector<std::vector<float>> load_weights(const std::string& path, const std::vector<Param>& table);
 
-// Writes the same: `values` as load_weights() gives them.
+// Writes the same to a file: `values` as load_weights() gives them, or with pads, which are not written.
 void save_weights(const std::string& path, const std::vector<Param>& table,
                   const std::vector<std::vector<float>>& values);
+// To a folder, as save_model() does.
+void save_weights(const std::string& folder, const std::vector<Param>& table,
+                  const std::vector<std::vector<float>>& values, i64 most_bytes);
 
 }  // namespace lockstep

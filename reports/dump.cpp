@@ -13,39 +13,6 @@ namespace {
 
 constexpr i64 kVersion = 1;
 
-// The fields of Hugging Face's config.json, so that `LlamaConfig.from_dict` takes it as it is.
-nlohmann::ordered_json model_json(const ModelConfig& m) {
-  nlohmann::ordered_json json = {
-      {"architectures", {"LlamaForCausalLM"}},
-      {"model_type", "llama"},
-      {"vocab_size", m.vocab},
-      {"hidden_size", m.hidden},
-      {"intermediate_size", m.intermediate},
-      {"num_hidden_layers", m.layers},
-      {"num_attention_heads", m.heads},
-      {"num_key_value_heads", m.kv_heads},
-      {"head_dim", m.head_dim},
-      {"max_position_embeddings", m.max_position},
-      {"rope_theta", m.rope_theta},
-      {"rms_norm_eps", m.rms_eps},
-      {"initializer_range", m.init_std},
-      {"tie_word_embeddings", m.tied},
-      {"hidden_act", "silu"},
-      {"attention_bias", false},
-      {"mlp_bias", false},
-  };
-  const RopeScaling& r = m.rope_scaling;
-  if (r.kind == RopeScaling::Kind::linear)
-    json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", r.factor}};
-  if (r.kind == RopeScaling::Kind::llama3)
-    json["rope_scaling"] = {{"rope_type", "llama3"},
-                            {"factor", r.factor},
-                            {"low_freq_factor", r.low_freq_factor},
-                            {"high_freq_factor", r.high_freq_factor},
-                            {"original_max_position_embeddings", r.original_max_position}};
-  return json;
-}
-
 // Each field of the model as an attribute of its own too; rope_scaling's as "rope_scaling.factor" and so on.
 void write_fields(h5::Writer& file, const nlohmann::ordered_json& json, const std::string& prefix) {
   for (const auto& [key, value] : json.items()) {
@@ -111,7 +78,7 @@ DumpWriter::DumpWriter(const std::string& path, const ModelConfig& model, const 
   out.attribute("format", std::string("lockstep dump"));
   out.attribute("version", kVersion);
   out.attribute("plan", plan);
-  const nlohmann::ordered_json json = model_json(model);
+  const auto json = nlohmann::ordered_json::parse(model_config_text(model));
   out.attribute("model", json.dump());
   write_fields(out, json, "");
   write_settings(out, settings);

@@ -253,6 +253,13 @@ std::vector<std::string> Reader::strings(const std::string& name) const {
   return values;
 }
 
+bool Reader::holds_strings(const std::string& name) const {
+  Shape shape;
+  const Handle set = open(name, &shape, 1);
+  const Handle stored(H5Dget_type(set), H5Tclose);
+  return H5Tis_variable_str(stored) > 0;
+}
+
 bool Reader::has_attribute(const std::string& name) const { return H5Aexists(file_, name.c_str()) > 0; }
 
 std::vector<std::string> Reader::attributes() const {

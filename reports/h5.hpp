@@ -86,6 +86,7 @@ class Reader {
   template <class T>
   T scalar(const std::string& name) const;
   std::vector<std::string> strings(const std::string& name) const;
+  bool holds_strings(const std::string& name) const;
 
   bool has_attribute(const std::string& name) const;
   std::vector<std::string> attributes() const;

@@ -117,7 +117,8 @@ def inline(svg, name, heading, run):
 def verdict_lines(run):
     plans = run.plans
     what = {"numbers": "losses, gradients and weights equal one device's, bit for bit",
-            "messages": "what is sent equals a closed formula", "memory": "what is held equals a closed formula"}
+            "messages": "what is sent equals a closed formula", "memory": "what is held equals a closed formula",
+            "fast": "sums in any order, within the bound of float64, and the same two formulas' messages and memory"}
     lines = [f"<p><b>{(plans[gate] == 'pass').sum()} of {len(plans)}</b> plans passed the {gate} gate: {meaning}.</p>"
              for gate, meaning in what.items()]
     bad = plans[plans.status != "ok"]
@@ -130,6 +131,8 @@ def verdict_lines(run):
 
 def faults(plan):
     found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass")]
+    if plan.status in run_file.ENDED:
+        return f"{plan.status}: {plan.get('ended', '')}"
     return "; ".join(found) or plan.status
 
 
@@ -192,6 +195,7 @@ COLUMNS = [
     ("numbers", "numbers", True, None),
     ("messages", "messages", True, None),
     ("memory", "memory", True, None),
+    ("fast", "fast", True, None),
     ("throughput", "tokens/s", False, lambda p: nothing_or(lambda v: f"{v:,.0f}", p.throughput)),
     ("seconds", "step [ms]", True,
      lambda p: nothing_or(lambda v: f"{1000 * v:.4g}", p.seconds if p.shown_time else math.nan)),
@@ -202,7 +206,8 @@ COLUMNS = [
     ("moved", "bytes sent", True, lambda p: (bytes_text(p.moved), p.moved)),
     ("hash", "hash", True, lambda p: (p.hash[:8], None)),
 ]
-TABLE_NOTE = ("Gates: <b>numbers</b> equal the reference's bits, <b>messages</b> and <b>memory</b> equal their formulas. "
+TABLE_NOTE = ("Gates: <b>numbers</b> equal the reference's bits, <b>messages</b> and <b>memory</b> equal their formulas; "
+              "<b>fast</b>, whose sums have any order, is within its bound of float64. Speeds and bytes are fast mode's. "
               "Peak is the most that a rank's live data takes at one time; the arena is what is set aside for it; "
               "resident is what the whole job's processes hold, code and libraries included. "
               "A plan without a speed was checked, not timed.")
@@ -224,7 +229,7 @@ def cell(key, text, plan):
 
 
 def row(plan):
-    tags = [plan.status, "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
+    tags = [plan.status.replace(" ", "-"), "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
             "pareto" if plan.pareto else ""]
     speed = f"{plan.throughput:.10g}" if plan.shown_time else ""
     cells = "".join(cell(key, text, plan) for key, _, _, text in COLUMNS)

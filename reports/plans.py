@@ -53,13 +53,10 @@ def label(words):
 
 
 def unique(labels, plans):
-    """The same plan may be run in several modes or with several thread counts; then the label says which."""
-    for column in ("mode", "threads"):
-        twice = pandas.Series(labels).duplicated(keep=False)
-        if plans[column].nunique() > 1:
-            labels = [f"{text} [{'' if column == 'mode' else 'threads '}{value}]" if again else text
-                      for text, value, again in zip(labels, plans[column], twice)]
-    return labels
+    """The same plan may be run with several thread counts; then the label says which."""
+    twice = pandas.Series(labels).duplicated(keep=False)
+    return [f"{text} [threads {value}]" if again else text
+            for text, value, again in zip(labels, plans["threads"], twice)]
 
 
 def pareto(plans):

@@ -3,20 +3,18 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
+#include <xxhash.h>
 
-#include <algorithm>
-#include <charconv>
 #include <climits>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <functional>
-#include <limits>
-#include <set>
+#include <iterator>
 #include <thread>
 
-#include "reports/h5.hpp"
+#include "ref/error.hpp"
+#include "reports/plan_table.hpp"
 
 #ifndef LOCKSTEP_FLAGS
 #define LOCKSTEP_FLAGS "unknown"
@@ -25,108 +23,8 @@
 namespace lockstep {
 namespace {
 
-using Plans = std::vector<PlanRecord>;
 constexpr i64 kVersion = 1;
-
-// One column of /plans: f(plan) for every plan.
-template <class F>
-auto column(const Plans& plans, F f) {
-  std::vector<std::decay_t<decltype(std::invoke(f, plans[0]))>> values;
-  for (const PlanRecord& plan : plans) values.push_back(std::invoke(f, plan));
-  return values;
-}
-
-// A column of lists of unequal length: one row per plan, short rows filled with NaN.
-template <class F>
-void write_ragged(h5::Writer& file, const std::string& name, const Plans& plans, F list) {
-  std::size_t width = 0;
-  for (const PlanRecord& plan : plans) width = std::max(width, std::invoke(list, plan).size());
-  std::vector<double> values(plans.size() * width, std::numeric_limits<double>::quiet_NaN());
-  for (std::size_t i = 0; i < plans.size(); ++i) {
-    const std::vector<double>& row = std::invoke(list, plans[i]);
-    std::copy(row.begin(), row.end(), values.begin() + static_cast<std::ptrdiff_t>(i * width));
-  }
-  file.write(name, {plans.size(), width}, values.data());
-}
-
-// Every key that any plan has in the map `field`, in order.
-template <class F>
-std::set<std::string> keys_of(const Plans& plans, F field) {
-  std::set<std::string> keys;
-  for (const PlanRecord& plan : plans)
-    for (const auto& [key, value] : std::invoke(field, plan)) keys.insert(key);
-  return keys;
-}
-
-template <class Map>
-typename Map::mapped_type value_or_empty(const Map& map, const std::string& key) {
-  const auto found = map.find(key);
-  return found == map.end() ? typename Map::mapped_type{} : found->second;
-}
-
-bool parse_integer(const std::string& text, i64* value) {
-  const char* end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, *value);
-  return error == std::errc{} && stop == end;
-}
-
-// Integers where every plan's value is one, so that a reader can compare and sort them; else text.
-void write_word(h5::Writer& file, const Plans& plans, const std::string& word) {
-  const auto texts = column(plans, [&](const PlanRecord& p) { return value_or_empty(p.words, word); });
-  std::vector<i64> numbers(texts.size());
-  bool all = true;
-  for (std::size_t i = 0; i < texts.size(); ++i) all = all && parse_integer(texts[i], &numbers[i]);
-  const std::string name = "/plans/word/" + word;
-  if (all)
-    file.write(name, numbers);
-  else
-    file.write(name, texts);
-}
-
-void write_plans(h5::Writer& file, const Plans& plans) {
-  file.group("/plans");
-  const auto text = [&](const char* name, std::string PlanRecord::*field) {
-    file.write(std::string("/plans/") + name, column(plans, field));
-  };
-  const auto number = [&](const char* name, auto field) {
-    file.write(std::string("/plans/") + name,
-               column(plans, [&](const PlanRecord& p) { return static_cast<i64>(p.*field); }));
-  };
-  text("plan", &PlanRecord::plan);
-  text("mode", &PlanRecord::mode);
-  text("status", &PlanRecord::status);
-  text("numbers", &PlanRecord::numbers);
-  text("messages", &PlanRecord::messages);
-  text("memory", &PlanRecord::memory);
-  text("hash", &PlanRecord::hash);
-  number("ranks", &PlanRecord::ranks);
-  number("threads", &PlanRecord::threads);
-  number("timed", &PlanRecord::timed);
-  number("tokens_per_step", &PlanRecord::tokens_per_step);
-  number("peak_bytes", &PlanRecord::peak_bytes);
-  number("arena_bytes", &PlanRecord::arena_bytes);
-  number("resident_bytes", &PlanRecord::resident_bytes);
-  write_ragged(file, "/plans/loss", plans, &PlanRecord::loss);
-  write_ragged(file, "/plans/grad_norm", plans, &PlanRecord::grad_norm);
-  write_ragged(file, "/plans/step_seconds", plans, &PlanRecord::step_seconds);
-
-  file.group("/plans/word");
-  for (const std::string& word : keys_of(plans, &PlanRecord::words)) write_word(file, plans, word);
-
-  file.group("/plans/peak_by_kind");
-  for (const std::string& kind : keys_of(plans, &PlanRecord::peak_by_kind))
-    file.write("/plans/peak_by_kind/" + kind,
-               column(plans, [&](const PlanRecord& p) { return value_or_empty(p.peak_by_kind, kind); }));
-
-  file.group("/plans/traffic");
-  for (const std::string& axis : keys_of(plans, &PlanRecord::traffic)) {
-    const auto of_axis = [&](const PlanRecord& p) { return value_or_empty(p.traffic, axis); };
-    const std::string group = "/plans/traffic/" + axis;
-    file.group(group);
-    file.write(group + "/messages", column(plans, [&](const PlanRecord& p) { return of_axis(p).messages; }));
-    file.write(group + "/bytes", column(plans, [&](const PlanRecord& p) { return of_axis(p).bytes; }));
-  }
-}
+const std::string kPlanFormat = "lockstep plan";
 
 // The first line that a shell command prints; empty if it fails.
 [[maybe_unused]] std::string first_line_of(const std::string& command) {
@@ -226,6 +124,31 @@ void write_run(const RunRecord& run, const std::string& path) {
   file.write("/refused/rule", rules);
   file.write("/refused/plans", refused);
   file.close();
+}
+
+void write_plan(const PlanRecord& plan, const std::string& identity, const std::string& path) {
+  h5::Writer file(path);
+  file.attribute("format", kPlanFormat);
+  file.attribute("version", kVersion);
+  file.attribute("identity", identity);
+  write_plans(file, {plan});
+  file.close();
+}
+
+PlanRecord read_plan(const std::string& identity, const std::string& path) {
+  const h5::Reader file(path);
+  if (!file.has_attribute("format") || file.attribute("format") != kPlanFormat)
+    throw UserError(fmt::format("'{}' is not a plan's file (reports/schema.md says what one is)", path));
+  if (file.attribute("identity") != identity) throw UserError(fmt::format("'{}' is of another sweep", path));
+  return read_plan(file);
+}
+
+std::string build_identity() {
+  const std::string revision = git_revision();
+  if (!revision.ends_with("-dirty") && revision != "unknown") return revision;
+  std::ifstream program("/proc/self/exe", std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(program), {});
+  return fmt::format("{} ({:016x})", revision, XXH3_64bits(bytes.data(), bytes.size()));
 }
 
 void describe_machine(RunRecord& run) {

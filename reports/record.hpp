@@ -1,5 +1,6 @@
 // What a sweep keeps: one run, many plans. The HDF5 layout is reports/schema.md.
 #pragma once
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,20 +17,30 @@ struct AxisTraffic {
   i64 bytes = 0;  // payload, summed over ranks, one step
 };
 
+inline constexpr double kNotTimed = std::numeric_limits<double>::quiet_NaN();
+
 struct PlanRecord {
   std::string plan;                          // canonical line: "dp=2 tp=2 pp=1 ..."
   std::map<std::string, std::string> words;  // every plan word with its value, defaults included
   int ranks = 1, threads = 1;
-  std::string mode = "exact";
-  std::string status = "ok";              // ok, failed (a gate), crashed
-  std::string numbers, messages, memory;  // each gate: "pass", or the first thing it found
+  std::string status = "ok";              // ok, failed (a gate), crashed, timeout, out of memory
+  std::string ended;                      // of the last three: how, in words
+  std::string numbers, messages, memory;  // each gate in exact mode: "pass", or the first thing it found
+  std::string fast;                       // the same of fast mode, all gates in one
+  double fast_worst = 0;                  // its largest difference, as a part of what its bound allows
+  std::string fast_where;                 // and of what: "step 1: gradient of model.norm.weight"
   std::string hash;                       // of losses, gradients and weights of all steps
   std::vector<double> loss, grad_norm;    // per step
   bool timed = false;                     // ranks x threads fit the cores; otherwise only checked
   std::vector<double> step_seconds;       // timed steps, after warm-up
+  double tokens_per_second = kNotTimed;   // of the median step
+  double median_spread = kNotTimed;       // half the median's 95 % interval, as a part of the median
+  double wall_seconds = 0;                // that it took: gates and timed steps together
   i64 tokens_per_step = 0;
+  // Times, bytes and traffic are fast mode's: nobody trains in the other.
   BytesByKind peak_by_kind;                    // largest rank's, each kind's own peak
   i64 peak_bytes = 0, arena_bytes = 0;         // largest rank's: live bytes by the trace; the arena laid out
+  i64 exact_peak_bytes = 0;                    // peak_bytes of exact mode
   i64 resident_bytes = 0;                      // the process's, all ranks together
   std::map<std::string, AxisTraffic> traffic;  // by axis
 };
@@ -48,6 +59,18 @@ struct RunRecord {
 
 // Writes path.tmp, closes it, renames it to path. Throws UserError if the place cannot be written.
 void write_run(const RunRecord&, const std::string& path);
+
+// A file of one plan, written as above. `identity` says which sweep it is of; reading wants the same.
+// UserError: no such file, damaged, of another sweep.
+void write_plan(const PlanRecord&, const std::string& identity, const std::string& path);
+PlanRecord read_plan(const std::string& identity, const std::string& path);
+
+// From one process to another of the same program.
+std::string bytes_of(const PlanRecord&);
+PlanRecord plan_of(const std::string& bytes);
+
+// The build: its revision; if files differed from that, or it is unknown, with a hash of the program itself.
+std::string build_identity();
 
 // What reproduces a run: fills revision, compiler, flags, host, cpu, cores, started.
 void describe_machine(RunRecord&);

@@ -198,6 +198,8 @@ class Page(unittest.TestCase):
         self.assertIn("failed", rows[10]["data-tags"])
         self.assertEqual(rows[10]["data-throughput"], "")  # timed, but failed a gate
         self.assertNotIn('id="memory_throughput-plan-10"', text)
+        self.assertIn("out of memory: 3 GiB were resident, 2 are allowed", text)
+        self.assertIn("failed", rows[11]["data-tags"])
 
 
 class Browser(unittest.TestCase):

@@ -5,7 +5,8 @@ from pathlib import Path
 import h5py
 import pandas
 
-GATES = ("numbers", "messages", "memory")
+GATES = ("numbers", "messages", "memory", "fast")
+ENDED = ("crashed", "timeout", "out of memory")  # before a verdict
 
 
 class Refused(Exception):
@@ -86,9 +87,9 @@ def judge(run):
             first = plans.plan[which].iloc[0]
             raise Refused(f"'{path}' cannot be reported: {which.sum()} of {len(plans)} plans {what}, "
                           f"the first is '{first}'")
-    crashed = plans.status == "crashed"   # that is its verdict: it came to no gate
+    ended = plans.status.isin(ENDED)   # that is its verdict: it came to no gate
     for gate in GATES:
-        complain((plans[gate] == "") & ~crashed, f"lack the verdict of the {gate} gate; run the sweep with all gates")
+        complain((plans[gate] == "") & ~ended, f"lack the verdict of the {gate} gate; run the sweep with all gates")
     passed = (plans[list(GATES)] == "pass").all(axis=1)
     complain((plans.status == "ok") & ~passed, "say 'ok' although a gate found a fault")
     complain((plans.status == "ok") & (plans.hash == ""), "say 'ok' without a hash of their numbers")

@@ -5,6 +5,7 @@
 #include <barrier>
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <optional>
 
 #include "parallel/comm/mpi.hpp"
@@ -20,8 +21,10 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, data, plan = "dp=1", init, dump, isa = "auto", timing = "eager", comm = "local", scratch;
+  std::string model, data, plan = "dp=1", init, dump, save, isa = "auto", timing = "eager", comm = "local",
+                           scratch;
   int threads = 1;
+  double shard_gb = 5;
   bool check = false;
   Settings settings;
 };
@@ -32,6 +35,7 @@ class Report {
   Report(const Run& run, const Options& o, const Weights& initial)
       : run_(run), table_(parameter_table(run.model, run.settings.leaves)) {
     if (o.check) reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
+    if (!o.save.empty()) prepare_folder(o);
     if (o.dump.empty()) return;
     dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
     for (std::size_t i = 0; i < table_.size(); ++i)
@@ -46,12 +50,15 @@ class Report {
     std::fflush(stdout);
     hash_.add(table_, s);
     if (dump_) dump_step(k, s);
+    if (!folder_.empty() && k + 1 == run_.settings.steps)
+      save_weights(folder_, table_, s.weight, shard_bytes_);
     if (reference_ && !difference_) compare(k, whole);
   }
 
   // Exit status of the command.
   int finish() {
     if (dump_) dump_->close();
+    if (!folder_.empty()) fmt::print("weights: {}\n", folder_);
     fmt::print("hash {}\n", hash_.text());
     if (!reference_) return 0;
     if (difference_)
@@ -62,6 +69,14 @@ class Report {
   }
 
  private:
+  // What cannot be written is said before the training, not after.
+  void prepare_folder(const Options& o) {
+    folder_ = o.save, shard_bytes_ = static_cast<i64>(o.shard_gb * 1e9);
+    std::error_code ignored;  // the next line's complaint says it better
+    std::filesystem::create_directories(folder_, ignored);
+    save_model_config(folder_ + "/config.json", o.model, run_.model);
+  }
+
   void dump_step(i64 k, const Whole::Step& s) {
     const Settings& set = run_.settings;
     StepDump d;
@@ -87,6 +102,8 @@ class Report {
   const Run& run_;
   const std::vector<Param> table_;
   RunHash hash_;
+  std::string folder_;  // for the trained weights; empty: none
+  i64 shard_bytes_ = 0;
   std::optional<DumpWriter> dump_;
   std::optional<Reference> reference_;
   std::optional<Difference> difference_;
@@ -179,6 +196,12 @@ Command::Action declare(CLI::App& app) {
   add_settings(app, o->settings);
   app.add_option("--init", o->init, "safetensors file or folder to start from, instead of fresh weights");
   app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
+  app.add_option(
+      "--save", o->save,
+      "folder to write the trained model to: config.json and safetensors, as transformers reads them");
+  app.add_option("--shard-gb", o->shard_gb, "--save: largest file of weights, in GB of 10^9 bytes")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_flag("--check", o->check, "train on a single device too, and compare every bit");
   add_kernels(app, o->isa, o->threads);
   add_scratch(app, o->scratch);

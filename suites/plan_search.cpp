@@ -20,9 +20,11 @@ std::optional<Box> intersection(const Box& a, const Box& b) {
 }
 
 PlanSearch::PlanSearch(std::vector<SuiteAxis> axes, Judge judge, int tries)
-    : axes_(std::move(axes)), judge_(std::move(judge)), tries_(tries), order_(axes_.size()) {
-  for (const SuiteAxis& axis : axes_) lessons_of_.emplace_back(axis.values.size());
-}
+    : axes_(std::move(axes)),
+      judge_(std::move(judge)),
+      tries_(tries),
+      choice_(axes_.size()),
+      order_(axes_.size()) {}
 
 Box PlanSearch::everything() const {
   Box box;
@@ -43,7 +45,7 @@ std::optional<Choice> PlanSearch::find(const Box& box, Dice* dice) {
   else  // what is all but decided first
     std::stable_sort(order_.begin(), order_.end(),
                      [&](int a, int b) { return std::popcount(box[a]) < std::popcount(box[b]); });
-  choice_.assign(axes_.size(), -1);
+  chosen_ = 0;
   left_ = tries_, gave_up_ = false;
   AxisSet blamed = 0;
   if (descend(0, box, dice, blamed)) return choice_;
@@ -66,6 +68,7 @@ bool PlanSearch::descend(std::size_t depth, const Box& box, Dice* dice, AxisSet&
   if (dice) dice->shuffle(values);
 
   blamed = 0;
+  chosen_ |= self;
   for (const int v : values) {
     choice_[axis] = v;
     AxisSet why = 0;
@@ -79,19 +82,21 @@ bool PlanSearch::descend(std::size_t depth, const Box& box, Dice* dice, AxisSet&
       break;
     }
   }
-  choice_[axis] = -1;
+  chosen_ &= ~self;
   return false;
 }
 
 // The axes of a lesson that the value just chosen for this axis completes.
 std::optional<PlanSearch::AxisSet> PlanSearch::forbidden(int axis) const {
-  for (const int i : lessons_of_[axis][choice_[axis]]) {
-    const Lesson& l = lessons_[i];
-    if (std::all_of(l.values.begin(), l.values.end(),
-                    [&](const auto& v) { return choice_[v.first] == v.second; }))
-      return l.axes;
-  }
+  for (const auto& [axes, known] : lessons_)
+    if ((axes >> axis & 1) && !(axes & ~chosen_) && known.count(values_of(axes))) return axes;
   return {};
+}
+
+Choice PlanSearch::values_of(AxisSet axes) const {
+  Choice values;
+  for (; axes; axes &= axes - 1) values.push_back(choice_[std::countr_zero(axes)]);
+  return values;
 }
 
 // Asks about the complete choice: nothing if it is legal, or the axes to blame.
@@ -106,15 +111,12 @@ std::optional<PlanSearch::AxisSet> PlanSearch::judge() {
 }
 
 PlanSearch::AxisSet PlanSearch::learn(const Refusal& refusal) {
-  Lesson lesson{{}, 0};
-  for (int a = 0; a < static_cast<int>(axes_.size()); ++a)
-    if (std::find(refusal.words.begin(), refusal.words.end(), axes_[a].word) != refusal.words.end()) {
-      lesson.values.emplace_back(a, choice_[a]);
-      lesson.axes |= AxisSet{1} << a;
-    }
-  for (const auto& [a, v] : lesson.values) lessons_of_[a][v].push_back(static_cast<int>(lessons_.size()));
-  lessons_.push_back(lesson);
-  return lesson.axes;
+  AxisSet axes = 0;
+  for (std::size_t a = 0; a < axes_.size(); ++a)
+    if (std::find(refusal.words.begin(), refusal.words.end(), axes_[a].word) != refusal.words.end())
+      axes |= AxisSet{1} << a;
+  lessons_[axes].insert(values_of(axes));
+  return axes;
 }
 
 }  // namespace lockstep

@@ -5,6 +5,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <random>
 #include <set>
@@ -59,23 +60,20 @@ class PlanSearch {
 
  private:
   using AxisSet = std::uint64_t;
-  struct Lesson {                             // no legal plan has all these values
-    std::vector<std::pair<int, int>> values;  // axis, value
-    AxisSet axes;
-  };
   bool descend(std::size_t depth, const Box& box, Dice* dice, AxisSet& blamed);
   std::optional<AxisSet> forbidden(int axis) const;
   std::optional<AxisSet> judge();
   AxisSet learn(const Refusal&);
+  Choice values_of(AxisSet) const;
 
   std::vector<SuiteAxis> axes_;
   Judge judge_;
   int tries_, left_ = 0;
   bool gave_up_ = false;
-  std::vector<Lesson> lessons_;
-  std::vector<std::vector<std::vector<int>>> lessons_of_;  // by axis and value: the lessons with it
+  std::map<AxisSet, std::set<Choice>> lessons_;  // by axes: values of these that no legal plan has together
   std::set<Choice> excluded_;
-  Choice choice_;           // -1: not yet chosen
+  Choice choice_;
+  AxisSet chosen_ = 0;      // axes whose value in choice_ counts
   std::vector<int> order_;  // in which axes are chosen
 };
 

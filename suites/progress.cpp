@@ -22,13 +22,15 @@ double Progress::seconds() const { return since(start_); }
 
 // Assumes that the plans to come take as long as those done so far.
 std::string Progress::left() const {
-  if (done_ == 0) return "";
-  return fmt::format(", {:.0f} s left", std::ceil(since(first_) / done_ * (total_ - done_)));
+  if (done_ == skipped_) return "";
+  return fmt::format(", {:.0f} s left", std::ceil(since(first_) / (done_ - skipped_) * (total_ - done_)));
 }
+
+void Progress::skip(int plans) { done_ = skipped_ = plans; }
 
 void Progress::begin(const std::string& plan) {
   plan_ = plan;
-  if (done_ == 0) first_ = Clock::now();
+  if (done_ == skipped_) first_ = Clock::now();
   if (!terminal_) return;
   fmt::print("{}{}/{}  {}{}", kClear, done_ + 1, total_, plan, left());
   std::fflush(stdout);
@@ -38,7 +40,7 @@ void Progress::end() {
   ++done_;
   if (terminal_) return;
   const bool due = since(said_) > kLogSeconds;
-  if (!due && done_ != 1 && done_ != total_) return;
+  if (!due && done_ != skipped_ + 1 && done_ != total_) return;
   said_ = Clock::now();
   say(fmt::format("{}/{}  {}  {:.0f} s{}", done_, total_, plan_, seconds(), done_ < total_ ? left() : ""));
 }

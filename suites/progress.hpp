@@ -8,6 +8,7 @@ namespace lockstep {
 class Progress {
  public:
   explicit Progress(int total);
+  void skip(int plans);  // that were done before
   void begin(const std::string& plan);
   void end();
   void say(const std::string& line);  // a line that stays
@@ -17,7 +18,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   std::string left() const;
-  int total_, done_ = 0;
+  int total_, done_ = 0, skipped_ = 0;
   bool terminal_;
   std::string plan_;
   Clock::time_point start_ = Clock::now(), said_ = start_, first_ = start_;  // first_: of the first plan

@@ -8,6 +8,14 @@
 namespace lockstep {
 namespace {
 
+// What a plan's own line says.
+PlanRecord named(const Plan& p, int threads) {
+  PlanRecord plan;
+  plan.plan = p.line(), plan.words = p.words();
+  plan.ranks = p.ranks(), plan.threads = threads;
+  return plan;
+}
+
 // Everything that the initial weights are a function of.
 std::string model_hash(const ModelConfig& m, i64 seed) {
   const RopeScaling& r = m.rope_scaling;
@@ -19,6 +27,14 @@ std::string model_hash(const ModelConfig& m, i64 seed) {
       m.rope_theta, m.rms_eps, m.init_std, m.tied, static_cast<int>(r.kind), r.factor, r.low_freq_factor,
       r.high_freq_factor, r.original_max_position, seed);
   return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
+// All gates of fast mode in one word, or the first that failed and why.
+std::string first_complaint(const FastVerdict& v) {
+  for (const auto& [gate, found] :
+       {std::pair{"numbers", &v.numbers}, {"messages", &v.messages}, {"memory", &v.memory}})
+    if (*found != "pass") return fmt::format("{}: {}", gate, *found);
+  return "pass";
 }
 
 }  // namespace
@@ -36,13 +52,14 @@ RunRecord record_of(const Suite& suite, const ModelConfig& model, const TokenFil
   return run;
 }
 
-PlanRecord record_of(const Prepared& p, const Verdict& verdict, int threads) {
-  PlanRecord plan;
-  plan.plan = p.run.plan.line();
-  plan.words = p.run.plan.words();
-  plan.ranks = p.mesh.size(), plan.threads = threads;
+PlanRecord record_of(const Prepared& exact, const Verdict& verdict, const Prepared& p,
+                     const FastVerdict& fast, int threads) {
+  PlanRecord plan = named(p.run.plan, threads);
   plan.numbers = verdict.numbers, plan.messages = verdict.messages, plan.memory = verdict.memory;
-  plan.status = verdict.pass() ? "ok" : verdict.numbers.starts_with("ended: ") ? "crashed" : "failed";
+  plan.fast = first_complaint(fast), plan.fast_worst = fast.worst, plan.fast_where = fast.where;
+  plan.status = verdict.pass() && fast.pass()            ? "ok"
+                : verdict.numbers.starts_with("ended: ") ? "crashed"
+                                                         : "failed";
   plan.hash = verdict.hash;
   for (const Whole::Step& s : verdict.whole.steps)
     plan.loss.push_back(s.loss), plan.grad_norm.push_back(s.grad_norm);
@@ -54,9 +71,20 @@ PlanRecord record_of(const Prepared& p, const Verdict& verdict, int threads) {
       most = std::max(most, traced.by_kind[k]);
     }
     plan.peak_bytes = std::max(plan.peak_bytes, traced.total);
+    plan.exact_peak_bytes = std::max(plan.exact_peak_bytes, peaks(exact.traces[rank]).total);
     plan.arena_bytes = std::max(plan.arena_bytes, p.arenas[rank].bytes);
   }
   plan.traffic = traffic(p, 0, p.mesh.size());
+  return plan;
+}
+
+PlanRecord record_of(const Plan& p, const Answer& answer, int threads) {
+  PlanRecord plan = named(p, threads);
+  plan.status = answer.end == Answer::End::timeout         ? "timeout"
+                : answer.end == Answer::End::out_of_memory ? "out of memory"
+                                                           : "crashed";
+  plan.ended = answer.text;
+  plan.numbers = plan.messages = plan.memory = plan.fast = "not run";
   return plan;
 }
 

@@ -1,13 +1,17 @@
 // What a sweep's record says of a run and of each plan (reports/schema.md).
 #pragma once
 #include "reports/record.hpp"
-#include "suites/gates/gates.hpp"
+#include "suites/gates/fast.hpp"
 #include "suites/suite.hpp"
+#include "suites/worker.hpp"
 
 namespace lockstep {
 
 RunRecord record_of(const Suite&, const ModelConfig&, const TokenFile&);
-PlanRecord record_of(const Prepared&, const Verdict&, int threads);
+PlanRecord record_of(const Prepared& exact, const Verdict&, const Prepared& fast, const FastVerdict&,
+                     int threads);
+// Of a plan that came to no verdict: how its process ended.
+PlanRecord record_of(const Plan&, const Answer&, int threads);
 
 // Messages and payload bytes of one step by axis, of the given ranks. A send and its receive count once, a
 // collective once on every rank; groups of one move nothing.

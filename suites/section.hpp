@@ -55,6 +55,11 @@ class Section {
       fail(*table_->get(key), fmt::format("{} is {}; it must be from {} to {}", key, number, least, most));
     value = static_cast<int>(number);
   }
+  void read(const std::string& key, double& value, double least, double most) {
+    read(key, value);
+    if (!(least <= value && value <= most))
+      fail(*table_->get(key), fmt::format("{} is {}; it must be from {} to {}", key, value, least, most));
+  }
   const toml::table* table(const std::string& key) {
     const toml::node* node = find(key);
     if (node && !node->is_table()) fail(*node, fmt::format("{0} must be a table: write [{0}]", key));

@@ -1,34 +1,60 @@
 #include "suites/stopwatch.hpp"
 
-#include <unistd.h>
-
+#include <algorithm>
+#include <barrier>
 #include <chrono>
-#include <fstream>
+#include <cmath>
+#include <limits>
+
+#include "suites/machine_memory.hpp"
 
 namespace lockstep {
-namespace {
 
-i64 resident_bytes() {
-  std::ifstream file("/proc/self/statm");
-  i64 total = 0, resident = 0;  // pages
-  file >> total >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
+double median(std::vector<double> values) {
+  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  std::sort(values.begin(), values.end());
+  const std::size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-}  // namespace
+double median_spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const int n = static_cast<int>(values.size());
+  // Each value is below the true median with probability 1/2. The k smallest and the k largest may be left
+  // out while at most 2.5 % is the chance that k or fewer values are below it.
+  double chance = std::pow(0.5, n), below = chance;  // of exactly k, of at most k
+  int k = 0;
+  for (; below <= 0.025; ++k) {
+    chance *= static_cast<double>(n - k) / (k + 1);
+    below += chance;
+  }
+  if (k == 0) return std::numeric_limits<double>::infinity();
+  return (values[n - k] - values[k - 1]) / 2 / median(values);
+}
 
-Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, int steps) {
+Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, const Repeats& repeats) {
   using Clock = std::chrono::steady_clock;
   Timed timed;
-  timed.step_seconds.reserve(steps);
+  timed.step_seconds.reserve(static_cast<std::size_t>(repeats.most));
+  bool enough = false;  // written by rank 0 while the others wait for it
+  std::barrier meeting(p.mesh.size());
   launch(p, how, [&](RankView v) {
-    initialise(v, initial);
-    v.executor.step(0);
-    for (int k = 1; k <= steps; ++k) {
-      const Clock::time_point start = Clock::now();
-      v.executor.step(k);
-      if (v.rank == 0)
-        timed.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    try {
+      initialise(v, initial);
+      v.executor.step(0);
+      for (i64 k = 1; !enough; ++k) {
+        const Clock::time_point start = Clock::now();
+        v.executor.step(k);
+        if (v.rank == 0) {
+          timed.step_seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+          enough = k >= repeats.most ||
+                   (k >= repeats.least && median_spread(timed.step_seconds) <= repeats.spread);
+        }
+        meeting.arrive_and_wait();
+      }
+    } catch (...) {
+      meeting.arrive_and_drop();  // or the others would wait for this rank for ever
+      throw;
     }
     if (v.rank == 0) timed.resident_bytes = resident_bytes();
   });

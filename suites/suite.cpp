@@ -12,6 +12,8 @@
 namespace lockstep {
 namespace {
 
+constexpr i64 kMostSteps = 1000000;
+
 // A plan's own complaint, with the place in the file.
 template <class Action>
 void located(const Section& section, const toml::node& at, const Action& action) {
@@ -32,7 +34,10 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
     std::visit([&](auto field) { run.read(s.name, suite.settings.*field); }, s.field);
   run.read("isa", suite.isa);
   run.read("threads", suite.threads, 1, 1024);
-  run.read("timed_steps", suite.timed_steps, 1, 1000000);
+  run.read("timed_steps", suite.repeats.least, 1, kMostSteps);
+  suite.repeats.most = std::max(suite.repeats.most, suite.repeats.least);
+  run.read("timed_steps_most", suite.repeats.most, suite.repeats.least, kMostSteps);
+  run.read("timed_spread", suite.repeats.spread, 0, 1);
   run.finish();
 }
 
@@ -149,11 +154,19 @@ Suite read_suite(const std::string& path) {
   if (cover) read_cover({path, "[cover]", cover}, *cover, suite);
   Section limit(path, "[limits]", limits);
   limit.read("ranks", suite.max_ranks, 1, 64);
+  limit.read("seconds", suite.max_seconds, 0, 1e9);
+  limit.read("memory", suite.max_memory, 0, 1e6);
   limit.finish();
   if (also) read_also(file, *also, path, suite);
   if (suite.grids.empty() && !suite.cover && suite.also.empty()) file.missing("[axes], [cover] or [[also]]");
   check_settings(suite.settings);
   return suite;
+}
+
+std::map<std::string, i64> Enumeration::by_rule() const {
+  std::map<std::string, i64> count;
+  for (const Refused& r : refused) ++count[r.refusal.rule];
+  return count;
 }
 
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
@@ -180,6 +193,7 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     CoveringArray cover = covering_array(*suite.cover, judge);
     all.insert(all.end(), cover.plans.begin(), cover.plans.end());
     result.covered = std::move(cover.counts);
+    result.covering = cover.needed;
   }
   all.insert(all.end(), suite.also.begin(), suite.also.end());
 

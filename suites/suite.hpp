@@ -1,10 +1,12 @@
 // A suite: which model, text and settings, and which plans: every combination of axes, or few that cover
 // them. The format is described in suites/README.md.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
 #include "suites/cover.hpp"
+#include "suites/stopwatch.hpp"
 
 namespace lockstep {
 
@@ -14,9 +16,11 @@ struct Suite {
   Settings settings;
   std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
-  int threads = 1;      // of each rank
-  int timed_steps = 5;  // after a warm-up step
+  int threads = 1;  // of each rank
+  Repeats repeats;  // of a timed step
   int max_ranks = 64;
+  double max_seconds = 0;  // of one plan; 0: by the reference's time
+  double max_memory = 0;   // GiB that the process of a plan may hold; 0: most of the machine's
   std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
   std::optional<CoverOrder> cover;
   std::vector<Plan> also;
@@ -35,7 +39,10 @@ struct Enumeration {
   };
   std::vector<Plan> plans;
   std::vector<Refused> refused;
-  std::vector<CoveringArray::Count> covered;  // by the covering array, if there is one
+  // Of the covering array, if there is one: what it covers, and with how many plans.
+  std::vector<CoveringArray::Count> covered;
+  int covering = 0;
+  std::map<std::string, i64> by_rule() const;  // how many plans each rule refused
 };
 Enumeration enumerate(const Suite&, const ModelConfig&);
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <csignal>
 #include <exception>
+#include <new>
 
 #include "ref/error.hpp"
 #include "suites/gates/gates.hpp"
@@ -107,6 +108,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     verdict.memory = judge_memory(p, guard_peaks);
   } catch (const UserError&) {
     throw;
+  } catch (const std::bad_alloc&) {
+    throw;  // what this machine has not, is no fault of the plan's
   } catch (const std::exception& e) {
     verdict.numbers = std::string("ended: ") + e.what();
   }

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "reports/dump.hpp"
 #include "suites/tests/parallel_report_sample.hpp"
@@ -97,9 +98,14 @@ class PythonTest : public ::testing::Test {
       for (PlanRecord& p : r.plans) p.timed = false;
     });
     write_changed(path("invalid.h5"), 20, [](RunRecord& r) {
-      r.verdict = "INVALID: 1 of 20 plans failed";
+      r.verdict = "INVALID: 2 of 20 plans failed";
       r.plans[10].status = "failed";
       r.plans[10].memory = "activations: 20 held <b> bytes, 10 foretold";
+      PlanRecord& eater = r.plans[11];  // as a sweep records a plan that it had to end
+      const PlanRecord was = std::exchange(eater, {});
+      eater.plan = was.plan, eater.words = was.words, eater.ranks = was.ranks;
+      eater.status = "out of memory", eater.ended = "3 GiB were resident, 2 are allowed";
+      eater.numbers = eater.messages = eater.memory = "not run";
     });
     write_changed(path("lacking.h5"), 5, [](RunRecord& r) { r.plans[3].messages = ""; });
     write_changed(path("contradiction.h5"), 5, [](RunRecord& r) { r.plans[3].memory = "too much"; });

@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <regex>
+#include <tuple>
 
 #include "ref/error.hpp"
 #include "reports/h5.hpp"
@@ -126,6 +128,81 @@ TEST_F(RecordTest, CountsNothingWhereAPlanHasNone) {
   EXPECT_EQ(file.read<i64>("/plans/peak_by_kind/optimizer").values, (std::vector<i64>{2000, 0}));
   EXPECT_EQ(file.read<i64>("/plans/traffic/dp/messages").values, (std::vector<i64>{0, 7}));
   EXPECT_EQ(file.read<i64>("/plans/traffic/dp/bytes").values, (std::vector<i64>{0, 70000}));
+}
+
+// Every field with a value of its own; numbers that are none, and infinite ones, as a failed plan may have.
+PlanRecord unusual() {
+  PlanRecord p = split();
+  p.fast = "memory: more", p.fast_worst = 1.5, p.fast_where = "step 0: loss", p.exact_peak_bytes = 15;
+  p.status = "crashed", p.ended = "Aborted (SIGABRT); it said: größe";
+  p.messages = "not run", p.memory = "weights: 1 byte more";
+  p.threads = 3, p.timed = true;
+  p.loss = {5.5, std::numeric_limits<double>::quiet_NaN(), 0x1.fffffffffffffp-3};
+  p.grad_norm = {std::numeric_limits<double>::infinity(), -0.0};
+  p.step_seconds = {0.5, 0.25, 0.125, 1.0 / 3};
+  p.tokens_per_second = 1234.5, p.median_spread = 0.01, p.wall_seconds = 7.25;
+  p.peak_bytes = 11, p.arena_bytes = 12, p.resident_bytes = 13, p.tokens_per_step = 14;
+  p.traffic["tp"] = {1, i64{1} << 40};
+  return p;
+}
+
+bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
+  return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](double x, double y) {
+           return (std::isnan(x) && std::isnan(y)) || (x == y && std::signbit(x) == std::signbit(y));
+         });
+}
+
+void expect_same(const PlanRecord& a, const PlanRecord& b) {
+  EXPECT_EQ(std::tie(a.plan, a.words, a.fast, a.fast_worst, a.fast_where, a.exact_peak_bytes, a.status,
+                     a.ended, a.numbers, a.messages, a.memory, a.hash),
+            std::tie(b.plan, b.words, b.fast, b.fast_worst, b.fast_where, b.exact_peak_bytes, b.status,
+                     b.ended, b.numbers, b.messages, b.memory, b.hash));
+  EXPECT_EQ(std::tie(a.ranks, a.threads, a.timed, a.tokens_per_step, a.peak_bytes, a.arena_bytes,
+                     a.resident_bytes, a.peak_by_kind),
+            std::tie(b.ranks, b.threads, b.timed, b.tokens_per_step, b.peak_bytes, b.arena_bytes,
+                     b.resident_bytes, b.peak_by_kind));
+  EXPECT_TRUE(same_bits(a.loss, b.loss) && same_bits(a.grad_norm, b.grad_norm) &&
+              same_bits(a.step_seconds, b.step_seconds));
+  EXPECT_TRUE(same_bits({a.tokens_per_second, a.median_spread, a.wall_seconds},
+                        {b.tokens_per_second, b.median_spread, b.wall_seconds}));
+  ASSERT_EQ(a.traffic.size(), b.traffic.size());
+  for (const auto& [axis, traffic] : a.traffic) {
+    EXPECT_EQ(traffic.messages, b.traffic.at(axis).messages);
+    EXPECT_EQ(traffic.bytes, b.traffic.at(axis).bytes);
+  }
+}
+
+TEST_F(RecordTest, APlanComesBackFromItsFile) {
+  for (const PlanRecord& plan : {solo(), split(), unusual(), PlanRecord{}}) {
+    write_plan(plan, "this sweep", path("plan.h5"));
+    expect_same(read_plan("this sweep", path("plan.h5")), plan);
+  }
+}
+
+TEST_F(RecordTest, APlanComesBackFromAnotherProcess) {
+  for (const PlanRecord& plan : {solo(), split(), unusual(), PlanRecord{}})
+    expect_same(plan_of(bytes_of(plan)), plan);
+}
+
+TEST_F(RecordTest, APlansFileMustBeWholeAndOfThisSweep) {
+  const auto refused = [&](const std::string& identity, const std::string& name) {
+    try {
+      read_plan(identity, path(name));
+      return false;
+    } catch (const UserError&) {
+      return true;
+    }
+  };
+  write_plan(unusual(), "this sweep", path("plan.h5"));
+  EXPECT_FALSE(refused("this sweep", "plan.h5"));
+  EXPECT_TRUE(refused("another", "plan.h5"));
+  EXPECT_TRUE(refused("this sweep", "none.h5"));
+  write_run(two_plans(), path("run.h5"));
+  EXPECT_TRUE(refused("this sweep", "run.h5"));
+  for (std::uintmax_t size = fs::file_size(path("plan.h5")); size > 40; size -= 40) {
+    fs::resize_file(path("plan.h5"), size - 40);
+    EXPECT_TRUE(refused("this sweep", "plan.h5")) << size - 40;
+  }
 }
 
 TEST_F(RecordTest, WritesARunWithoutPlans) {

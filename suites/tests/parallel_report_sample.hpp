@@ -31,7 +31,7 @@ inline PlanRecord sample_plan(const SampleSize& size, int dp, int tp, int pp, in
   if (schedule != "1f1b") p.plan += " schedule=" + schedule;
   if (zero != 0) p.plan += " zero=" + std::to_string(zero);
   p.ranks = dp * tp * pp;
-  p.numbers = p.messages = p.memory = "pass";
+  p.numbers = p.messages = p.memory = p.fast = "pass";
   p.hash = "8c1f0a92d4e65b37";
   for (int step = 0; step < 4; ++step) {
     p.loss.push_back(std::log(static_cast<double>(size.vocab)) - 0.21 * step + 0.02 * step * step);

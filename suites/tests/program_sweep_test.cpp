@@ -16,10 +16,9 @@ std::string suite_text(const std::string& more) {
 
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write(
-      "tiny.toml",
-      suite_text(
-          "timed_steps = 2\n[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
+  const std::string suite =
+      folder.write("tiny.toml", suite_text("timed_steps = 2\ntimed_steps_most = 2\n[axes]\ntp = [1, 2, "
+                                           "3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
   const Ended ended = lockstep_program("sweep " + suite + " --out " + folder.path() + "/out");
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   const std::string last = ended.out.substr(ended.out.rfind('\n', ended.out.size() - 2) + 1);
@@ -69,7 +68,7 @@ TEST(ProgramSweep, DryRunSaysWhatIsCovered) {
       folder.write("c.toml", suite_text("[cover]\ntp = [1, 2]\nsp = \"*\"\nckpt = [\"none\", \"full\"]\n"));
   const Ended ended = lockstep_program("sweep --dry-run " + suite);
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out, "covered: 11 of 11 legal pairs of values\n",
+  EXPECT_TRUE(says(ended.out, " plans: 11 of 11 legal pairs of values\n",
                    "2 of 2 legal pairs of strategies\n", "0 of 0 legal triples of strategies\n",
                    " 0 refused"));
 }

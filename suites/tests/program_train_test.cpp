@@ -111,6 +111,47 @@ TEST(ProgramTrain, StartsFromGivenWeights) {
   EXPECT_TRUE(says(changed.out, "equal to the single device"));
 }
 
+// The saved weights are those that the last step left, whatever the number of files; a run goes on from them.
+TEST(ProgramTrain, SavesWhatItTrained) {
+  const TemporaryFolder folder;
+  const std::string one = folder.path() + "/one", many = folder.path() + "/many",
+                    dump = folder.path() + "/a.h5";
+  ASSERT_EQ(train("dp=2 zero=3", "--save " + one + " --dump " + dump).status, 0);
+  EXPECT_TRUE(std::filesystem::exists(one + "/model.safetensors"));
+  const std::vector<Param> table = parameter_table(load_model_config(one), 8);
+  const auto weights = load_weights(one, table);
+  const Hdf5Reader last(dump);
+  for (std::size_t p = 0; p < table.size(); ++p)
+    if (table[p].tied_to < 0) {
+      EXPECT_EQ(weights[p], last.read<float>("/step1/weight/" + table[p].name)) << table[p].name;
+    }
+  // 1.7 MB of weights in files of 100 kB; the embedding alone has 130 kB.
+  ASSERT_EQ(train("tp=4", "--shard-gb 0.0001 --save " + many).status, 0);
+  EXPECT_FALSE(std::filesystem::exists(many + "/model.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(many + "/model.safetensors.index.json"));
+  EXPECT_EQ(load_weights(many, table), weights);
+  EXPECT_EQ(hash_of(train("pp=2", "--init " + many)), hash_of(train("dp=2", "--init " + one)));
+  // One file instead of many: nothing of the many is left.
+  ASSERT_EQ(train("dp=1", "--save " + many).status, 0);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(many), {}), 2);
+}
+
+TEST(ProgramTrain, SavedConfigurationKeepsWhatItWasGiven) {
+  const TemporaryFolder folder;
+  std::ostringstream text;
+  text << std::ifstream("suites/models/gate-tiny.json").rdbuf();
+  std::string model = text.str();
+  model.replace(model.rfind('}'), 1, ", \"eos_token_id\": 77, \"torch_dtype\": \"bfloat16\"}");
+  const std::string path = folder.write("given.json", model);
+  const Ended ended =
+      lockstep_program("train --data datasets/excerpt-v509.tok --batch 2 --seq 8 --steps 1 --model " + path +
+                       " --save " + folder.path());
+  ASSERT_EQ(ended.status, 0) << ended.err;
+  std::ostringstream saved;
+  saved << std::ifstream(folder.path() + "/config.json").rdbuf();
+  EXPECT_TRUE(says(saved.str(), "\"eos_token_id\": 77", "\"torch_dtype\": \"float32\"", "\"head_dim\": 8"));
+}
+
 TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
   const Ended ended = lockstep_program("show " + tiny_model + "--plan 'dp=2 tp=2 pp=2' --rank 5 --seq 16");
   EXPECT_EQ(ended.status, 0) << ended.err;

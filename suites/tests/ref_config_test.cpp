@@ -1,7 +1,10 @@
 // Reading a Hugging Face config.json, and what it refuses.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "ref/config.hpp"
 #include "suites/tests/temporary_folder.hpp"
@@ -135,6 +138,40 @@ TEST(Config, UnreadableFilesAreRefused) {
   EXPECT_TRUE(says(refusal([&] { load_model_config(folder.path()); }), "config.json"));
   for (const char* text : {"", "{", "[1]", "\x80"})
     EXPECT_TRUE(says(refusal([&] { load_model_config(folder.write("bad.json", text)); }), "JSON object"));
+}
+
+auto every_field(const ModelConfig& c) {
+  const RopeScaling& r = c.rope_scaling;
+  return std::tuple(c.vocab, c.hidden, c.intermediate, c.layers, c.heads, c.kv_heads, c.head_dim,
+                    c.max_position, c.rope_theta, c.rms_eps, c.init_std, c.tied, r.kind, r.factor,
+                    r.low_freq_factor, r.high_freq_factor, r.original_max_position);
+}
+
+// Both published files and ones whose every field is unusual.
+TEST(Config, WhatIsSavedIsRead) {
+  const TemporaryFolder folder;
+  json unusual = kGood;
+  unusual.update({{"num_key_value_heads", 2},
+                  {"head_dim", 16},
+                  {"max_position_embeddings", 77},
+                  {"rope_theta", 123.5},
+                  {"rms_norm_eps", 0.03125},
+                  {"initializer_range", 0.5},
+                  {"tie_word_embeddings", true},
+                  {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}},
+                  {"dtype", "bfloat16"}});
+  std::vector<std::string> paths = {folder.write("unusual.json", unusual.dump())};
+  for (const auto& entry : std::filesystem::directory_iterator("suites/models"))
+    paths.push_back(entry.path());
+  for (const std::string& path : paths) {
+    const ModelConfig given = load_model_config(path);
+    save_model_config(folder.path() + "/config.json", path, given);
+    EXPECT_EQ(every_field(load_model_config(folder.path())), every_field(given)) << path;
+    std::ifstream saved(folder.path() + "/config.json");
+    const json object = json::parse(saved);
+    EXPECT_EQ(object["torch_dtype"], "float32");
+    EXPECT_FALSE(object.contains("dtype"));
+  }
 }
 
 }  // namespace

@@ -20,12 +20,13 @@ std::string mistake(const std::string& text) {
 
 TEST(Suite, ReadsEverything) {
   const TemporaryFolder folder;
-  const Suite s =
-      read_suite(folder.write("mine.toml",
-                              "[run]\nmodel = \"../m.json\"\ndata = \"d.tok\"\nbatch = 4\nlr = 1\n"
-                              "weight_decay = 0.2\nisa = \"plain\"\nthreads = 2\ntimed_steps = 7\n"
-                              "[axes]\nckpt = [\"full\", \"none\"]\ntp = 2\ndp = [1, 2]\n"
-                              "[limits]\nranks = 3\n[[also]]\nplan = \"pp=2\"\n[[also]]\nplan = \"tp=4\"\n"));
+  const Suite s = read_suite(
+      folder.write("mine.toml",
+                   "[run]\nmodel = \"../m.json\"\ndata = \"d.tok\"\nbatch = 4\nlr = 1\n"
+                   "weight_decay = 0.2\nisa = \"plain\"\nthreads = 2\ntimed_steps = 7\ntimed_spread = 0.1\n"
+                   "[axes]\nckpt = [\"full\", \"none\"]\ntp = 2\ndp = [1, 2]\n"
+                   "[limits]\nranks = 3\nseconds = 1.5\nmemory = 2\n[[also]]\nplan = "
+                   "\"pp=2\"\n[[also]]\nplan = \"tp=4\"\n"));
   EXPECT_EQ(s.name, "mine");
   EXPECT_EQ(s.model, (std::filesystem::path(folder.path()).parent_path() / "m.json").string());
   EXPECT_EQ(s.data, folder.path() + "/d.tok");
@@ -34,7 +35,11 @@ TEST(Suite, ReadsEverything) {
   EXPECT_EQ(s.settings.weight_decay, 0.2);
   EXPECT_EQ(s.isa, "plain");
   EXPECT_EQ(s.threads, 2);
-  EXPECT_EQ(s.timed_steps, 7);
+  EXPECT_EQ(s.repeats.least, 7);
+  EXPECT_EQ(s.repeats.most, 30);
+  EXPECT_EQ(s.repeats.spread, 0.1);
+  EXPECT_EQ(s.max_seconds, 1.5);
+  EXPECT_EQ(s.max_memory, 2);
   EXPECT_EQ(s.max_ranks, 3);
   ASSERT_EQ(s.grids.size(), 1u);
   ASSERT_EQ(s.grids[0].size(), 3u);

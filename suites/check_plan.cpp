@@ -1,0 +1,42 @@
+#include "suites/check_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <thread>
+
+#include "suites/record_of.hpp"
+#include "suites/stopwatch.hpp"
+
+namespace lockstep {
+
+PlanRecord check_plan(const Plan& plan, const Standard& s) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  Run run{s.model, s.suite.settings, plan, &s.data};
+  const Prepared exact = prepare(run);
+  run.settings.fast = true;
+  const Prepared fast = prepare(run);
+  const GateOptions gates{
+      .isa = s.suite.isa, .threads = s.suite.threads, .fresh = true, .scratch = s.suite.scratch};
+  Verdict verdict = judge(exact, s.reference, gates, s.initial);
+  if (verdict.numbers == "pass" && verdict.hash != s.reference_hash)
+    verdict.numbers = fmt::format("hash {} instead of {}", verdict.hash, s.reference_hash);
+  const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
+  PlanRecord p = record_of(exact, verdict, fast, second, s.suite.threads);
+  // Ranks that share a core would time the operating system.
+  if (p.status == "ok" && p.ranks * p.threads <= static_cast<int>(std::thread::hardware_concurrency())) {
+    Timed timed =
+        time_steps(fast, {.isa = s.suite.isa, .threads = s.suite.threads, .scratch = s.suite.scratch},
+                   s.initial, s.suite.repeats);
+    p.timed = true;
+    p.step_seconds = std::move(timed.step_seconds);
+    p.tokens_per_second = static_cast<double>(p.tokens_per_step) / median(p.step_seconds);
+    p.median_spread = median_spread(p.step_seconds);
+    p.resident_bytes = timed.resident_bytes;
+  }
+  p.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return p;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,24 @@
+// One plan through its gates in exact and in fast mode, and timed in fast mode if it passes both and the
+// cores suffice.
+#pragma once
+#include "reports/record.hpp"
+#include "suites/gates/fast.hpp"
+#include "suites/reference.hpp"
+#include "suites/suite.hpp"
+
+namespace lockstep {
+
+// What all plans of a sweep are held to, made once.
+struct Standard {
+  const Suite& suite;
+  const ModelConfig& model;
+  const TokenFile& data;
+  Weights initial;
+  Whole reference;
+  std::string reference_hash;
+  FastReference float64;
+};
+
+PlanRecord check_plan(const Plan&, const Standard&);
+
+}  // namespace lockstep

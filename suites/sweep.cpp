@@ -1,0 +1,217 @@
+#include "suites/sweep.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <csignal>
+#include <sstream>
+
+#include "suites/command_options.hpp"
+#include "suites/machine_memory.hpp"
+#include "suites/record_of.hpp"
+#include "suites/reference_file.hpp"
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+volatile std::sig_atomic_t interrupted = 0;
+
+// The first signal ends the sweep after the present plan, with a record of what was done; the second at once.
+void listen_for_signals() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+// What a plan failed by, and what was found.
+std::string complaint(const PlanRecord& p) {
+  if (!p.ended.empty()) return fmt::format("{}: {}: {}", p.plan, p.status, p.ended);
+  for (const auto& [gate, found] : {std::pair{"numbers", &p.numbers},
+                                    {"messages", &p.messages},
+                                    {"memory", &p.memory},
+                                    {"fast", &p.fast}})
+    if (*found != "pass" && *found != "not run") return fmt::format("{}: {}: {}", p.plan, gate, *found);
+  return p.plan;
+}
+
+// Everything that the reference's numbers depend on.
+std::string reference_key(const Identity& identity) {
+  std::string key = identity.at("dtype");
+  for (const char* part : {"model", "data", "build"}) key += fmt::format(" {}={}", part, identity.at(part));
+  for (const Setting& s : settings_list()) key += fmt::format(" {}={}", s.name, identity.at(s.name));
+  return key;
+}
+
+}  // namespace
+
+Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
+    : suite_(suite),
+      model_(load_model_config(suite.model)),
+      data_(suite.data),
+      all_(std::move(plans)),
+      options_(options),
+      progress_(static_cast<int>(all_.plans.size())),
+      standard_{suite_, model_, data_, {}, {}, {}, {}} {
+  check_data(data_, suite.data, model_, suite.settings);
+  run_ = record_of(suite, model_, data_);
+  run_.isa = isa_here(suite.isa);
+  run_.refused = all_.by_rule();
+  if (!options.out.empty()) folder_.emplace(options.out, identity(), options.fresh);
+}
+
+Identity Sweep::identity() const {
+  Identity id{{"suite", suite_.name}, {"model", run_.model_hash}, {"data", run_.data_hash},
+              {"dtype", run_.dtype},  {"isa", run_.isa},          {"build", build_identity()},
+              {"cpu", run_.cpu}};
+  id["threads"] = fmt::format("{}", suite_.threads);
+  id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);
+  id["timed_spread"] = fmt::format("{}", suite_.repeats.spread);
+  for (const Setting& s : settings_list())
+    std::visit([&](auto field) { id[s.name] = fmt::format("{}", suite_.settings.*field); }, s.field);
+  return id;
+}
+
+int Sweep::run() {
+  listen_for_signals();
+  introduce();
+  take_up();
+  make_reference();
+  if (const std::string why = vacuous(standard_.reference, suite_.settings); !why.empty())
+    return end("INVALID: the reference would prove nothing: " + why, 1);
+  run_plans();
+  return conclude();
+}
+
+void Sweep::introduce() {
+  const Settings& s = suite_.settings;
+  std::string rules;
+  for (const auto& [rule, count] : run_.refused)
+    rules += fmt::format("{}{} {}", rules.empty() ? " by " : ", ", rule, count);
+  progress_.say(fmt::format("{}: {} steps of {} x {} tokens, {} kernels; {} plans, {} refused{}", suite_.name,
+                            s.steps, s.batch, s.seq, run_.isa, all_.plans.size(), all_.refused.size(),
+                            rules));
+}
+
+void Sweep::take_up() {
+  if (!folder_) return;
+  for (const Plan& plan : all_.plans)
+    if (auto record = folder_->recorded(plan); record && !(options_.retry && !record->ended.empty()))
+      done_.emplace(plan.line(), std::move(*record));
+  folder_->note(fmt::format("sweep of {} plans, {} recorded", all_.plans.size(), done_.size()));
+  if (!done_.empty())
+    progress_.say(fmt::format("going on: {} of {} plans are recorded", done_.size(), all_.plans.size()));
+  progress_.skip(static_cast<int>(done_.size()));
+  save("INVALID: not finished");
+}
+
+void Sweep::make_reference() {
+  standard_.initial = fresh_weights(model_, suite_.settings);
+  const std::string key = reference_key(identity());
+  const std::vector<Param> table = parameter_table(model_, suite_.settings.leaves);
+  auto kept = folder_ ? kept_reference(folder_->reference_file(), key, table) : std::nullopt;
+  const char* origin = kept ? "reference, kept" : "reference";
+  if (!kept) {
+    const Clock::time_point start = Clock::now();
+    kept.emplace();
+    kept->whole =
+        reference_run(model_, suite_.settings, data_, suite_.isa, suite_.threads, standard_.initial);
+    kept->seconds = since(start);
+    busy_seconds_ += kept->seconds;
+    if (folder_) keep_reference(folder_->reference_file(), key, *kept);
+  }
+  standard_.reference = std::move(kept->whole);
+  const Clock::time_point start = Clock::now();
+  standard_.float64 = fast_reference(model_, suite_.settings, data_, standard_.reference, standard_.initial);
+  busy_seconds_ += since(start);
+  reference_seconds_ = kept->seconds;
+  run_.reference_hash = standard_.reference_hash = standard_.reference.hash();
+  const auto& steps = standard_.reference.steps;
+  progress_.say(fmt::format("{}: hash {}, loss {:.4f} to {:.4f}", origin, run_.reference_hash.substr(0, 16),
+                            steps.front().loss, steps.back().loss));
+}
+
+// By default far above what a plan needs that ends by itself: a step that recomputes, has guarded buffers and
+// shares its cores takes a few times the reference's.
+Worker::Limits Sweep::limits() const {
+  const double steps = static_cast<double>(suite_.settings.steps);
+  const double each = reference_seconds_ / steps;
+  const double seconds =
+      suite_.max_seconds > 0 ? suite_.max_seconds : 120 + 100 * each * (2 * steps + suite_.repeats.most);
+  const double bytes =
+      suite_.max_memory > 0 ? suite_.max_memory * (i64{1} << 30) : 0.8 * static_cast<double>(machine_bytes());
+  return {seconds, static_cast<i64>(bytes)};
+}
+
+void Sweep::run_plans() {
+  Worker worker(
+      [this](const std::string& line) { return bytes_of(check_plan(Plan::parse(line), standard_)); },
+      limits());
+  for (const Plan& plan : all_.plans) {
+    if (interrupted) break;
+    if (done_.count(plan.line())) continue;
+    progress_.begin(plan.line());
+    if (folder_) folder_->begun(plan);
+    const PlanRecord& p = done_.emplace(plan.line(), in(worker, plan)).first->second;
+    if (folder_) folder_->ended(p);
+    busy_seconds_ += p.wall_seconds;
+    if (p.status != "ok") progress_.say("FAILED " + complaint(p));
+    progress_.end();
+  }
+}
+
+PlanRecord Sweep::in(Worker& worker, const Plan& plan) {
+  const Clock::time_point start = Clock::now();
+  Answer answer = worker.ask(plan.line());
+  if (answer.end == Answer::End::killed) answer = worker.ask(plan.line());  // once: no plan kills itself
+  if (answer.end == Answer::End::answered) return plan_of(answer.text);
+  PlanRecord p = record_of(plan, answer, suite_.threads);
+  p.wall_seconds = since(start);
+  return p;
+}
+
+void Sweep::save(const std::string& verdict) {
+  if (!folder_) return;
+  run_.verdict = verdict;
+  run_.plans.clear();
+  for (const Plan& plan : all_.plans)
+    if (const auto found = done_.find(plan.line()); found != done_.end()) run_.plans.push_back(found->second);
+  write_run(run_, folder_->run_file());
+}
+
+int Sweep::conclude() {
+  const std::size_t all = all_.plans.size();
+  if (busy_seconds_ > 0)
+    progress_.say(fmt::format("in steps and gates: {:.0f} %", 100 * busy_seconds_ / progress_.seconds()));
+  const PlanRecord* first = nullptr;
+  std::size_t failed = 0;
+  for (const Plan& plan : all_.plans) {
+    const auto found = done_.find(plan.line());
+    if (found == done_.end() || found->second.status == "ok") continue;
+    if (!first) first = &found->second;
+    ++failed;
+  }
+  if (first)
+    return end(fmt::format("INVALID: {} of {} plans failed: {}", failed, done_.size(), complaint(*first)), 1);
+  if (done_.size() < all)
+    return end(fmt::format("INVALID: interrupted after {} of {} plans", done_.size(), all), 1);
+  run_.hash = run_.reference_hash;
+  return end(fmt::format("VALID: {} plans, one hash {}, {} refused, {:.0f} s", all, run_.hash.substr(0, 16),
+                         all_.refused.size(), progress_.seconds()),
+             0);
+}
+
+int Sweep::end(const std::string& verdict, int status) {
+  progress_.finish();
+  save(verdict);
+  if (folder_) folder_->note(verdict);
+  fmt::print("{}\n", verdict);
+  return status;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,53 @@
+// Every plan of a suite against one device, each in a process that it may take down, with a record that
+// outlives this one. Ends in one line, VALID or INVALID.
+#pragma once
+#include <optional>
+#include <string>
+
+#include "reports/record.hpp"
+#include "suites/check_plan.hpp"
+#include "suites/progress.hpp"
+#include "suites/sweep_folder.hpp"
+#include "suites/worker.hpp"
+
+namespace lockstep {
+
+struct SweepOptions {
+  std::string out;     // folder; empty: nothing is kept
+  bool fresh = false;  // start anew, instead of going on
+  bool retry = false;  // run again what was recorded without a verdict: crashed, timeout, out of memory
+};
+
+class Sweep {
+ public:
+  // UserError: the text does not fit the model, or the folder is another sweep's.
+  Sweep(const Suite&, Enumeration, const SweepOptions&);
+  int run();  // exit status
+
+ private:
+  Identity identity() const;
+  void introduce();
+  void take_up();         // what is recorded already
+  void make_reference();  // or read it
+  void run_plans();
+  PlanRecord in(Worker&, const Plan&);
+  Worker::Limits limits() const;
+  void save(const std::string& verdict);
+  int conclude();
+  int end(const std::string& verdict, int status);
+
+  const Suite& suite_;
+  const ModelConfig model_;
+  const TokenFile data_;
+  const Enumeration all_;
+  const SweepOptions options_;
+  Progress progress_;
+  RunRecord run_;
+  std::optional<SweepFolder> folder_;
+  Standard standard_;
+  double reference_seconds_ = 0;
+  std::map<std::string, PlanRecord> done_;  // by the plan's line
+  double busy_seconds_ = 0;                 // in steps and gates, the reference's included
+};
+
+}  // namespace lockstep

@@ -1,0 +1,265 @@
+// A worker's process may crash, hang or take all memory: the one that asks it goes on.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <new>
+#include <thread>
+
+#include "suites/machine_memory.hpp"
+#include "suites/tests/user_error.hpp"
+#include "suites/worker.hpp"
+
+namespace lockstep {
+namespace {
+
+using End = Answer::End;
+constexpr Worker::Limits kWide{60, i64{1} << 40};
+
+// Whether a process is there and no mere entry of one that has ended.
+bool runs(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string number, name, state;
+  stat >> number >> name >> state;
+  return !state.empty() && state != "Z" && state != "X";
+}
+
+// Ends when the process has: soon, or the test has failed.
+bool ends_soon(pid_t pid) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (runs(pid))
+    if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(20)) return false;
+  return true;
+}
+
+[[noreturn]] void spin() {
+  for (;;) getppid();
+}
+
+TEST(Worker, AnswersOneRequestAfterAnotherInOneProcess) {
+  int asked = 0;
+  Worker worker(
+      [&](const std::string& request) {
+        return request + " " + std::to_string(++asked) + " " + std::to_string(getpid());
+      },
+      kWide);
+  const Answer first = worker.ask("a");
+  const std::string pid = std::to_string(worker.pid());
+  EXPECT_NE(pid, std::to_string(getpid()));
+  EXPECT_EQ(first.text, "a 1 " + pid);
+  EXPECT_EQ(worker.ask("b").text, "b 2 " + pid);
+  EXPECT_EQ(worker.ask("").text, " 3 " + pid);
+  EXPECT_EQ(asked, 0);  // that was the other process's
+}
+
+TEST(Worker, SharesWhatWasMadeBefore) {
+  std::vector<float> weights(1 << 20, 1.5f);
+  Worker worker([&](const std::string&) { return std::to_string(weights[12345]); }, kWide);
+  weights[12345] = 2;  // the process is not there yet
+  EXPECT_EQ(worker.ask("").text, std::to_string(2.0));
+}
+
+TEST(Worker, AnswersMayBeLong) {
+  const std::string request(3'000'000, 'x');
+  Worker worker([](const std::string& r) { return r + r; }, kWide);
+  const Answer answer = worker.ask(request);
+  EXPECT_EQ(answer.end, End::answered);
+  EXPECT_TRUE(answer.text == request + request);
+}
+
+TEST(Worker, AnExceptionIsSaidAndTheProcessGoesOn) {
+  Worker worker(
+      [](const std::string& r) -> std::string {
+        if (r == "bad") throw std::runtime_error("rank 3: no such thing");
+        return "well";
+      },
+      kWide);
+  const Answer bad = worker.ask("bad");
+  const pid_t pid = worker.pid();
+  EXPECT_EQ(bad.end, End::failed);
+  EXPECT_EQ(bad.text, "rank 3: no such thing");
+  EXPECT_EQ(worker.ask("good").text, "well");
+  EXPECT_EQ(worker.pid(), pid);
+}
+
+// Every way for a process to end by itself: what is said of it, and the next request is answered.
+struct Crash {
+  const char* name;
+  std::string (*body)(const std::string&);
+  const char* said;
+};
+class EveryCrash : public testing::TestWithParam<Crash> {};
+
+TEST_P(EveryCrash, IsNamedAndANewProcessAnswersTheNext) {
+  Worker worker([](const std::string& r) { return r == "crash" ? GetParam().body(r) : std::string("well"); },
+                kWide);
+  EXPECT_EQ(worker.ask("first").text, "well");
+  const pid_t before = worker.pid();
+  const Answer crash = worker.ask("crash");
+  EXPECT_EQ(crash.end, End::crashed) << crash.text;
+  EXPECT_TRUE(says(crash.text, GetParam().said));
+  EXPECT_FALSE(runs(before));
+  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_NE(worker.pid(), before);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Worker, EveryCrash,
+    testing::Values(Crash{"Aborts", [](const std::string&) -> std::string { abort(); }, "Aborted (SIGABRT)"},
+                    Crash{"SegmentationFault",
+                          [](const std::string&) -> std::string {
+                            signal(SIGSEGV, SIG_DFL);  // a sanitizer's handler would make it an exit
+                            raise(SIGSEGV);
+                            return "";
+                          },
+                          "Segmentation fault (SIGSEGV)"},
+                    Crash{"FloatingPoint",
+                          [](const std::string&) -> std::string {
+                            signal(SIGFPE, SIG_DFL);
+                            raise(SIGFPE);
+                            return "";
+                          },
+                          "Floating point exception (SIGFPE)"},
+                    Crash{"Leaves", [](const std::string&) -> std::string { _exit(3); }, "exit status 3"},
+                    Crash{"LeavesAsIfWell", [](const std::string&) -> std::string { _exit(0); },
+                          "exit status 0"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(Worker, LastWordsAreKept) {
+  Worker worker(
+      [](const std::string& r) -> std::string {
+        if (r == "speak") std::fprintf(stderr, "a mere remark\n");
+        if (r != "die") return "well";
+        std::fprintf(stderr, "\nbuffer used\nafter its release\n");
+        abort();
+      },
+      kWide);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(worker.ask("speak").text, "well");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "a mere remark\n");
+  EXPECT_EQ(worker.ask("die").text, "Aborted (SIGABRT); it said: buffer used after its release");
+}
+
+TEST(Worker, AHangIsEndedWithAllThatItStarted) {
+  const auto child_file =
+      std::filesystem::temp_directory_path() / ("lockstep-child-" + std::to_string(getpid()));
+  Worker worker(
+      [&](const std::string& r) -> std::string {
+        if (r != "hang") return "well";
+        signal(SIGTERM, SIG_IGN);
+        if (const pid_t child = fork(); child > 0) {
+          std::ofstream(child_file) << child << std::flush;
+        }
+        std::thread other(spin);  // not only the thread that was asked
+        spin();
+      },
+      {0.5, kWide.bytes});
+  const Answer hang = worker.ask("hang");
+  EXPECT_EQ(hang.end, End::timeout);
+  EXPECT_TRUE(says(hang.text, "no end after 0.5 s"));
+  pid_t child = 0;
+  std::ifstream(child_file) >> child;
+  EXPECT_GT(child, 0);
+  EXPECT_TRUE(ends_soon(child));
+  if (child > 0) kill(child, SIGKILL);  // a failing test leaves nothing either
+  EXPECT_EQ(worker.ask("next").text, "well");
+  std::filesystem::remove(child_file);
+}
+
+TEST(Worker, TakingMoreMemoryThanAllowedIsEnded) {
+  const i64 allowed = resident_bytes() + (i64{64} << 20);
+  Worker worker(
+      [](const std::string& r) -> std::string {
+        if (r != "eat") return "well";
+        std::vector<std::vector<char>> eaten;
+        while (eaten.size() < 1024) eaten.emplace_back(1 << 20, 'x');  // 1 GiB, if nobody minds
+        return "eaten";
+      },
+      {60, allowed});
+  const Answer eater = worker.ask("eat");
+  EXPECT_EQ(eater.end, End::out_of_memory) << eater.text;
+  EXPECT_TRUE(says(eater.text, "GiB were resident"));
+  EXPECT_EQ(worker.ask("next").text, "well");
+}
+
+TEST(Worker, NoMemoryToBeHadIsNoCrash) {
+  Worker worker(
+      [](const std::string& r) -> std::string {
+        if (r == "ask") throw std::bad_alloc();
+        return "well";
+      },
+      kWide);
+  const Answer eater = worker.ask("ask");
+  EXPECT_EQ(eater.end, End::out_of_memory);
+  EXPECT_EQ(worker.ask("next").text, "well");
+}
+
+TEST(Worker, KilledBySomebodyElseIsNoCrash) {
+  Worker worker(
+      [](const std::string& r) -> std::string {
+        if (r == "kill") raise(SIGKILL);
+        return "well";
+      },
+      kWide);
+  EXPECT_EQ(worker.ask("kill").end, End::killed);
+  EXPECT_EQ(worker.ask("next").text, "well");
+  // Between two requests, too.
+  kill(worker.pid(), SIGKILL);
+  ASSERT_TRUE(ends_soon(worker.pid()));
+  EXPECT_EQ(worker.ask("next").end, End::killed);
+  EXPECT_EQ(worker.ask("next").text, "well");
+}
+
+TEST(Worker, SignalsToEndAreForTheParent) {
+  Worker worker(
+      [](const std::string&) {
+        raise(SIGTERM), raise(SIGINT);
+        return std::string(getpgrp() == getpid() ? "alone" : "in its parent's group");
+      },
+      kWide);
+  EXPECT_EQ(worker.ask("").text, "alone");
+}
+
+TEST(Worker, NoProcessIsLeftWhenItGoes) {
+  pid_t pid = 0;
+  {
+    Worker worker([](const std::string&) { return ""; }, kWide);
+    worker.ask("");
+    pid = worker.pid();
+    EXPECT_TRUE(runs(pid));
+  }
+  EXPECT_FALSE(runs(pid));
+}
+
+// kill -9 of the process that asks: no handler of its own can help.
+TEST(Worker, DiesWithItsParent) {
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    Worker worker(
+        [&](const std::string&) -> std::string {
+          const pid_t me = getpid();
+          if (write(pipe_ends[1], &me, sizeof me) < 0) abort();
+          spin();
+        },
+        kWide);
+    worker.ask("");
+    _exit(0);
+  }
+  pid_t worker = 0;
+  ASSERT_EQ(read(pipe_ends[0], &worker, sizeof worker), static_cast<ssize_t>(sizeof worker));
+  EXPECT_TRUE(runs(worker));
+  kill(parent, SIGKILL);
+  waitpid(parent, nullptr, 0);
+  EXPECT_TRUE(ends_soon(worker));
+  kill(worker, SIGKILL);  // a failing test leaves nothing either
+}
+
+}  // namespace
+}  // namespace lockstep
