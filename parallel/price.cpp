@@ -296,6 +296,11 @@ bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& se
   return true;
 }
 
+bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
+  const Shape s = shape_of(plan, model, settings, 0);
+  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Store>(plan).price.reduces_each_microbatch(s);
+}
+
 Price price(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
   const Pricing p = pricing(plan, model, settings, rank);
   return {memory(p), messages(p)};

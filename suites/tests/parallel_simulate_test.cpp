@@ -86,7 +86,7 @@ TEST(Simulate, SaysWhatCommunicationHides) {
 TEST(Simulate, OneRankStandsForItsReplicas) {
   const Times t{.f = 1, .b = 1.25, .w = 0.75, .boundary = 0.125, .replicas = 0.5};
   for (const char* plan :
-       {"dp=2 tp=2 pp=2", "dp=2 tp=2 pp=2 zero=3 schedule=zero-bubble", "tp=2 pp=4 sp=1"}) {
+       {"dp=2 tp=2 pp=2", "dp=2 tp=2 pp=2 zero=1 schedule=zero-bubble", "tp=2 pp=4 sp=1"}) {
     const Simulated one = simulated(plan, t), all = simulated(plan, t, true);
     EXPECT_DOUBLE_EQ(one.seconds, all.seconds) << plan;
     for (const auto& [rank, r] : one.ranks) EXPECT_DOUBLE_EQ(r.bubble, all.ranks.at(rank).bubble) << plan;
