@@ -25,8 +25,8 @@ struct GateOptions {
   std::string scratch;  // as in Launch
 };
 
-// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. What is
-// not the plan's fault is thrown: std::bad_alloc, and UserError (the scratch folder).
+// Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. What
+// is not the plan's fault is thrown: std::bad_alloc, and UserError (the scratch folder).
 Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
               const std::vector<std::vector<float>>& initial = {});
 

@@ -92,109 +92,111 @@ TEST(ProgramErrors, AFullDiskIsNamedAndNothingStaysBehind) {
   EXPECT_EQ(ended.status, 2);
   EXPECT_TRUE(says(ended.err, "lockstep: rank ", folder.path(), "no room for", "--scratch"));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
-  // The files a user may bring, each wrong in its own way.
-  class BrokenFile : public testing::Test {
-   protected:
-    // Ends as a mistake with these parts in its one sentence.
-    template <class... Parts>
-    void expect_refused(const std::string& arguments, const Parts&... parts) {
-      const Ended ended = lockstep_program(arguments);
-      EXPECT_EQ(ended.status, 2);
-      EXPECT_TRUE(ended.err.starts_with("lockstep: ")) << ended.err;
-      EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
-      EXPECT_TRUE(says(ended.err, parts...));
-    }
-    static std::string read(const std::string& path) {
-      std::ostringstream text;
-      text << std::ifstream(path, std::ios::binary).rdbuf();
-      return text.str();
-    }
-    // A file like `path` with one part of its text replaced.
-    std::string changed(const std::string& path, const std::string& name, const std::string& from,
-                        const std::string& to) {
-      std::string text = read(path);
-      const std::size_t at = text.find(from);
-      EXPECT_NE(at, std::string::npos) << from;
-      return folder_.write(name, text.replace(at, from.size(), to));
-    }
-    const TemporaryFolder folder_;
-  };
+}
 
-  TEST_F(BrokenFile, SuiteWithAnUnknownKey) {
-    const std::string suite = changed("suites/smoke.toml", "s.toml", "steps = 3", "stesp = 3");
-    expect_refused("sweep " + suite, "s.toml:9: ", "no key `stesp` in [run]", "did you mean `steps`?");
+// The files a user may bring, each wrong in its own way.
+class BrokenFile : public testing::Test {
+ protected:
+  // Ends as a mistake with these parts in its one sentence.
+  template <class... Parts>
+  void expect_refused(const std::string& arguments, const Parts&... parts) {
+    const Ended ended = lockstep_program(arguments);
+    EXPECT_EQ(ended.status, 2);
+    EXPECT_TRUE(ended.err.starts_with("lockstep: ")) << ended.err;
+    EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
+    EXPECT_TRUE(says(ended.err, parts...));
   }
+  static std::string read(const std::string& path) {
+    std::ostringstream text;
+    text << std::ifstream(path, std::ios::binary).rdbuf();
+    return text.str();
+  }
+  // A file like `path` with one part of its text replaced.
+  std::string changed(const std::string& path, const std::string& name, const std::string& from,
+                      const std::string& to) {
+    std::string text = read(path);
+    const std::size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    return folder_.write(name, text.replace(at, from.size(), to));
+  }
+  const TemporaryFolder folder_;
+};
 
-  TEST_F(BrokenFile, ModelOfAnotherArchitecture) {
-    const std::string model =
-        changed("suites/models/gate-tiny.json", "m.json", "LlamaForCausalLM", "Qwen3ForCausalLM");
-    expect_refused("train --data datasets/excerpt-v509.tok --model " + model, "m.json", "Qwen3ForCausalLM",
-                   "only [\"LlamaForCausalLM\"]");
-  }
+TEST_F(BrokenFile, SuiteWithAnUnknownKey) {
+  const std::string suite = changed("suites/smoke.toml", "s.toml", "steps = 3", "stesp = 3");
+  expect_refused("sweep " + suite, "s.toml:9: ", "no key `stesp` in [run]", "did you mean `steps`?");
+}
 
-  TEST_F(BrokenFile, ModelThatIsNoJson) {
-    expect_refused("train --data datasets/excerpt-v509.tok --model Makefile", "Makefile", "config.json");
-  }
+TEST_F(BrokenFile, ModelOfAnotherArchitecture) {
+  const std::string model =
+      changed("suites/models/gate-tiny.json", "m.json", "LlamaForCausalLM", "Qwen3ForCausalLM");
+  expect_refused("train --data datasets/excerpt-v509.tok --model " + model, "m.json", "Qwen3ForCausalLM",
+                 "only [\"LlamaForCausalLM\"]");
+}
 
-  TEST_F(BrokenFile, WeightsCutOff) {
-    const std::string path = folder_.path() + "/model.safetensors";
-    ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
-    const std::string whole = read(path);
-    for (const std::size_t length : {std::size_t{4}, std::size_t{100}, whole.size() / 2, whole.size() - 1}) {
-      std::filesystem::resize_file(path, length);
-      expect_refused(train + "--init " + folder_.path(), "model.safetensors");
-      folder_.write("model.safetensors", whole);
-    }
-  }
+TEST_F(BrokenFile, ModelThatIsNoJson) {
+  expect_refused("train --data datasets/excerpt-v509.tok --model Makefile", "Makefile", "config.json");
+}
 
-  TEST_F(BrokenFile, WeightsWhoseHeaderLies) {
-    ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
-    // The final norm has 64 numbers; the same number of letters keeps the header's length.
-    const std::string path = folder_.path() + "/model.safetensors";
-    std::string bytes = read(path);
-    const std::size_t norm = bytes.find("\"model.norm.weight\""), shape = bytes.find("[64]", norm);
-    ASSERT_NE(shape, std::string::npos);
-    folder_.write("lie.safetensors", bytes.replace(shape, 4, "[65]"));
-    expect_refused(train + "--init " + folder_.path() + "/lie.safetensors", "lie.safetensors",
-                   "model.norm.weight", "needs 260 bytes");
+TEST_F(BrokenFile, WeightsCutOff) {
+  const std::string path = folder_.path() + "/model.safetensors";
+  ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
+  const std::string whole = read(path);
+  for (const std::size_t length : {std::size_t{4}, std::size_t{100}, whole.size() / 2, whole.size() - 1}) {
+    std::filesystem::resize_file(path, length);
+    expect_refused(train + "--init " + folder_.path(), "model.safetensors");
+    folder_.write("model.safetensors", whole);
   }
+}
 
-  TEST_F(BrokenFile, WeightsOfAnotherModel) {
-    ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
-    expect_refused(
-        "train --model suites/models/gate-untied.json --data datasets/excerpt-v509.tok --batch 8 --init " +
-            folder_.path(),
-        "model.layers.0.self_attn.k_proj.weight has the shape [16, 64]", "needs [32, 64]");
-  }
+TEST_F(BrokenFile, WeightsWhoseHeaderLies) {
+  ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
+  // The final norm has 64 numbers; the same number of letters keeps the header's length.
+  const std::string path = folder_.path() + "/model.safetensors";
+  std::string bytes = read(path);
+  const std::size_t norm = bytes.find("\"model.norm.weight\""), shape = bytes.find("[64]", norm);
+  ASSERT_NE(shape, std::string::npos);
+  folder_.write("lie.safetensors", bytes.replace(shape, 4, "[65]"));
+  expect_refused(train + "--init " + folder_.path() + "/lie.safetensors", "lie.safetensors",
+                 "model.norm.weight", "needs 260 bytes");
+}
 
-  TEST_F(BrokenFile, TokenBeyondItsVocabulary) {
-    // The hash is right, and the last token is 509, the number of ids.
-    std::string bytes = read("datasets/excerpt-v509.tok");
-    bytes[bytes.size() - 2] = static_cast<char>(509 & 255), bytes[bytes.size() - 1] = 509 >> 8;
-    const XXH64_hash_t hash = XXH3_64bits(bytes.data() + 64, bytes.size() - 64);
-    std::memcpy(bytes.data() + 32, &hash, sizeof hash);
-    expect_refused("train " + tiny_model + "--data " + folder_.write("beyond.tok", bytes), "beyond.tok",
-                   "not below its vocabulary, 509");
-  }
+TEST_F(BrokenFile, WeightsOfAnotherModel) {
+  ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
+  expect_refused(
+      "train --model suites/models/gate-untied.json --data datasets/excerpt-v509.tok --batch 8 --init " +
+          folder_.path(),
+      "model.layers.0.self_attn.k_proj.weight has the shape [16, 64]", "needs [32, 64]");
+}
 
-  TEST_F(BrokenFile, DumpWithADamagedByte) {
-    const std::string a = folder_.path() + "/a.h5", b = folder_.path() + "/b.h5";
-    ASSERT_EQ(lockstep_program(train + "--steps 1 --dump " + a).status, 0);
-    const std::string whole = read(a);
-    // In the first kilobyte all is structure.
-    for (const std::size_t place : {std::size_t{0}, std::size_t{9}, std::size_t{44}}) {
-      std::string bytes = whole;
-      bytes[place] ^= 0x20;
-      folder_.write("b.h5", bytes);
-      expect_refused("compare " + a + " " + b, "b.h5");
-    }
-  }
+TEST_F(BrokenFile, TokenBeyondItsVocabulary) {
+  // The hash is right, and the last token is 509, the number of ids.
+  std::string bytes = read("datasets/excerpt-v509.tok");
+  bytes[bytes.size() - 2] = static_cast<char>(509 & 255), bytes[bytes.size() - 1] = 509 >> 8;
+  const XXH64_hash_t hash = XXH3_64bits(bytes.data() + 64, bytes.size() - 64);
+  std::memcpy(bytes.data() + 32, &hash, sizeof hash);
+  expect_refused("train " + tiny_model + "--data " + folder_.write("beyond.tok", bytes), "beyond.tok",
+                 "not below its vocabulary, 509");
+}
 
-  TEST(ProgramErrors, HelpIsNoError) {
-    const Ended ended = lockstep_program("train --help");
-    EXPECT_EQ(ended.status, 0);
-    EXPECT_TRUE(says(ended.out, "--weight-decay", "Words of a plan", "ckpt"));
+TEST_F(BrokenFile, DumpWithADamagedByte) {
+  const std::string a = folder_.path() + "/a.h5", b = folder_.path() + "/b.h5";
+  ASSERT_EQ(lockstep_program(train + "--steps 1 --dump " + a).status, 0);
+  const std::string whole = read(a);
+  // In the first kilobyte all is structure.
+  for (const std::size_t place : {std::size_t{0}, std::size_t{9}, std::size_t{44}}) {
+    std::string bytes = whole;
+    bytes[place] ^= 0x20;
+    folder_.write("b.h5", bytes);
+    expect_refused("compare " + a + " " + b, "b.h5");
   }
+}
+
+TEST(ProgramErrors, HelpIsNoError) {
+  const Ended ended = lockstep_program("train --help");
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_TRUE(says(ended.out, "--weight-decay", "Words of a plan", "ckpt"));
+}
 
 }  // namespace
 }  // namespace lockstep
