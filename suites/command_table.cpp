@@ -8,6 +8,7 @@
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/costs.hpp"
+#include "suites/gates/gates.hpp"
 #include "suites/settings_list.hpp"
 #include "suites/suite.hpp"
 #include "suites/text_table.hpp"
@@ -92,17 +93,28 @@ int command_table(const Options& o) {
   TextTable textbook({"plan", "what", "textbook", "source", "its figure", "here", "difference", "equal"}, 4);
   std::vector<std::string> wrong;
   const Weights initial = fresh_weights(model, suite.settings);
+  auto beside_the_textbook = [&](const Prepared& prepared) {
+    for (const TextbookRow& row : textbook_rows(prepared)) {
+      add_textbook(textbook, prepared.run.plan.line(), row);
+      if (!row.equal())
+        wrong.push_back(prepared.run.plan.line() + ": " + row.what +
+                        " is not as the textbook and its differences say");
+    }
+  };
   for (const Plan& plan : plans) {
     const Prepared prepared = prepare({model, suite.settings, plan, &data});
     const Costs all = costs(prepared, suite.isa, suite.threads, initial);
     const std::string why = disagreement(all);
     if (!why.empty()) wrong.push_back(plan.line() + ": " + why);
     add_costs(measured, plan.line(), all, why.empty());
-    for (const TextbookRow& row : textbook_rows(prepared)) {
-      add_textbook(textbook, plan.line(), row);
-      if (!row.equal())
-        wrong.push_back(plan.line() + ": " + row.what + " is not as the textbook and its differences say");
-    }
+    beside_the_textbook(prepared);
+    // bfloat16 is not computed here: formula and trace alone.
+    Settings half = suite.settings;
+    half.fast = true, half.weight_bytes = half.gradient_bytes = half.activation_bytes = 2;
+    const Prepared traced = prepare({model, half, plan, &data});
+    beside_the_textbook(traced);
+    if (const std::string memory = judge_memory(traced, {}); memory != "pass")
+      wrong.push_back(plan.line() + ", bfloat16: " + memory);
   }
   fmt::print("{}\n{}\n", measured.text(o.markdown), textbook.text(o.markdown));
   for (const std::string& w : wrong) fmt::print("{}\n", w);

@@ -71,7 +71,7 @@ std::vector<TextbookRow> textbook_rows(const Prepared& run) {
   const Book book(run);
   std::vector<TextbookRow> rows;
   state_rows(book, rows);
-  layer_rows(book, rows);
+  if (run.run.settings.weight_bytes == 4) layer_rows(book, rows);
   return rows;
 }
 

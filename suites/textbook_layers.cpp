@@ -10,13 +10,14 @@
 namespace lockstep {
 namespace {
 
-// Most microbatches (through one chunk of layers) whose backward is still to come, counted in the trace.
+// Most microbatches (through one chunk of layers) whose backward, or its later part, is still to come,
+// counted in the trace.
 double in_flight(const Trace& trace) {
   int now = 0, most = 0;
   for (const Trace::Event& e : trace.events) {
     if (e.what != Trace::Event::action) continue;
     if (!std::strcmp(e.name, "forward")) most = std::max(most, ++now);
-    if (!std::strcmp(e.name, "backward")) --now;
+    if (!std::strcmp(e.name, "backward") || !std::strcmp(e.name, "weight gradients")) --now;
   }
   return most;
 }
@@ -24,7 +25,8 @@ double in_flight(const Trace& trace) {
 // Narayanan et al. 2019 (PipeDream), section 3.2: stage i is p - i forwards ahead, and m is all there are.
 // Huang et al. 2019 (GPipe), section 2.3: all m. Narayanan et al. 2021 (Megatron-LM), section 2.2, with v
 // chunks: twice as many ahead, and all but the last chunk's p; on stage 0 L (1 + (p-1)/(p v)) layers, as
-// Korthikanti et al. 2022 say in section 4.2.3.
+// Korthikanti et al. 2022 say in section 4.2.3. Qi et al. 2023 (Zero Bubble), section 2.1: with ZB-H1 every
+// stage holds what 1F1B's first one does, some of it for weight gradients alone.
 void pipeline(const Book& k, std::vector<TextbookRow>& rows) {
   if (k.p == 1) return;
   for (int i = 0; i < k.p; ++i) {
@@ -47,6 +49,10 @@ void pipeline(const Book& k, std::vector<TextbookRow>& rows) {
       row.what = "chunks of L/(p v) layers in flight";
       row.form = "min(v m, 2 (p-1-i) + (v-1) p + 1)", row.source = "Narayanan et al. 2021, section 2.2";
       row.textbook = std::min(v * k.m, 2 * (p - 1 - i) + (v - 1) * p + 1);
+    } else if (k.says("schedule", "zero-bubble")) {
+      row.what = "microbatches in flight, or waiting for their weight gradients";
+      row.form = "min(m, p)", row.source = "Qi et al. 2023, section 2.1";
+      row.textbook = std::min(k.m, p);
     } else {
       return;
     }

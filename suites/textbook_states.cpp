@@ -9,11 +9,15 @@
 namespace lockstep {
 namespace {
 
-// What is held of a parameter, in bytes. In bfloat16 with master weights it is 2, 2, 12.
+// What is held of a parameter, in bytes: 4, 4, 8 in float32; 2, 2, 12 in bfloat16 with float32 master
+// weights.
 struct StateBytes {
   double weight, gradient, optimizer;
 };
-constexpr StateBytes float32{4, 4, 8};
+StateBytes held(const Settings& s) {
+  const double weight = s.weight_bytes, gradient = s.gradient_bytes;
+  return {weight, gradient, weight < 4 ? 12.0 : 8.0};
+}
 
 std::string form(const StateBytes& s, int stage) {
   const double all = s.weight + s.gradient + s.optimizer;
@@ -23,26 +27,31 @@ std::string form(const StateBytes& s, int stage) {
   return fmt::format("{}/d", all);
 }
 
-// Rajbhandari et al. 2020 (ZeRO), sections 3.1 and 5: a rank holds 16 bytes a parameter (in float32), of
-// which stage 1 shares the moments among d ranks, stage 2 also the gradients, stage 3 also the weights.
+// Rajbhandari et al. 2020 (ZeRO), sections 3.1 and 5: a rank holds 16 bytes a parameter, in float32 and in
+// bfloat16, of which stage 1 shares the moments among d ranks, stage 2 also the gradients, stage 3 also the
+// weights.
 void model_states(const Book& k, std::vector<TextbookRow>& rows) {
   if (!k.only({"dp", "zero"})) return;
   const int stage = k.plan.number("zero"), d = k.d;
-  const double weights = float32.weight / (stage > 2 ? d : 1),
-               gradients = float32.gradient / (stage > 1 ? d : 1);
-  const double moments = float32.optimizer / (stage > 0 ? d : 1);
+  const Settings& settings = k.prepared.run.settings;
+  const StateBytes bytes = held(settings);
+  const double weights = bytes.weight / (stage > 2 ? d : 1), gradients = bytes.gradient / (stage > 1 ? d : 1);
+  const double moments = bytes.optimizer / (stage > 0 ? d : 1);
   const auto all = bundles(k);
   const double n = parameters(all);
   TextbookRow row{"",
-                  "bytes a parameter: weights, gradients, moments",
-                  form(float32, stage),
+                  bytes.weight < 4
+                      ? "in bfloat16, fast mode: bytes a parameter: weights, gradients, optimizer"
+                      : "bytes a parameter: weights, gradients, moments",
+                  form(bytes, stage),
                   "Rajbhandari et al. 2020, section 5",
                   (weights + gradients + moments) * n,
                   k.peak(Kind::weights) + k.peak(Kind::gradients) + k.peak(Kind::optimizer),
                   {},
                   n};
   // Exact mode sums gradients in a tree of fixed shape: so many partial sums wait at once.
-  const double leaves = stage > 1 ? k.m : k.B / d, slots = std::max(1.0, std::ceil(std::log2(leaves)));
+  const double leaves = settings.fast ? 1 : stage > 1 ? k.m : k.B / d;
+  const double slots = std::max(1.0, std::ceil(std::log2(leaves)));
   double tie = 0, pads = 0;
   for (const Bundle& u : all) {
     const double shared = stage > 0 ? std::ceil(u.stored / d) * d : u.stored;  // d equal shards
@@ -151,6 +160,7 @@ void offload(const Book& k, std::vector<TextbookRow>& rows) {
 
 void state_rows(const Book& k, std::vector<TextbookRow>& rows) {
   model_states(k, rows);
+  if (k.prepared.run.settings.weight_bytes < 4) return;
   volume(k, rows);
   offload(k, rows);
 }
