@@ -3,7 +3,6 @@
 
 #include <filesystem>
 #include <map>
-#include <set>
 
 #include "ref/params.hpp"
 
@@ -32,14 +31,15 @@ TEST(Models, HaveThePublishedNumberOfParameters) {
     EXPECT_EQ(parameters(load_model_config("suites/models/" + name + ".json")), count) << name;
 }
 
+// The suites' own models are small; a large one is somebody's, and has a published count to be held to.
 TEST(Models, OfSuitesCanAllBeRead) {
-  std::set<std::string> own;
   for (const auto& entry : std::filesystem::directory_iterator("suites/models")) {
     const std::string name = entry.path().stem();
-    EXPECT_GT(parameters(load_model_config(entry.path())), 0) << name;
-    if (!published.count(name)) own.insert(name);
+    const i64 count = parameters(load_model_config(entry.path()));
+    EXPECT_GT(count, 0) << name;
+    if (published.count(name)) continue;
+    EXPECT_LT(count, 120'000'000) << name << ": state its published count above";
   }
-  EXPECT_EQ(own, (std::set<std::string>{"gate-odd", "gate-tiny", "gate-untied", "smol-5m"}));
 }
 
 }  // namespace
