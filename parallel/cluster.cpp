@@ -26,13 +26,13 @@ Prepared prepare(const Run& run) {
   p.mesh = run.mesh();
   const Ops<float> ops = plain_ops<float>();
   Lanes lanes(1);
-  std::map<std::vector<i64>, std::pair<ArenaPlan, ArenaPlan>> known;
+  std::map<std::vector<i64>, Layouts> known;
   p.traces.resize(p.mesh.size());
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     Trace& trace = p.traces[rank];
     NoPlacer nowhere;
     Disk no_file;
-    Device device(nowhere, no_file, ops, lanes, nullptr, &trace);
+    Device device(nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
     Executor executor(run, rank, device);
     executor.step(0);
     p.posted.push_back(device.posted());
@@ -46,9 +46,10 @@ Prepared prepare(const Run& run) {
     // What outlives the step is given back after this line; the trace ends before it.
     trace.closed = true;
     auto [it, fresh] = known.try_emplace(signature(trace));
-    if (fresh) it->second = {lay_out(trace, Medium::memory), lay_out(trace, Medium::disk)};
-    p.arenas.push_back(it->second.first);
-    p.disks.push_back(it->second.second);
+    if (fresh)
+      it->second = {lay_out(trace, Medium::device), lay_out(trace, Medium::host),
+                    lay_out(trace, Medium::disk)};
+    p.layouts.push_back(it->second);
     const CommNeeds needs = comm_needs(trace, p.mesh, rank);
     p.needs.largest_bytes = std::max(p.needs.largest_bytes, needs.largest_bytes);
     p.needs.outstanding = std::max(p.needs.outstanding, needs.outstanding);
@@ -61,12 +62,14 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
   const Ops<float> ops = cpu_ops(how.isa);
   const auto live = [&](int rank, Comm& comm) {
     GuardPlacer guard;
-    std::optional<ArenaPlacer> arena;
-    if (!how.guard) arena.emplace(p.arenas[rank]);
-    Placer& placer = how.guard ? static_cast<Placer&>(guard) : *arena;
-    Disk disk(p.disks[rank], how.scratch, how.guard);
+    std::optional<ArenaPlacer> arena, host;
+    if (!how.guard) arena.emplace(p.layout(rank, Medium::device)), host.emplace(p.layout(rank, Medium::host));
+    const auto placer = [&](std::optional<ArenaPlacer>& laid_out) -> Placer& {
+      return laid_out ? static_cast<Placer&>(*laid_out) : guard;
+    };
+    Disk disk(p.layout(rank, Medium::disk), how.scratch, how.guard);
     Lanes lanes(how.threads);
-    Device device(placer, disk, ops, lanes, &comm, nullptr, how.timing);
+    Device device(placer(arena), placer(host), disk, ops, lanes, &comm, nullptr, how.timing);
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
   };

@@ -17,8 +17,8 @@ struct Prepared {
   Mesh mesh;
   std::vector<Trace> traces;                // by rank
   std::vector<std::vector<Posted>> posted;  // by rank: a step's messages
-  std::vector<ArenaPlan> arenas;            // by rank
-  std::vector<ArenaPlan> disks;             // by rank: its file, empty if it needs none
+  std::vector<Layouts> layouts;             // by rank
+  const ArenaPlan& layout(int rank, Medium m) const { return layouts[rank][static_cast<int>(m)]; }
   CommNeeds needs;
   std::string deadlock;         // empty, or who would wait for what
   std::set<std::string> names;  // what traces and messages point to

@@ -31,7 +31,7 @@ int Copies::start(const View& to, const View& from, i64 elements) {
       disk_.poison(to.at, bytes);
     else
       std::memset(to.at, 0xFF, static_cast<std::size_t>(bytes));
-  } else if (to.medium == Medium::memory && from.medium == Medium::memory) {
+  } else if (to.medium != Medium::disk && from.medium != Medium::disk) {
     move(c);
   } else {
     const std::lock_guard lock(mutex_);

@@ -35,9 +35,9 @@ struct Request {
 class Device {
  public:
   // comm == nullptr: trace only, nothing is computed, sent or copied.
-  Device(Placer& memory, Disk& disk, const Ops<float>& ops, Lanes& lanes, Comm* comm, Trace* trace,
-         Timing timing = Timing::eager)
-      : memory_(memory, disk, trace),
+  Device(Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes, Comm* comm,
+         Trace* trace, Timing timing = Timing::eager)
+      : memory_(device, host, disk, trace),
         disk_(disk),
         copies_(disk, timing),
         ops_(ops),

@@ -1,6 +1,7 @@
 // Buffers of one rank. A step takes and gives them back in the same order every time, so where each one
 // lies is decided once, from the trace, and a step allocates nothing.
 #pragma once
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -28,10 +29,12 @@ enum class Kind {
 };
 const char* kind_name(Kind);
 
-// What a kind's bytes lie in. Those on disk are not memory: an address is a position in the rank's file, no
-// kernel or message may touch it, and copies alone move them (Device::start_copy).
-enum class Medium { memory, disk };
-inline Medium medium_of(Kind kind) { return kind == Kind::disk ? Medium::disk : Medium::memory; }
+// What a kind's bytes lie in, each laid out by itself. Those on disk are not memory: an address is a position
+// in the rank's file, no kernel or message may touch it, and copies alone move them (Device::start_copy).
+enum class Medium { device, host, disk };
+inline Medium medium_of(Kind kind) {
+  return kind == Kind::disk ? Medium::disk : kind == Kind::host ? Medium::host : Medium::device;
+}
 
 // Where bytes come from.
 class Placer {
@@ -50,7 +53,7 @@ struct View {
   int block = -1;  // which buffer, -1: none
   i64 first = 0;   // elements from the buffer's start
   Type type = Type::f32;
-  Medium medium = Medium::memory;
+  Medium medium = Medium::device;
   View from(i64 elements) const;
   View as(Type) const;  // the same bytes
 };
@@ -88,14 +91,17 @@ class Buf {
 
 class Memory {
  public:
-  Memory(Placer& memory, Placer& disk, Trace* trace) : memory_(memory), disk_(disk), trace_(trace) {
+  Memory(Placer& device, Placer& host, Placer& disk, Trace* trace)
+      : placers_{&device, &host, &disk}, trace_(trace) {
     blocks_.reserve(kBlocks), free_.reserve(kBlocks);
   }
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
   Buf take(const char* name, Kind kind, i64 elements, Type type = Type::f32);
-  void begin_step() { memory_.begin_step(), disk_.begin_step(); }
+  void begin_step() {
+    for (Placer* p : placers_) p->begin_step();
+  }
 
  private:
   friend class Buf;
@@ -109,8 +115,8 @@ class Memory {
   };
   static constexpr int kBlocks = 1 << 14;
   void release(int block);
-  Placer& placer_of(Kind kind) { return medium_of(kind) == Medium::disk ? disk_ : memory_; }
-  Placer &memory_, &disk_;
+  Placer& placer_of(Kind kind) { return *placers_[static_cast<int>(medium_of(kind))]; }
+  std::array<Placer*, 3> placers_;  // by medium
   Trace* trace_;
   std::vector<Block> blocks_;
   std::vector<int> free_;

@@ -7,11 +7,13 @@
 
 namespace lockstep {
 
-std::string program(const Trace& trace, const ArenaPlan& arena, const ArenaPlan& disk) {
+std::string program(const Trace& trace, const Layouts& layouts) {
+  static constexpr const char* media[] = {"arena", "host", "disk"};
   std::string out;
   std::map<int, std::string> names;
   std::map<int, i64> offsets;
-  std::size_t in_arena = 0, on_disk = 0;  // takes so far
+  std::array<std::size_t, 3> takes{};  // so far, by medium
+  std::size_t medium = 0;
   std::map<int, std::string> requests, copies;
   auto place = [&](int block, i64 first, Type type) {
     if (block < 0) return std::string("-");
@@ -19,8 +21,10 @@ std::string program(const Trace& trace, const ArenaPlan& arena, const ArenaPlan&
     if (first) text += fmt::format("+{}", first);
     return text + fmt::format("@{:#x}", offsets[block] + first * type_bytes(type));
   };
-  out += fmt::format("arena {} bytes, at most {} alive at once\n", arena.bytes, arena.live);
-  if (disk.bytes) out += fmt::format("disk {} bytes, at most {} alive at once\n", disk.bytes, disk.live);
+  for (std::size_t m = 0; m < layouts.size(); ++m)
+    if (layouts[m].bytes)
+      out +=
+          fmt::format("{} {} bytes, at most {} alive at once\n", media[m], layouts[m].bytes, layouts[m].live);
   out += "\nset-up\n";
   for (const Trace::Event& e : trace.events) {
     switch (e.what) {
@@ -31,13 +35,9 @@ std::string program(const Trace& trace, const ArenaPlan& arena, const ArenaPlan&
         out += fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch);
         break;
       case Trace::Event::take:
-        if (medium_of(e.kind) == Medium::disk) {
-          names[e.block] = fmt::format("disk:{}", e.name);
-          offsets[e.block] = disk.places[on_disk++].offset;
-        } else {
-          names[e.block] = e.name;
-          offsets[e.block] = arena.places[in_arena++].offset;
-        }
+        medium = static_cast<std::size_t>(medium_of(e.kind));
+        names[e.block] = medium == 0 ? e.name : fmt::format("{}:{}", media[medium], e.name);
+        offsets[e.block] = layouts[medium].places[takes[medium]++].offset;
         out += fmt::format("  take    {:<52} {:>12} bytes  {}\n", place(e.block, 0, Type::f32), e.bytes,
                            kind_name(e.kind));
         break;

@@ -43,13 +43,13 @@ Peaks peaks(const Trace& trace) {
     if (e.what == Trace::Event::take) {
       alive[e.block] = {e.kind, e.bytes};
       add(e.kind, e.bytes);
-      if (medium_of(e.kind) == Medium::memory) total += e.bytes;
+      if (medium_of(e.kind) != Medium::disk) total += e.bytes;
       peak.total = std::max(peak.total, total);
     } else if (e.what == Trace::Event::give) {
       const auto [kind, bytes] = alive.at(e.block);
       alive.erase(e.block);
       add(kind, -bytes);
-      if (medium_of(kind) == Medium::memory) total -= bytes;
+      if (medium_of(kind) != Medium::disk) total -= bytes;
     } else if (e.what == Trace::Event::relabel) {
       auto& [kind, bytes] = alive.at(e.block);
       add(kind, -bytes);

@@ -41,11 +41,12 @@ Peaks peaks(const Trace&);
 // Offline packing of the trace's buffers in one medium: bytes <= 1.05 x live on the plans of the suites
 // (tested).
 ArenaPlan lay_out(const Trace&, Medium);
+using Layouts = std::array<ArenaPlan, 3>;  // by medium
 
 CommNeeds comm_needs(const Trace&, const Mesh&, int rank);
 
-// The rank's program, one line an event, with offsets in its arena and its file.
-std::string program(const Trace&, const ArenaPlan& arena, const ArenaPlan& disk);
+// The rank's program, one line an event, with offsets in what is laid out.
+std::string program(const Trace&, const Layouts&);
 
 // Plays all ranks' messages against each other, sends and receives as rendezvous: the empty string, or what
 // every stuck rank waits for.

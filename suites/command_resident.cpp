@@ -29,7 +29,7 @@ std::optional<Memory> measure(const Run& run, const Launch& how) {
   for (int rank = 0; rank < run.plan.ranks(); ++rank) {
     const Price formula = price(run.plan, run.model, run.settings, rank);
     for (int k = 0; k < static_cast<int>(Kind::count); ++k)
-      if (medium_of(static_cast<Kind>(k)) == Medium::memory) m.formula += formula.peak[k];
+      if (medium_of(static_cast<Kind>(k)) != Medium::disk) m.formula += formula.peak[k];
   }
   const std::optional<i64> resident = peak_resident_bytes(run, how);
   if (!resident) return {};

@@ -26,7 +26,8 @@ void print_summary(const Prepared& p, int rank) {
     fmt::print("  {:<12}{:>14}{:>14}{}\n", kind_name(static_cast<Kind>(k)), traced.by_kind[k],
                formula.peak[k], traced.by_kind[k] == formula.peak[k] ? "" : "  differ");
   fmt::print("  {:<12}{:>14}   all kinds at one time, but for disk\n  {:<12}{:>14}   as laid out\n",
-             "together", traced.total, "arena", p.arenas[rank].bytes);
+             "together", traced.total, "arena",
+             p.layout(rank, Medium::device).bytes + p.layout(rank, Medium::host).bytes);
   fmt::print("\nmessages of one step (a send counts, its receive does not)\n  {:<12}{:>14}{:>14}\n", "axis",
              "messages", "bytes");
   for (const auto& [axis, t] : traffic(p, rank, 1))
@@ -43,7 +44,7 @@ int show(const Options& o) {
         fmt::format("rank {} is not in `{}`; its ranks are 0 to {}", o.rank, plan.line(), plan.ranks() - 1));
   const Prepared p = prepare({model, o.settings, plan});
   fmt::print("{}: {}\n\n", plan.line(), place(p.mesh, o.rank));
-  if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.arenas[o.rank], p.disks[o.rank]));
+  if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.layouts[o.rank]));
   print_summary(p, o.rank);
   return 0;
 }

@@ -72,7 +72,8 @@ PlanRecord record_of(const Prepared& exact, const Verdict& verdict, const Prepar
     }
     plan.peak_bytes = std::max(plan.peak_bytes, traced.total);
     plan.exact_peak_bytes = std::max(plan.exact_peak_bytes, peaks(exact.traces[rank]).total);
-    plan.arena_bytes = std::max(plan.arena_bytes, p.arenas[rank].bytes);
+    plan.arena_bytes =
+        std::max(plan.arena_bytes, p.layout(rank, Medium::device).bytes + p.layout(rank, Medium::host).bytes);
   }
   plan.traffic = traffic(p, 0, p.mesh.size());
   return plan;

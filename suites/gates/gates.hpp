@@ -36,8 +36,8 @@ std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted
 std::string never_waited_for(const Prepared&);
 // What a device posted, with names that outlive its executor: the trace's equal ones.
 std::vector<Posted> lasting(const Prepared&, std::vector<Posted> posted);
-// memory.cpp: closed formulas by kind = trace = guarded run; arena and file at most 1.05 x live. guard_peaks
-// by rank, empty if there was no guarded run.
+// memory.cpp: closed formulas by kind = trace = guarded run; arenas together, and file, at most 1.05 x live.
+// guard_peaks by rank, empty if there was no guarded run.
 std::string judge_memory(const Prepared&, const std::vector<i64>& guard_peaks);
 
 }  // namespace lockstep

@@ -15,11 +15,14 @@ std::string judge_memory(const Prepared& p, const std::vector<i64>& guard_peaks)
     if (!guard_peaks.empty() && guard_peaks[rank] != traced.total)
       return fmt::format("rank {}: {} bytes were alive at the peak of the guarded run, {} in the trace", rank,
                          guard_peaks[rank], traced.total);
-    for (const auto& [what, plan] :
-         {std::pair<const char*, const ArenaPlan&>{"arena", p.arenas[rank]}, {"file", p.disks[rank]}})
-      if (plan.bytes * 100 > plan.live * 105)
-        return fmt::format("rank {}: the {} has {} bytes for {} alive, more than 1.05 x", rank, what,
-                           plan.bytes, plan.live);
+    const ArenaPlan &device = p.layout(rank, Medium::device), &host = p.layout(rank, Medium::host),
+                    &disk = p.layout(rank, Medium::disk);
+    for (const auto& [what, bytes, live] :
+         {std::tuple{"arenas have", device.bytes + host.bytes, device.live + host.live},
+          std::tuple{"file has", disk.bytes, disk.live}})
+      if (bytes * 100 > live * 105)
+        return fmt::format("rank {}: the {} {} bytes for {} alive, more than 1.05 x", rank, what, bytes,
+                           live);
   }
   return "pass";
 }

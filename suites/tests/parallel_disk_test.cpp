@@ -44,7 +44,7 @@ class DiskCopies : public testing::TestWithParam<Timing> {
   View first{disk.take(4 * kElements), 0, 0, Type::f32, Medium::disk};
   View second{disk.take(4 * kElements), 1, 0, Type::f32, Medium::disk};
 
-  View view(std::vector<float>& v) const { return {v.data(), 2, 0, Type::f32, Medium::memory}; }
+  View view(std::vector<float>& v) const { return {v.data(), 2, 0, Type::f32, Medium::host}; }
   void copy(const View& to, const View& from, i64 n) { copies.wait(copies.start(to, from, n)); }
 };
 
@@ -160,7 +160,7 @@ TEST(Disk, NoKernelMayTouchIt) {
   const Ops<float> ops = plain_ops<float>();
   Lanes lanes(1);
   Trace trace;
-  Device device(nowhere, disk, ops, lanes, nullptr, &trace);
+  Device device(nowhere, nowhere, disk, ops, lanes, nullptr, &trace);
   const Buf b = device.take("moments", Kind::disk, 10), m = device.take("block", Kind::host, 10);
   EXPECT_THROW(device.run(ops.zero, b, 10), std::logic_error);
   EXPECT_THROW(device.all_reduce(Axis::dp, Reduce::sum, b, b, 10, "x", 0), std::logic_error);

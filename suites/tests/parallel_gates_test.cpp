@@ -64,7 +64,7 @@ TEST(Gates, EveryCopyMustBeWaitedFor) {
 TEST(Gates, DiskIsHeldToItsFormulaAndToItsLiveBytes) {
   Prepared p = Scene("gate-tiny").prepared("dp=2 offload=weights to=disk");
   EXPECT_EQ(judge_memory(p, {}), "pass");
-  ArenaPlan& file = p.disks[1];
+  ArenaPlan& file = p.layouts[1][static_cast<int>(Medium::disk)];
   file.bytes = file.live * 106 / 100;
   EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 1: the file has ")) << judge_memory(p, {});
   file.bytes = file.live;
@@ -74,6 +74,17 @@ TEST(Gates, DiskIsHeldToItsFormulaAndToItsLiveBytes) {
       break;
     }
   EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 1: disk: the formula says ")) << judge_memory(p, {});
+}
+
+TEST(Gates, ArenasOfDeviceAndHostTogetherAreHeldToTheirLiveBytes) {
+  Prepared p = Scene("gate-tiny").prepared("activations=host");
+  ArenaPlan &device = p.layouts[0][static_cast<int>(Medium::device)],
+            &host = p.layouts[0][static_cast<int>(Medium::host)];
+  EXPECT_GT(host.live, 0);
+  device.bytes = device.live, host.bytes = host.live + (device.live + host.live) / 20;
+  EXPECT_EQ(judge_memory(p, {}), "pass");
+  host.bytes += 2;
+  EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 0: the arenas have ")) << judge_memory(p, {});
 }
 
 // With tp=2 a layer has 3550 elements and a norm 50: over dp=4 every shard of theirs is padded, and shards

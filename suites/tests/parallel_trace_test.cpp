@@ -79,13 +79,14 @@ TEST(Peaks, CountEachKindAndTheTotalAtItsOwnWorstTime) {
   EXPECT_EQ(p.total, 150);
 }
 
-// No two buffers alive together may share a byte of the arena.
-void check_layout(const Trace& trace, const ArenaPlan& arena) {
+// No two buffers alive together may share a byte of what is laid out.
+void check_layout(const Trace& trace, const ArenaPlan& arena, Medium medium) {
   std::map<int, ArenaPlan::Place> alive;
+  std::size_t takes = 0;
   for (const Event& e : trace.events) {
     if (e.what == Event::give) alive.erase(e.block);
-    if (e.what != Event::take) continue;
-    const ArenaPlan::Place mine = arena.places.at(e.block);
+    if (e.what != Event::take || medium_of(e.kind) != medium) continue;
+    const ArenaPlan::Place mine = arena.places.at(takes++);
     EXPECT_EQ(mine.bytes, e.bytes);
     EXPECT_LE(mine.offset + mine.bytes, arena.bytes);
     for (const auto& [block, other] : alive)
@@ -93,6 +94,7 @@ void check_layout(const Trace& trace, const ArenaPlan& arena) {
           << "blocks " << e.block << " and " << block;
     alive[e.block] = mine;
   }
+  EXPECT_EQ(takes, arena.places.size());
   EXPECT_LE(arena.bytes * 100, arena.live * 105);
 }
 
@@ -100,19 +102,25 @@ TEST(Arena, KeepsLiveBuffersApartAndWastesLittle) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   Settings settings;
   settings.batch = 16, settings.seq = 32;
-  for (const char* line : {"dp=1", "pp=4 micro=2", "tp=2 sp=1 pp=2 ckpt=full", "dp=2 tp=4 pp=2 micro=4",
-                           "tp=4 pp=4 schedule=interleaved virtual=2",
-                           "tp=4 pp=4 ckpt=norms schedule=interleaved sp=1 virtual=2 zero=1"}) {
+  for (const char* line :
+       {"dp=1", "pp=4 micro=2", "tp=2 sp=1 pp=2 ckpt=full", "dp=2 tp=4 pp=2 micro=4",
+        "tp=4 pp=4 schedule=interleaved virtual=2",
+        "tp=4 pp=4 ckpt=norms schedule=interleaved sp=1 virtual=2 zero=1",
+        "pp=2 offload=weights activations=disk", "tp=2 pp=2 micro=2 schedule=zero-bubble activations=host",
+        "dp=2 pp=2 zero=3 offload=weights to=disk activations=host ckpt=selective every=2"}) {
+    SCOPED_TRACE(line);
     const Prepared p = prepare({model, settings, Plan::parse(line), nullptr});
-    EXPECT_EQ(p.deadlock, "") << line;
-    for (int r = 0; r < p.mesh.size(); ++r) check_layout(p.traces[r], p.arenas[r]);
+    EXPECT_EQ(p.deadlock, "");
+    for (int r = 0; r < p.mesh.size(); ++r)
+      for (const Medium m : {Medium::device, Medium::host, Medium::disk})
+        check_layout(p.traces[r], p.layout(r, m), m);
   }
 }
 
 TEST(Show, PrintsEveryKernelMessageAndOffset) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   const Prepared p = prepare({model, Settings{}, Plan::parse("tp=2 pp=2"), nullptr});
-  const std::string text = program(p.traces[2], p.arenas[2], p.disks[2]);
+  const std::string text = program(p.traces[2], p.layouts[2]);
   for (const char* piece : {"start   recv pp `chunk1.x`", "run     matmul(", "all_reduce tp `head.max`",
                             "backward: chunk 1", "@0x"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece;
