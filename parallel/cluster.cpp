@@ -32,7 +32,7 @@ Prepared prepare(const Run& run) {
     Trace& trace = p.traces[rank];
     NoPlacer nowhere;
     Disk no_file;
-    Device device(nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+    Device device(rank, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
     Executor executor(run, rank, device);
     executor.step(0);
     p.posted.push_back(device.posted());
@@ -69,7 +69,7 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     };
     Disk disk(p.layout(rank, Medium::disk), how.scratch, how.guard);
     Lanes lanes(how.threads);
-    Device device(placer(arena), placer(host), disk, ops, lanes, &comm, nullptr, how.timing);
+    Device device(rank, placer(arena), placer(host), disk, ops, lanes, &comm, nullptr, how.timing);
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
   };

@@ -32,12 +32,13 @@ struct Request {
   explicit operator bool() const { return id >= 0; }
 };
 
-class Device {
+class PlainDevice {
  public:
   // comm == nullptr: trace only, nothing is computed, sent or copied.
-  Device(Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes, Comm* comm,
-         Trace* trace, Timing timing = Timing::eager)
-      : memory_(device, host, disk, trace),
+  PlainDevice(int rank, Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes,
+              Comm* comm, Trace* trace, Timing timing = Timing::eager)
+      : rank_(rank),
+        memory_(device, host, disk, trace),
         disk_(disk),
         copies_(disk, timing),
         ops_(ops),
@@ -47,6 +48,7 @@ class Device {
     posted_.reserve(1 << 15);
   }
 
+  int rank() const { return rank_; }
   bool computes() const { return comm_ != nullptr; }
   const Ops<float>& ops() const { return ops_; }
   const std::vector<Posted>& posted() const { return posted_; }  // this step's messages
@@ -90,7 +92,7 @@ class Device {
   void upload(View to, const void* from, i64 elements);
   void download(void* to, View from, i64 elements);
 
- private:
+ protected:
   template <class P, class A>
   static P convert(const A& a) {
     if constexpr (std::is_convertible_v<A, View>)
@@ -120,6 +122,7 @@ class Device {
     }
   }
 
+  const int rank_;
   Memory memory_;
   const Disk& disk_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
@@ -133,3 +136,12 @@ class Device {
 };
 
 }  // namespace lockstep
+
+// What strategies and the executor hold. A test build has another one, which does single calls wrongly.
+#ifdef LOCKSTEP_MUTANTS
+#include "suites/mutants/device.hpp"
+#else
+namespace lockstep {
+using Device = PlainDevice;
+}
+#endif
