@@ -21,6 +21,7 @@ void PlainDevice::set_types(const Settings& s) {
 void PlainDevice::begin_step() {
   memory_.begin_step();
   posted_.clear();
+  kernels_ = started_copies_ = 0;
   if (trace_) trace_->events.push_back({Trace::Event::step});
 }
 
@@ -37,7 +38,7 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
   m.in = in_memory(from).at;
   m.out = in_memory(to).at;
   m.type = from.block >= 0 ? from.type : to.type;
-  posted_.push_back({m.axis, m.verb, m.type, m.peer, m.what, m.microbatch, m.blocks * m.n});
+  posted_.push_back({m.axis, m.verb, m.type, m.reduce, m.peer, m.what, m.microbatch, m.blocks * m.n});
   Request r{requests_++, in, out};
   if (trace_) {
     Trace::Event e{Trace::Event::start};
@@ -76,6 +77,7 @@ void PlainDevice::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, 
 Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
                            const char* what) {
   Request r{requests_++, from, to};
+  ++started_copies_;
   if (trace_) {
     Trace::Event e{Trace::Event::copy};
     e.request = r.id;

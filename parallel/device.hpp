@@ -19,6 +19,7 @@ struct Posted {
   Axis axis;
   Verb verb;
   Type type;
+  Reduce reduce;
   int peer;
   const char* what;
   int microbatch;
@@ -52,6 +53,8 @@ class PlainDevice {
   bool computes() const { return comm_ != nullptr; }
   const Ops<float>& ops() const { return ops_; }
   const std::vector<Posted>& posted() const { return posted_; }  // this step's messages
+  i64 kernels() const { return kernels_; }                       // and how many kernels ran, copies were
+  i64 copies() const { return started_copies_; }                 // started in it
 
   // Of the type that numbers of this kind have; float32 unless set_types() said otherwise.
   Buf take(const char* name, Kind kind, i64 elements) {
@@ -70,6 +73,7 @@ class PlainDevice {
   template <class... P, class... A>
   void run(const Op<P...>& op, const A&... args) {
     static_assert(sizeof...(P) == sizeof...(A), "the kernel takes another number of arguments");
+    ++kernels_;
     if (trace_) note_run(op.name, args...);
     if (comm_) op.call(lanes_, convert<P>(args)...);
   }
@@ -132,6 +136,7 @@ class PlainDevice {
   Comm* comm_;
   Trace* trace_;
   std::vector<Posted> posted_;
+  i64 kernels_ = 0, started_copies_ = 0;
   int requests_ = 0;
 };
 

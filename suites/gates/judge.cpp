@@ -13,11 +13,12 @@
 namespace lockstep {
 namespace {
 
-struct Ran {
+struct Outcome {
   std::string problem;  // numbers
   Whole whole;
   std::vector<std::vector<Posted>> posted;  // by rank, first step
   std::vector<i64> guard_peaks;
+  std::vector<Ran> work;  // by rank, first step
 };
 
 // A guarded buffer touched out of its life or bounds ends the process: not without a sentence.
@@ -42,10 +43,10 @@ class FaultSentence {
   struct sigaction segv_, bus_;
 };
 
-Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
-  Ran ran;
+Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
+  Outcome ran;
   ran.posted.resize(p.mesh.size());
-  ran.guard_peaks.resize(p.mesh.size());
+  ran.guard_peaks.resize(p.mesh.size()), ran.work.resize(p.mesh.size());
   Assembly assembly(p, steps);
   std::atomic<bool> changed{false};
   launch(p, how, [&](RankView v) {
@@ -59,6 +60,7 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
         continue;
       }
       ran.posted[v.rank] = lasting(p, v.device.posted());
+      ran.work[v.rank] = {v.device.kernels(), v.device.copies()};
     }
     if (v.guard) ran.guard_peaks[v.rank] = v.guard->peak();
   });
@@ -68,7 +70,7 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
   return ran;
 }
 
-std::string judge_numbers(const Ran& ran, const Whole& reference, i64 steps, const char* mode) {
+std::string judge_numbers(const Outcome& ran, const Whole& reference, i64 steps, const char* mode) {
   if (!ran.problem.empty()) return std::string(mode) + ran.problem;
   Whole expected = reference;
   expected.steps.resize(steps);
@@ -90,16 +92,17 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   const i64 steps = static_cast<i64>(reference.steps.size());
   try {
     Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
-    Ran ran = run(p, how, steps, initial);
+    Outcome ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, reference, steps, "");
     verdict.messages = judge_messages(p, ran.posted);
+    if (verdict.messages == "pass") verdict.messages = judge_work(p, ran.work);
     verdict.hash = ran.whole.hash();
     verdict.whole = std::move(ran.whole);
     std::vector<i64> guard_peaks;
     if (options.guarded && verdict.numbers == "pass") {
       how.timing = Timing::lazy, how.guard = true;
       const FaultSentence sentence(p.run.plan.line());
-      const Ran guarded = run(p, how, std::min(steps, options.guarded_steps),
+      const Outcome guarded = run(p, how, std::min(steps, options.guarded_steps),
                               options.fresh ? std::vector<std::vector<float>>{} : initial);
       verdict.numbers =
           judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
