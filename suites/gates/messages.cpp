@@ -20,7 +20,9 @@ std::string text(const Key& k) {
   return fmt::format("{} of `{}`{} on {}{}, {} elements of {}{}", verb_name(verb), what,
                      microbatch < 0 ? "" : fmt::format(" microbatch {}", microbatch), axis_name(axis),
                      peer < 0 ? "" : to, elements, type_name(type),
-                     reduce == Reduce::none ? "" : reduce == Reduce::sum ? ", sum" : ", max");
+                     reduce == Reduce::none  ? ""
+                     : reduce == Reduce::sum ? ", sum"
+                                             : ", max");
 }
 
 std::string compare(const Bag& expected, const Bag& found, const std::string& source) {
@@ -36,7 +38,7 @@ std::string compare(const Bag& expected, const Bag& found, const std::string& so
 
 Bag bag_of(const std::vector<Posted>& posted) {
   Bag bag;
-  for (const Posted& m : posted) 
+  for (const Posted& m : posted)
     ++bag[{m.what, m.microbatch, m.axis, m.verb, m.elements, m.type, m.reduce, m.peer}];
   return bag;
 }

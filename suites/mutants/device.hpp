@@ -108,7 +108,8 @@ class MutantDevice final : public PlainDevice {
   template <class Other>
   void exchange(const Other&) {}
 
-  // Which number is wrong; and of cross entropy's gradient (logits, max, sum, labels, M, ...) the valid labels.
+  // Which number is wrong; and of cross entropy's gradient (logits, max, sum, labels, M, ...) the valid
+  // labels.
   template <class... A>
   void look_at(const char*, const std::tuple<A...>& args) {
     number_ = -1;
@@ -126,7 +127,7 @@ class MutantDevice final : public PlainDevice {
 
   const Mutation* const mutation_ = active_mutation;
   bool in_step_ = false;
-  int number_ = -1;                 // of this call, which is wrong
+  int number_ = -1;  // of this call, which is wrong
   double count_ = 1;
   int seen_ = 0;                    // of the calls with the mutation's name, in set-up or this step
   std::string action_;              // the present pass
