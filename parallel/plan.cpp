@@ -224,11 +224,11 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
   if (auto r = first_broken<Shelf>(p, m, s)) return r;
   if (auto r = word_without_effect(p)) return r;
   if (scatters(p, m, s))
-    return Refusal{
-        "arena-scattered",
-        "weight gradients are a later pass and are reduced every microbatch: what waits for the one "
-        "scatters what comes and goes with the other, and no arena within 1.05 of it is known",
-        looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
+    return Refusal{"arena-scattered",
+                   "operands wait for a later pass of weight gradients while weights come and go from below: "
+                   "they scatter "
+                   "each other, and no arena within 1.05 of the live bytes is known",
+                   looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
   if (!chunks_alike(p, m, s))
     return Refusal{"chunks-alike",
                    "the chunks of a stage keep different activations: no closed formula is stated for that",

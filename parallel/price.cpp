@@ -298,7 +298,7 @@ bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& se
 
 bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
   const Shape s = shape_of(plan, model, settings, 0);
-  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Store>(plan).price.reduces_each_microbatch(s);
+  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Home>(plan).price.rest(s) != Kind::weights;
 }
 
 Price price(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
