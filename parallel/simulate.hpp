@@ -36,7 +36,7 @@ struct Simulated {
   struct Rank {
     double compute = 0;              // kernels, but for those of the update
     double update = 0;               // clipping and the optimizer, after the last microbatch
-    std::map<Axis, double> exposed;  // waiting for a message that was under way
+    std::map<Axis, double> exposed;  // waiting for a message that all had started, or that queued
     double copies = 0;               // waiting for a copy, or copying
     double bubble = 0;               // waiting for other ranks, and idle at the end
   };

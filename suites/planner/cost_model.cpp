@@ -7,11 +7,12 @@
 namespace lockstep {
 namespace {
 
-// Of the numbers that a kernel touches, on the average. AdamW keeps its state in float32 whatever the rest is.
+// Of the weights, gradients and activations that a kernel touches, on the average; ids and counters are few.
 double number_bytes(const Trace::Event& e) {
-  double bytes = 0;
-  for (const View& v : e.views) bytes += static_cast<double>(type_bytes(v.type));
-  return e.views.empty() ? 4 : bytes / static_cast<double>(e.views.size());
+  i64 bytes = 0, views = 0;
+  for (const View& v : e.views)
+    if (v.type == Type::f32 || v.type == Type::bf16) bytes += type_bytes(v.type), ++views;
+  return views == 0 ? 4 : static_cast<double>(bytes) / static_cast<double>(views);
 }
 
 bool on_host(const Trace::Event& e) {
