@@ -11,9 +11,13 @@ constexpr int kMicrobatches = 3;  // enough for a first one, another one, and on
 // A rank that holds these layers alone, with the plan's strategies, on a device that only notes.
 class Bench {
  public:
-  Bench(const Run& run, const Costs& costs, const ChunkShape& shape, Pending pending)
-      : shape_(shape),
-        layers_(static_cast<int>(shape.classes.size())),
+  using Kept = std::vector<const std::vector<KeptPart>*>;
+  Bench(const Run& run, const Costs& costs, int layers, bool first, bool last, const Kept& kept,
+        Pending pending)
+      : layers_(layers),
+        first_(first),
+        last_(last),
+        kept_(kept),
         run_(alone(run, layers_ + (pending == Pending::layer))),
         mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas},
         ops_(plain_ops<float>()),
@@ -25,9 +29,9 @@ class Bench {
     Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};
     seam_ = chosen<Seam>(run_.plan).make(context);
     std::vector<int> units;
-    if (shape.first || pending == Pending::embedding) units.push_back(0);
+    if (first || pending == Pending::embedding) units.push_back(0);
     for (int l = 0; l < run_.model.layers; ++l) units.push_back(l + 1);
-    if (shape.last) units.insert(units.end(), {norm(), head()});
+    if (last) units.insert(units.end(), {norm(), head()});
     params_ = narrow(parameter_table(run_.model, run_.settings.leaves), static_cast<int>(run_.model.layers),
                      units, [&](const Param& p) { return seam_->slice(p); });
     order_.assign(params_.unit_elements.size(), {0, 1, 2});
@@ -36,13 +40,12 @@ class Bench {
     context.home = home_.get();
     store_ = chosen<Store>(run_.plan).make(context);
     shelf_ = chosen<Shelf>(run_.plan).make(context);
-    shelved_ = chosen<Shelf>(run_.plan).wants != nullptr;
+    shelved_ = !kept.empty();
     locals_.resize(params_.unit_elements.size(), -1);
     for (int l = static_cast<int>(params_.all.size()); l-- > 0;) locals_[params_.all[l].unit] = l;
   }
 
-  Program pass(const LayerPrograms& parts, const PassShape& p) {
-    parts_ = &parts;
+  PassScript pass(const PassShape& p) {
     j_ = p.first ? 0 : 1;
     const bool backward = p.pass == Pass::backward || p.pass == Pass::input_grad;
     if (backward) shelve_all();
@@ -55,8 +58,11 @@ class Bench {
       weight_grads(p.last);
     else
       this->backward(p.pass == Pass::backward, p.last);
-    return writer_.take();
+    flush();
+    return std::move(script_);
   }
+  // Where each layer's items begin in the script, and behind them how many requests there were.
+  const std::vector<std::pair<std::size_t, int>>& blocks() const { return blocks_; }
 
   UpdateProgram update(bool first_microbatch, int pp) {
     UpdateProgram u;
@@ -81,6 +87,7 @@ class Bench {
     step(pieces);
     hook([&] { store_->republish(); });
     u.update = writer_.take();
+    u.update.operations.insert(u.update.operations.begin(), optimizer_.begin(), optimizer_.end());
     return u;
   }
 
@@ -106,6 +113,27 @@ class Bench {
     seen_ = trace_.events.size();
   }
 
+  void flush() {
+    Program hooks = writer_.take();
+    requests_ = hooks.requests;
+    if (hooks.operations.empty() && hooks.live.now == Live{}.now && hooks.live.most == Live{}.most) return;
+    PassScript::Item item;
+    item.program = std::move(hooks);
+    script_.items.push_back(std::move(item));
+  }
+  void block(int position) {
+    flush();
+    position_ = position;
+    blocks_.emplace_back(script_.items.size(), requests_);
+  }
+  using Item = PassScript::Item;
+  void put(decltype(Item::what) what, int index, bool adds) {
+    flush();
+    Item item;
+    item.what = what, item.index = index, item.adds = adds, item.position = position_;
+    script_.items.push_back(std::move(item));
+  }
+
   std::array<i64, 3> taken() const {
     std::array<i64, 3> bytes{};
     std::map<int, std::pair<std::size_t, i64>> blocks;
@@ -123,7 +151,7 @@ class Bench {
   // ---- what happened before
   Saved saved_of(int layer) {
     Saved saved;
-    for (const KeptPart& k : parts_->classes[shape_.classes[layer]].kept)
+    for (const KeptPart& k : *kept_[static_cast<std::size_t>(layer)])
       saved.part[k.part] = device_.take("kept", Kind::activations, k.elements, k.type);
     return saved;
   }
@@ -139,7 +167,7 @@ class Bench {
   void reduce_before(const PassShape& p) {
     const int unit = p.pending == Pending::embedding ? 0
                      : p.pending == Pending::layer   ? layers_ + 1
-                     : shape_.first                  ? 0
+                     : first_                  ? 0
                                                      : 1;
     const int j = p.pending_first ? 0 : 1;
     store_->leaf(locals_[unit], store_->sample(j, 0));
@@ -163,35 +191,35 @@ class Bench {
       store_->ready(norm(), j_, last);
     });
   }
-  const PartPrograms& layer(int l) const { return parts_->classes[shape_.classes[l]]; }
-
-  // A part's backward or weight gradients; the store says whether they are the first of the step.
-  void part(const PartPass (&by_adds)[2], int layer_unit) {
+  // A part's backward or weight gradients, which units' first gradients divide; the store says whether they are
+  // the first of the step.
+  void part(decltype(Item::what) what, const std::vector<int>& units) {
     bool adds = false;
-    writer_.append(by_adds[adds].programs[0]);
-    const int whole = static_cast<int>(parts_->class_of.size());  // layers of the model
-    for (std::size_t i = 0; i < by_adds[0].units.size(); ++i) {
-      const int unit = by_adds[0].units[i];
-      const int here = unit > whole ? unit - whole - 1 + norm() : unit == 0 ? 0 : layer_unit;
-      hook([&] { adds = store_->leaf(locals_[here], store_->sample(j_, 0)).add; });
-      writer_.append(by_adds[adds].programs[i + 1]);
+    put(what, 0, adds);
+    for (std::size_t i = 0; i < units.size(); ++i) {
+      hook([&] { adds = store_->leaf(locals_[units[i]], store_->sample(j_, 0)).add; });
+      put(what, static_cast<int>(i) + 1, adds);
     }
+  }
+  std::vector<int> weighed(bool now, std::vector<int> units) const {
+    return now ? std::move(units) : std::vector<int>{};
   }
 
   void forward() {
     std::vector<int> order;
-    if (shape_.first) order.push_back(0);
+    if (first_) order.push_back(0);
     for (int l = 0; l < layers_; ++l) order.push_back(l + 1);
     std::size_t k = 0;
-    if (shape_.first) {
+    if (first_) {
       acquire(order, k++);
-      writer_.append(parts_->embedding.forward.programs[0]);
+      put(Item::embedding, 0, false);
       release(0);
     }
     hook([&] { shelf_->settle(); });
     for (int l = 0; l < layers_; ++l) {
+      block(l);
       acquire(order, k++);
-      writer_.append(layer(l).forward.programs[0]);
+      put(Item::layer, 0, false);
       release(l + 1);
       if (!shelved_) continue;
       Saved saved = saved_of(l);
@@ -202,7 +230,7 @@ class Bench {
 
   void backward(bool weights_now, bool last) {
     std::vector<int> order;
-    if (shape_.last) order = {head(), norm()};
+    if (last_) order = {head(), norm()};
     for (int l = layers_; l-- > 0;) order.push_back(l + 1);
     std::vector<Saved> saved(static_cast<std::size_t>(layers_));
     hook([&] {
@@ -210,34 +238,39 @@ class Bench {
       if (shelved_) shelf_->prefetch(layers_ - 1, j_, saved.back());
     });
     std::size_t k = 0;
-    if (shape_.last) {
+    if (last_) {
       acquire(order, k++), acquire(order, k++);
-      part(parts_->head.backward, 0);
+      part(Item::head, weighed(weights_now, {head(), norm()}));
       release(head()), release(norm());
       if (weights_now) ready(norm(), last);
     }
     for (int l = layers_; l-- > 0;) {
+      block(layers_ - 1 - l);
       acquire(order, k++);
       if (shelved_)
         hook([&] {
           shelf_->bring(l, j_, saved[l]);
           if (l > 0) shelf_->prefetch(l - 1, j_, saved[l - 1]);
         });
-      part(layer(l).backward, l + 1);
+      part(Item::layer, weighed(weights_now, {l + 1}));
       saved[l] = {};
       skip();
       release(l + 1);
       if (weights_now) ready(l + 1, last);
     }
-    if (!shape_.first) return;
-    part(parts_->embedding.backward, 0);
+    if (!first_) return;
+    position_ = layers_;
+    part(Item::embedding, weighed(weights_now, {0}));
     if (weights_now) ready(0, last);
   }
 
   void weight_grads(bool last) {
-    if (shape_.last) part(parts_->head.weights, 0), ready(norm(), last);
-    for (int l = layers_; l-- > 0;) part(layer(l).weights, l + 1), ready(l + 1, last);
-    if (shape_.first) part(parts_->embedding.weights, 0), ready(0, last);
+    if (last_) part(Item::head, {head(), norm()}), ready(norm(), last);
+    for (int l = layers_; l-- > 0;) {
+      block(layers_ - 1 - l);
+      part(Item::layer, {l + 1}), ready(l + 1, last);
+    }
+    if (first_) part(Item::embedding, {0}), ready(0, last);
   }
 
   // ---- the update, as parallel/executor.cpp has it
@@ -267,7 +300,6 @@ class Bench {
     for (const Piece& p : pieces) all += p.n;
     if (!chosen<Home>(run_.plan).wants || all <= kWhole)
       return hook([&] { home_->step(pieces, params_, 0, 1.0); });
-    const Program before = writer_.take();
     double elements[2], seconds[2];
     Spent spent[2];
     for (const int k : {0, 1}) {
@@ -285,16 +317,16 @@ class Bench {
                             ? (static_cast<double>(all) - elements[1]) / (elements[1] - elements[0])
                             : 0;
     const auto beyond = [&](double first, double second) { return second + more * (second - first); };
-    Program rest;
-    Operation& o = rest.operations.emplace_back();
+    Operation o;
     o.seconds = beyond(seconds[0], seconds[1]);
     o.spent.update = beyond(spent[0].update, spent[1].update);
     o.spent.copies = o.seconds - o.spent.update;
-    writer_.append(before), writer_.append(rest);
+    optimizer_.push_back(o);
   }
 
-  const ChunkShape& shape_;
   const int layers_;
+  const bool first_, last_;
+  const Kept& kept_;
   const Run run_;
   const Mesh mesh_;
   const Ops<float> ops_;
@@ -314,20 +346,153 @@ class Bench {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Shelf> shelf_;
   bool shelved_ = false;
-  const LayerPrograms* parts_ = nullptr;
-  int j_ = 0;
+  int j_ = 0, position_ = 0, requests_ = 0;
+  PassScript script_;
+  std::vector<std::pair<std::size_t, int>> blocks_;
+  std::vector<Operation> optimizer_;
 };
 
 }  // namespace
 
-Program chunk_program(const Run& run, const Costs& costs, const LayerPrograms& parts, const ChunkShape& shape,
-                      const PassShape& pass) {
-  return Bench(run, costs, shape, pass.pending).pass(parts, pass);
+namespace {
+
+constexpr int kBlocks = 5;  // of layers: the third stands for all between the second and the fourth
+
+bool same(const Program& a, const Program& b, int more) {
+  const auto alike = [&](const Operation& x, const Operation& y) {
+    const int request = x.request < 0 ? x.request : x.request + more;
+    return x.what == y.what && x.stream == y.stream && x.seconds == y.seconds && request == y.request;
+  };
+  return a.live.now == b.live.now && a.live.most == b.live.most &&
+         std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(), alike);
 }
 
-UpdateProgram update_program(const Run& run, const Costs& costs, const ChunkShape& stage,
+// Whether items [a, a + n) are items [b, b + n), but for the numbers of requests.
+bool same(const PassScript& s, std::size_t a, std::size_t b, std::size_t n, int more) {
+  for (std::size_t i = 0; i < n; ++i) {
+    const PassScript::Item &x = s.items[a + i], &y = s.items[b + i];
+    if (x.what != y.what || x.index != y.index || x.adds != y.adds || !same(x.program, y.program, more))
+      return false;
+  }
+  return true;
+}
+
+// Visits the parts' programs and the hooks', with what is to be added to the hooks' requests.
+template <class Visit>
+void each_program(const PassScript& s, const LayerPrograms& parts, const ChunkShape& shape, Pass pass,
+                  const Visit& visit) {
+  const int layers = static_cast<int>(shape.classes.size());
+  const auto item = [&](const PassScript::Item& i, int position, int more) {
+    if (i.what == PassScript::Item::hook) return visit(i.program, more);
+    const int layer = pass == Pass::forward ? position : layers - 1 - position;
+    const PartPrograms& part = i.what == PassScript::Item::embedding ? parts.embedding
+                               : i.what == PassScript::Item::head
+                                   ? parts.head
+                                   : parts.classes[static_cast<std::size_t>(shape.classes[layer])];
+    const PartPass& of = pass == Pass::forward       ? part.forward
+                         : pass == Pass::weight_grad ? part.weights[i.adds]
+                                                     : part.backward[i.adds];
+    visit(of.programs[static_cast<std::size_t>(i.index)], 0);
+  };
+  for (std::size_t i = 0; i < s.from; ++i) item(s.items[i], s.items[i].position, 0);
+  for (int t = 0; t < s.times; ++t)
+    for (std::size_t i = s.from; i < s.to; ++i) item(s.items[i], s.items[i].position + t, t * s.requests);
+  for (std::size_t i = s.to; i < s.items.size(); ++i)
+    item(s.items[i], s.items[i].position + s.times - 1, (s.times - 1) * s.requests);
+}
+
+}  // namespace
+
+PassScript pass_script(const Run& run, const Costs& costs, int layers, bool first, bool last,
+                       const std::vector<const std::vector<KeptPart>*>& kept, const PassShape& pass) {
+  const bool alike = std::all_of(kept.begin(), kept.end(), [&](const auto* k) { return k == kept.front(); });
+  if (layers > kBlocks && alike) {
+    Bench bench(run, costs, kBlocks, first, last, kept, pass.pending);
+    PassScript script = bench.pass(pass);
+    const auto& at = bench.blocks();
+    const std::size_t items = at[3].first - at[2].first;
+    const int requests = at[3].second - at[2].second;
+    if (at[2].first - at[1].first == items && same(script, at[1].first, at[2].first, items, requests)) {
+      script.from = at[2].first, script.to = at[3].first;
+      script.times = layers - kBlocks + 1, script.requests = requests;
+      return script;
+    }
+  }
+  return Bench(run, costs, layers, first, last, kept, pass.pending).pass(pass);
+}
+
+Program whole_program(const PassScript& script, const LayerPrograms& parts, const ChunkShape& shape,
+                      Pass pass) {
+  Program whole;
+  each_program(script, parts, shape, pass, [&](const Program& p, int more) {
+    for (Operation o : p.operations) {
+      if (o.request >= 0) o.request += more, whole.requests = std::max(whole.requests, o.request + 1);
+      whole.operations.push_back(o);
+    }
+    whole.live.then(p.live);
+  });
+  return whole;
+}
+
+QuickProgram quick_program(const PassScript& script, const LayerPrograms& parts, const ChunkShape& shape,
+                           Pass pass) {
+  QuickProgram quick;
+  each_program(script, parts, shape, pass, [&](const Program& p, int more) {
+    for (const Operation& o : p.operations) {
+      const int request = o.request < 0 ? o.request : o.request + more;
+      if (o.what == Operation::work)
+        quick.transit.work(o.seconds);
+      else if (o.what == Operation::start)
+        quick.transit.start(o.stream, request, o.seconds);
+      else
+        quick.transit.wait(o.stream, request);
+    }
+    quick.live.then(p.live);
+  });
+  return quick;
+}
+
+namespace {
+
+// A program that begins with idle streams, as one piece of work.
+Operation at_once(const Program& p) {
+  Operation o;
+  Clock clock;
+  run(p, clock, o.spent);
+  o.seconds = clock.now;
+  return o;
+}
+
+// What n layers take, of two examples with a and a + 1.
+Operation beyond(const Operation& a, const Operation& b, double more) {
+  const auto line = [&](double x, double y) { return y + more * (y - x); };
+  Operation o;
+  o.seconds = line(a.seconds, b.seconds);
+  o.spent.compute = line(a.spent.compute, b.spent.compute);
+  o.spent.update = line(a.spent.update, b.spent.update);
+  o.spent.copies = line(a.spent.copies, b.spent.copies);
+  for (std::size_t x = 0; x < o.spent.exposed.size(); ++x)
+    o.spent.exposed[x] = line(a.spent.exposed[x], b.spent.exposed[x]);
+  return o;
+}
+
+}  // namespace
+
+// The optimizer takes one unit after the other: each further layer adds the same.
+UpdateProgram update_program(const Run& run, const Costs& costs, int layers, bool first, bool last,
                              bool first_microbatch) {
-  return Bench(run, costs, stage, Pending::nothing).update(first_microbatch, run.plan.number("pp"));
+  const int pp = run.plan.number("pp");
+  const auto of = [&](int n) {
+    return Bench(run, costs, n, first, last, {}, Pending::nothing).update(first_microbatch, pp);
+  };
+  if (layers <= kBlocks) return of(layers);
+  const UpdateProgram a = of(kBlocks - 1), b = of(kBlocks);
+  const i64 more = layers - kBlocks;
+  UpdateProgram u = b;
+  u.norm.operations = {beyond(at_once(a.norm), at_once(b.norm), static_cast<double>(more))};
+  u.update.operations = {beyond(at_once(a.update), at_once(b.update), static_cast<double>(more))};
+  for (std::size_t m = 0; m < u.kept.size(); ++m) u.kept[m] += more * (b.kept[m] - a.kept[m]);
+  return u;
 }
 
 }  // namespace lockstep

@@ -13,8 +13,12 @@ class Composer {
   Composer(const ModelConfig&, const Settings&, const Cluster&);
   ~Composer();
   Prediction predict(const Plan&);
+  // The same without what the time went to, much faster. Of many microbatches it looks at some: where each
+  // further one adds the same, so do all.
+  Prediction weigh(const Plan&);
 
  private:
+  Prediction compose(const Plan&, bool quick);
   struct Memory;
   std::unique_ptr<Memory> memory_;
 };

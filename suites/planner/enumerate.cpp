@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "parallel/roles.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -42,7 +44,12 @@ class Walk {
   static int turn(const std::string& word) {
     if (word == "tp" || word == "pp") return 0;
     if (word == "dp") return 1;
-    return word == "micro" ? 2 : 3;
+    if (word == "micro") return 2;
+    const auto& schedules = strategies<Schedule>();
+    const bool schedule = std::any_of(schedules.begin(), schedules.end(), [&](const auto* s) {
+      return std::any_of(s->words.begin(), s->words.end(), [&](const Word& w) { return w.name == word; });
+    });
+    return schedule ? 4 : 3;  // last: what differs in its schedule alone shares the most
   }
 
   // Of the word at this depth, given those before it.

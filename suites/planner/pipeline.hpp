@@ -12,12 +12,18 @@ namespace lockstep {
 
 std::unique_ptr<Schedule> make_schedule(const Run&);
 
+// What a pass of a chunk costs: where a breakdown is wanted the whole program, else the quick form of it.
+struct PassCost {
+  Program program;
+  QuickProgram quick;
+};
+
 class Pipeline {
  public:
   Pipeline(const Run&, const Mesh&, const CostModel&, int chunks, int microbatches,
-           const std::vector<std::vector<Action>>& actions);
+           const std::vector<std::vector<Action>>& actions, bool quick);
   ~Pipeline();
-  std::function<const Program&(int chunk, const PassShape&)> program;
+  std::function<const PassCost&(int chunk, const PassShape&)> cost;
   std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;
   Prediction run();
 
@@ -28,6 +34,7 @@ class Pipeline {
   bool wait(Stage&, const Handed&);
   void offer(Stage&, const Action&, bool receive);
   PassShape shape_of(Stage&, const Action&);
+  const PassCost& cost_of(Stage&, const Action&);
   bool receives(const Action&) const;
   bool sends(const Action&) const;
   void finish();
@@ -38,6 +45,7 @@ class Pipeline {
   const CostModel& model_;
   const int chunks_, microbatches_;
   const std::vector<std::vector<Action>>& actions_;
+  const bool quick_;
   std::vector<Stage> stages_;
   std::vector<Handed> handed_;          // by the chunk it goes into, direction and microbatch
   std::vector<double> links_;           // when free: from stage, to stage

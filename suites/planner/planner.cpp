@@ -23,7 +23,7 @@ Choices choose(const ModelConfig& model, const Settings& settings, const Cluster
   const std::array<double, 3> available = has(cluster);
   const Values values = plan_values(model, settings, cluster.devices, given);
   all.walked = each_legal_plan(model, settings, cluster.devices, values, [&](const Plan& plan) {
-    const Prediction p = composer.predict(plan);
+    const Prediction p = composer.weigh(plan);
     const Weighed w{plan.line(), p.seconds, needs(p, cluster, Run{model, settings, plan}.mesh())};
     if (const double lack = lacks(w.needs, available); lack > 0) {
       if (++all.misfits == 1 || lack < all.least) all.closest = w, all.least = lack;

@@ -1,7 +1,7 @@
 #include "suites/planner/program.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
 
 namespace lockstep {
 
@@ -41,6 +41,60 @@ void run(const Program& program, Clock& clock, Spent& spent) {
   }
 }
 
+namespace {
+constexpr double kNever = -std::numeric_limits<double>::infinity();
+}
+
+Transit::Transit() {
+  for (int i = 0; i < kNumbers; ++i) {
+    rows_[i].fill(kNever);
+    rows_[i][i] = 0;
+  }
+}
+
+Transit::Row Transit::later(const Row& a, const Row& b) {
+  Row row;
+  for (int i = 0; i < kNumbers; ++i) row[i] = std::max(a[i], b[i]);
+  return row;
+}
+
+void Transit::work(double seconds) {
+  for (double& x : rows_[0]) x += seconds;
+}
+
+void Transit::start(int stream, int request, double seconds) {
+  works_only_ = false;
+  Row& free = rows_[1 + stream];
+  free = later(free, rows_[0]);
+  for (double& x : free) x += seconds;
+  if (done_.size() <= static_cast<std::size_t>(request)) done_.resize(static_cast<std::size_t>(request) + 1);
+  done_[request] = free;
+}
+
+void Transit::wait(int stream, int request) {
+  works_only_ = false;
+  Row before;
+  before.fill(kNever);
+  before[1 + stream] = 0;
+  rows_[0] = later(rows_[0], request < 0 ? before : done_[request]);
+}
+
+void Transit::apply(Clock& clock) const {
+  if (works_only_) {
+    clock.now += rows_[0][0];
+    return;
+  }
+  std::array<double, kNumbers> in{clock.now}, out;
+  std::copy(clock.free.begin(), clock.free.end(), in.begin() + 1);
+  for (int i = 0; i < kNumbers; ++i) {
+    double latest = kNever;
+    for (int k = 0; k < kNumbers; ++k) latest = std::max(latest, rows_[i][k] + in[k]);
+    out[i] = latest;
+  }
+  clock.now = out[0];
+  std::copy(out.begin() + 1, out.end(), clock.free.begin());
+}
+
 Operation& ProgramWriter::work() {
   std::vector<Operation>& all = program_.operations;
   if (all.empty() || all.back().what != Operation::work) all.emplace_back();
@@ -57,9 +111,9 @@ void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
 
 void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) {
   const auto started = [&](int request, int stream, double seconds) {
-    under_way_[request] = {stream, program_.requests};
+    under_way_[request] = {stream, requests_};
     Operation o;
-    o.what = Operation::start, o.stream = stream, o.request = program_.requests++, o.seconds = seconds;
+    o.what = Operation::start, o.stream = stream, o.request = requests_++, o.seconds = seconds;
     program_.operations.push_back(o);
   };
   for (std::size_t i = from; i < to; ++i) {
@@ -129,20 +183,9 @@ void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
   }
 }
 
-void ProgramWriter::append(const Program& next) {
-  for (const Operation& o : next.operations) {
-    if (o.what == Operation::work) {
-      Operation& last = work();
-      last.seconds += o.seconds, last.spent.then(o.spent);
-    } else {
-      program_.operations.push_back(o);
-    }
-  }
-  program_.live.then(next.live);
-}
-
 Program ProgramWriter::take() {
   Program done = std::move(program_);
+  done.requests = requests_;
   program_ = {};
   return done;
 }

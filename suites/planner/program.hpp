@@ -34,7 +34,7 @@ struct Operation {
 
 struct Program {
   std::vector<Operation> operations;
-  int requests = 0;
+  int requests = 0;  // numbers of requests are smaller
   Live live;
 };
 
@@ -47,6 +47,26 @@ struct Clock {
 // Lets the clock go through a program; what it waits for is added to `spent`.
 void run(const Program&, Clock&, Spent& spent);
 
+// When a clock has gone through a program, as far as its end depends on its beginning: each of the five numbers
+// is the latest of those before plus a constant (a linear map of the max-plus algebra: Baccelli et al. 1992,
+// Synchronization and Linearity, chapter 3). Takes a program of any length at once.
+class Transit {
+ public:
+  static constexpr int kNumbers = 1 + streams;
+  Transit();
+  void work(double seconds);
+  void start(int stream, int request, double seconds);
+  void wait(int stream, int request);
+  void apply(Clock&) const;
+
+ private:
+  using Row = std::array<double, kNumbers>;
+  static Row later(const Row&, const Row&);
+  std::array<Row, kNumbers> rows_;  // now, then the streams
+  std::vector<Row> done_;           // by request
+  bool works_only_ = true;
+};
+
 // Builds a program from events of a trace.
 class ProgramWriter {
  public:
@@ -55,8 +75,7 @@ class ProgramWriter {
   // took and started is known.
   void write(const Trace&, std::size_t from, std::size_t to);
   void skip(const Trace&, std::size_t from, std::size_t to);
-  void append(const Program&);  // a program without requests
-  Program take();
+  Program take();  // what was written since the last time; requests are numbered on
   bool updating = false;  // kernels are the update's
 
  private:
@@ -64,6 +83,7 @@ class ProgramWriter {
   void wait(int request, const std::array<int, 2>& known);
   const Costs& costs_;
   Program program_;
+  int requests_ = 0;
   std::map<int, std::pair<std::size_t, i64>> blocks_;  // medium, bytes
   std::map<int, std::array<int, 2>> under_way_;    // by the trace's request: stream, request or -1
 };

@@ -31,7 +31,7 @@ TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
   const Cluster cluster = small_cluster();
   Dice dice(7);
   int done = 0;
-  for (const Setting& s : {Setting{"gate-tiny", 16, 8}, Setting{"gate-tiny", 12, 4}, Setting{"gate-untied", 16, 8},
+  for (const Setting& s : {Setting{"gate-tiny", 48, 8}, Setting{"gate-tiny", 12, 4}, Setting{"gate-untied", 16, 8},
                            Setting{"gate-odd", 8, 4}, Setting{"gate-tiny", 8, 1}}) {
     const ModelConfig model = load_model_config("suites/models/" + std::string(s.model) + ".json");
     Settings settings = settings_on(cluster, {});
@@ -61,6 +61,10 @@ TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
           EXPECT_NEAR(a.exposed[x], b.exposed[x], near)
               << which << ", stage " << p << ", " << axis_name(static_cast<Axis>(x));
       }
+      const Prediction weighed = composer.weigh(plan);
+      EXPECT_NEAR(weighed.seconds / whole.seconds, 1, 1e-6) << which;
+      for (std::size_t p = 0; p < whole.stages.size(); ++p)
+        EXPECT_EQ(weighed.stages[p].live, whole.stages[p].live) << which << ", stage " << p;
       if (HasFailure()) return;
     }
   }
