@@ -163,6 +163,7 @@ struct Price {
   std::vector<Line> messages;  // of one step
 };
 Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
+KindBytes peak_bytes(const Plan&, const ModelConfig&, const Settings&, int rank);  // the memory alone
 
 // Where a stage has several chunks of layers, the formulas need each to keep the same activations.
 bool chunks_alike(const Plan&, const ModelConfig&, const Settings&);
