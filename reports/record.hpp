@@ -45,6 +45,9 @@ struct PlanRecord {
   std::map<std::string, AxisTraffic> traffic;  // by axis
 };
 
+// What a plan failed by, and what was found: "numbers: step 0: ..."; empty if its status is ok.
+std::string complaint(const PlanRecord&);
+
 struct RunRecord {
   std::string suite, model, model_hash, data, data_hash, dtype = "float32";
   std::string revision, compiler, flags, host, cpu, isa, started;  // ISO 8601

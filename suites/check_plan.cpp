@@ -25,7 +25,8 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
   PlanRecord p = record_of(exact, verdict, fast, second, s.suite.threads);
   // Ranks that share a core would time the operating system.
-  if (p.status == "ok" && p.ranks * p.threads <= static_cast<int>(std::thread::hardware_concurrency())) {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (s.timed && p.status == "ok" && p.ranks * p.threads <= cores) {
     Timed timed =
         time_steps(fast, {.isa = s.suite.isa, .threads = s.suite.threads, .scratch = s.suite.scratch},
                    s.initial, s.suite.repeats);

@@ -144,7 +144,7 @@ toml::table parse(const std::string& path) {
 Suite read_suite(const std::string& path) {
   const toml::table tree = parse(path);
   Suite suite;
-  suite.name = std::filesystem::path(path).stem().string();
+  suite.name = std::filesystem::path(path).stem().string(), suite.path = path;
   Section file(path, "a suite", &tree);
   const toml::table *run = file.table("run"), *limits = file.table("limits"), *cover = file.table("cover");
   const toml::node *axes = file.find("axes"), *also = file.find("also");

@@ -11,7 +11,7 @@
 namespace lockstep {
 
 struct Suite {
-  std::string name;         // the file's, without .toml
+  std::string name, path;   // the file's, without .toml; the file
   std::string model, data;  // paths; in the file they are relative to its folder
   Settings settings;
   std::string scratch;  // not in the file: --scratch
