@@ -182,23 +182,34 @@ int Sweep::conclude() {
   const std::size_t all = all_.plans.size();
   if (busy_seconds_ > 0)
     progress_.say(fmt::format("in steps and gates: {:.0f} %", 100 * busy_seconds_ / progress_.seconds()));
-  const PlanRecord* first = nullptr;
-  std::size_t failed = 0;
+  const PlanRecord *first = nullptr, *worst = nullptr;  // that failed; the furthest from float64
+  std::size_t failed = 0, exact = 0;
   for (const Plan& plan : all_.plans) {
     const auto found = done_.find(plan.line());
-    if (found == done_.end() || found->second.status == "ok") continue;
-    if (!first) first = &found->second;
+    if (found == done_.end()) continue;
+    const PlanRecord& p = found->second;
+    exact += p.numbers == "pass";
+    if (!worst || p.fast_worst > worst->fast_worst) worst = &p;
+    if (p.status == "ok") continue;
+    if (!first) first = &p;
     ++failed;
   }
   if (first)
-    return end(fmt::format("INVALID: {} of {} plans failed: {}", failed, done_.size(),
-                           first->plan + ": " + complaint(*first)),
+    return end(fmt::format("INVALID: {} of {} plans failed: {}: {}", failed, done_.size(), first->plan,
+                           complaint(*first)),
                1);
   if (done_.size() < all)
     return end(fmt::format("INVALID: interrupted after {} of {} plans", done_.size(), all), 1);
-  run_.hash = run_.reference_hash;
-  return end(fmt::format("VALID: {} plans, one hash {}, {} refused, {:.0f} s", all, run_.hash.substr(0, 16),
-                         all_.refused.size(), progress_.seconds()),
+  progress_.say(fmt::format("exact: hash {} of {} plans; fast: {} plans within {:.2g} of the bound ({}, {})",
+                            exact > 0 ? run_.reference_hash : "none", exact, all, worst->fast_worst,
+                            worst->plan, worst->fast_where));
+  if (exact > 0) run_.hash = run_.reference_hash;
+  const std::string behind = exact == all ? fmt::format("one hash {}", run_.hash.substr(0, 16))
+                             : exact > 0  ? fmt::format("one hash {} of {}, {} in fast mode alone",
+                                                        run_.hash.substr(0, 16), exact, all - exact)
+                                          : "in fast mode alone";
+  return end(fmt::format("VALID: {} plans, {}, {} refused, {:.0f} s", all, behind, all_.refused.size(),
+                         progress_.seconds()),
              0);
 }
 
