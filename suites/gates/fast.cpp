@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <new>
 
+#include "ref/error.hpp"
 #include "ref/optimizer.hpp"
 #include "ref/trainer.hpp"
 #include "suites/reference.hpp"
@@ -133,7 +135,8 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
   try {
     Assembly assembly(p, steps);
     std::vector<std::vector<Posted>> posted(p.mesh.size());
-    launch(p, {.isa = options.isa, .threads = options.threads}, [&](RankView v) {
+    const Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
+    launch(p, how, [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
         initialise(v, weights_before(reference, initial, k));
         const StepResult r = v.executor.step(
@@ -153,6 +156,10 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
     if (verdict.numbers.empty()) verdict.numbers = "pass";
     verdict.messages = judge_messages(p, posted);
     verdict.memory = judge_memory(p, {});
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;  // what this machine has not, is no fault of the plan's
   } catch (const std::exception& e) {
     verdict.numbers = std::string("ended: ") + e.what();
   }

@@ -8,6 +8,7 @@
 
 #include "ref/error.hpp"
 #include "suites/gates/gates.hpp"
+#include "suites/locate.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -16,6 +17,7 @@ namespace {
 struct Ran {
   std::string problem;  // numbers
   Whole whole;
+  std::vector<Holding> holdings;
   std::vector<std::vector<Posted>> posted;  // by rank, first step
   std::vector<i64> guard_peaks;
 };
@@ -65,14 +67,16 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
   ran.problem = assembly.problem();
   if (changed) ran.problem = "a later step posts other messages than the first";
   ran.whole = assembly.whole();
+  ran.holdings = assembly.holdings();
   return ran;
 }
 
-std::string judge_numbers(const Ran& ran, const Whole& reference, i64 steps, const char* mode) {
+std::string judge_numbers(const Prepared& p, const Ran& ran, const Whole& reference, i64 steps,
+                          const char* mode) {
   if (!ran.problem.empty()) return std::string(mode) + ran.problem;
   Whole expected = reference;
   expected.steps.resize(steps);
-  if (const auto d = first_difference(expected, ran.whole)) return std::string(mode) + d->text();
+  if (const auto found = locate(expected, ran.whole, ran.holdings, p.mesh)) return mode + found->text();
   return "pass";
 }
 
@@ -91,7 +95,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   try {
     Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
     Ran ran = run(p, how, steps, initial);
-    verdict.numbers = judge_numbers(ran, reference, steps, "");
+    verdict.numbers = judge_numbers(p, ran, reference, steps, "");
     verdict.messages = judge_messages(p, ran.posted);
     verdict.hash = ran.whole.hash();
     verdict.whole = std::move(ran.whole);
@@ -102,7 +106,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
       const Ran guarded = run(p, how, std::min(steps, options.guarded_steps),
                               options.fresh ? std::vector<std::vector<float>>{} : initial);
       verdict.numbers =
-          judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
+          judge_numbers(p, guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);
