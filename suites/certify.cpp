@@ -126,7 +126,7 @@ class Judge {
     Weights before = dump_.tensors("/initial");
     i64 k = 0;
     for (; dump_.has(group(k) + "tokens") && !before.empty() && !found_; ++k) before = step(k, before);
-    if (found_) return {false, "beyond the bound: " + *found_};
+    if (found_) return {false, "beyond the bound: " + *found_ + (tensor_ ? "; " + *tensor_ : "")};
     const i64 left = dump_.has(group(k) + "tokens") ? k : -1;
     std::string text = fmt::format("within the bound: {} step{}; at most {:.2g} of it ({})", k,
                                    k == 1 ? "" : "s", worst_, where_);
@@ -140,13 +140,18 @@ class Judge {
  private:
   static std::string group(i64 k) { return fmt::format("/step{}/", k); }
 
-  // Keeps the worst of all and the first beyond its bound.
-  void see(const std::string& what, double error, double allowed, const std::string& more = "") {
+  // Keeps the worst of all, the first beyond its bound and, where that is the loss, the first tensor after
+  // it.
+  void see(const std::string& what, double error, double allowed, bool tensor, const std::string& more = "") {
     const double part = error == 0 ? 0 : std::isfinite(error) ? error / allowed : INFINITY;
     if (part > worst_ || where_.empty()) worst_ = part, where_ = what;
-    if (!(part <= 1) && !found_)
-      found_ = fmt::format("{}: {:.3g} times the bound ({:.3g} from float64, {:.3g} allowed){}", what, part,
-                           error, allowed, more);
+    if (part <= 1 || tensor_) return;
+    const std::string text = fmt::format("{}: {:.3g} times the bound ({:.3g} from float64, {:.3g} allowed){}",
+                                         what, part, error, allowed, more);
+    if (!found_)
+      found_ = text, loss_ = !tensor;
+    else if (tensor && loss_)
+      tensor_ = text;
   }
 
   // The weights after it; none if the dump has not all of them.
@@ -156,12 +161,12 @@ class Judge {
     const FastReference::Step exact =
         float64_.step(before, tokens.data(), labels.data(), in_float32(before, tokens, labels));
     if (dump_.has(at + "loss"))
-      see(named + "loss", std::abs(dump_.scalar(at + "loss") - exact.loss), exact.loss_allowed);
+      see(named + "loss", std::abs(dump_.scalar(at + "loss") - exact.loss), exact.loss_allowed, false);
     const Weights gradient = dump_.has(at + "grad") ? dump_.tensors(at + "grad") : Weights{};
     for (std::size_t i = gradient.size(); i-- > 0;)  // in order of backward
       if (!gradient[i].empty())
         see(named + "gradient of " + dump_.table[i].name,
-            distance(dump_.table[i], gradient[i], exact.gradient[i]), exact.allowed[i],
+            distance(dump_.table[i], gradient[i], exact.gradient[i]), exact.allowed[i], true,
             factor(gradient[i], exact.gradient[i]));
     const Weights after = dump_.has(at + "weight") ? dump_.tensors(at + "weight") : Weights{};
     if (!gradient.empty()) optimizer(k, before, gradient, after);
@@ -188,7 +193,7 @@ class Judge {
     const double norm = std::sqrt(squares);
     if (dump_.has(group(k) + "grad_norm"))
       see(fmt::format("step {}: gradient norm", k), std::abs(dump_.scalar(group(k) + "grad_norm") - norm),
-          kFastMultiple * kFastFloor * norm);
+          kFastMultiple * kFastFloor * norm, false);
     if (after.empty() || !dump_.tells_optimizer() || !dump_.has(group(k) + "lr")) return;
     optimizer_seen_ = true;
     Settings settings = dump_.settings;
@@ -199,7 +204,7 @@ class Judge {
       const Param& p = dump_.table[i];
       const double size = distance(p, w64[i], std::vector<double>(w64[i].size()));
       see(fmt::format("step {}: weight of {} after AdamW", k, p.name), distance(p, after[i], w64[i]),
-          kFastMultiple * distance(p, w32[i], w64[i]) + kFastFloor * size);
+          kFastMultiple * distance(p, w32[i], w64[i]) + kFastFloor * size, true);
     }
   }
 
@@ -211,7 +216,8 @@ class Judge {
   Optimizer<float> optimizer32_;
   double worst_ = 0;
   std::string where_;
-  std::optional<std::string> found_;
+  std::optional<std::string> found_, tensor_;
+  bool loss_ = false;  // found_ is the loss
   bool optimizer_seen_ = false;
 };
 
