@@ -82,7 +82,7 @@ TEST_P(Chain, FromPyTorchToEveryPlan) {
   for (const char* line : {"dp=1 micro=2", "dp=2 tp=2", "pp=2 schedule=gpipe", "dp=4 zero=3 ckpt=full",
                            "dp=2 pp=2 zero=1 offload=optimizer", "tp=2 sp=1 ckpt=selective"}) {
     SCOPED_TRACE(line);
-    Run run{model, settings, Plan::parse(line), &data};
+    lockstep::Run run{model, settings, Plan::parse(line), &data};
     if (refuse(run.plan, model, settings)) continue;
     ++plans;
     const Verdict v = judge(prepare(run), reference, {}, initial);
