@@ -70,7 +70,7 @@ const Scene& scene() {
   return s;
 }
 
-struct Ran {
+struct Trained {
   Mesh mesh;
   std::string problem;
   Whole whole;
@@ -81,7 +81,7 @@ struct Ran {
   }
 };
 
-Ran run(const char* plan, const std::function<bool(const Mesh&, int rank)>& wrong_here = {}) {
+Trained run(const char* plan, const std::function<bool(const Mesh&, int rank)>& wrong_here = {}) {
   const Scene& s = scene();
   const Prepared p = prepare({s.model, s.settings, Plan::parse(plan), &s.data});
   Assembly assembly(p, s.settings.steps);
@@ -99,7 +99,7 @@ Ran run(const char* plan, const std::function<bool(const Mesh&, int rank)>& wron
   return {p.mesh, assembly.problem(), assembly.whole(), assembly.holdings()};
 }
 
-std::vector<float>& gradient(Ran& ran, const std::string& name) {
+std::vector<float>& gradient(Trained& ran, const std::string& name) {
   for (std::size_t i = 0; i < ran.whole.table.size(); ++i)
     if (ran.whole.table[i].name == "model." + name + ".weight") return ran.whole.steps[1].gradient[i];
   throw std::logic_error(name);
@@ -114,7 +114,7 @@ void change(std::vector<float>& values) { change(values, 0, values.size()); }
 TEST(Locate, EqualRunsHaveNoFinding) { EXPECT_EQ(run("dp=2 tp=2").said(), "equal"); }
 
 TEST(Locate, OneSliceFollowsItsTensorParallelRank) {
-  Ran ran = run("dp=2 tp=2");
+  Trained ran = run("dp=2 tp=2");
   auto& q = gradient(ran, "layers.1.self_attn.q_proj");  // tp rank 1 has the lower half of the rows
   change(q, q.size() / 2, q.size() / 2);
   EXPECT_TRUE(says(ran.said(), "step 1: gradient of model.layers.1.self_attn.q_proj.weight at [",
@@ -126,21 +126,21 @@ TEST(Locate, OneSliceFollowsItsTensorParallelRank) {
 }
 
 TEST(Locate, OneValueIsTooLittleForAnAxis) {
-  Ran ran = run("dp=2 tp=2");
+  Trained ran = run("dp=2 tp=2");
   change(gradient(ran, "layers.1.self_attn.q_proj"), 5, 1);
   EXPECT_EQ(ran.said().find("axis"), std::string::npos);
   EXPECT_EQ(ran.said().find("suspect"), std::string::npos);
 }
 
 TEST(Locate, OneShardFollowsItsReplica) {
-  Ran ran = run("dp=2 zero=1");  // the embedding's unit is cut in halves
+  Trained ran = run("dp=2 zero=1");  // the embedding's unit is cut in halves
   auto& e = gradient(ran, "embed_tokens");
   change(e, e.size() / 2, 1000);
   EXPECT_TRUE(says(ran.said(), "dp cuts lie with its rank 1: suspect dp"));
 }
 
 TEST(Locate, NormsAloneAreASumOverTensorParallelRanks) {
-  Ran ran = run("tp=2 sp=1");
+  Trained ran = run("tp=2 sp=1");
   change(gradient(ran, "layers.0.input_layernorm"));
   change(gradient(ran, "layers.2.post_attention_layernorm"));
   EXPECT_TRUE(says(ran.said(), "gradient of model.layers.2.post_attention_layernorm.weight at [0, 0]",
@@ -149,7 +149,7 @@ TEST(Locate, NormsAloneAreASumOverTensorParallelRanks) {
 }
 
 TEST(Locate, SharedKeysAloneAreASumOverTheRanksThatShareThem) {
-  Ran ran = run("tp=4");  // 2 key/value heads
+  Trained ran = run("tp=4");  // 2 key/value heads
   change(gradient(ran, "layers.2.self_attn.k_proj"), 0, 100);
   change(gradient(ran, "layers.2.self_attn.k_proj"), 600, 100);
   change(gradient(ran, "layers.0.self_attn.k_proj"));
@@ -157,7 +157,7 @@ TEST(Locate, SharedKeysAloneAreASumOverTheRanksThatShareThem) {
 }
 
 TEST(Locate, AWholeStageIsThePipelines) {
-  Ran ran = run("pp=2");
+  Trained ran = run("pp=2");
   for (std::size_t i = 0; i < ran.whole.table.size(); ++i)
     if (ran.whole.table[i].unit <= scene().model.layers / 2) change(ran.whole.steps[1].gradient[i]);
   EXPECT_TRUE(says(ran.said(), "from there down: what layer ",
@@ -226,7 +226,7 @@ TEST(LocateFault, ANormThatCountsTwice) {
 TEST(LocateFault, AnOptimizerThatGoesWrongOnOneShard) {
   plant = [](Ops<float>& ops) { ops.adamw.call = wrong_adamw; };
   goes_wrong = always;
-  const Ran ran = run("dp=2 zero=3", on_dp_1);
+  const Trained ran = run("dp=2 zero=3", on_dp_1);
   EXPECT_EQ(ran.problem, "");
   EXPECT_TRUE(says(ran.said(), "step 0: weight of ", "loss, gradients and their norm are equal",
                    "clipping, the optimizer, or how weights are sent",
