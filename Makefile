@@ -107,13 +107,16 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep test ci bench resident tokens format deps help clean sources programs
+.PHONY: mpi sweep gate test ci bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
 
 sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)
+
+gate: $B/lockstep  ## judge every plan of a suite, without timing (SUITE=... ARGS="--junit gate.xml")
+	@$B/lockstep gate $(SUITE) $(ARGS)
 
 test:  ## build and run every test; end in 'N passed, N failed'
 	@MAKE="$(MAKE)" ci/run_tests.sh
