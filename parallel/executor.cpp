@@ -221,6 +221,7 @@ StepResult Executor::step(i64 step, const std::function<void()>& raw, const std:
   }
   if (h.sending) device_.wait(h.sending);
 
+  device_.note_action("update", -1, -1);
   store_->finish();
   join_tied_gradients();
   if (raw) raw();
