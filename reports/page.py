@@ -43,8 +43,8 @@ PICTURES = [
      "cores as the plan has ranks × threads. A strategy that needs another one is shown with it."),
     ("memory_by_kind", "Where the memory goes", plots.memory_by_kind,
      "Each bar stacks what the fullest rank holds, every kind of data at <b>its own</b> peak. Kinds do not all peak at "
-     "once, so the real peak (black mark) can lie inside the bar. Gradients can take several times the weights: exact "
-     "mode keeps up to log2(n) partial sums for the n sequences of a rank. {subset}"),
+     "once, so the real peak (black mark) can lie inside the bar. <b>host</b> and <b>disk</b> are beside the device. "
+     "These are fast mode's bytes; exact mode keeps up to log2(n) partial sums of each gradient besides. {subset}"),
     ("bytes_by_axis", "What is sent, and to whom", plots.bytes_by_axis,
      "Payload of one training step, summed over all ranks, by axis of the mesh{axes}. The messages gate compares every one of these messages with a closed formula. "
      "Plans that send nothing are left out. {subset}"),
@@ -53,7 +53,7 @@ PICTURES = [
      "calls its bubble, waiting for other ranks; waiting for an axis is communication that no computation hides "
      "(exposed). The fullest bars of work are at the top. {subset}"),
     ("schedules", "Pipelines in time", steps.schedules,
-     "<b>Simulated</b> at the same rates, one rank of each stage. Numbers are microbatches; white is idle time. All of "
+     "<b>Simulated</b> at the same rates, one rank of each stage. Numbers are microbatches; gaps are idle time. All of "
      "these plans give the same bits, and differ in their schedule alone."),
     ("scaling", "More ranks", steps.scaling,
      "Speed where one axis of the mesh alone grows and the batch stays (strong scaling), in multiples of one device's: "
@@ -85,7 +85,7 @@ def numbers(run):
                         else "") + "; they are not in this picture." if len(untimed) else "Every plan was timed.",
         "rates": html.escape(run.facts.get("simulated_with", "")),
         "axes": ": " + "; ".join(f"<b>{axis}</b> {AXES[axis]}" for axis, column in
-                                 run.columns("traffic/", "/bytes").items() if axis in AXES and plans[column].any()),
+                                 run.columns("traffic/", "/bytes").items() if axis in AXES and derived.shown(plans)[column].any()),
         "solo": html.escape(derived.solo(plans).label),
         "subset": "All plans are shown." if shown == len(plans) else
                   f"Shown are {shown} of {len(plans)} plans: solo, each strategy alone, and the Pareto front; "
@@ -106,6 +106,7 @@ def picture(run, folder, name, heading, draw, caption):
     figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
+    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
     pyplot.close(figure)
     return (f"<h2>{heading}</h2>\n<figure>\n{inline(text.getvalue(), name, heading, run)}\n"
             f"<figcaption>{caption.format(**numbers(run))}</figcaption>\n</figure>")
@@ -341,13 +342,15 @@ def make(path, page, folder):
     run = run_file.read(path)
     derived.derive(run)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = "\n\n".join(filter(None, (picture(run, folder, *entry) for entry in PICTURES)))
+    pictures = {entry[0]: picture(run, folder, *entry) for entry in PICTURES}
+    pictures["schedules"] += gantt(run)
+    pictures = "\n\n".join(filter(None, pictures.values()))
     text = string.Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{run.facts['suite']}: {run.facts['verdict']}"),
         style=(HERE / "page.css").read_text(encoding="utf-8"), script=scripts(run),
         verdict=html.escape(run.facts["verdict"]),
         verdict_class="invalid" if run.facts["verdict"].startswith("INVALID") else "valid",
-        verdict_lines=verdict_lines(run), facts=facts(run), summary=summary(run), pictures=pictures, gantt=gantt(run),
+        verdict_lines=verdict_lines(run), facts=facts(run), summary=summary(run), pictures=pictures,
         kernels=kernels.table(path.parent), count=len(run.plans), heads=heads(),
         rows="\n".join(row(plan) for _, plan in run.plans.iterrows()), table_note=TABLE_NOTE, rules=rules(run),
         caution=CAUTION if run.facts["verdict"].startswith("INVALID") else "", **choice(run.plans))

@@ -13,7 +13,8 @@ from style import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILLION,
 # What a device does in a step; page.css has the same colours for the page's own drawing.
 PASSES = {"forward": BLUE, "backward": ORANGE, "input gradients": ORANGE, "weight gradients": GREEN, "update": PURPLE}
 PARTS = {"compute": BLUE, "update": PURPLE, "bubble": LINE, "copies": YELLOW}
-AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "kv": "#7FD4B8", "tie": GREY, "world": "#444444"}
+ON_BLUE, ON_OTHERS = "#FDFDFD", "#010101"  # texts on bars, in light and dark
+AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "kv": "#7FD4B8", "tie": GREY, "world": INK}
 
 
 def simulated(run):
@@ -74,7 +75,7 @@ def draw_computing(axes, timeline):
                       linewidth=0.5)
             if microbatch >= 0 and length > 130:
                 axes.text((start + length / 2) * scale, row, str(microbatch), ha="center", va="center", fontsize=7,
-                          color="white" if name == "forward" else INK)
+                          color=ON_BLUE if name == "forward" else ON_OTHERS)
     axes.set_yticks(range(len(rows)), [f"stage {row}" for row in range(len(rows))])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
@@ -113,7 +114,7 @@ def step_parts(run):
     axes.set_xlabel("part of a simulated step, mean over ranks [%]")
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    legend_above(figure)
+    legend_above(figure, most=5)
     return figure
 
 
