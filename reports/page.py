@@ -40,7 +40,8 @@ PICTURES = [
     ("each_alone", "What each strategy does by itself", plots.each_alone,
      "Each row changes as little as it can from the plan <b>{solo}</b>, whose value is 1. <b>Blue is better than solo, "
      "orange is worse</b>: left of 1 is less memory, right of 1 is more speed. Speed is the whole job's, on as many "
-     "cores as the plan has ranks × threads. A strategy that needs another one is shown with it."),
+     "cores as the plan has ranks × threads; the simulated one, at nominal rates given below, is of each rank, so that 1 "
+     "means that nothing is lost by splitting. A strategy that needs another one is shown with it."),
     ("memory_by_kind", "Where the memory goes", plots.memory_by_kind,
      "Each bar stacks what the fullest rank holds, every kind of data at <b>its own</b> peak. Kinds do not all peak at "
      "once, so the real peak (black mark) can lie inside the bar. <b>host</b> and <b>disk</b> are beside the device. "
@@ -103,6 +104,8 @@ def picture(run, folder, name, heading, draw, caption):
             return f"<h2>{heading}</h2><p>No plan of this run was timed, so there is no speed to show. A plan is timed " \
                    f"when its ranks × threads fit the machine's {run.facts['cores']} cores.</p>"
         return ""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once is enough for both files
     figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})

@@ -153,13 +153,17 @@ def each_alone(run):
     if rows.empty:
         return None
     rows = rows.iloc[::-1]
+    panels = [(rows.peak_bytes / base.peak_bytes, "peak memory (solo = 1)", numpy.less)]
     faster = rows.throughput / base.throughput
-    panels = 2 if faster.notna().any() else 1
-    figure, axes = pyplot.subplots(1, panels, sharey=True, squeeze=False, figsize=(WIDTH, bar_height(len(rows))))
+    if faster.notna().any():
+        panels.append((faster, "throughput (solo = 1)", numpy.greater))
+    if rows.get("simulated_seconds", faster * numpy.nan).notna().any() and base.simulated_seconds > 0:
+        panels.append((base.simulated_seconds * base.ranks / (rows.simulated_seconds * rows.ranks),
+                       "simulated, per rank", numpy.greater))
+    figure, axes = pyplot.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, bar_height(len(rows))))
     memory, places = axes[0, 0], numpy.arange(len(rows))
-    ratio_bars(memory, places, rows.peak_bytes / base.peak_bytes, "peak memory of a rank (solo = 1)", numpy.less)
-    if panels == 2:
-        ratio_bars(axes[0, 1], places, faster, "throughput (solo = 1)", numpy.greater)
+    for axis, (ratios, xlabel, better) in zip(axes[0], panels):
+        ratio_bars(axis, places, ratios, xlabel, better)
     memory.set_yticks(places, rows.label)
     memory.set_ylim(-0.6, len(rows) - 0.4)
     return figure

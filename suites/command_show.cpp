@@ -1,4 +1,5 @@
-// lockstep show: what one rank of a plan does in a step and what it costs; or a step in time. Computes nothing.
+// lockstep show: what one rank of a plan does in a step and what it costs; or a step in time. Computes
+// nothing.
 #include <fmt/format.h>
 
 #include "ref/error.hpp"
@@ -41,8 +42,9 @@ void print_summary(const Prepared& p, int rank) {
 void print_gantt(const Prepared& p) {
   const Timeline t = timeline_of(p, nominal_costs());
   fmt::print("{}\n", text_of(t, 100));
-  fmt::print("digits: forward, by microbatch; a, b, ...: backward, or its input gradients; A, B, ...: weight\n"
-             "gradients; U: the update; =: messages and copies\n\n");
+  fmt::print(
+      "digits: forward, by microbatch; a, b, ...: backward, or its input gradients; A, B, ...: weight\n"
+      "gradients; U: the update; =: messages and copies\n\n");
   fmt::print("a step of {:.3g} ms, simulated with {}\n", 1e3 * t.seconds, nominal_text());
   for (const auto& [part, seconds] : t.parts)
     if (seconds > 0) fmt::print("  {:<12}{:>6.1f} %\n", part, 100 * seconds / t.seconds);
@@ -75,7 +77,8 @@ Command::Action declare(CLI::App& app) {
   add_plan(app, o->plan);
   app.add_option("--rank", o->rank, "whose program")->capture_default_str();
   app.add_flag("--summary", o->summary, "memory and messages only, not the program");
-  app.add_flag("--gantt", o->gantt, "instead: a step in time at nominal rates, in fast mode, and what its time goes to");
+  app.add_flag("--gantt", o->gantt,
+               "instead: a step in time at nominal rates, in fast mode, and what its time goes to");
   add_settings(app, o->settings);
   return [o] { return show(*o); };
 }

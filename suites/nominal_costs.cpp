@@ -53,7 +53,8 @@ Costs nominal_costs(const NominalRates& r) {
 
 std::string nominal_text(const NominalRates& r) {
   return fmt::format(
-      "{} GFLOP/s in matmul and attention, {} GB/s of memory in other kernels, {} GB/s between ranks, {} GB/s to "
+      "{} GFLOP/s in matmul and attention, {} GB/s of memory in other kernels, {} GB/s between ranks, {} "
+      "GB/s to "
       "the host, {} GB/s to disk, nothing to begin",
       r.flops / 1e9, r.memory / 1e9, r.link / 1e9, r.host / 1e9, r.disk / 1e9);
 }

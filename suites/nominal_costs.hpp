@@ -8,12 +8,12 @@
 namespace lockstep {
 
 // Operations and bytes a second. An accelerator's arithmetic is some thousand times a link's bytes, and its
-// models are 4096 wide; the small suites' are 64 wide, and do about that much less arithmetic for a byte sent.
-// So 10 operations to a byte make their steps look as a large model's do.
+// models are 4096 wide; the small suites' are 64 wide, and do about that much less arithmetic for a byte
+// sent. So 10 operations to a byte make their steps look as a large model's do.
 struct NominalRates {
-  double flops = 50e9;  // matmul and attention
-  double memory = 20e9;  // all other kernels: bytes read and written
-  double link = 5e9;  // of a rank to the others
+  double flops = 50e9;            // matmul and attention
+  double memory = 20e9;           // all other kernels: bytes read and written
+  double link = 5e9;              // of a rank to the others
   double host = 5e9, disk = 1e9;  // copies to and from
 };
 

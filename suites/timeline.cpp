@@ -91,8 +91,10 @@ std::string json_of(const Timeline& t) {
     for (const Timeline::Bar& bar : stream.bars) {
       auto pass = std::find(passes.begin(), passes.end(), bar.pass);
       if (pass == passes.end()) pass = passes.insert(pass, bar.pass);
-      const i64 from = std::llround(bar.from / t.seconds * kParts), to = std::llround(bar.to / t.seconds * kParts);
-      for (const i64 number : {from, to - from, static_cast<i64>(pass - passes.begin()), i64{bar.chunk}, i64{bar.microbatch}})
+      const i64 from = std::llround(bar.from / t.seconds * kParts),
+                to = std::llround(bar.to / t.seconds * kParts);
+      for (const i64 number :
+           {from, to - from, static_cast<i64>(pass - passes.begin()), i64{bar.chunk}, i64{bar.microbatch}})
         numbers.push_back(number);
     }
     streams.push_back({stream.rank, stream.name, numbers});

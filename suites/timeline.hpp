@@ -12,9 +12,9 @@ namespace lockstep {
 struct Timeline {
   // Neighbouring bars of one kind are one: kernels of a pass, messages of a microbatch.
   struct Bar {
-    double from, to;          // seconds
-    std::string pass;         // "forward", "backward", "input gradients", "weight gradients", "update"
-    int chunk, microbatch;    // -1: of none
+    double from, to;        // seconds
+    std::string pass;       // "forward", "backward", "input gradients", "weight gradients", "update"
+    int chunk, microbatch;  // -1: of none
   };
   struct Stream {
     int rank;          // stands for the ranks of its stage, which do the same
@@ -31,8 +31,8 @@ struct Timeline {
 // Gaps shorter than the 2000th part of a step are closed.
 Timeline timeline_of(const Prepared&, const Costs&);
 
-// For the page: {"seconds": s, "passes": [name, ...], "streams": [[rank, name, [from, length, pass, chunk, microbatch, ...]], ...]}
-// with times in 10000ths of the step; pass counts in `passes`.
+// For the page: {"seconds": s, "passes": [name, ...], "streams": [[rank, name, [from, length, pass, chunk,
+// microbatch, ...]], ...]} with times in 10000ths of the step; pass counts in `passes`.
 std::string json_of(const Timeline&);
 
 // For the terminal: a line per stream, `width` characters to a step.

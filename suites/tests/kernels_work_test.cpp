@@ -1,12 +1,11 @@
 // The work of kernels against counts made by hand: additions and multiplications one by one, numbers read and
 // written once each.
-#include "kernels/work.hpp"
-
 #include <gtest/gtest.h>
 
 #include <stdexcept>
 
 #include "kernels/ops.hpp"
+#include "kernels/work.hpp"
 
 namespace lockstep {
 namespace {
@@ -46,26 +45,27 @@ TEST(Work, AttentionIsHalfASquare) {
   const double b = 2, t = 1000, h = 4, kv = 2, hd = 8;
   double seen = 0;  // pairs of query and key
   for (int i = 0; i < t; ++i) seen += i + 1;
-  const Work forward = work_of("attention", {b, t, h, kv, hd}), back = work_of("attention_dx", {b, t, h, kv, hd});
+  const Work forward = work_of("attention", {b, t, h, kv, hd}),
+             back = work_of("attention_dx", {b, t, h, kv, hd});
   const double product = 2 * b * h * hd * seen;  // one of scores, or of probabilities and values
   EXPECT_EQ(forward.kind, Work::attention);
   EXPECT_NEAR(forward.flops / (2 * product), 1, 2 / t);
   EXPECT_NEAR(back.flops / (5 * product), 1, 2 / t);  // scores, dP, dV, dQ, dK
   const double q = b * t * h * hd, k = b * t * kv * hd;
-  EXPECT_DOUBLE_EQ(forward.bytes, 4 * (q + k + k + q));                      // q, k, v, o
+  EXPECT_DOUBLE_EQ(forward.bytes, 4 * (q + k + k + q));               // q, k, v, o
   EXPECT_DOUBLE_EQ(back.bytes, 4 * (q + q + q + q + k + k + k + k));  // dO, q, o, dq; k, v, dk, dv
 }
 
 TEST(Work, RowsAreBoundByWhatTheyMove) {
   const double n = 100, rows = 3, width = 7;
-  expect_work(work_of("add", {n}), Work::rows, n, 4 * 3 * n);        // a, b, y
-  expect_work(work_of("copy", {n}), Work::rows, 0, 4 * 2 * n);       // x, y
-  expect_work(work_of("zero", {n}), Work::rows, 0, 4 * n);           // y
+  expect_work(work_of("add", {n}), Work::rows, n, 4 * 3 * n);         // a, b, y
+  expect_work(work_of("copy", {n}), Work::rows, 0, 4 * 2 * n);        // x, y
+  expect_work(work_of("zero", {n}), Work::rows, 0, 4 * n);            // y
   expect_work(work_of("scale", {0.5, n}), Work::rows, n, 4 * 2 * n);  // y twice; the factor is no size
   expect_work(work_of("add_squares", {n}), Work::rows, 2 * n, 4 * n);
-  EXPECT_DOUBLE_EQ(work_of("adamw", {n}).bytes, 4 * 7 * n);                   // g; w, m, v both ways
-  EXPECT_DOUBLE_EQ(work_of("swiglu", {n}).bytes, 4 * 3 * n);                  // g, u, a
-  EXPECT_DOUBLE_EQ(work_of("swiglu_dx", {n}).bytes, 4 * 5 * n);               // dg, du, da, g, u
+  EXPECT_DOUBLE_EQ(work_of("adamw", {n}).bytes, 4 * 7 * n);      // g; w, m, v both ways
+  EXPECT_DOUBLE_EQ(work_of("swiglu", {n}).bytes, 4 * 3 * n);     // g, u, a
+  EXPECT_DOUBLE_EQ(work_of("swiglu_dx", {n}).bytes, 4 * 5 * n);  // dg, du, da, g, u
   EXPECT_DOUBLE_EQ(work_of("rms_norm", {rows, width, 1e-5}).bytes, 4 * 2 * rows * width);
   EXPECT_DOUBLE_EQ(work_of("rms_norm_dx", {rows, width}).bytes, 4 * 3 * rows * width);
   EXPECT_DOUBLE_EQ(work_of("rope", {rows, 32, 4, 8, 0}).bytes, 4 * 2 * rows * 4 * 8);
@@ -78,10 +78,11 @@ TEST(Work, EveryKernelOfTheTableHasAFormula) {
   const std::vector<double> sizes(10, 2.0);
   const Ops<float> o = plain_ops<float>();
   for (const char* name :
-       {o.matmul.name, o.matmul_dx.name, o.matmul_dw.name, o.embed.name, o.embed_dw.name, o.rms_norm.name,
-        o.rms_norm_dx.name, o.rms_norm_dw.name, o.rope.name, o.attention.name, o.attention_dx.name, o.swiglu.name,
-        o.swiglu_dx.name, o.ce_max.name, o.ce_sum.name, o.ce_loss.name, o.ce_dx.name, o.add.name, o.scale.name,
-        o.copy.name, o.zero.name, o.add_squares.name, o.adamw.name})
+       {o.matmul.name,       o.matmul_dx.name,   o.matmul_dw.name,   o.embed.name,  o.embed_dw.name,
+        o.rms_norm.name,     o.rms_norm_dx.name, o.rms_norm_dw.name, o.rope.name,   o.attention.name,
+        o.attention_dx.name, o.swiglu.name,      o.swiglu_dx.name,   o.ce_max.name, o.ce_sum.name,
+        o.ce_loss.name,      o.ce_dx.name,       o.add.name,         o.scale.name,  o.copy.name,
+        o.zero.name,         o.add_squares.name, o.adamw.name})
     EXPECT_GT(work_of(name, sizes).bytes, 0) << name;
   EXPECT_THROW(work_of("transpose", sizes), std::logic_error);
 }

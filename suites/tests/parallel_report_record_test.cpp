@@ -143,7 +143,8 @@ PlanRecord unusual() {
   p.tokens_per_second = 1234.5, p.median_spread = 0.01, p.wall_seconds = 7.25;
   p.peak_bytes = 11, p.arena_bytes = 12, p.resident_bytes = 13, p.tokens_per_step = 14;
   p.traffic["tp"] = {1, i64{1} << 40};
-  p.simulated_seconds = 0.375, p.simulated = {{"bubble", 0.125}, {"compute", 0.25}}, p.timeline = "{\"seconds\":0.375}";
+  p.simulated_seconds = 0.375, p.simulated = {{"bubble", 0.125}, {"compute", 0.25}},
+  p.timeline = "{\"seconds\":0.375}";
   return p;
 }
 

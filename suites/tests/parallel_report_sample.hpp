@@ -25,7 +25,8 @@ inline void sample_step(PlanRecord& p, int pp, const std::string& schedule) {
                ",\"passes\":[\"forward\",\"backward\",\"update\"],\"streams\":[";
   for (int stage = 0; stage < pp; ++stage) {
     const std::string late = std::to_string(1000 * stage), rank = std::to_string(stage * p.ranks / pp);
-    p.timeline += (stage ? ",[" : "[") + rank + ",\"compute\",[" + late + ",3000,0,0,0,5000,4000,1,0,0,9000,1000,2,-1,-1]]";
+    p.timeline += (stage ? ",[" : "[") + rank + ",\"compute\",[" + late +
+                  ",3000,0,0,0,5000,4000,1,0,0,9000,1000,2,-1,-1]]";
     if (pp > 1) p.timeline += ",[" + rank + ",\"pp\",[3000,500,0,0,0]]";
   }
   p.timeline += "]}";

@@ -1,12 +1,12 @@
-// Simulated steps as the page shows them: nominal rates against sums by hand, timelines against their own step.
-#include "suites/timeline.hpp"
-
+// Simulated steps as the page shows them: nominal rates against sums by hand, timelines against their own
+// step.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 
 #include "suites/nominal_costs.hpp"
 #include "suites/reference.hpp"
+#include "suites/timeline.hpp"
 
 namespace lockstep {
 namespace {
