@@ -236,8 +236,9 @@ class Page(unittest.TestCase):
         self.assertIn("failed", rows[11]["data-tags"])
 
 
-class Browser(unittest.TestCase):
-    """What the page's script does, in a real browser: a script of ours acts on the page and notes what it then shows."""
+class InBrowser(unittest.TestCase):
+    """What a page's script does, in a real browser: a script of ours acts on the page and notes what it then shows."""
+    page = FOLDER / "sample.html"
 
     @classmethod
     def setUpClass(cls):
@@ -245,6 +246,35 @@ class Browser(unittest.TestCase):
         if not cls.chromium:
             print("no chromium to open the page in")
             sys.exit(77)
+
+    @classmethod
+    def act(cls, actions, address=""):
+        """{name: {plans, count, answer}} as noted by note(name)."""
+        note = """const notes = {};
+            const note = name => { notes[name] = {
+                plans: [...document.querySelectorAll("tr[data-plan]")].filter(row => !row.hidden).map(row => row.dataset.plan),
+                count: document.getElementById("count").textContent,
+                answer: document.getElementById("answer").textContent,
+                reasons: [...document.querySelectorAll("#reasons li")].map(item => item.textContent),
+                gantt: document.getElementById("gantt-parts").textContent,
+                bars: [...document.querySelectorAll("#gantt rect")].map(bar => [bar.getAttribute("class"),
+                    Number(bar.getAttribute("x")), Number(bar.getAttribute("width")), bar.textContent])}; };"""
+        keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
+            kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
+        text = cls.page.read_text(encoding="utf-8")
+        acted = FOLDER / "acted.html"
+        acted.write_text(text.replace("</body>", f"<script>{note}{actions}{keep}</script></body>"), encoding="utf-8")
+        result = subprocess.run(
+            [cls.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", acted.as_uri() + address],
+            capture_output=True, text=True, timeout=300)
+        assert "CONSOLE" not in result.stderr, result.stderr  # the page's script complained
+        return json.loads(re.search(r'id="notes">(.*?)</script>', result.stdout)[1])
+
+class Browser(InBrowser):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
         assert make_page(FOLDER / "sample.h5") == (0, "")
         cls.rows = Rows((FOLDER / "sample.html").read_text(encoding="utf-8")).rows
         cls.smallest = min(int(row["data-peak"]) for row in cls.rows)
@@ -261,30 +291,6 @@ class Browser(unittest.TestCase):
             note("first step");
             document.querySelector("[data-gantt='40']").click(); note("step of 40");
             """ + asked)
-
-    @classmethod
-    def act(cls, actions, address=""):
-        """{name: {plans, count, answer}} as noted by note(name)."""
-        note = """const notes = {};
-            const note = name => { notes[name] = {
-                plans: [...document.querySelectorAll("tr[data-plan]")].filter(row => !row.hidden).map(row => row.dataset.plan),
-                count: document.getElementById("count").textContent,
-                answer: document.getElementById("answer").textContent,
-                reasons: [...document.querySelectorAll("#reasons li")].map(item => item.textContent),
-                gantt: document.getElementById("gantt-parts").textContent,
-                bars: [...document.querySelectorAll("#gantt rect")].map(bar => [bar.getAttribute("class"),
-                    Number(bar.getAttribute("x")), Number(bar.getAttribute("width")), bar.textContent])}; };"""
-        keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
-            kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
-        text = (FOLDER / "sample.html").read_text(encoding="utf-8")
-        acted = FOLDER / "acted.html"
-        acted.write_text(text.replace("</body>", f"<script>{note}{actions}{keep}</script></body>"), encoding="utf-8")
-        result = subprocess.run(
-            [cls.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", acted.as_uri() + address],
-            capture_output=True, text=True, timeout=300)
-        assert "CONSOLE" not in result.stderr, result.stderr  # the page's script complained
-        return json.loads(re.search(r'id="notes">(.*?)</script>', result.stdout)[1])
 
     def values(self, note, key):
         by_plan = {row["data-plan"]: row[key] for row in self.rows}
@@ -359,6 +365,27 @@ class Browser(unittest.TestCase):
         self.assertEqual(noted["plans"], sorted(expected, key=lambda plan: -int(rows[plan]["data-peak"])))
         self.assertGreater(len(expected), 1)
         self.assertIn("no plan of this run fits", noted["answer"])
+
+
+class Swept(InBrowser):
+    """The folder of a real sweep: two limits of memory, between which and above which there are plans."""
+    page = FOLDER / "index.html"
+
+    def test_answers_for_two_limits(self):
+        self.assertEqual(make_page(FOLDER), (0, ""))
+        _, plans = table_of(FOLDER / "run.h5")
+        peaks = sorted(set(plans["peak_bytes"]))
+        limits = (peaks[len(peaks) // 2], peaks[-1])
+        notes = self.act("".join(f"""unit.value = 1024; fit.value = {limit} / 1024; fit.dispatchEvent(new Event("input"));
+                                     note("{limit}");""" for limit in limits))
+        labels = {row["data-plan"]: row["data-label"] for row in Rows(self.page.read_text(encoding="utf-8")).rows}
+        for limit in limits:
+            fits = plans[(plans["peak_bytes"] <= limit) & (plans["timed"] == 1)]
+            self.assertGreater(len(fits), 0)
+            speed = fits["tokens_per_second"]   # of the median step, as the sweeper reckons it
+            self.assertIn(f"use {labels[fits['plan'][speed.idxmax()]]}: {speed.max():,.0f} tokens/s",
+                          notes[str(limit)]["answer"])
+        self.assertGreater(len(notes[str(limits[0])]["bars"]), 4)
 
 
 if __name__ == "__main__":
