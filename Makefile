@@ -17,7 +17,7 @@ WARN := -Wall -Wextra -Wshadow $(WERROR)
 all: $B/lockstep mpi  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
-ifneq ($(filter-out help clean format deps sources programs tokens,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean format deps sources programs tokens report,$(or $(MAKECMDGOALS),all)),)
 include $B/deps.mk
 endif
 $B/deps.mk: ci/deps.sh
@@ -107,7 +107,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep gate test ci bench resident tokens format deps help clean sources programs
+.PHONY: mpi sweep gate report test ci bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -118,14 +118,18 @@ sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SU
 gate: $B/lockstep  ## judge every plan of a suite, without timing (SUITE=... ARGS="--junit gate.xml")
 	@$B/lockstep gate $(SUITE) $(ARGS)
 
+report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
+	@python=$$(ci/venv.sh report) && "$$python" reports/page.py '$(if $(filter file,$(origin OUT)),$B/sweep,$(OUT))'
+
 test:  ## build and run every test; end in 'N passed, N failed'
 	@MAKE="$(MAKE)" ci/run_tests.sh
 
 ci:  ## what a change must pass: test, formatting, sanitizers and the smoke sweep
 	@MAKE="$(MAKE)" ci/run_tests.sh ci
 
-bench: $B/bench  ## time the kernels (ARGS=--benchmark_filter=...)
-	@$B/bench $(ARGS)
+bench: $B/bench  ## time the kernels, for the page too (ARGS=--benchmark_filter=...)
+	@mkdir -p $B/sweep
+	@$B/bench --benchmark_out=$B/sweep/kernels.json --benchmark_out_format=json $(ARGS)
 
 RESIDENT ?= --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok --batch 1 --seq 64 --steps 2
 resident: $B/lockstep  ## does disk offload lower a 100 M-parameter run's resident memory as its formula says?

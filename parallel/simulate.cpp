@@ -22,6 +22,7 @@ struct Player {
   std::size_t at = 0;
   double now = 0;
   int chunk = -1, microbatch = -1;
+  const char* pass = "";
   std::map<int, Meeting*> open;  // by request
   std::map<int, const Message*> of_request;
   std::map<Axis, int> collectives;  // started, by axis
@@ -67,13 +68,15 @@ class Simulation {
       const Trace::Event& e = events[p.at];
       if (e.what == Trace::Event::step) {
         p.now = 0, p.copies_free.clear(), out_.ranks[rank] = {};  // what set-up did does not count
+        std::erase_if(out_.bars, [&](const Simulated::Bar& bar) { return bar.rank == rank; });
       } else if (e.what == Trace::Event::action) {
         p.chunk = e.chunk, p.microbatch = e.microbatch, p.updating = e.chunk < 0;
+        p.pass = e.name;
       } else if (e.what == Trace::Event::run) {
         const double seconds = costs_.kernel(e);
         if (seconds > 0)
           out_.bars.push_back({rank, Simulated::Bar::compute, Axis::count, p.now, p.now + seconds, e.name,
-                               p.chunk, p.microbatch});
+                               p.chunk, p.microbatch, p.pass});
         p.now += seconds;
         (p.updating ? out_.ranks[rank].update : out_.ranks[rank].compute) += seconds;
       } else if (e.what == Trace::Event::copy) {
@@ -98,7 +101,7 @@ class Simulation {
     if (costs_.copies_block) p.now = free, out_.ranks[rank].copies += seconds;
     if (seconds > 0)
       out_.bars.push_back(
-          {rank, Simulated::Bar::copy, Axis::count, from, free, e.name, p.chunk, p.microbatch});
+          {rank, Simulated::Bar::copy, Axis::count, from, free, e.name, p.chunk, p.microbatch, p.pass});
   }
 
   void start(int rank, const Trace::Event& e) {
@@ -134,7 +137,7 @@ class Simulation {
       players_[r].free[stream] = meeting->to;
       if (meeting->to > meeting->from)
         out_.bars.push_back({r, Simulated::Bar::communication, m.axis, meeting->from, meeting->to, m.what,
-                             p.chunk, m.microbatch});
+                             p.chunk, m.microbatch, p.pass});
     }
   }
 

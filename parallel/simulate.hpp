@@ -32,6 +32,7 @@ struct Simulated {
     double from, to;
     const char* name;  // kernel, tensor or copy
     int chunk, microbatch;
+    const char* pass = "";  // the action that it is part of
   };
   struct Rank {
     double compute = 0;              // kernels, but for those of the update

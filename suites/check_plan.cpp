@@ -6,8 +6,10 @@
 #include <optional>
 #include <thread>
 
+#include "suites/nominal_costs.hpp"
 #include "suites/record_of.hpp"
 #include "suites/stopwatch.hpp"
+#include "suites/timeline.hpp"
 
 namespace lockstep {
 
@@ -43,6 +45,10 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
     p.median_spread = median_spread(p.step_seconds);
     p.resident_bytes = timed.resident_bytes;
   }
+  const Timeline simulated = timeline_of(fast, nominal_costs());
+  p.simulated_seconds = simulated.seconds;
+  p.simulated = simulated.parts;
+  p.timeline = json_of(simulated);
   p.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return p;
 }

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "suites/nominal_costs.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -42,6 +44,7 @@ std::string first_complaint(const FastVerdict& v) {
 RunRecord record_of(const Suite& suite, const ModelConfig& model, const TokenFile& data) {
   RunRecord run;
   describe_machine(run);
+  run.simulated_with = nominal_text();
   run.suite = suite.name, run.model = suite.model, run.data = suite.data;
   run.model_hash = model_hash(model, suite.settings.seed);
   run.data_hash = data.hash();
