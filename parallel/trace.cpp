@@ -184,7 +184,7 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
   }
   // The last few: whoever lies on top, or anybody, goes before somebody else where that makes it no worse.
   const auto end = [&](int i) { return best[i].offset + best[i].bytes; };
-  for (int again = 0; again < 2000 && gaps(5); ++again) {
+  for (int again = 0; again < 5000 && gaps(5); ++again) {
     std::vector<int> tried = best_order;
     const auto first = tried.begin() + plan.setup;
     const auto one =

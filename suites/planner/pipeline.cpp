@@ -39,7 +39,7 @@ std::unique_ptr<Schedule> make_schedule(const Run& run) {
   static Disk no_file;
   static Lanes lanes(1);
   static Trace trace;
-  static Device device(nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  static Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   const Mesh mesh = run.mesh();
   return chosen<Schedule>(run.plan).make({run.model, run.settings, run.plan, mesh, 0, device});
 }
