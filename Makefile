@@ -135,7 +135,7 @@ ci:  ## what a change must pass: test, formatting, sanitizers and the smoke swee
 
 mutants:  ## put faults in on purpose and see each caught; ends in 'N of N caught' (ARGS=--help)
 	@$(MAKE) B=$B-mutants EXTRA='$(EXTRA) -DLOCKSTEP_MUTANTS' $B-mutants/lockstep_mutants
-	@$B-mutants/lockstep_mutants mutants $(ARGS)
+	@$B-mutants/lockstep_mutants mutants $(or $(ARGS),--seeds 20 --out reports/mutants)
 
 bench: $B/bench  ## time the kernels, for the page too (ARGS=--benchmark_filter=...)
 	@mkdir -p $B/sweep

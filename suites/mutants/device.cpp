@@ -6,7 +6,8 @@ namespace lockstep {
 
 bool MutantDevice::hit(Door door, const char* name, const std::string& tensor) {
   if (!mutation_ || mutation_->door != door || mutation_->setup == in_step_) return false;
-  if (mutation_->name != name || mutation_->tensor != tensor) return false;
+  const bool any_number = mutation_->name.find('#') != std::string::npos;
+  if (mutation_->name != (any_number ? without_digits(name) : name) || mutation_->tensor != tensor) return false;
   if (!mutation_->action.empty() && mutation_->action != action_) return false;
   const int occurrence = seen_++;
   if (mutation_->rank >= 0 && mutation_->rank != rank()) return false;
@@ -117,22 +118,25 @@ Request MutantDevice::start(Message m, const Buf& in, View from, const Buf& out,
     return nothing;
   }
   if (change() == Change::doubled) twin_ = PlainDevice::start(m, in, from, out, to);
-  if (change() == Change::scaled) halved_ = to, halved_elements_ = m.blocks * m.n;
+  if (change() == Change::scaled) scaled_ = to, scaled_elements_ = m.blocks * m.n, factor_ = 0.5;
+  if (change() == Change::gathered) scaled_ = to, scaled_elements_ = m.blocks * m.n / 2, factor_ = 2;
   target_ = r.id;
   return r;
 }
 
 // What has arrived, behind everybody's back.
-void MutantDevice::halve() const {
+void MutantDevice::scale() const {
   if (!computes()) return;
-  for (i64 i = 0; i < halved_elements_; ++i) {
-    if (halved_.type == Type::f64)
-      static_cast<double*>(halved_.at)[i] /= 2;
-    else if (halved_.type == Type::i64)
-      static_cast<i64*>(halved_.at)[i] /= 2;
-    else
-      static_cast<float*>(halved_.at)[i] /= 2;
-  }
+  const auto all = [&](auto* numbers) {
+    for (i64 i = 0; i < scaled_elements_; ++i)
+      numbers[i] = static_cast<std::decay_t<decltype(*numbers)>>(static_cast<double>(numbers[i]) * factor_);
+  };
+  if (scaled_.type == Type::f64)
+    all(static_cast<double*>(scaled_.at));
+  else if (scaled_.type == Type::i64)
+    all(static_cast<i64*>(scaled_.at));
+  else
+    all(static_cast<float*>(scaled_.at));
 }
 
 void MutantDevice::wait(Request& r) { pass_wait(r, false); }
@@ -163,7 +167,7 @@ void MutantDevice::pass_wait(Request& r, bool copy) {
       make_wait(r, copy);
       if (change() == Change::waited_twice) make_wait(again, copy);
       if (change() == Change::doubled) make_wait(twin_, copy);
-      if (change() == Change::scaled) halve();
+      if (change() == Change::scaled || change() == Change::gathered) scale();
     }
   }
 }

@@ -1,6 +1,8 @@
 // A device one of whose calls goes wrong: the active mutation's. All others pass.
 #pragma once
+#include <algorithm>
 #include <climits>
+#include <cmath>
 #include <functional>
 #include <string>
 #include <tuple>
@@ -33,6 +35,7 @@ class MutantDevice final : public PlainDevice {
     } else if (change() == Change::exchanged) {
       exchange(std::tuple(plain(args)...));
     } else if (change() != Change::dropped) {
+      look_at(op.name, std::tuple(plain(args)...));
       int numbers = 0, operands = 0;
       const std::tuple changed{altered(plain(args), numbers, operands)...};  // in the order of arguments
       std::apply([&](const auto&... a) { PlainDevice::run(op, a...); }, changed);
@@ -61,7 +64,7 @@ class MutantDevice final : public PlainDevice {
   bool hit(Door, const char* name, const std::string& tensor);  // is this the call?
   void pass_call();                                             // one more call of the program
   void run_late();
-  void halve() const;
+  void scale() const;
   const std::string& name_of(const View&) const;
   void pass_wait(Request&, bool copy);
   void make_wait(Request& r, bool copy) { copy ? PlainDevice::wait_copy(r) : PlainDevice::wait(r); }
@@ -83,11 +86,14 @@ class MutantDevice final : public PlainDevice {
     if constexpr (std::is_same_v<A, View>) {
       if (operands++ == mutation_->index && change() == Change::operand) return a.from(1);
     } else if constexpr (std::is_arithmetic_v<A>) {
-      if (numbers++ != mutation_->index || change() != Change::number) return a;
+      if (numbers++ != number_) return a;
+      if (change() == Change::own_count) return static_cast<A>(1.0 / count_);
+      if (change() == Change::rescaled) return static_cast<A>(static_cast<double>(a) / std::exp2(seen_));
+      if (mutation_->value) return static_cast<A>(*mutation_->value);
       if constexpr (std::is_same_v<A, bool>)
         return !a;
       else if constexpr (std::is_integral_v<A>)
-        return a > 0 ? a - 1 : 1;
+        return a > 0 ? a - std::max<A>(1, a / 8) : 1;
       else
         return 2 * a;
     }
@@ -102,16 +108,35 @@ class MutantDevice final : public PlainDevice {
   template <class Other>
   void exchange(const Other&) {}
 
+  // Which number is wrong; and of cross entropy's gradient (logits, max, sum, labels, M, ...) the valid labels.
+  template <class... A>
+  void look_at(const char*, const std::tuple<A...>& args) {
+    number_ = -1;
+    if (change() == Change::number || change() == Change::rescaled) number_ = mutation_->index;
+    if (change() != Change::own_count) return;
+    if constexpr (std::tuple_size_v<std::tuple<A...>> == 9) {
+      number_ = 4;  // the scale
+      count_ = mutation_->index;
+      if (!computes()) return;
+      const i32* labels = static_cast<const i32*>(std::get<3>(args).at);
+      count_ *= static_cast<double>(
+          std::count_if(labels, labels + std::get<4>(args), [](i32 label) { return label >= 0; }));
+    }
+  }
+
   const Mutation* const mutation_ = active_mutation;
   bool in_step_ = false;
+  int number_ = -1;                 // of this call, which is wrong
+  double count_ = 1;
   int seen_ = 0;                    // of the calls with the mutation's name, in set-up or this step
   std::string action_;              // the present pass
   std::vector<std::string> names_;  // of buffers, by serial
   std::function<void()> late_;
   int target_ = -1, target_copy_ = -1;  // the wrong message or copy under way
   Request twin_, late_request_, held_request_;
-  View halved_{};
-  i64 halved_elements_ = 0;
+  View scaled_{};
+  i64 scaled_elements_ = 0;
+  double factor_ = 1;
   Buf held_;
   int early_block_ = -1, calls_left_ = -1;
 };

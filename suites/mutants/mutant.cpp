@@ -1,13 +1,18 @@
 #include "suites/mutants/mutant.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <random>
+#include <regex>
 #include <utility>
 
 #include "suites/mutants/sites.hpp"
 
 namespace lockstep {
+
+std::string Mutant::text() const { return fmt::format("{}: {}", plan, bug.empty() ? mutation.text() : bug); }
 
 std::vector<Mutant> choose_mutants(const std::vector<Prepared>& plans, int each, i64 seed) {
   // By kind and plan, so that a plan with many sites does not crowd out the others.
@@ -22,11 +27,21 @@ std::vector<Mutant> choose_mutants(const std::vector<Prepared>& plans, int each,
     for (int i = 0; i < each && !where.empty(); ++i) {
       const auto at = where.begin() + static_cast<std::ptrdiff_t>(random() % where.size());
       const std::vector<Mutation>& list = by_plan[*at];
-      mutants.push_back({*at, kind, list[random() % list.size()], {}});
+      const Run& run = plans[*at].run;
+      mutants.push_back({run.plan.line(), run.model.tied, kind, list[random() % list.size()]});
       where.erase(at);
     }
   }
   return mutants;
+}
+
+std::string named_by(const GateVerdict& v) {
+  static const std::regex tensor("`([^`]*)`|(?:gradient|weight) of ([^ ]+)|kernel ([a-z_]+)|rank [0-9]+: ([a-z]+): ");
+  std::smatch match;
+  if (!std::regex_search(v.found, match, tensor)) return v.found.find("loss") == std::string::npos ? "" : "loss";
+  for (std::size_t i = 1; i < match.size(); ++i)
+    if (match[i].matched) return match[i];
+  return "";
 }
 
 }  // namespace lockstep

@@ -1,7 +1,6 @@
 #include "suites/mutants/sites.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 #include <set>
 #include <tuple>
@@ -12,17 +11,6 @@ namespace {
 using Event = Trace::Event;
 using Door = Mutation::Door;
 using Change = Mutation::Change;
-
-// Layers, units, chunks and microbatches are alike.
-std::string without_digits(const std::string& name) {
-  std::string out;
-  for (const char c : name)
-    if (!std::isdigit(static_cast<unsigned char>(c)))
-      out += c;
-    else if (out.empty() || out.back() != '#')
-      out += '#';
-  return out;
-}
 
 bool is_call(const Event& e) {
   return e.what == Event::run || e.what == Event::start || e.what == Event::wait || e.what == Event::copy ||
@@ -110,9 +98,34 @@ class Program {
       if (events_[t].what == Event::run) return t;
     return size();
   }
-  bool share(int t, int u) const {
-    const std::set<int> a = touched(events_[t]), b = touched(events_[u]);
-    return std::any_of(a.begin(), a.end(), [&](int block) { return b.count(block); });
+  // Does one of the two write where the other begins to read or write?
+  bool meet(int t, int u) const {
+    const auto writes_into = [&](int a, int b) {
+      const std::set<const void*> into = places(events_[a], true), other = places(events_[b], false);
+      return std::any_of(into.begin(), into.end(), [&](const void* at) { return other.count(at); });
+    };
+    return writes_into(t, u) || writes_into(u, t);
+  }
+  static std::set<const void*> places(const Event& e, bool written) {
+    std::set<const void*> at;
+    const auto add = [&](const void* place) {
+      if (place) at.insert(place);
+    };
+    if (e.what == Event::start) {
+      if (!written) add(e.message.in);
+      add(e.message.out);
+      return at;
+    }
+    const std::size_t n = written ? outputs(e.name) : e.views.size();
+    for (std::size_t i = 0; i < n; ++i) add(e.views[i].at);
+    return at;
+  }
+  // A kernel's first operands are those it writes.
+  static std::size_t outputs(const std::string& kernel) {
+    static const std::map<std::string, std::size_t> several = {{"rms_norm", 2},  {"attention", 2}, {"ce_sum", 2},
+                                                               {"swiglu_dx", 2}, {"adamw", 3},     {"attention_dx", 3}};
+    const auto it = several.find(kernel);
+    return it == several.end() ? 1 : it->second;
   }
 
   void add(Change change, int index = 0, const char* detail = "") {
@@ -136,13 +149,18 @@ class Program {
     const Event& e = events_[t];
     add(Change::dropped), add(Change::doubled), add_on_one_rank(Change::dropped);
     for (int i = 0; i < static_cast<int>(e.numbers.size()); ++i)
-      add(Change::number, i, std::to_string(i).c_str());
+      if (!of_absent_term(e, i)) add(Change::number, i, std::to_string(i).c_str());
     for (int i = 0; i < static_cast<int>(e.views.size()); ++i)
       if (e.views[i].block >= 0) add(Change::operand, i, std::to_string(i).c_str());
     const std::string name = e.name;
     const bool into = name == "add" && e.views[0].at == e.views[1].at;
     if (into || name == "copy") add(Change::exchanged);
-    if (const int next = next_run(t); next < size() && share(t, next)) add(Change::late);
+    if (const int next = next_run(t); next < size() && meet(t, next)) add(Change::late);
+  }
+
+  // A product of fewer than three terms says nothing of the others.
+  static bool of_absent_term(const Event& e, int number) {
+    return e.name == std::string("matmul_dx") && number < 6 && e.numbers[number / 2 * 2 + 1] == 0;
   }
 
   void list_start(int t) {
@@ -167,7 +185,7 @@ class Program {
     }
     const int wait = wait_of(t), next = next_run(t);
     if (next < wait) add(Change::at_once);
-    if (next < wait && share(t, next)) add(Change::late);
+    if (next < wait && meet(t, next)) add(Change::late);
     if (const int after = next_run(wait); after < size()) add(Change::waited_late);
     for (const Change change : {Change::dropped, Change::doubled, Change::count, Change::place,
                                 Change::number_type, Change::scaled, Change::never_waited_for})
@@ -206,6 +224,13 @@ class Program {
   std::vector<Site>* sites_ = nullptr;
 };
 
+// When a buffer is given back too early depends on the program.
+void complete(Mutation& m, const std::vector<Program>& programs) {
+  if (m.change != Change::early) return;
+  for (const Program& program : programs)
+    m.after.push_back(program.calls_to_last_use(m.name, m.occurrence));
+}
+
 }  // namespace
 
 std::vector<Site> sites_of(const Prepared& p) {
@@ -220,11 +245,14 @@ std::vector<Site> sites_of(const Prepared& p) {
       m.setup = std::string("cos sin weights").find(tensor) != std::string::npos;
       sites.push_back({std::string("upload ") + tensor + " " + change_name(change), m});
     }
-  for (Site& s : sites)
-    if (s.mutation.change == Change::early)
-      for (const Program& program : programs)
-        s.mutation.after.push_back(program.calls_to_last_use(s.mutation.name, s.mutation.occurrence));
+  for (Site& s : sites) complete(s.mutation, programs);
   return sites;
+}
+
+void complete(Mutation& m, const Prepared& p) {
+  std::vector<Program> programs;
+  for (int rank = 0; rank < p.mesh.size(); ++rank) programs.emplace_back(p, rank);
+  complete(m, programs);
 }
 
 }  // namespace lockstep

@@ -17,4 +17,7 @@ struct Site {
 // with the step: set-up and one step.
 std::vector<Site> sites_of(const Prepared&);
 
+// Fills in what a mutation must know of the plan's program: Mutation::after.
+void complete(Mutation&, const Prepared&);
+
 }  // namespace lockstep

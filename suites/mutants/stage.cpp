@@ -50,8 +50,10 @@ std::vector<GateVerdict> judge_traces(const Prepared& p) {
   found.push_back({"deadlock", p.deadlock.empty() ? "pass" : p.deadlock});
   const std::string waits = never_waited_for(p);
   found.push_back({"waits", waits.empty() ? "pass" : waits});
-  // The messages gate says "deadlock" first: here each for itself.
-  found.push_back({"messages", p.deadlock.empty() ? judge_messages(p, p.posted) : "not run"});
+  // The messages gate says one thing, the first: here each for itself.
+  const std::string messages = p.deadlock.empty() ? judge_messages(p, p.posted) : "not run";
+  if (messages.find(": work: ") == std::string::npos) found.push_back({"messages", messages});
+  found.push_back({"work", judge_work(p)});
   found.push_back({"memory", judge_memory(p, {})});
   return found;
 }
@@ -60,14 +62,17 @@ std::vector<GateVerdict> judge_exactly(const Prepared& p, const Stage& stage) {
   GateOptions options;
   options.fresh = true;
   const Verdict v = judge(p, stage.reference, options, stage.initial);
-  const bool guarded = v.numbers.starts_with("guarded");
-  return {{guarded ? "guarded" : "numbers", v.numbers}, {"messages", v.messages}, {"memory", v.memory}};
+  const bool guarded = v.numbers.find("guarded") != std::string::npos, ended = v.numbers.starts_with("ended");
+  const bool work = v.messages.find(": work: ") != std::string::npos;
+  return {{guarded ? "guarded" : ended ? "ended" : "numbers", v.numbers},
+          {work ? "work" : "messages", v.messages},
+          {"memory", v.memory}};
 }
 
 std::vector<GateVerdict> judge_fast_mode(const Stage& stage, const std::string& plan) {
   const Prepared p = prepare(stage.run(plan, true));
   const FastVerdict v = judge_fast(p, stage.reference, stage.float64, {}, stage.initial);
-  return {{"fast numbers", v.numbers}, {"fast messages", v.messages}, {"fast memory", v.memory}};
+  return {{"fast mode", v.numbers}, {"fast mode", v.messages}, {"fast mode", v.memory}};
 }
 
 }  // namespace lockstep

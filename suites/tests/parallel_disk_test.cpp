@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <filesystem>
@@ -168,6 +169,23 @@ TEST(Disk, NoKernelMayTouchIt) {
   device.run(ops.zero, m, 10);
   EXPECT_EQ(peaks(trace).total, 40);
   EXPECT_EQ(peaks(trace).by_kind[static_cast<int>(Kind::disk)], 40);
+}
+
+// What guard pages are to memory.
+TEST(GuardedDisk, KnowsItsBuffers) {
+  const TemporaryFolder folder;
+  const ArenaPlan plan{.places = {{0, 40}, {64, 40}}, .setup = 2, .bytes = 128, .live = 128};
+  Disk disk{plan, folder.path(), true};
+  auto* first = static_cast<std::byte*>(disk.take(40));
+  std::array<std::byte, 64> some{};
+  EXPECT_THROW(disk.write(first + 64, some.data(), 4), std::logic_error);  // nobody's yet
+  auto* second = static_cast<std::byte*>(disk.take(40));
+  disk.write(first, some.data(), 40), disk.read(some.data(), second + 8, 32);
+  EXPECT_THROW(disk.write(first, some.data(), 42), std::logic_error);
+  EXPECT_THROW(disk.read(some.data(), second + 8, 34), std::logic_error);
+  disk.give(first, 40);
+  EXPECT_THROW(disk.read(some.data(), first, 4), std::logic_error);
+  disk.read(some.data(), second, 40);
 }
 
 }  // namespace
