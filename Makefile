@@ -107,7 +107,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep report test ci bench resident tokens format deps help clean sources programs
+.PHONY: mpi sweep test ci bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -115,6 +115,7 @@ mpi: $(mpi_object)
 sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)
 
+.PHONY: report
 report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
 	@python=$$(ci/venv.sh report) && "$$python" reports/page.py '$(if $(filter file,$(origin OUT)),$B/sweep,$(OUT))'
 
