@@ -115,10 +115,6 @@ mpi: $(mpi_object)
 sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)
 
-.PHONY: report
-report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
-	@python=$$(ci/venv.sh report) && "$$python" reports/page.py '$(if $(filter file,$(origin OUT)),$B/sweep,$(OUT))'
-
 test:  ## build and run every test; end in 'N passed, N failed'
 	@MAKE="$(MAKE)" ci/run_tests.sh
 
@@ -132,6 +128,11 @@ bench: $B/bench  ## time the kernels, for the page too (ARGS=--benchmark_filter=
 RESIDENT ?= --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok --batch 1 --seq 64 --steps 2
 resident: $B/lockstep  ## does disk offload lower a 100 M-parameter run's resident memory as its formula says?
 	@$B/lockstep resident $(RESIDENT) $(ARGS)
+
+.PHONY: report
+report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
+	@python=$$(ci/venv.sh report) && "$$python" reports/page.py '$(if $(filter file,$(origin OUT)),$B/sweep,$(OUT))'
+
 VOCABULARY ?= 4096
 OUT ?= $(basename $(firstword $(TEXT))).tok
 tokens:  ## a token file of your text (TEXT=my.txt OUT=my.tok VOCABULARY=4096, or TOKENIZER=other.json)
