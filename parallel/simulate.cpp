@@ -147,9 +147,9 @@ class Simulation {
     if (!meeting.done) return false;
     const double stall = meeting.to - p.now;
     if (stall > 0) {
-      const double exposed = std::min(stall, meeting.to - meeting.from);
-      out_.ranks[rank].exposed[p.of_request.at(request)->axis] += exposed;
-      out_.ranks[rank].bubble += stall - exposed;
+      const double others = std::clamp(meeting.latest - p.now, 0.0, stall);
+      out_.ranks[rank].exposed[p.of_request.at(request)->axis] += stall - others;
+      out_.ranks[rank].bubble += others;
       p.now = meeting.to;
     }
     p.open.erase(request), p.of_request.erase(request);

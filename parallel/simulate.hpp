@@ -3,8 +3,8 @@
 //
 // Each rank computes in the order of its program. Messages of an axis follow each other on a stream of that
 // axis, begin when all that take part have started them and their streams are free, and hold up a rank only
-// where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of
-// their own, or are the rank's own work.
+// where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of their
+// own, or are the rank's own work.
 #pragma once
 #include <functional>
 #include <map>
@@ -37,7 +37,7 @@ struct Simulated {
   struct Rank {
     double compute = 0;              // kernels, but for those of the update
     double update = 0;               // clipping and the optimizer, after the last microbatch
-    std::map<Axis, double> exposed;  // waiting for a message that was under way
+    std::map<Axis, double> exposed;  // waiting for a message that all had started, or that queued
     double copies = 0;               // waiting for a copy, or copying
     double bubble = 0;               // waiting for other ranks, and idle at the end
   };

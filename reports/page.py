@@ -77,7 +77,7 @@ def numbers(run):
     timed, good = int(plans.shown_time.sum()), plans[plans.status == "ok"]
     untimed = good[~good.shown_time]
     crowded = (untimed.ranks * untimed.threads > run.facts["cores"]).all()
-    agree = plans.hash.nunique() == 1
+    agree = plans.hash[plans.numbers != run_file.NOT_POSSIBLE].nunique() == 1
     shown = len(derived.shown(plans))
     return {
         "points": f"Each of the {timed} points is a timed plan" if timed > 1 else "The point is the only timed plan",
@@ -183,7 +183,7 @@ def verdict_lines(run):
 
 
 def faults(plan):
-    found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass")]
+    found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass", run_file.NOT_POSSIBLE)]
     if plan.status in run_file.ENDED:
         return f"{plan.status}: {plan.get('ended', '')}"
     return "; ".join(found) or plan.status
@@ -292,6 +292,8 @@ def cell(key, text, plan):
             f'<button type="button" class="link" data-gantt="{plan.name}" title="its step in time">▤</button>'
         return f"<td><b>{html.escape(plan.label)}</b>{chart}{tag}{fault}</td>"
     if key in run_file.GATES:
+        if plan[key] == run_file.NOT_POSSIBLE:
+            return '<td class="soft" title="only fast mode can sum this plan">–</td>'
         return '<td class="pass" title="pass">✓</td>' if plan[key] == "pass" else '<td class="fault">✗</td>'
     shown, value = text(plan)
     if value is None:

@@ -84,6 +84,18 @@ std::string host_name() {
 
 }  // namespace
 
+std::string complaint(const PlanRecord& p) {
+  if (p.status == "ok") return {};
+  if (!p.ended.empty()) return fmt::format("{}: {}", p.status, p.ended);
+  for (const auto& [gate, found] : {std::pair{"numbers", &p.numbers},
+                                    {"messages", &p.messages},
+                                    {"memory", &p.memory},
+                                    {"fast", &p.fast}})
+    if (*found != "pass" && *found != "not run" && *found != kNotPossible)
+      return fmt::format("{}: {}", gate, *found);
+  return p.status;
+}
+
 void write_run(const RunRecord& run, const std::string& path) {
   h5::Writer file(path);
   file.attribute("format", std::string("lockstep run"));

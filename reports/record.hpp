@@ -19,6 +19,9 @@ struct AxisTraffic {
 
 inline constexpr double kNotTimed = std::numeric_limits<double>::quiet_NaN();
 
+// A gate's verdict in exact mode where that mode cannot sum the plan (dp=3): it was run in fast mode alone.
+inline constexpr const char* kNotPossible = "not possible";
+
 struct PlanRecord {
   std::string plan;                          // canonical line: "dp=2 tp=2 pp=1 ..."
   std::map<std::string, std::string> words;  // every plan word with its value, defaults included
@@ -48,6 +51,9 @@ struct PlanRecord {
   std::map<std::string, double> simulated;  // its seconds by what they go to, a mean over ranks
   std::string timeline;                     // JSON: who does what when (reports/schema.md)
 };
+
+// What a plan failed by, and what was found: "numbers: step 0: ..."; empty if its status is ok.
+std::string complaint(const PlanRecord&);
 
 struct RunRecord {
   std::string suite, model, model_hash, data, data_hash, dtype = "float32";

@@ -102,6 +102,7 @@ class Refusals(unittest.TestCase):
         self.refused("other_hash.h5", "have another hash than the run")
         self.refused("other_reference.h5", "is not the reference's")
         self.refused("no_verdict.h5", "has no verdict")
+        self.refused("alone_wrong.h5", "say 'ok' although a gate found a fault")
 
     def test_what_is_no_run(self):
         self.refused("empty.h5", "holds no plan")
@@ -155,6 +156,12 @@ class Page(unittest.TestCase):
         shutil.copy(FOLDER / "dump.h5", folder / "dump.h5")  # no run: passed over
         self.assertEqual(make_page(folder), (0, ""))
         self.assertTrue((folder / "index.html").is_file() and (folder / "plots" / "loss.png").is_file())
+
+    def test_what_only_fast_mode_can_sum_has_no_exact_verdict(self):
+        self.assertEqual(make_page(FOLDER / "alone.h5"), (0, ""))
+        text = (FOLDER / "alone.html").read_text(encoding="utf-8")
+        self.assertEqual(text.count('title="only fast mode can sum this plan"'), 3)
+        self.assertNotIn("do not agree", text)
 
     def test_every_plan_has_a_row(self):
         self.assertEqual([row["data-plan"] for row in self.rows], list(self.plans["plan"]))

@@ -8,14 +8,17 @@
 
 #include "ref/error.hpp"
 #include "suites/gates/gates.hpp"
+#include "suites/locate.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
 namespace {
 
-struct Ran {
+struct Outcome {
   std::string problem;  // numbers
   Whole whole;
+  std::vector<Holding> holdings;
+  Mesh mesh;
   std::vector<std::vector<Posted>> posted;  // by rank, first step
   std::vector<i64> guard_peaks;
 };
@@ -42,8 +45,8 @@ class FaultSentence {
   struct sigaction segv_, bus_;
 };
 
-Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
-  Ran ran;
+Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
+  Outcome ran;
   ran.posted.resize(p.mesh.size());
   ran.guard_peaks.resize(p.mesh.size());
   Assembly assembly(p, steps);
@@ -65,14 +68,15 @@ Ran run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::
   ran.problem = assembly.problem();
   if (changed) ran.problem = "a later step posts other messages than the first";
   ran.whole = assembly.whole();
+  ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
   return ran;
 }
 
-std::string judge_numbers(const Ran& ran, const Whole& reference, i64 steps, const char* mode) {
+std::string judge_numbers(const Outcome& ran, const Whole& reference, i64 steps, const char* mode) {
   if (!ran.problem.empty()) return std::string(mode) + ran.problem;
   Whole expected = reference;
   expected.steps.resize(steps);
-  if (const auto d = first_difference(expected, ran.whole)) return std::string(mode) + d->text();
+  if (const auto found = locate(expected, ran.whole, ran.holdings, ran.mesh)) return mode + found->text();
   return "pass";
 }
 
@@ -90,7 +94,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   const i64 steps = static_cast<i64>(reference.steps.size());
   try {
     Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
-    Ran ran = run(p, how, steps, initial);
+    Outcome ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, reference, steps, "");
     verdict.messages = judge_messages(p, ran.posted);
     verdict.hash = ran.whole.hash();
@@ -99,8 +103,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     if (options.guarded && verdict.numbers == "pass") {
       how.timing = Timing::lazy, how.guard = true;
       const FaultSentence sentence(p.run.plan.line());
-      const Ran guarded = run(p, how, std::min(steps, options.guarded_steps),
-                              options.fresh ? std::vector<std::vector<float>>{} : initial);
+      const Outcome guarded = run(p, how, std::min(steps, options.guarded_steps),
+                                  options.fresh ? std::vector<std::vector<float>>{} : initial);
       verdict.numbers =
           judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
       guard_peaks = guarded.guard_peaks;

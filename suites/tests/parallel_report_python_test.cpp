@@ -118,6 +118,14 @@ class PythonTest : public ::testing::Test {
       eater.status = "out of memory", eater.ended = "3 GiB were resident, 2 are allowed";
       eater.numbers = eater.messages = eater.memory = eater.fast = "not run";
     });
+    write_changed(path("alone.h5"), 20, [](RunRecord& r) {  // one that only fast mode can sum
+      PlanRecord& p = r.plans[3];
+      p.numbers = p.messages = p.memory = kNotPossible, p.hash = "", p.loss.clear(), p.grad_norm.clear();
+    });
+    write_changed(path("alone_wrong.h5"), 5, [](RunRecord& r) {
+      PlanRecord& p = r.plans[3];
+      p.numbers = p.messages = p.memory = kNotPossible, p.hash = "", p.fast = "numbers: too far";
+    });
     write_changed(path("lacking.h5"), 5, [](RunRecord& r) { r.plans[3].messages = ""; });
     write_changed(path("contradiction.h5"), 5, [](RunRecord& r) { r.plans[3].memory = "too much"; });
     write_changed(path("other_hash.h5"), 5, [](RunRecord& r) { r.plans[3].hash = "1234"; });
