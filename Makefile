@@ -17,7 +17,7 @@ WARN := -Wall -Wextra -Wshadow $(WERROR)
 all: $B/lockstep mpi  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
-ifneq ($(filter-out help clean format deps sources programs tokens,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean format deps sources programs tokens report,$(or $(MAKECMDGOALS),all)),)
 include $B/deps.mk
 endif
 $B/deps.mk: ci/deps.sh
@@ -39,7 +39,7 @@ ref_src      := $(wildcard ref/*.cpp datasets/*.cpp)
 mpi_src      := parallel/comm/mpi.cpp
 comm_src     := $(filter-out $(mpi_src),$(wildcard parallel/comm/*.cpp))
 parallel_src := $(wildcard parallel/*.cpp)
-suites_src   := $(filter-out suites/main.cpp,$(wildcard suites/*.cpp suites/gates/*.cpp reports/*.cpp))
+suites_src   := $(filter-out suites/main.cpp,$(wildcard suites/*.cpp suites/gates/*.cpp suites/planner/*.cpp reports/*.cpp))
 mutants_src  := $(wildcard suites/mutants/*.cpp)
 bench_src    := $(wildcard kernels/bench/*.cpp)
 test_src     := $(wildcard suites/tests/*_test.cpp)
@@ -113,13 +113,19 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep test ci mutants bench resident tokens format deps help clean sources programs
+.PHONY: mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
 
 sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)
+
+gate: $B/lockstep  ## judge every plan of a suite, without timing (SUITE=... ARGS="--junit gate.xml")
+	@$B/lockstep gate $(SUITE) $(ARGS)
+
+report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
+	@python=$$(ci/venv.sh report) && "$$python" reports/page.py '$(if $(filter file,$(origin OUT)),$B/sweep,$(OUT))'
 
 test:  ## build and run every test; end in 'N passed, N failed'
 	@MAKE="$(MAKE)" ci/run_tests.sh
@@ -131,8 +137,9 @@ mutants:  ## put faults in on purpose and see each caught; ends in 'N of N caugh
 	@$(MAKE) B=$B-mutants EXTRA='$(EXTRA) -DLOCKSTEP_MUTANTS' $B-mutants/lockstep_mutants
 	@$B-mutants/lockstep_mutants mutants $(or $(ARGS),--seeds 20 --out reports/mutants)
 
-bench: $B/bench  ## time the kernels (ARGS=--benchmark_filter=...)
-	@$B/bench $(ARGS)
+bench: $B/bench  ## time the kernels, for the page too (ARGS=--benchmark_filter=...)
+	@mkdir -p $B/sweep
+	@$B/bench --benchmark_out=$B/sweep/kernels.json --benchmark_out_format=json $(ARGS)
 
 RESIDENT ?= --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok --batch 1 --seq 64 --steps 2
 resident: $B/lockstep  ## does disk offload lower a 100 M-parameter run's resident memory as its formula says?

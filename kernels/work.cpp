@@ -62,4 +62,16 @@ Work work_of(const char* kernel, const std::vector<double>& sizes, int number_by
   return work;
 }
 
+const char* class_name(Work::Class kind) {
+  static constexpr const char* names[] = {"matmul", "attention", "rows"};
+  return names[kind];
+}
+
+std::vector<std::string> kernel_names_and_classes() {
+  std::vector<std::string> names;
+  for (const auto& [name, formula] : formulas) names.push_back(name);
+  names.push_back("rows");  // the other classes have the names of their kernels
+  return names;
+}
+
 }  // namespace lockstep

@@ -20,31 +20,37 @@ std::vector<i64> signature(const Trace& trace) {
 
 }  // namespace
 
+Trace trace_rank(const Run& run, int rank, std::set<std::string>& names, std::vector<Posted>* posted) {
+  static const Ops<float> ops = plain_ops<float>();
+  Trace trace;
+  Lanes lanes(1);
+  NoPlacer nowhere;
+  Disk no_file;
+  Device device(rank, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  Executor executor(run, rank, device);
+  executor.step(0);
+  // Names belong to the executor, which ends here: keep the trace's and the ledger's own copies.
+  auto keep = [&](const char*& name) { name = names.insert(name).first->c_str(); };
+  if (posted) {
+    *posted = device.posted();
+    for (Posted& m : *posted) keep(m.what);
+  }
+  for (Trace::Event& e : trace.events) {
+    if (e.what == Trace::Event::start) keep(e.message.what);
+    if (e.what == Trace::Event::take || e.what == Trace::Event::copy) keep(e.name);
+  }
+  // What outlives the step is given back after this line; the trace ends before it.
+  trace.closed = true;
+  return trace;
+}
+
 Prepared prepare(const Run& run) {
   Prepared p;
   p.run = run;
   p.mesh = run.mesh();
-  const Ops<float> ops = plain_ops<float>();
-  Lanes lanes(1);
   std::map<std::vector<i64>, Layouts> known;
-  p.traces.resize(p.mesh.size());
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
-    Trace& trace = p.traces[rank];
-    NoPlacer nowhere;
-    Disk no_file;
-    Device device(rank, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
-    Executor executor(run, rank, device);
-    executor.step(0);
-    p.posted.push_back(device.posted());
-    // Posted names belong to the executor, which ends here: keep the trace's and the ledger's own copies.
-    auto keep = [&](const char*& name) { name = p.names.insert(name).first->c_str(); };
-    for (Posted& m : p.posted.back()) keep(m.what);
-    for (Trace::Event& e : trace.events) {
-      if (e.what == Trace::Event::start) keep(e.message.what);
-      if (e.what == Trace::Event::take || e.what == Trace::Event::copy) keep(e.name);
-    }
-    // What outlives the step is given back after this line; the trace ends before it.
-    trace.closed = true;
+    const Trace& trace = p.traces.emplace_back(trace_rank(run, rank, p.names, &p.posted.emplace_back()));
     auto [it, fresh] = known.try_emplace(signature(trace));
     if (fresh)
       it->second = {lay_out(trace, Medium::device), lay_out(trace, Medium::host),

@@ -11,6 +11,10 @@ namespace lockstep {
 
 class MpiWorld;
 
+// What one rank does in a step, noted without the others. What the trace points to is put into `names`, the
+// step's messages into `posted` if there is one.
+Trace trace_rank(const Run&, int rank, std::set<std::string>& names, std::vector<Posted>* posted = nullptr);
+
 // What is known of a plan before anything is computed.
 struct Prepared {
   Run run;

@@ -77,19 +77,24 @@ Executor::Executor(const Run& run, int rank, Device& device)
 
   // Inputs that outlive a step.
   const i64 tokens = s.batch / mesh_.dp * s.seq;
-  host_ids_.resize(tokens), host_labels_.resize(tokens), host_losses_.resize(s.batch);
-  row_ids_.resize(s.seq), row_labels_.resize(s.seq);
+  if (device_.computes()) {
+    host_ids_.resize(tokens), host_labels_.resize(tokens);
+    row_ids_.resize(s.seq), row_labels_.resize(s.seq);
+  }
+  host_losses_.resize(s.batch);
   const bool first = stage_ == 0, last = (chunks_ - 1) % mesh_.pp == stage_;
   if (first) ids_ = device_.take("tokens", Kind::inputs, tokens, Type::i32);
   if (last) labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
   losses_ = device_.take("losses", Kind::inputs, s.batch, Type::f64);
   squares_ = device_.take("squares", Kind::inputs, kSquareWords, Type::i64);
-  const RopeTable<float> rope = rope_table<float>(m, s.seq);
   const i64 half = s.seq * m.head_dim / 2;
   cos_ = device_.take("cos", Kind::inputs, half);
   sin_ = device_.take("sin", Kind::inputs, half);
-  device_.upload(cos_, rope.cos.data(), half);
-  device_.upload(sin_, rope.sin.data(), half);
+  if (device_.computes()) {
+    const RopeTable<float> rope = rope_table<float>(m, s.seq);
+    device_.upload(cos_, rope.cos.data(), half);
+    device_.upload(sin_, rope.sin.data(), half);
+  }
 
   for (int chunk = 0; chunk < chunks_; ++chunk) {
     x_names_.push_back("chunk" + std::to_string(chunk) + ".x");
@@ -231,6 +236,7 @@ StepResult Executor::step(i64 step, const std::function<void()>& raw, const std:
   if (h.sending) device_.wait(h.sending);
 
   if (mutant("a tied gradient joined before its reduction")) join_tied_gradients();
+  device_.note_action("update", -1, -1);
   store_->finish();
   if (!mutant("a tied gradient joined before its reduction")) join_tied_gradients();
   if (raw) raw();

@@ -131,12 +131,13 @@ namespace {
 using Broken = std::optional<std::string>;
 bool power_of_two(i64 n) { return (n & (n - 1)) == 0; }
 
+const Rule rank_rule = {
+    "ranks-at-most-64", [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
+      if (p.ranks() <= 64) return {};
+      return fmt::format("dp x tp x pp = {} ranks, but the ranks of one process are at most 64", p.ranks());
+    }};
+
 const std::vector<Rule> mesh_rules = {
-    {"ranks-at-most-64",
-     [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
-       if (p.ranks() <= 64) return {};
-       return fmt::format("dp x tp x pp = {} ranks, but the ranks of one process are at most 64", p.ranks());
-     }},
     {"dp-power-of-two",
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
        if (s.fast || power_of_two(p.number("dp"))) return {};
@@ -167,6 +168,12 @@ std::vector<std::string> looked_at(Plan plan, const Ask& ask) {
   plan.note_reads(read);
   ask(plan);
   return {read.begin(), read.end()};
+}
+
+std::optional<Refusal> refusal_by(const Rule& rule, const Plan& p, const ModelConfig& m, const Settings& s) {
+  const auto why = rule.broken(p, m, s);
+  if (!why) return {};
+  return Refusal{rule.name, *why, looked_at(p, [&](const Plan& asked) { rule.broken(asked, m, s); })};
 }
 
 template <class Role>
@@ -213,9 +220,13 @@ std::optional<Refusal> word_without_effect(const Plan& p) {
 }  // namespace
 
 std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Settings& s) {
+  if (auto r = refusal_by(rank_rule, p, m, s)) return r;
+  return refuse_anywhere(p, m, s);
+}
+
+std::optional<Refusal> refuse_anywhere(const Plan& p, const ModelConfig& m, const Settings& s) {
   for (const Rule& rule : mesh_rules)
-    if (auto why = rule.broken(p, m, s))
-      return Refusal{rule.name, *why, looked_at(p, [&](const Plan& asked) { rule.broken(asked, m, s); })};
+    if (auto r = refusal_by(rule, p, m, s)) return r;
   if (auto r = first_broken<Seam>(p, m, s)) return r;
   if (auto r = first_broken<Schedule>(p, m, s)) return r;
   if (auto r = first_broken<Store>(p, m, s)) return r;
@@ -224,11 +235,11 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
   if (auto r = first_broken<Shelf>(p, m, s)) return r;
   if (auto r = word_without_effect(p)) return r;
   if (scatters(p, m, s))
-    return Refusal{
-        "arena-scattered",
-        "weight gradients are a later pass and are reduced every microbatch: what waits for the one "
-        "scatters what comes and goes with the other, and no arena within 1.05 of it is known",
-        looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
+    return Refusal{"arena-scattered",
+                   "operands wait for a later pass of weight gradients while weights come and go from below: "
+                   "they scatter "
+                   "each other, and no arena within 1.05 of the live bytes is known",
+                   looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
   if (!chunks_alike(p, m, s))
     return Refusal{"chunks-alike",
                    "the chunks of a stage keep different activations: no closed formula is stated for that",

@@ -57,5 +57,7 @@ struct Refusal {
 };
 // The first rule the plan breaks: the mesh's own, then those of the strategies it chooses.
 std::optional<Refusal> refuse(const Plan&, const ModelConfig&, const Settings&);
+// The same on any cluster: without what the processes of this program can take.
+std::optional<Refusal> refuse_anywhere(const Plan&, const ModelConfig&, const Settings&);
 
 }  // namespace lockstep

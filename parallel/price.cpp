@@ -279,6 +279,7 @@ std::vector<Price::Line> messages(const Pricing& p) {
 }  // namespace
 
 bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& settings) {
+  if (chosen<Schedule>(plan).price.chunks(shape_of(plan, model, settings, 0)) == 1) return true;
   for (int stage = 0; stage < plan.number("pp"); ++stage) {
     const Pricing p = pricing(plan, model, settings, stage * plan.number("tp") * plan.number("dp"));
     for (const Stretch& x : p.stretches)
@@ -289,7 +290,11 @@ bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& se
 
 bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
   const Shape s = shape_of(plan, model, settings, 0);
-  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Store>(plan).price.reduces_each_microbatch(s);
+  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Home>(plan).price.rest(s) != Kind::weights;
+}
+
+KindBytes peak_bytes(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
+  return memory(pricing(plan, model, settings, rank));
 }
 
 Price price(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {

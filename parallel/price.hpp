@@ -218,12 +218,12 @@ struct Price {
   std::vector<Line> messages;  // of one step
 };
 Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
+KindBytes peak_bytes(const Plan&, const ModelConfig&, const Settings&, int rank);  // the memory alone
 StepWork step_work(const Plan&, const ModelConfig&, const Settings&, int rank);
 
 // Where a stage has several chunks of layers, the formulas need each to keep the same activations.
 bool chunks_alike(const Plan&, const ModelConfig&, const Settings&);
-// Buffers that wait for a later pass of weight gradients, beside units that come and go with every
-// microbatch.
+// Operands that wait for a later pass of weight gradients, beside weights that are fetched for every use.
 bool scatters(const Plan&, const ModelConfig&, const Settings&);
 
 }  // namespace lockstep

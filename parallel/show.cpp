@@ -32,7 +32,8 @@ std::string program(const Trace& trace, const Layouts& layouts) {
         out += "\nstep\n";
         break;
       case Trace::Event::action:
-        out += fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch);
+        out += e.chunk < 0 ? fmt::format("\n{}\n", e.name)
+                           : fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch);
         break;
       case Trace::Event::take:
         medium = static_cast<std::size_t>(medium_of(e.kind));

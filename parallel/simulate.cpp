@@ -22,11 +22,14 @@ struct Player {
   std::size_t at = 0;
   double now = 0;
   int chunk = -1, microbatch = -1;
+  const char* pass = "";
   std::map<int, Meeting*> open;  // by request
   std::map<int, const Message*> of_request;
   std::map<Axis, int> collectives;  // started, by axis
   std::map<std::tuple<int, int, Axis, i64>, int> letters;
   std::map<std::tuple<Axis, int, int>, double> free;  // stream of an axis; of a link for sends and receives
+  std::map<int, double> copied, copies_free;          // when a copy is done, by request; by stream
+  bool updating = false;
 };
 
 class Simulation {
@@ -64,15 +67,23 @@ class Simulation {
     for (; p.at < events.size(); ++p.at) {
       const Trace::Event& e = events[p.at];
       if (e.what == Trace::Event::step) {
-        p.now = 0, out_.ranks[rank] = {};  // what set-up did does not count
+        p.now = 0, p.copies_free.clear(), out_.ranks[rank] = {};  // what set-up did does not count
+        std::erase_if(out_.bars, [&](const Simulated::Bar& bar) { return bar.rank == rank; });
       } else if (e.what == Trace::Event::action) {
-        p.chunk = e.chunk, p.microbatch = e.microbatch;
+        p.chunk = e.chunk, p.microbatch = e.microbatch, p.updating = e.chunk < 0;
+        p.pass = e.name;
       } else if (e.what == Trace::Event::run) {
         const double seconds = costs_.kernel(e);
         if (seconds > 0)
           out_.bars.push_back({rank, Simulated::Bar::compute, Axis::count, p.now, p.now + seconds, e.name,
-                               p.chunk, p.microbatch});
-        p.now += seconds, out_.ranks[rank].compute += seconds;
+                               p.chunk, p.microbatch, p.pass});
+        p.now += seconds;
+        (p.updating ? out_.ranks[rank].update : out_.ranks[rank].compute) += seconds;
+      } else if (e.what == Trace::Event::copy) {
+        copy(rank, e);
+      } else if (e.what == Trace::Event::copied) {
+        const double stall = std::max(0.0, p.copied.at(e.request) - p.now);
+        out_.ranks[rank].copies += stall, p.now += stall;
       } else if (e.what == Trace::Event::start) {
         start(rank, e);
       } else if (e.what == Trace::Event::wait && !wait(rank, e.request)) {
@@ -80,6 +91,17 @@ class Simulation {
       }
     }
     return p.at > before;
+  }
+
+  void copy(int rank, const Trace::Event& e) {
+    Player& p = players_[rank];
+    double& free = p.copies_free[costs_.copy_stream(e)];
+    const double seconds = costs_.copy(e), from = costs_.copies_block ? p.now : std::max(p.now, free);
+    free = p.copied[e.request] = from + seconds;
+    if (costs_.copies_block) p.now = free, out_.ranks[rank].copies += seconds;
+    if (seconds > 0)
+      out_.bars.push_back(
+          {rank, Simulated::Bar::copy, Axis::count, from, free, e.name, p.chunk, p.microbatch, p.pass});
   }
 
   void start(int rank, const Trace::Event& e) {
@@ -115,7 +137,7 @@ class Simulation {
       players_[r].free[stream] = meeting->to;
       if (meeting->to > meeting->from)
         out_.bars.push_back({r, Simulated::Bar::communication, m.axis, meeting->from, meeting->to, m.what,
-                             p.chunk, m.microbatch});
+                             p.chunk, m.microbatch, p.pass});
     }
   }
 
@@ -125,9 +147,9 @@ class Simulation {
     if (!meeting.done) return false;
     const double stall = meeting.to - p.now;
     if (stall > 0) {
-      const double exposed = std::min(stall, meeting.to - meeting.from);
-      out_.ranks[rank].exposed[p.of_request.at(request)->axis] += exposed;
-      out_.ranks[rank].bubble += stall - exposed;
+      const double others = std::clamp(meeting.latest - p.now, 0.0, stall);
+      out_.ranks[rank].exposed[p.of_request.at(request)->axis] += stall - others;
+      out_.ranks[rank].bubble += others;
       p.now = meeting.to;
     }
     p.open.erase(request), p.of_request.erase(request);

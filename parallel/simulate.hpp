@@ -3,7 +3,8 @@
 //
 // Each rank computes in the order of its program. Messages of an axis follow each other on a stream of that
 // axis, begin when all that take part have started them and their streams are free, and hold up a rank only
-// where it waits for them. Sends are rendezvous.
+// where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of
+// their own, or are the rank's own work.
 #pragma once
 #include <functional>
 #include <map>
@@ -17,20 +18,27 @@ namespace lockstep {
 struct Costs {
   std::function<double(const Trace::Event&)> kernel;            // a `run` event
   std::function<double(const Message&, const Group&)> message;  // once all have started it
+  // Of a `copy` event: how long, and through which of the rank's streams of copies.
+  std::function<double(const Trace::Event&)> copy = [](const Trace::Event&) { return 0.0; };
+  std::function<int(const Trace::Event&)> copy_stream = [](const Trace::Event&) { return 0; };
+  bool copies_block = false;  // a copy is over when it has been started
 };
 
 struct Simulated {
   struct Bar {
     int rank;
-    enum Stream { compute, communication } stream;
+    enum Stream { compute, communication, copy } stream;
     Axis axis;  // of communication
     double from, to;
-    const char* name;  // kernel or tensor
+    const char* name;  // kernel, tensor or copy
     int chunk, microbatch;
+    const char* pass = "";  // the action that it is part of
   };
   struct Rank {
-    double compute = 0;              // kernels
-    std::map<Axis, double> exposed;  // waiting for a message that was under way
+    double compute = 0;              // kernels, but for those of the update
+    double update = 0;               // clipping and the optimizer, after the last microbatch
+    std::map<Axis, double> exposed;  // waiting for a message that all had started, or that queued
+    double copies = 0;               // waiting for a copy, or copying
     double bubble = 0;               // waiting for other ranks, and idle at the end
   };
   double seconds = 0;  // until the last rank ends

@@ -63,8 +63,9 @@ Peaks peaks(const Trace& trace) {
 namespace {
 
 struct Span {
-  i64 bytes;     // rounded up to a cache line
-  int from, to;  // events in which it is alive
+  i64 bytes;           // rounded up to a cache line
+  int from, to;        // events in which it is alive
+  bool waits = false;  // for a later pass
   i64 offset = -1;
 };
 
@@ -83,6 +84,8 @@ std::vector<Span> spans_of(const Trace& trace, Medium medium, int* setup, std::v
       exact->push_back(e.bytes);
     } else if (e.what == Trace::Event::give && of_block.count(e.block)) {
       spans[of_block[e.block]].to = t;
+    } else if (e.what == Trace::Event::relabel && e.kind == Kind::waiting && of_block.count(e.block)) {
+      spans[of_block[e.block]].waits = true;
     } else if (e.what == Trace::Event::step && *setup < 0) {
       *setup = static_cast<int>(spans.size());
     }
@@ -126,8 +129,6 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
   for (const Span& s : spans) change[s.from] += s.bytes, change[s.to] -= s.bytes;
   i64 now = 0;
   for (const auto& [event, bytes] : change) plan.live = std::max(plan.live, now += bytes);
-  std::vector<int> order(spans.size());
-  std::iota(order.begin(), order.end(), 0);
   auto by_lifetime = [&](int a, int b) {
     return std::pair{spans[b].to - spans[b].from, spans[b].bytes} <
            std::pair{spans[a].to - spans[a].from, spans[a].bytes};
@@ -136,6 +137,11 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
     return spans[b].bytes * (spans[b].to - spans[b].from) < spans[a].bytes * (spans[a].to - spans[a].from);
   };
   auto by_turn = [&](int a, int b) { return spans[a].from < spans[b].from; };
+  // What waits for a later pass comes and goes as a queue: a ring below all that comes and goes as a stack.
+  auto by_pass = [&](int a, int b) {
+    if (spans[a].waits != spans[b].waits) return spans[a].waits;
+    return spans[a].waits ? by_turn(a, b) : by_lifetime(a, b);
+  };
   auto by_size = [&](int a, int b) {
     return std::pair{spans[b].bytes, spans[b].to - spans[b].from} <
            std::pair{spans[a].bytes, spans[a].to - spans[a].from};
@@ -152,27 +158,41 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
   const auto gaps = [&](i64 percent) {
     return plan.bytes < 0 || plan.bytes * 100 > plan.live * (100 + percent);
   };
-  const std::function<bool(int, int)> sortings[] = {by_lifetime, by_size, by_area, by_turn};
-  for (const auto& before : sortings) {
-    if (!gaps(2)) break;
-    std::vector<int> tried = order;
-    std::stable_sort(tried.begin() + plan.setup, tried.end(), before);
-    attempt(tried);
-  }
-  // If gaps are still too many, one buffer at a time goes earlier: who lies on top, or any (the same every
-  // time).
+  const auto sorted = [&](const auto& before) {
+    std::vector<int> order(spans.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin() + plan.setup, order.end(), before);
+    return order;
+  };
+  const std::function<bool(int, int)> sortings[] = {by_lifetime, by_pass, by_area, by_size, by_turn};
+  for (const auto& before : sortings)
+    if (gaps(2)) attempt(sorted(before));
+  // If gaps are still too many, who ended above the live bytes was placed too late and goes earlier by a
+  // random part of the way (the same every time), again and again: squeaky wheel optimization (Joslin and
+  // Clements 1999).
   std::minstd_rand random(1);
+  std::vector<double> place_in_line(spans.size());
+  for (int again = 0; again < 1200 && gaps(again < 600 ? 4 : 5); ++again) {
+    if (again % 200 == 0) {
+      const std::vector<int> order = sorted(sortings[again / 200 % 3]);
+      for (std::size_t i = 0; i < order.size(); ++i) place_in_line[order[i]] = static_cast<double>(i);
+    }
+    attempt(sorted([&](int a, int b) { return place_in_line[a] < place_in_line[b]; }));
+    for (std::size_t i = 0; i < spans.size(); ++i)
+      if (spans[i].offset + spans[i].bytes > plan.live)
+        place_in_line[i] -= static_cast<double>(spans.size()) * (1 + static_cast<double>(random() % 4)) / 100;
+  }
+  // The last few: whoever lies on top, or anybody, goes before somebody else where that makes it no worse.
   const auto end = [&](int i) { return best[i].offset + best[i].bytes; };
-  for (int again = 0; again < 400 && gaps(4); ++again) {
+  for (int again = 0; again < 5000 && gaps(5); ++again) {
     std::vector<int> tried = best_order;
     const auto first = tried.begin() + plan.setup;
-    const auto steps = static_cast<std::size_t>(tried.end() - first);
-    const auto one = again % 2 == 0
-                         ? std::max_element(first, tried.end(), [&](int x, int y) { return end(x) < end(y); })
-                         : first + static_cast<std::ptrdiff_t>(random() % steps);
-    const auto to =
-        first + static_cast<std::ptrdiff_t>(random() % (static_cast<std::size_t>(one - first) + 1));
-    std::rotate(to, one, one + 1);
+    const auto one =
+        again % 2 == 0
+            ? std::max_element(first, tried.end(), [&](int x, int y) { return end(x) < end(y); })
+            : first + static_cast<std::ptrdiff_t>(random() % static_cast<std::size_t>(tried.end() - first));
+    std::rotate(first + static_cast<std::ptrdiff_t>(random() % (static_cast<std::size_t>(one - first) + 1)),
+                one, one + 1);
     attempt(tried);
   }
   for (std::size_t i = 0; i < best.size(); ++i) plan.places.push_back({best[i].offset, exact[i]});

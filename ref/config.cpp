@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "ref/error.hpp"
@@ -67,12 +68,16 @@ class Fields {
   std::string where_;
 };
 
-json parse(const std::string& path) {
+std::string text_of(const std::string& path) {
   std::ifstream in(path);
   if (!in) throw UserError(path + ": this model configuration (a Hugging Face config.json) cannot be read.");
-  const json object = json::parse(in, nullptr, /*allow_exceptions=*/false);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+json parse(const std::string& text, const std::string& origin) {
+  const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!object.is_object())
-    throw UserError(path + ": this is not a JSON object; a Hugging Face config.json is.");
+    throw UserError(origin + ": this is not a JSON object; a Hugging Face config.json is.");
   return object;
 }
 
@@ -164,8 +169,12 @@ std::string file_of(const std::string& path) {
 
 ModelConfig load_model_config(const std::string& path) {
   const std::string file = file_of(path);
-  const json object = parse(file);
-  const Fields fields(object, file);
+  return parse_model_config(text_of(file), file);
+}
+
+ModelConfig parse_model_config(const std::string& text, const std::string& origin) {
+  const json object = parse(text, origin);
+  const Fields fields(object, origin);
   check_architecture(fields);
 
   ModelConfig c;
@@ -193,7 +202,7 @@ std::string model_config_text(const ModelConfig& config) { return fields_of(conf
 
 void save_model_config(const std::string& path, const std::string& origin, const ModelConfig& config) {
   nlohmann::ordered_json object = fields_of(config);
-  const json given = parse(file_of(origin));
+  const json given = parse(text_of(file_of(origin)), origin);
   for (const auto& [key, value] : given.items())
     if (!object.contains(key)) object[key] = value;  // what does not change the numbers: token ids, ...
   for (const char* key : {"dtype", "torch_dtype"}) object.erase(key);

@@ -30,6 +30,8 @@ struct ModelConfig {
 
 // Throws UserError: unreadable file, another architecture, missing or impossible field.
 ModelConfig load_model_config(const std::string& path);
+// The same of the file's text; `origin` names it where something is wrong.
+ModelConfig parse_model_config(const std::string& text, const std::string& origin);
 
 // The fields of a config.json, as transformers' LlamaConfig.from_dict takes them.
 std::string model_config_text(const ModelConfig&);

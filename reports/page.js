@@ -63,38 +63,71 @@ function bold(text) {
   return element;
 }
 
+const number = value => Math.round(Number(value)).toLocaleString("en");
+const percent = part => `${Math.round(100 * part)} %`;
+const peak = row => Number(row.dataset.peak), speed = row => Number(row.dataset.throughput);
+const size = row => bytesText(peak(row));
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+// Why this plan: what it gives for what it takes, what beats it and does not fit, what comes next.
+function reasons(best, timed, possible, passed, most) {
+  const said = [], solo = rows.find(row => row.dataset.plan === document.getElementById("choose").dataset.solo);
+  said.push(timed.length === 1 ? "It is the only timed plan that fits." :
+            `It is the fastest of ${timed.length} timed plans that fit` +
+            (timed.length > 1 && speed(timed[1]) > 0.95 * speed(best) ? ", though hardly faster than the next." : "."));
+  if (solo && solo !== best && solo.dataset.throughput)
+    said.push(`Against ${solo.dataset.label} (one device): ${percent(peak(best) / peak(solo))} of the memory of a rank, ` +
+              `${percent(speed(best) / speed(solo))} of the speed.`);
+  const faster = passed.filter(row => row.dataset.throughput && speed(row) > speed(best) &&
+                                      (!most || Number(row.dataset.ranks) <= most)).sort((a, b) => peak(a) - peak(b));
+  if (faster.length)
+    said.push(`Faster, but too large: ${faster[0].dataset.label} needs ${size(faster[0])} for ` +
+              `${percent(speed(faster[0]) / speed(best) - 1)} more speed.`);
+  if (timed.length > 1)
+    said.push("Next: " + timed.slice(1, 4).map(row =>
+        `${row.dataset.label} (${percent(speed(row) / speed(best))} of its speed, ${size(row)})`).join("; ") + ".");
+  const checked = possible.length - timed.length;
+  if (checked) said.push(`${plural(checked, "more plan")} would fit, but ${checked > 1 ? "were" : "was"} only checked: ` +
+                         "this machine has no core for every one of their threads.");
+  return said;
+}
+
+// By simulation alone, with a device for each rank.
+function simulatedBest(possible) {
+  const known = possible.filter(row => row.dataset.simulated);
+  if (!known.length) return [];
+  const best = known.reduce((a, b) => Number(b.dataset.simulated) > Number(a.dataset.simulated) ? b : a);
+  return [`With a device for every rank, a simulation at nominal rates (not measured) would choose ${best.dataset.label}: ` +
+          `${plural(Number(best.dataset.ranks), "rank")}, ${number(best.dataset.simulated)} tokens/s, ${size(best)}.`];
+}
+
 function answer() {
   const limit = Number(fit.value) * Number(unit.value), most = Number(ranks.value);
   const say = (...parts) => document.getElementById("answer").replaceChildren(...parts);
-  const next = document.getElementById("next");
-  next.textContent = "";
+  const because = list => document.getElementById("reasons").replaceChildren(...list.map(text => {
+    const item = document.createElement("li");
+    item.textContent = text;
+    return item;
+  }));
+  because([]);
   if (!(limit > 0)) return say("Type a limit of memory per rank.");
-  const where = `${bytesText(limit)} per rank` + (most ? ` and ${most} rank${most > 1 ? "s" : ""} at most` : "");
-  const possible = rows.filter(row => row.dataset.tags.includes("ok") && Number(row.dataset.peak) <= limit &&
-                                      (!most || Number(row.dataset.ranks) <= most));
-  const timed = possible.filter(row => row.dataset.throughput)
-                        .sort((a, b) => b.dataset.throughput - a.dataset.throughput);
-  const smallest = [...rows].filter(row => row.dataset.tags.includes("ok"))
-                            .sort((a, b) => a.dataset.peak - b.dataset.peak)[0];
+  const where = `${bytesText(limit)} per rank` + (most ? ` and ${plural(most, "rank")} at most` : "");
+  const passed = rows.filter(row => row.dataset.tags.split(" ").includes("ok"));
+  const possible = passed.filter(row => peak(row) <= limit && (!most || Number(row.dataset.ranks) <= most));
+  const timed = possible.filter(row => row.dataset.throughput).sort((a, b) => speed(b) - speed(a));
+  const smallest = [...passed].sort((a, b) => peak(a) - peak(b))[0];
   if (timed.length) {
-    const best = timed[0], speed = Number(best.dataset.throughput);
-    say("With ", where, ", use ", bold(best.dataset.label),
-        `: ${Math.round(speed).toLocaleString("en")} tokens/s at a peak of ${bytesText(Number(best.dataset.peak))}.`);
-    const others = timed.slice(1, 4).map(row =>
-        `${row.dataset.label} (${Math.round(100 * row.dataset.throughput / speed)} % of its speed, ` +
-        `${bytesText(Number(row.dataset.peak))})`);
-    const checked = possible.length - timed.length;
-    next.textContent = (others.length ? `Next: ${others.join("; ")}. ` : "") +
-        `${timed.length} timed plan${timed.length > 1 ? "s fit" : " fits"}` +
-        (checked ? `; ${checked} more fit${checked > 1 ? "" : "s"} but ${checked > 1 ? "were" : "was"} only checked.` : ".");
+    say("With ", where, ", use ", bold(timed[0].dataset.label),
+        `: ${number(speed(timed[0]))} tokens/s at a peak of ${size(timed[0])}.`);
+    because([...reasons(timed[0], timed, possible, passed, most), ...simulatedBest(possible)]);
   } else if (possible.length) {
-    const least = possible.sort((a, b) => a.dataset.peak - b.dataset.peak)[0];
+    const least = possible.sort((a, b) => peak(a) - peak(b))[0];
     say("With ", where, ", no timed plan fits. ", bold(least.dataset.label),
-        ` fits at a peak of ${bytesText(Number(least.dataset.peak))}; it is right, but its speed was not measured here.`);
+        ` fits at a peak of ${size(least)}; it is right, but its speed was not measured here.`);
+    because(simulatedBest(possible));
   } else if (smallest) {
     say("With ", where, ", no plan of this run fits. ", bold(smallest.dataset.label),
-        ` needs the least: ${bytesText(Number(smallest.dataset.peak))} on ${smallest.dataset.ranks} rank` +
-        `${smallest.dataset.ranks === "1" ? "" : "s"}.`);
+        ` needs the least: ${size(smallest)} on ${plural(Number(smallest.dataset.ranks), "rank")}.`);
   } else {
     say("No plan of this run passed its gates, so none can be recommended.");
   }

@@ -10,6 +10,7 @@ Needs the packages of `ci/venv.sh report`.
 import argparse
 import html
 import io
+import json
 import math
 import re
 import string
@@ -19,9 +20,11 @@ from pathlib import Path
 import pandas
 
 import plans as derived
+import kernels
 import plots
 import run_file
-from style import bytes_text, pyplot
+import steps
+from style import INK, LINE, PAPER, bytes_text, pyplot
 
 HERE = Path(__file__).resolve().parent
 
@@ -37,14 +40,25 @@ PICTURES = [
     ("each_alone", "What each strategy does by itself", plots.each_alone,
      "Each row changes as little as it can from the plan <b>{solo}</b>, whose value is 1. <b>Blue is better than solo, "
      "orange is worse</b>: left of 1 is less memory, right of 1 is more speed. Speed is the whole job's, on as many "
-     "cores as the plan has ranks × threads. A strategy that needs another one is shown with it."),
+     "cores as the plan has ranks × threads; the simulated one, at nominal rates given below, is of each rank, so that 1 "
+     "means that nothing is lost by splitting. A strategy that needs another one is shown with it."),
     ("memory_by_kind", "Where the memory goes", plots.memory_by_kind,
      "Each bar stacks what the fullest rank holds, every kind of data at <b>its own</b> peak. Kinds do not all peak at "
-     "once, so the real peak (black mark) can lie inside the bar. Gradients can take several times the weights: exact "
-     "mode keeps up to log2(n) partial sums for the n sequences of a rank. {subset}"),
+     "once, so the real peak (black mark) can lie inside the bar. <b>host</b> and <b>disk</b> are beside the device. "
+     "These are fast mode's bytes; exact mode keeps up to log2(n) partial sums of each gradient besides. {subset}"),
     ("bytes_by_axis", "What is sent, and to whom", plots.bytes_by_axis,
      "Payload of one training step, summed over all ranks, by axis of the mesh{axes}. The messages gate compares every one of these messages with a closed formula. "
      "Plans that send nothing are left out. {subset}"),
+    ("step_parts", "What a step's time goes to", steps.step_parts,
+     "<b>Simulated</b>, not measured: every rank has a device of its own, with {rates}. <b>Idle</b> is what a pipeline "
+     "calls its bubble, waiting for other ranks; waiting for an axis is communication that no computation hides "
+     "(exposed). The fullest bars of work are at the top. {subset}"),
+    ("schedules", "Pipelines in time", steps.schedules,
+     "<b>Simulated</b> at the same rates, one rank of each stage. Numbers are microbatches; gaps are idle time. All of "
+     "these plans give the same bits, and differ in their schedule alone."),
+    ("scaling", "More ranks", steps.scaling,
+     "Speed where one axis of the mesh alone grows and the batch stays (strong scaling), in multiples of one device's: "
+     "<b>simulated</b> at the same rates, and as rings what was measured on this machine, where there were cores enough."),
     ("loss", "Did it train?", plots.loss_curve,
      "{loss} Nothing can be read here about which plan is faster: how a step is split must not change what it "
      "computes."),
@@ -63,15 +77,16 @@ def numbers(run):
     timed, good = int(plans.shown_time.sum()), plans[plans.status == "ok"]
     untimed = good[~good.shown_time]
     crowded = (untimed.ranks * untimed.threads > run.facts["cores"]).all()
-    agree = plans.hash.nunique() == 1
+    agree = plans.hash[plans.numbers != run_file.NOT_POSSIBLE].nunique() == 1
     shown = len(derived.shown(plans))
     return {
         "points": f"Each of the {timed} points is a timed plan" if timed > 1 else "The point is the only timed plan",
         "not_timed": f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed"
                      + (f", because their ranks × threads exceed the machine's {run.facts['cores']} cores" if crowded
                         else "") + "; they are not in this picture." if len(untimed) else "Every plan was timed.",
+        "rates": html.escape(run.facts.get("simulated_with", "")),
         "axes": ": " + "; ".join(f"<b>{axis}</b> {AXES[axis]}" for axis, column in
-                                 run.columns("traffic/", "/bytes").items() if axis in AXES and plans[column].any()),
+                                 run.columns("traffic/", "/bytes").items() if axis in AXES and derived.shown(plans)[column].any()),
         "solo": html.escape(derived.solo(plans).label),
         "subset": "All plans are shown." if shown == len(plans) else
                   f"Shown are {shown} of {len(plans)} plans: solo, each strategy alone, and the Pareto front; "
@@ -89,9 +104,12 @@ def picture(run, folder, name, heading, draw, caption):
             return f"<h2>{heading}</h2><p>No plan of this run was timed, so there is no speed to show. A plan is timed " \
                    f"when its ranks × threads fit the machine's {run.facts['cores']} cores.</p>"
         return ""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once is enough for both files
     figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
+    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
     pyplot.close(figure)
     return (f"<h2>{heading}</h2>\n<figure>\n{inline(text.getvalue(), name, heading, run)}\n"
             f"<figcaption>{caption.format(**numbers(run))}</figcaption>\n</figure>")
@@ -103,6 +121,8 @@ def inline(svg, name, heading, run):
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    for ink, name_of_it in ((INK, "ink"), ("#333333", "ink"), ("#555555", "soft"), (LINE, "grid"), (PAPER, "paper")):
+        svg = svg.replace(ink.lower(), f"var(--{name_of_it})")  # so that it follows light and dark
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(heading)}" ', 1)
 
     def named(match):
@@ -110,6 +130,39 @@ def inline(svg, name, heading, run):
         return f"{match[0]}<title>{html.escape(plan.label)}: {plan.throughput:,.0f} tokens/s, " \
                f"{bytes_text(plan.peak_bytes)}</title>"
     return re.sub(rf'<g id="{name}-plan-(\d+)">', named, svg)
+
+
+# ---- A step in time ---------------------------------------------------------------------------------
+
+PART_NAMES = {"compute": "forward and backward", "update": "optimizer", "copies": "waiting for copies", "bubble": "idle"}
+
+
+def timelines(run):
+    """{row: what reports/gantt.js draws} of the plans that have a simulated step."""
+    found = {}
+    for index, plan in steps.simulated(run).iterrows():
+        timeline = json.loads(plan.timeline)
+        timeline["parts"] = {PART_NAMES.get(name, f"waiting for {name}"): round(plan[column] / plan.simulated_seconds, 4)
+                             for name, column in steps.parts_of(run).items()}
+        found[index] = timeline
+    return found
+
+
+def gantt(run):
+    """The section with the plan to choose, and what is needed to draw it; its default is the busiest to look at."""
+    found = timelines(run)
+    if not found:
+        return ""
+    some = derived.simplest_first(run.plans.loc[list(found)])
+    first = some.assign(streams=[len(found[index]["streams"]) for index in some.index]).sort_values(
+        ["size", "streams"], ascending=[True, False], kind="stable").index[0]
+    side = steps.schedules_side_by_side(run)
+    first = side.index[-1] if len(side) else first
+    options = "".join(f'<option value="{index}"{" selected" if index == first else ""}>'
+                      f"{html.escape(run.plans.label[index])}</option>" for index in found)
+    text = (HERE / "gantt.html").read_text(encoding="utf-8")
+    return string.Template(text).substitute(options=options, rates=html.escape(run.facts.get("simulated_with", "")),
+                                            data=json.dumps(found, separators=(",", ":")).replace("</", "<\\/"))
 
 
 # ---- Verdict and facts ------------------------------------------------------------------------------
@@ -130,10 +183,17 @@ def verdict_lines(run):
 
 
 def faults(plan):
-    found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass")]
+    found = [f"{gate}: {plan[gate]}" for gate in run_file.GATES if plan[gate] not in ("", "pass", run_file.NOT_POSSIBLE)]
     if plan.status in run_file.ENDED:
         return f"{plan.status}: {plan.get('ended', '')}"
     return "; ".join(found) or plan.status
+
+
+def summary(run):
+    known = run.facts
+    return html.escape(f"Suite {known['suite']}: {Path(known['model']).stem}, {known['parameters']:,} parameters; "
+                       f"{known['batch']} sequences of {known['seq']} tokens a step; {known['cpu']}, {known['cores']} cores, "
+                       f"{known['isa']}; revision {known['revision']}")
 
 
 def facts(run):
@@ -179,7 +239,7 @@ def choice(plans):
                     for p, name in enumerate(("KiB", "MiB", "GiB", "TiB"), 1))
     presets = "".join(f'<button type="button" data-limit="{int(limit)}">{bytes_text(limit)}</button>' for limit in picks)
     ranks = "".join(f"<option>{count}</option>" for count in sorted(plans.ranks.unique()))
-    return {"fit_start": int(middle), "units": units, "presets": presets, "rank_choices": ranks}
+    return {"fit_start": int(middle), "solo": html.escape(derived.solo(plans).plan.lower()), "units": units, "presets": presets, "rank_choices": ranks}
 
 
 # ---- The table --------------------------------------------------------------------------------------
@@ -196,18 +256,29 @@ COLUMNS = [
     ("messages", "messages", True, None),
     ("memory", "memory", True, None),
     ("fast", "fast", True, None),
+    ("fast_worst", "of fast's bound", True,
+     lambda p: nothing_or(lambda v: f"{100 * v:.0f} %", p.get("fast_worst", math.nan))),
     ("throughput", "tokens/s", False, lambda p: nothing_or(lambda v: f"{v:,.0f}", p.throughput)),
     ("seconds", "step [ms]", True,
      lambda p: nothing_or(lambda v: f"{1000 * v:.4g}", p.seconds if p.shown_time else math.nan)),
+    ("spread", "±", True, lambda p: nothing_or(lambda v: f"{100 * v:.0f} %" if math.isfinite(v) else "?",
+                                               p.get("median_spread", math.nan) if p.shown_time else math.nan)),
+    ("bubble", "idle, simulated", True,
+     lambda p: nothing_or(lambda v: f"{100 * v:.0f} %", p.get("simulated/bubble", math.nan) / p.simulated_seconds
+                          if p.get("simulated_seconds", 0) > 0 else math.nan)),
     ("peak", "peak / rank", True, lambda p: (bytes_text(p.peak_bytes), p.peak_bytes)),
+    ("exact_peak", "peak, exact", True, lambda p: nothing_or(bytes_text, p.get("exact_peak_bytes", 0) or math.nan)),
     ("arena", "arena / rank", True, lambda p: (bytes_text(p.arena_bytes), p.arena_bytes)),
     ("resident", "resident / job", True, lambda p: nothing_or(bytes_text, p.resident_bytes or math.nan)),
     ("sent", "messages sent", True, lambda p: (f"{p.sent:,}", p.sent)),
     ("moved", "bytes sent", True, lambda p: (bytes_text(p.moved), p.moved)),
+    ("wall", "took [s]", True, lambda p: nothing_or(lambda v: f"{v:.1f}", p.get("wall_seconds", math.nan))),
     ("hash", "hash", True, lambda p: (p.hash[:8], None)),
 ]
 TABLE_NOTE = ("Gates: <b>numbers</b> equal the reference's bits, <b>messages</b> and <b>memory</b> equal their formulas; "
               "<b>fast</b>, whose sums have any order, is within its bound of float64. Speeds and bytes are fast mode's. "
+              "<b>Of fast's bound</b> is the largest difference as a part of what is allowed; <b>±</b> is half the 95 % "
+              "interval of the median step; <b>idle</b> is the simulated bubble; ▤ draws the plan's step. "
               "Peak is the most that a rank's live data takes at one time; the arena is what is set aside for it; "
               "resident is what the whole job's processes hold, code and libraries included. "
               "A plan without a speed was checked, not timed.")
@@ -217,8 +288,12 @@ def cell(key, text, plan):
     if key == "plan":
         tag = '<span class="tag">Pareto</span>' if plan.pareto else ""
         fault = f'<div class="fault">{html.escape(faults(plan))}</div>' if plan.status != "ok" else ""
-        return f"<td><b>{html.escape(plan.label)}</b>{tag}{fault}</td>"
+        chart = "" if pandas.isna(plan.get("simulated_seconds", math.nan)) else \
+            f'<button type="button" class="link" data-gantt="{plan.name}" title="its step in time">▤</button>'
+        return f"<td><b>{html.escape(plan.label)}</b>{chart}{tag}{fault}</td>"
     if key in run_file.GATES:
+        if plan[key] == run_file.NOT_POSSIBLE:
+            return '<td class="soft" title="only fast mode can sum this plan">–</td>'
         return '<td class="pass" title="pass">✓</td>' if plan[key] == "pass" else '<td class="fault">✗</td>'
     shown, value = text(plan)
     if value is None:
@@ -232,10 +307,12 @@ def row(plan):
     tags = [plan.status.replace(" ", "-"), "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
             "pareto" if plan.pareto else ""]
     speed = f"{plan.throughput:.10g}" if plan.shown_time else ""
+    simulated = plan.get("simulated_seconds", math.nan)
+    simulated = f"{plan.tokens_per_step / simulated:.10g}" if simulated > 0 and plan.status == "ok" else ""
     cells = "".join(cell(key, text, plan) for key, _, _, text in COLUMNS)
     return (f'<tr data-plan="{html.escape(plan.plan.lower())}" data-label="{html.escape(plan.label)}" '
             f'data-tags="{" ".join(tags)}" data-ranks="{plan.ranks}" data-peak="{plan.peak_bytes}" '
-            f'data-throughput="{speed}">{cells}</tr>')
+            f'data-throughput="{speed}" data-simulated="{simulated}">{cells}</tr>')
 
 
 def heads():
@@ -259,19 +336,27 @@ def rules(run):
             f"<tbody>{rows}</tbody></table>")
 
 
+def scripts(run):
+    names = ["page.js"] if steps.simulated(run).empty else ["page.js", "gantt.js"]
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
+
+
 # ---- The page ---------------------------------------------------------------------------------------
 
 def make(path, page, folder):
     run = run_file.read(path)
     derived.derive(run)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = "\n\n".join(filter(None, (picture(run, folder, *entry) for entry in PICTURES)))
+    pictures = {entry[0]: picture(run, folder, *entry) for entry in PICTURES}
+    pictures["schedules"] += gantt(run)
+    pictures = "\n\n".join(filter(None, pictures.values()))
     text = string.Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{run.facts['suite']}: {run.facts['verdict']}"),
-        style=(HERE / "page.css").read_text(encoding="utf-8"), script=(HERE / "page.js").read_text(encoding="utf-8"),
+        style=(HERE / "page.css").read_text(encoding="utf-8"), script=scripts(run),
         verdict=html.escape(run.facts["verdict"]),
         verdict_class="invalid" if run.facts["verdict"].startswith("INVALID") else "valid",
-        verdict_lines=verdict_lines(run), facts=facts(run), pictures=pictures, count=len(run.plans), heads=heads(),
+        verdict_lines=verdict_lines(run), facts=facts(run), summary=summary(run), pictures=pictures,
+        kernels=kernels.table(path.parent), count=len(run.plans), heads=heads(),
         rows="\n".join(row(plan) for _, plan in run.plans.iterrows()), table_note=TABLE_NOTE, rules=rules(run),
         caution=CAUTION if run.facts["verdict"].startswith("INVALID") else "", **choice(run.plans))
     page.write_text(text, encoding="utf-8")

@@ -125,6 +125,11 @@ void write_plans(h5::Writer& file, const Plans& plans) {
     file.write("/plans/peak_by_kind/" + kind,
                values_of(plans, [&](const PlanRecord& p) { return value_or_empty(p.peak_by_kind, kind); }));
 
+  file.group("/plans/simulated");
+  for (const std::string& part : keys_of(plans, &PlanRecord::simulated))
+    file.write("/plans/simulated/" + part,
+               values_of(plans, [&](const PlanRecord& p) { return value_or_empty(p.simulated, part); }));
+
   file.group("/plans/traffic");
   for (const std::string& axis : keys_of(plans, &PlanRecord::traffic)) {
     const auto of_axis = [&](const PlanRecord& p) { return value_or_empty(p.traffic, axis); };
@@ -142,6 +147,8 @@ PlanRecord read_plan(const h5::Reader& file) {
   for (const std::string& word : file.list("/plans/word")) plan.words[word] = read_word(file, word);
   for (const std::string& kind : file.list("/plans/peak_by_kind"))
     plan.peak_by_kind[kind] = file.scalar<i64>("/plans/peak_by_kind/" + kind);
+  for (const std::string& part : file.list("/plans/simulated"))
+    plan.simulated[part] = file.scalar<double>("/plans/simulated/" + part);
   for (const std::string& axis : file.list("/plans/traffic")) {
     const std::string group = "/plans/traffic/" + axis;
     plan.traffic[axis] = {file.scalar<i64>(group + "/messages"), file.scalar<i64>(group + "/bytes")};

@@ -24,6 +24,9 @@ def memory_against_throughput(run):
     front = plans[plans.pareto].sort_values("peak_bytes")
     axes.plot(front.peak_bytes / scale, front.throughput, "-", color=ORANGE, linewidth=1.5, zorder=2,
               drawstyle="steps-post")
+    if plans.peak_bytes.max() > 4 * plans.peak_bytes.min():
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(f"peak memory of the largest rank [{unit}]")
     axes.set_ylabel("throughput [tokens/s]")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -132,11 +135,11 @@ def bytes_by_axis(run):
     return figure
 
 
-def legend_above(figure):
-    """Over the axes, read from left to right; marks after bars."""
+def legend_above(figure, most=7):
+    """Over the axes, read from left to right, so many in a row; marks after bars."""
     handles, names = figure.axes[0].get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda i: not hasattr(handles[i], "patches"))
-    columns = min(len(order), 7)
+    columns = min(len(order), most)
     rows = [order[start:start + columns] for start in range(0, len(order), columns)]
     by_column = [row[column] for column in range(columns) for row in rows if column < len(row)]  # matplotlib's order
     figure.legend([handles[i] for i in by_column], [names[i] for i in by_column], loc="outside upper left",
@@ -150,13 +153,17 @@ def each_alone(run):
     if rows.empty:
         return None
     rows = rows.iloc[::-1]
+    panels = [(rows.peak_bytes / base.peak_bytes, "peak memory (solo = 1)", numpy.less)]
     faster = rows.throughput / base.throughput
-    panels = 2 if faster.notna().any() else 1
-    figure, axes = pyplot.subplots(1, panels, sharey=True, squeeze=False, figsize=(WIDTH, bar_height(len(rows))))
+    if faster.notna().any():
+        panels.append((faster, "throughput (solo = 1)", numpy.greater))
+    if rows.get("simulated_seconds", faster * numpy.nan).notna().any() and base.simulated_seconds > 0:
+        panels.append((base.simulated_seconds * base.ranks / (rows.simulated_seconds * rows.ranks),
+                       "simulated, per rank", numpy.greater))
+    figure, axes = pyplot.subplots(1, len(panels), sharey=True, squeeze=False, figsize=(WIDTH, bar_height(len(rows))))
     memory, places = axes[0, 0], numpy.arange(len(rows))
-    ratio_bars(memory, places, rows.peak_bytes / base.peak_bytes, "peak memory of a rank (solo = 1)", numpy.less)
-    if panels == 2:
-        ratio_bars(axes[0, 1], places, faster, "throughput (solo = 1)", numpy.greater)
+    for axis, (ratios, xlabel, better) in zip(axes[0], panels):
+        ratio_bars(axis, places, ratios, xlabel, better)
     memory.set_yticks(places, rows.label)
     memory.set_ylim(-0.6, len(rows) - 0.4)
     return figure

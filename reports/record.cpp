@@ -84,6 +84,18 @@ std::string host_name() {
 
 }  // namespace
 
+std::string complaint(const PlanRecord& p) {
+  if (p.status == "ok") return {};
+  if (!p.ended.empty()) return fmt::format("{}: {}", p.status, p.ended);
+  for (const auto& [gate, found] : {std::pair{"numbers", &p.numbers},
+                                    {"messages", &p.messages},
+                                    {"memory", &p.memory},
+                                    {"fast", &p.fast}})
+    if (*found != "pass" && *found != "not run" && *found != kNotPossible)
+      return fmt::format("{}: {}", gate, *found);
+  return p.status;
+}
+
 void write_run(const RunRecord& run, const std::string& path) {
   h5::Writer file(path);
   file.attribute("format", std::string("lockstep run"));
@@ -101,6 +113,7 @@ void write_run(const RunRecord& run, const std::string& path) {
       {"host", &RunRecord::host},
       {"cpu", &RunRecord::cpu},
       {"isa", &RunRecord::isa},
+      {"simulated_with", &RunRecord::simulated_with},
       {"started", &RunRecord::started},
       {"verdict", &RunRecord::verdict},
       {"hash", &RunRecord::hash},

@@ -19,6 +19,9 @@ struct AxisTraffic {
 
 inline constexpr double kNotTimed = std::numeric_limits<double>::quiet_NaN();
 
+// A gate's verdict in exact mode where that mode cannot sum the plan (dp=3): it was run in fast mode alone.
+inline constexpr const char* kNotPossible = "not possible";
+
 struct PlanRecord {
   std::string plan;                          // canonical line: "dp=2 tp=2 pp=1 ..."
   std::map<std::string, std::string> words;  // every plan word with its value, defaults included
@@ -43,13 +46,21 @@ struct PlanRecord {
   i64 exact_peak_bytes = 0;                    // peak_bytes of exact mode
   i64 resident_bytes = 0;                      // the process's, all ranks together
   std::map<std::string, AxisTraffic> traffic;  // by axis
+  // A step as it would go at the rates of RunRecord::simulated_with.
+  double simulated_seconds = kNotTimed;
+  std::map<std::string, double> simulated;  // its seconds by what they go to, a mean over ranks
+  std::string timeline;                     // JSON: who does what when (reports/schema.md)
 };
+
+// What a plan failed by, and what was found: "numbers: step 0: ..."; empty if its status is ok.
+std::string complaint(const PlanRecord&);
 
 struct RunRecord {
   std::string suite, model, model_hash, data, data_hash, dtype = "float32";
   std::string revision, compiler, flags, host, cpu, isa, started;  // ISO 8601
   i64 seed = 0, batch = 0, seq = 0, steps = 0, parameters = 0;
   int cores = 0;
+  std::string simulated_with;          // the rates of simulated steps, in words
   std::string verdict;                 // VALID or INVALID line
   std::string hash;                    // the one hash, empty if plans disagree
   std::string reference_hash;          // the single-device reference's

@@ -102,6 +102,7 @@ class Refusals(unittest.TestCase):
         self.refused("other_hash.h5", "have another hash than the run")
         self.refused("other_reference.h5", "is not the reference's")
         self.refused("no_verdict.h5", "has no verdict")
+        self.refused("alone_wrong.h5", "say 'ok' although a gate found a fault")
 
     def test_what_is_no_run(self):
         self.refused("empty.h5", "holds no plan")
@@ -128,7 +129,7 @@ class Rows(html.parser.HTMLParser):
 class Page(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        for name in ("sample", "invalid", "untimed"):
+        for name in ("sample", "invalid", "untimed", "older"):
             assert make_page(FOLDER / f"{name}.h5") == (0, "")
         cls.text = (FOLDER / "sample.html").read_text(encoding="utf-8")
         cls.rows = Rows(cls.text).rows
@@ -144,8 +145,9 @@ class Page(unittest.TestCase):
 
     def test_pictures_lie_beside_it(self):
         pictures = sorted(path.name for path in (FOLDER / "sample.plots").iterdir())
-        self.assertEqual(pictures, ["bytes_by_axis.png", "each_alone.png", "loss.png", "memory_by_kind.png",
-                                    "memory_throughput.png"])
+        names = ["bytes_by_axis", "each_alone", "loss", "memory_by_kind", "memory_throughput", "scaling", "schedules",
+                 "step_parts"]
+        self.assertEqual(pictures, [f"{name}.{kind}" for name in names for kind in ("png", "svg")])
 
     def test_a_folder_gets_an_index(self):
         folder = FOLDER / "sweep"
@@ -154,6 +156,12 @@ class Page(unittest.TestCase):
         shutil.copy(FOLDER / "dump.h5", folder / "dump.h5")  # no run: passed over
         self.assertEqual(make_page(folder), (0, ""))
         self.assertTrue((folder / "index.html").is_file() and (folder / "plots" / "loss.png").is_file())
+
+    def test_what_only_fast_mode_can_sum_has_no_exact_verdict(self):
+        self.assertEqual(make_page(FOLDER / "alone.h5"), (0, ""))
+        text = (FOLDER / "alone.html").read_text(encoding="utf-8")
+        self.assertEqual(text.count('title="only fast mode can sum this plan"'), 3)
+        self.assertNotIn("do not agree", text)
 
     def test_every_plan_has_a_row(self):
         self.assertEqual([row["data-plan"] for row in self.rows], list(self.plans["plan"]))
@@ -190,6 +198,39 @@ class Page(unittest.TestCase):
         self.assertEqual(len(front), len({(m, s) for m, s in zip(memory, speed) if not (
             (memory <= m) & (speed >= s) & ((memory < m) | (speed > s))).any()}))
 
+    def test_every_simulated_step_can_be_drawn(self):
+        drawn = json.loads(re.search(r'id="timelines">(.*?)</script>', self.text)[1])
+        self.assertEqual(set(drawn), {str(i) for i in range(len(self.rows))})
+        self.assertAlmostEqual(sum(drawn["0"]["parts"].values()), 1, places=3)
+        self.assertIn("made-up rates", self.text)
+
+    def test_an_older_run_has_no_simulated_steps(self):
+        text = (FOLDER / "older.html").read_text(encoding="utf-8")
+        self.assertNotIn("gantt-plan", text)
+        self.assertNotIn('aria-label="Pipelines in time"', text)
+        bare = FOLDER / "bare.h5"   # and a file from before has no such columns at all
+        shutil.copy(FOLDER / "sample.h5", bare)
+        with h5py.File(bare, "r+") as file:
+            for column in ("timeline", "simulated_seconds", "simulated", "fast_worst", "median_spread", "wall_seconds",
+                           "exact_peak_bytes", "ended", "fast_where", "tokens_per_second"):
+                del file["plans"][column]
+            del file.attrs["simulated_with"]
+        self.assertEqual(make_page(bare), (0, ""))
+        self.assertEqual(len(Rows(bare.with_suffix(".html").read_text(encoding="utf-8")).rows), len(self.rows))
+
+    def test_kernels_are_compared_with_the_plain_ones(self):
+        table = self.text[self.text.index("<h2>The kernels</h2>"):]
+        row = re.search(r"<tr><td><code>matmul</code></td>(.*?)</tr>", table)[1]
+        # 8 / 2 and 9 / 1: a geometric mean of 6; avx512 9 / 0.5
+        self.assertEqual(re.findall(r">([^<>]*)</td>", row), ["2", "6.0 ×", "18.0 ×", "63 %", ""])
+        self.assertIn("17 GB/s", table)
+        other = FOLDER / "unreadable"
+        other.mkdir()
+        shutil.copy(FOLDER / "two_plans.h5", other)
+        (other / "kernels.json").write_text('{"benchmarks": [{"name": "a/b/c"}]}')
+        self.assertEqual(make_page(other), (0, ""))
+        self.assertIn("kernels.json cannot be read", (other / "index.html").read_text(encoding="utf-8"))
+
     def test_an_invalid_run_says_so_and_why(self):
         text = (FOLDER / "invalid.html").read_text(encoding="utf-8")
         self.assertIn('class="verdict invalid"', text)
@@ -202,8 +243,9 @@ class Page(unittest.TestCase):
         self.assertIn("failed", rows[11]["data-tags"])
 
 
-class Browser(unittest.TestCase):
-    """What the page's script does, in a real browser: a script of ours acts on the page and notes what it then shows."""
+class InBrowser(unittest.TestCase):
+    """What a page's script does, in a real browser: a script of ours acts on the page and notes what it then shows."""
+    page = FOLDER / "sample.html"
 
     @classmethod
     def setUpClass(cls):
@@ -211,6 +253,35 @@ class Browser(unittest.TestCase):
         if not cls.chromium:
             print("no chromium to open the page in")
             sys.exit(77)
+
+    @classmethod
+    def act(cls, actions, address=""):
+        """{name: {plans, count, answer}} as noted by note(name)."""
+        note = """const notes = {};
+            const note = name => { notes[name] = {
+                plans: [...document.querySelectorAll("tr[data-plan]")].filter(row => !row.hidden).map(row => row.dataset.plan),
+                count: document.getElementById("count").textContent,
+                answer: document.getElementById("answer").textContent,
+                reasons: [...document.querySelectorAll("#reasons li")].map(item => item.textContent),
+                gantt: document.getElementById("gantt-parts").textContent,
+                bars: [...document.querySelectorAll("#gantt rect")].map(bar => [bar.getAttribute("class"),
+                    Number(bar.getAttribute("x")), Number(bar.getAttribute("width")), bar.textContent])}; };"""
+        keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
+            kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
+        text = cls.page.read_text(encoding="utf-8")
+        acted = FOLDER / "acted.html"
+        acted.write_text(text.replace("</body>", f"<script>{note}{actions}{keep}</script></body>"), encoding="utf-8")
+        result = subprocess.run(
+            [cls.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", acted.as_uri() + address],
+            capture_output=True, text=True, timeout=300)
+        assert "CONSOLE" not in result.stderr, result.stderr  # the page's script complained
+        return json.loads(re.search(r'id="notes">(.*?)</script>', result.stdout)[1])
+
+class Browser(InBrowser):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
         assert make_page(FOLDER / "sample.h5") == (0, "")
         cls.rows = Rows((FOLDER / "sample.html").read_text(encoding="utf-8")).rows
         cls.smallest = min(int(row["data-peak"]) for row in cls.rows)
@@ -224,27 +295,9 @@ class Browser(unittest.TestCase):
             click("peak"); note("peak down");
             click("throughput"); note("throughput");
             filter.value = "TP2 -ckpt"; filter.dispatchEvent(new Event("input")); note("filtered");
+            note("first step");
+            document.querySelector("[data-gantt='40']").click(); note("step of 40");
             """ + asked)
-
-    @classmethod
-    def act(cls, actions, address=""):
-        """{name: {plans, count, answer}} as noted by note(name)."""
-        note = """const notes = {};
-            const note = name => { notes[name] = {
-                plans: [...document.querySelectorAll("tr[data-plan]")].filter(row => !row.hidden).map(row => row.dataset.plan),
-                count: document.getElementById("count").textContent,
-                answer: document.getElementById("answer").textContent}; };"""
-        keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
-            kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
-        text = (FOLDER / "sample.html").read_text(encoding="utf-8")
-        acted = FOLDER / "acted.html"
-        acted.write_text(text.replace("</body>", f"<script>{note}{actions}{keep}</script></body>"), encoding="utf-8")
-        result = subprocess.run(
-            [cls.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-             f"--user-data-dir={FOLDER / 'profile'}", "--dump-dom", acted.as_uri() + address],
-            capture_output=True, text=True, timeout=300)
-        assert "CONSOLE" not in result.stderr, result.stderr  # the page's script complained
-        return json.loads(re.search(r'id="notes">(.*?)</script>', result.stdout)[1])
 
     def values(self, note, key):
         by_plan = {row["data-plan"]: row[key] for row in self.rows}
@@ -277,6 +330,37 @@ class Browser(unittest.TestCase):
             self.assertIn(f"use {best['data-label']}: {float(best['data-throughput']):,.0f} tokens/s",
                           self.notes[f"limit {limit} {ranks}"]["answer"])
 
+    def test_says_why(self):
+        """Two limits: what is faster but too large, the share of the speed of what comes next, the simulated choice."""
+        for limit, ranks in self.limits[:2]:
+            reasons = " ".join(self.notes[f"limit {limit} {ranks}"]["reasons"])
+            speed = {row["data-label"]: float(row["data-throughput"]) for row in self.rows if row["data-throughput"]}
+            peak = {row["data-label"]: int(row["data-peak"]) for row in self.rows}
+            fits = sorted((label for label in speed if peak[label] <= limit), key=lambda label: -speed[label])
+            self.assertIn(f"the fastest of {len(fits)} timed plans that fit", reasons)
+            self.assertIn(f"Next: {fits[1]} ({100 * speed[fits[1]] / speed[fits[0]]:.0f} % of its speed", reasons)
+            larger = [label for label in speed if peak[label] > limit and speed[label] > speed[fits[0]]]
+            self.assertEqual("Faster, but too large" in reasons, bool(larger))
+            if larger:
+                least = min(larger, key=lambda label: peak[label])
+                self.assertIn(f"too large: {least} needs", reasons)
+            simulated = {row["data-label"]: float(row["data-simulated"]) for row in self.rows if int(row["data-peak"]) <= limit}
+            best = max(simulated, key=lambda label: simulated[label])
+            self.assertRegex(reasons, rf"not measured\) would choose (.*): \d+ ranks?, {simulated[best]:,.0f} tokens/s")
+
+    def test_draws_the_step_of_the_plan_that_is_asked_for(self):
+        first, second = self.notes["first step"], self.notes["step of 40"]
+        row = self.rows[40]
+        self.assertTrue(second["gantt"].startswith(row["data-label"] + ": a step of "), second["gantt"])
+        self.assertNotEqual(first["gantt"], second["gantt"])
+        stages = int(re.search(r"pp=(\d)", row["data-plan"])[1])
+        computing = [bar for bar in second["bars"] if bar[0] != "message"]
+        self.assertEqual([bar[0] for bar in computing], ["forward", "backward", "update"] * stages)
+        forward, backward, update = computing[:3]
+        self.assertAlmostEqual(backward[2] / forward[2], 4000 / 3000, places=2)
+        self.assertAlmostEqual(update[1] - forward[1], 3 * forward[2], delta=0.1)
+        self.assertTrue(forward[3].startswith("forward, microbatch 0, chunk 0: "), forward[3])
+
     def test_says_when_nothing_timed_or_nothing_at_all_fits(self):
         self.assertIn("no timed plan fits", self.notes[f"limit {self.smallest} 8"]["answer"])
         self.assertIn("no plan of this run fits", self.notes[f"limit {self.smallest - 1} 8"]["answer"])
@@ -288,6 +372,27 @@ class Browser(unittest.TestCase):
         self.assertEqual(noted["plans"], sorted(expected, key=lambda plan: -int(rows[plan]["data-peak"])))
         self.assertGreater(len(expected), 1)
         self.assertIn("no plan of this run fits", noted["answer"])
+
+
+class Swept(InBrowser):
+    """The folder of a real sweep: two limits of memory, between which and above which there are plans."""
+    page = FOLDER / "index.html"
+
+    def test_answers_for_two_limits(self):
+        self.assertEqual(make_page(FOLDER), (0, ""))
+        _, plans = table_of(FOLDER / "run.h5")
+        peaks = sorted(set(plans["peak_bytes"]))
+        limits = (peaks[len(peaks) // 2], peaks[-1])
+        notes = self.act("".join(f"""unit.value = 1024; fit.value = {limit} / 1024; fit.dispatchEvent(new Event("input"));
+                                     note("{limit}");""" for limit in limits))
+        labels = {row["data-plan"]: row["data-label"] for row in Rows(self.page.read_text(encoding="utf-8")).rows}
+        for limit in limits:
+            fits = plans[(plans["peak_bytes"] <= limit) & (plans["timed"] == 1)]
+            self.assertGreater(len(fits), 0)
+            speed = fits["tokens_per_second"]   # of the median step, as the sweeper reckons it
+            self.assertIn(f"use {labels[fits['plan'][speed.idxmax()]]}: {speed.max():,.0f} tokens/s",
+                          notes[str(limit)]["answer"])
+        self.assertGreater(len(notes[str(limits[0])]["bars"]), 4)
 
 
 if __name__ == "__main__":

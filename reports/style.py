@@ -7,6 +7,8 @@ from matplotlib import pyplot  # noqa: E402  (after the backend is chosen)
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#8A8A8A"
+# Ink, lines and paper; on the page they follow light and dark, see inline() of page.py.
+INK, LINE, PAPER = BLACK, "#E4E4E4", "#FFFFFF"
 # For things side by side, in this order; from the ninth on hatched.
 PALETTE = [BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, YELLOW, GREY]
 HATCHES = ["", "///", "xxx", "..."]

@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <optional>
 #include <thread>
 
+#include "suites/nominal_costs.hpp"
 #include "suites/record_of.hpp"
 #include "suites/stopwatch.hpp"
+#include "suites/timeline.hpp"
 
 namespace lockstep {
 
@@ -14,18 +17,25 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   Run run{s.model, s.suite.settings, plan, &s.data};
-  const Prepared exact = prepare(run);
-  run.settings.fast = true;
-  const Prepared fast = prepare(run);
   const GateOptions gates{
       .isa = s.suite.isa, .threads = s.suite.threads, .fresh = true, .scratch = s.suite.scratch};
-  Verdict verdict = judge(exact, s.reference, gates, s.initial);
-  if (verdict.numbers == "pass" && verdict.hash != s.reference_hash)
-    verdict.numbers = fmt::format("hash {} instead of {}", verdict.hash, s.reference_hash);
+  std::optional<Prepared> exact;
+  Verdict verdict;
+  if (refuse(plan, run.model, run.settings)) {
+    verdict.numbers = verdict.messages = verdict.memory = kNotPossible;
+  } else {
+    exact.emplace(prepare(run));
+    verdict = judge(*exact, s.reference, gates, s.initial);
+    if (verdict.numbers == "pass" && verdict.hash != s.reference_hash)
+      verdict.numbers = fmt::format("hash {} instead of {}", verdict.hash, s.reference_hash);
+  }
+  run.settings.fast = true;
+  const Prepared fast = prepare(run);
   const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
-  PlanRecord p = record_of(exact, verdict, fast, second, s.suite.threads);
+  PlanRecord p = record_of(exact ? &*exact : nullptr, verdict, fast, second, s.suite.threads);
   // Ranks that share a core would time the operating system.
-  if (p.status == "ok" && p.ranks * p.threads <= static_cast<int>(std::thread::hardware_concurrency())) {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  if (s.timed && p.status == "ok" && p.ranks * p.threads <= cores) {
     Timed timed =
         time_steps(fast, {.isa = s.suite.isa, .threads = s.suite.threads, .scratch = s.suite.scratch},
                    s.initial, s.suite.repeats);
@@ -35,6 +45,10 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
     p.median_spread = median_spread(p.step_seconds);
     p.resident_bytes = timed.resident_bytes;
   }
+  const Timeline simulated = timeline_of(fast, nominal_costs());
+  p.simulated_seconds = simulated.seconds;
+  p.simulated = simulated.parts;
+  p.timeline = json_of(simulated);
   p.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return p;
 }

@@ -1,11 +1,14 @@
-// lockstep show: what one rank of a plan does in a step, and what it costs. Computes nothing.
+// lockstep show: what one rank of a plan does in a step and what it costs; or a step in time. Computes
+// nothing.
 #include <fmt/format.h>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/nominal_costs.hpp"
 #include "suites/record_of.hpp"
 #include "suites/settings_list.hpp"
+#include "suites/timeline.hpp"
 
 namespace lockstep {
 namespace {
@@ -13,7 +16,7 @@ namespace {
 struct Options {
   std::string model, plan = "dp=1";
   int rank = 0;
-  bool summary = false;
+  bool summary = false, gantt = false;
   Settings settings;
 };
 
@@ -35,6 +38,18 @@ void print_summary(const Prepared& p, int rank) {
   fmt::print("\n{}\n", p.deadlock.empty() ? "no deadlock among all ranks" : "deadlock: " + p.deadlock);
 }
 
+// A step as it would go at nominal rates, of one rank of each stage.
+void print_gantt(const Prepared& p) {
+  const Timeline t = timeline_of(p, nominal_costs());
+  fmt::print("{}\n", text_of(t, 100));
+  fmt::print(
+      "digits: forward, by microbatch; a, b, ...: backward, or its input gradients; A, B, ...: weight\n"
+      "gradients; U: the update; =: messages and copies\n\n");
+  fmt::print("a step of {:.3g} ms, simulated with {}\n", 1e3 * t.seconds, nominal_text());
+  for (const auto& [part, seconds] : t.parts)
+    if (seconds > 0) fmt::print("  {:<12}{:>6.1f} %\n", part, 100 * seconds / t.seconds);
+}
+
 int show(const Options& o) {
   check_settings(o.settings);
   const ModelConfig model = load_model_config(o.model);
@@ -42,7 +57,14 @@ int show(const Options& o) {
   if (o.rank < 0 || o.rank >= plan.ranks())
     throw UserError(
         fmt::format("rank {} is not in `{}`; its ranks are 0 to {}", o.rank, plan.line(), plan.ranks() - 1));
-  const Prepared p = prepare({model, o.settings, plan});
+  Settings settings = o.settings;
+  settings.fast |= o.gantt;  // nobody trains in the other mode
+  const Prepared p = prepare({model, settings, plan});
+  if (o.gantt) {
+    fmt::print("{}\n\n", plan.line());
+    print_gantt(p);
+    return 0;
+  }
   fmt::print("{}: {}\n\n", plan.line(), place(p.mesh, o.rank));
   if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.layouts[o.rank]));
   print_summary(p, o.rank);
@@ -55,6 +77,8 @@ Command::Action declare(CLI::App& app) {
   add_plan(app, o->plan);
   app.add_option("--rank", o->rank, "whose program")->capture_default_str();
   app.add_flag("--summary", o->summary, "memory and messages only, not the program");
+  app.add_flag("--gantt", o->gantt,
+               "instead: a step in time at nominal rates, in fast mode, and what its time goes to");
   add_settings(app, o->settings);
   return [o] { return show(*o); };
 }

@@ -26,11 +26,11 @@ struct Options {
 std::string yes(bool equal) { return equal ? "yes" : "NO"; }
 
 // Three lines of a plan: the largest rank's peaks by kind, and the messages of all ranks.
-void add_costs(TextTable& table, const std::string& plan, const Costs& all, bool equal) {
+void add_costs(TextTable& table, const std::string& plan, const PlanCosts& all, bool equal) {
   KindBytes formula{}, traced{};
   i64 trace_together = 0, run_together = 0;
-  Costs::Messages by_formula, by_trace, by_run;
-  for (const Costs::Rank& r : all.ranks) {
+  PlanCosts::Messages by_formula, by_trace, by_run;
+  for (const PlanCosts::Rank& r : all.ranks) {
     for (std::size_t k = 0; k < formula.size(); ++k) {
       formula[k] = std::max(formula[k], r.formula[k]);
       traced[k] = std::max(traced[k], r.traced[k]);
@@ -42,10 +42,10 @@ void add_costs(TextTable& table, const std::string& plan, const Costs& all, bool
     by_run.insert(by_run.end(), r.by_run.begin(), r.by_run.end());
   }
   const auto line = [&](std::vector<std::string> row, const KindBytes* kinds, const std::string& together,
-                        const Costs::Messages& messages, const std::string& verdict) {
+                        const PlanCosts::Messages& messages, const std::string& verdict) {
     for (std::size_t k = 0; k < formula.size(); ++k) row.push_back(kinds ? fmt::to_string((*kinds)[k]) : "");
     i64 elements = 0;
-    for (const Costs::Message& m : messages) elements += m.elements;
+    for (const PlanCosts::Message& m : messages) elements += m.elements;
     row.insert(row.end(), {together, fmt::to_string(messages.size()), fmt::to_string(elements), verdict});
     table.add(row);
   };
@@ -103,7 +103,7 @@ int command_table(const Options& o) {
   };
   for (const Plan& plan : plans) {
     const Prepared prepared = prepare({model, suite.settings, plan, &data});
-    const Costs all = costs(prepared, suite.isa, suite.threads, initial);
+    const PlanCosts all = costs(prepared, suite.isa, suite.threads, initial);
     const std::string why = disagreement(all);
     if (!why.empty()) wrong.push_back(plan.line() + ": " + why);
     add_costs(measured, plan.line(), all, why.empty());

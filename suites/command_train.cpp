@@ -14,6 +14,8 @@
 #include "reports/dump.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/gates/fast.hpp"
+#include "suites/locate.hpp"
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
 
@@ -25,7 +27,7 @@ struct Options {
                            scratch;
   int threads = 1;
   double shard_gb = 5;
-  bool check = false;
+  bool check = false, fast = false;
   Settings settings;
 };
 
@@ -34,7 +36,8 @@ class Report {
  public:
   Report(const Run& run, const Options& o, const Weights& initial)
       : run_(run), table_(parameter_table(run.model, run.settings.leaves)) {
-    if (o.check) reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
+    if (o.check && !run.settings.fast)
+      reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
     if (!o.save.empty()) prepare_folder(o);
     if (o.dump.empty()) return;
     dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
@@ -42,8 +45,8 @@ class Report {
       if (table_[i].tied_to < 0) dump_->initial_weight(table_[i], initial[i].data());
   }
 
-  void step(i64 k, const Whole& whole, double seconds) {
-    const Whole::Step& s = whole.steps[0];
+  void step(i64 k, const Assembly& assembly, double seconds) {
+    const Whole::Step& s = assembly.whole().steps[0];
     const double tokens = static_cast<double>(run_.settings.batch * run_.settings.seq);
     fmt::print("step {}  loss {:.6f}  gradient norm {:.6f}  lr {:.3g}  {:.0f} tokens/s\n", k, s.loss,
                s.grad_norm, learning_rate(run_.settings, k), tokens / seconds);
@@ -52,7 +55,7 @@ class Report {
     if (dump_) dump_step(k, s);
     if (!folder_.empty() && k + 1 == run_.settings.steps)
       save_weights(folder_, table_, s.weight, shard_bytes_);
-    if (reference_ && !difference_) compare(k, whole);
+    if (reference_ && !difference_) compare(k, assembly);
   }
 
   // Exit status of the command.
@@ -93,10 +96,10 @@ class Report {
       if (table_[i].tied_to < 0) dump_->weight(k, table_[i], s.weight[i].data());
   }
 
-  void compare(i64 k, const Whole& whole) {
+  void compare(i64 k, const Assembly& assembly) {
     const Whole expected{table_, {reference_->step()}};
-    difference_ = first_difference(expected, whole);
-    if (difference_) difference_->step = k;
+    difference_ = locate(expected, assembly.whole(), assembly.holdings(), run_.mesh());
+    if (difference_) difference_->first.step = k;
   }
 
   const Run& run_;
@@ -106,7 +109,7 @@ class Report {
   i64 shard_bytes_ = 0;
   std::optional<DumpWriter> dump_;
   std::optional<Reference> reference_;
-  std::optional<Difference> difference_;
+  std::optional<Finding> difference_;
 };
 
 // Runs all steps. After each one the ranks meet, and the last to come reports the step for all of them; as
@@ -125,7 +128,7 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report*
       if (report) {
         if (const std::string problem = assembly->problem(); !problem.empty())
           throw std::runtime_error(problem);
-        report->step(step++, assembly->whole(), seconds);
+        report->step(step++, *assembly, seconds);
       }
       assembly.emplace(p, 1, how.mpi);
     } catch (...) {
@@ -153,13 +156,32 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report*
   if (failed) std::rethrow_exception(failed);
 }
 
+// Fast mode's gates: each step once more, from the reference's weights.
+int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
+  Settings settings = p.run.settings;
+  settings.fast = false;
+  const Whole reference = reference_run(p.run.model, settings, *p.run.data, o.isa, o.threads, initial);
+  const FastReference float64 = fast_reference(p.run.model, settings, *p.run.data, reference, initial);
+  const FastVerdict v =
+      judge_fast(p, reference, float64, {.isa = o.isa, .threads = o.threads, .scratch = o.scratch}, initial);
+  for (const auto& [gate, found] :
+       {std::pair{"numbers", &v.numbers}, {"messages", &v.messages}, {"memory", &v.memory}})
+    if (*found != "pass") fmt::print("not right in fast mode: {}: {}\n", gate, *found);
+  if (v.pass())
+    fmt::print("within the bound of fast mode: {} steps, at most {:.2g} of it ({})\n", settings.steps,
+               v.worst, v.where);
+  return v.pass() ? 0 : 1;
+}
+
 int train_among(MpiWorld* mpi, const Options& o) {
   check_settings(o.settings);
   check_isa(o.isa);
   const ModelConfig model = load_model_config(o.model);
   const TokenFile data(o.data);
   check_data(data, o.data, model, o.settings);
-  const Run run{model, o.settings, legal_plan(o.plan, model, o.settings), &data};
+  Settings settings = o.settings;
+  settings.fast = o.fast;
+  const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
   const Weights initial = o.init.empty() ? fresh_weights(model, o.settings)
                                          : load_weights(o.init, parameter_table(model, o.settings.leaves));
 
@@ -177,12 +199,15 @@ int train_among(MpiWorld* mpi, const Options& o) {
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa));
   train(prepared, {.isa = o.isa, .threads = o.threads, .timing = timing, .mpi = mpi, .scratch = o.scratch},
         initial, report ? &*report : nullptr);
-  const int status = report ? report->finish() : 0;
+  int status = report ? report->finish() : 0;
+  if (o.check && o.fast) status = check_fast(prepared, o, initial);
   return mpi ? mpi->from_first(status) : status;
 }
 
 int command_train(const Options& o) {
   if (o.comm == "local") return train_among(nullptr, o);
+  if (o.check && o.fast)
+    throw UserError("--check of --fast needs --comm local: each step begins with the reference's weights");
   if (o.timing == "lazy")
     throw UserError("--timing lazy needs --comm local: over MPI inputs are read at the start");
   return with_mpi([&](MpiWorld& world) { return train_among(&world, o); });
@@ -202,7 +227,11 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--shard-gb", o->shard_gb, "--save: largest file of weights, in GB of 10^9 bytes")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  app.add_flag("--check", o->check, "train on a single device too, and compare every bit");
+  app.add_flag(
+      "--check", o->check,
+      "train on a single device too, and compare every bit; with --fast, hold each step to its bound");
+  app.add_flag("--fast", o->fast,
+               "sums in any order: dp may be any divisor of the batch, tp any of the heads");
   add_kernels(app, o->isa, o->threads);
   add_scratch(app, o->scratch);
   app.add_option("--comm", o->comm,

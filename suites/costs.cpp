@@ -7,15 +7,15 @@
 namespace lockstep {
 namespace {
 
-Costs::Messages messages(const std::vector<Price::Line>& lines) {
-  Costs::Messages list;
+PlanCosts::Messages messages(const std::vector<Price::Line>& lines) {
+  PlanCosts::Messages list;
   for (const Price::Line& l : lines)
     list.push_back({l.what, l.microbatch, l.said.axis, l.said.verb, l.said.elements});
   std::sort(list.begin(), list.end());
   return list;
 }
-Costs::Messages messages(const std::vector<Posted>& posted) {
-  Costs::Messages list;
+PlanCosts::Messages messages(const std::vector<Posted>& posted) {
+  PlanCosts::Messages list;
   for (const Posted& m : posted) list.push_back({m.what, m.microbatch, m.axis, m.verb, m.elements});
   std::sort(list.begin(), list.end());
   return list;
@@ -23,8 +23,8 @@ Costs::Messages messages(const std::vector<Posted>& posted) {
 
 }  // namespace
 
-Costs costs(const Prepared& p, const std::string& isa, int threads, const Weights& initial) {
-  Costs all;
+PlanCosts costs(const Prepared& p, const std::string& isa, int threads, const Weights& initial) {
+  PlanCosts all;
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     const Price formula = price(p.run.plan, p.run.model, p.run.settings, rank);
     const Peaks traced = peaks(p.traces[rank]);
@@ -48,17 +48,17 @@ Costs costs(const Prepared& p, const std::string& isa, int threads, const Weight
 namespace {
 
 // Two sorted lists; the first message that one has and the other has not.
-std::string difference(const Costs::Messages& a, const Costs::Messages& b, const char* which) {
+std::string difference(const PlanCosts::Messages& a, const PlanCosts::Messages& b, const char* which) {
   const auto [in_a, in_b] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
   if (in_a == a.end() && in_b == b.end()) return {};
   const bool a_has = in_b == b.end() || (in_a != a.end() && *in_a < *in_b);
-  const Costs::Message& m = a_has ? *in_a : *in_b;
+  const PlanCosts::Message& m = a_has ? *in_a : *in_b;
   return fmt::format("{} differ: {} of `{}`{} on {}, {} elements", which, verb_name(m.verb), m.what,
                      m.microbatch < 0 ? "" : fmt::format(" microbatch {}", m.microbatch), axis_name(m.axis),
                      m.elements);
 }
 
-std::string disagreement(const Costs::Rank& r) {
+std::string disagreement(const PlanCosts::Rank& r) {
   for (std::size_t k = 0; k < r.formula.size(); ++k)
     if (r.formula[k] != r.traced[k])
       return fmt::format("{}: {} bytes by formula, {} traced", kind_name(static_cast<Kind>(k)), r.formula[k],
@@ -72,7 +72,7 @@ std::string disagreement(const Costs::Rank& r) {
 
 }  // namespace
 
-std::string disagreement(const Costs& all) {
+std::string disagreement(const PlanCosts& all) {
   for (std::size_t rank = 0; rank < all.ranks.size(); ++rank)
     if (const std::string why = disagreement(all.ranks[rank]); !why.empty())
       return fmt::format("rank {}: {}", rank, why);

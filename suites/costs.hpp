@@ -8,7 +8,7 @@
 
 namespace lockstep {
 
-struct Costs {
+struct PlanCosts {
   struct Message {
     std::string what;
     int microbatch;
@@ -26,9 +26,9 @@ struct Costs {
   std::vector<Rank> ranks;
 };
 // Runs one step, from fresh weights where `initial` is empty.
-Costs costs(const Prepared&, const std::string& isa, int threads, const Weights& initial = {});
+PlanCosts costs(const Prepared&, const std::string& isa, int threads, const Weights& initial = {});
 
 // The first thing on which the three disagree, or the empty string.
-std::string disagreement(const Costs&);
+std::string disagreement(const PlanCosts&);
 
 }  // namespace lockstep

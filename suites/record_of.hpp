@@ -8,7 +8,8 @@
 namespace lockstep {
 
 RunRecord record_of(const Suite&, const ModelConfig&, const TokenFile&);
-PlanRecord record_of(const Prepared& exact, const Verdict&, const Prepared& fast, const FastVerdict&,
+// exact: null if that mode cannot sum the plan.
+PlanRecord record_of(const Prepared* exact, const Verdict&, const Prepared& fast, const FastVerdict&,
                      int threads);
 // Of a plan that came to no verdict: how its process ended.
 PlanRecord record_of(const Plan&, const Answer&, int threads);

@@ -33,6 +33,14 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { run.read(s.name, suite.settings.*field); }, s.field);
   run.read("isa", suite.isa);
+  std::string mode = "exact";
+  run.read("mode", mode);
+  if (mode != "exact" && mode != "fast")
+    run.fail(*run.find("mode"),
+             fmt::format("mode is \"{}\"; it can be \"exact\", or \"fast\": plans that only fast "
+                         "mode can sum are run too, in that mode alone",
+                         mode));
+  suite.fast = mode == "fast";
   run.read("threads", suite.threads, 1, 1024);
   run.read("timed_steps", suite.repeats.least, 1, kMostSteps);
   suite.repeats.most = std::max(suite.repeats.most, suite.repeats.least);
@@ -144,7 +152,7 @@ toml::table parse(const std::string& path) {
 Suite read_suite(const std::string& path) {
   const toml::table tree = parse(path);
   Suite suite;
-  suite.name = std::filesystem::path(path).stem().string();
+  suite.name = std::filesystem::path(path).stem().string(), suite.path = path;
   Section file(path, "a suite", &tree);
   const toml::table *run = file.table("run"), *limits = file.table("limits"), *cover = file.table("cover");
   const toml::node *axes = file.find("axes"), *also = file.find("also");
@@ -171,7 +179,7 @@ std::map<std::string, i64> Enumeration::by_rule() const {
 
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
   auto judge = [&](const Plan& plan) -> std::optional<Refusal> {
-    if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.settings);
+    if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.admitting());
     return Refusal{"limit-ranks",
                    fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks),
                    {"dp", "tp", "pp"}};

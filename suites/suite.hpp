@@ -11,19 +11,26 @@
 namespace lockstep {
 
 struct Suite {
-  std::string name;         // the file's, without .toml
+  std::string name, path;   // the file's, without .toml; the file
   std::string model, data;  // paths; in the file they are relative to its folder
   Settings settings;
   std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
-  int threads = 1;  // of each rank
-  Repeats repeats;  // of a timed step
+  int threads = 1;    // of each rank
+  bool fast = false;  // mode = "fast": plans that only fast mode can sum are run too, in that mode alone
+  Repeats repeats;    // of a timed step
   int max_ranks = 64;
   double max_seconds = 0;  // of one plan; 0: by the reference's time
   double max_memory = 0;   // GiB that the process of a plan may hold; 0: most of the machine's
   std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
   std::optional<CoverOrder> cover;
   std::vector<Plan> also;
+  // With what a plan of this suite must be possible.
+  Settings admitting() const {
+    Settings s = settings;
+    s.fast = fast;
+    return s;
+  }
 };
 
 // UserError, with file and line: not TOML, a key nobody knows (with the nearest that somebody does), a value

@@ -11,12 +11,15 @@
 #include "suites/record_of.hpp"
 #include "suites/reference_file.hpp"
 #include "suites/settings_list.hpp"
+#include "suites/suite_options.hpp"
 
 namespace lockstep {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+constexpr const char* kNotFinished = "INVALID: not finished";
 
 volatile std::sig_atomic_t interrupted = 0;
 
@@ -27,17 +30,6 @@ void listen_for_signals() {
   action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-}
-
-// What a plan failed by, and what was found.
-std::string complaint(const PlanRecord& p) {
-  if (!p.ended.empty()) return fmt::format("{}: {}: {}", p.plan, p.status, p.ended);
-  for (const auto& [gate, found] : {std::pair{"numbers", &p.numbers},
-                                    {"messages", &p.messages},
-                                    {"memory", &p.memory},
-                                    {"fast", &p.fast}})
-    if (*found != "pass" && *found != "not run") return fmt::format("{}: {}: {}", p.plan, gate, *found);
-  return p.plan;
 }
 
 // Everything that the reference's numbers depend on.
@@ -57,11 +49,12 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
       all_(std::move(plans)),
       options_(options),
       progress_(static_cast<int>(all_.plans.size())),
-      standard_{suite_, model_, data_, {}, {}, {}, {}} {
+      standard_{suite_, model_, data_, {}, {}, {}, {}, options.timed} {
   check_data(data_, suite.data, model_, suite.settings);
   run_ = record_of(suite, model_, data_);
   run_.isa = isa_here(suite.isa);
   run_.refused = all_.by_rule();
+  run_.verdict = kNotFinished;
   if (!options.out.empty()) folder_.emplace(options.out, identity(), options.fresh);
 }
 
@@ -107,7 +100,7 @@ void Sweep::take_up() {
   if (!done_.empty())
     progress_.say(fmt::format("going on: {} of {} plans are recorded", done_.size(), all_.plans.size()));
   progress_.skip(static_cast<int>(done_.size()));
-  save("INVALID: not finished");
+  save(kNotFinished);
 }
 
 void Sweep::make_reference() {
@@ -160,7 +153,9 @@ void Sweep::run_plans() {
     const PlanRecord& p = done_.emplace(plan.line(), in(worker, plan)).first->second;
     if (folder_) folder_->ended(p);
     busy_seconds_ += p.wall_seconds;
-    if (p.status != "ok") progress_.say("FAILED " + complaint(p));
+    if (p.status != "ok")
+      progress_.say(
+          fmt::format("FAILED {}: {}\n       again: {}", p.plan, complaint(p), judge_again(suite_, p.plan)));
     progress_.end();
   }
 }
@@ -176,33 +171,45 @@ PlanRecord Sweep::in(Worker& worker, const Plan& plan) {
 }
 
 void Sweep::save(const std::string& verdict) {
-  if (!folder_) return;
   run_.verdict = verdict;
   run_.plans.clear();
   for (const Plan& plan : all_.plans)
     if (const auto found = done_.find(plan.line()); found != done_.end()) run_.plans.push_back(found->second);
-  write_run(run_, folder_->run_file());
+  if (folder_) write_run(run_, folder_->run_file());
 }
 
 int Sweep::conclude() {
   const std::size_t all = all_.plans.size();
   if (busy_seconds_ > 0)
     progress_.say(fmt::format("in steps and gates: {:.0f} %", 100 * busy_seconds_ / progress_.seconds()));
-  const PlanRecord* first = nullptr;
-  std::size_t failed = 0;
+  const PlanRecord *first = nullptr, *worst = nullptr;  // that failed; the furthest from float64
+  std::size_t failed = 0, exact = 0;
   for (const Plan& plan : all_.plans) {
     const auto found = done_.find(plan.line());
-    if (found == done_.end() || found->second.status == "ok") continue;
-    if (!first) first = &found->second;
+    if (found == done_.end()) continue;
+    const PlanRecord& p = found->second;
+    exact += p.numbers == "pass";
+    if (!worst || p.fast_worst > worst->fast_worst) worst = &p;
+    if (p.status == "ok") continue;
+    if (!first) first = &p;
     ++failed;
   }
   if (first)
-    return end(fmt::format("INVALID: {} of {} plans failed: {}", failed, done_.size(), complaint(*first)), 1);
+    return end(fmt::format("INVALID: {} of {} plans failed: {}: {}", failed, done_.size(), first->plan,
+                           complaint(*first)),
+               1);
   if (done_.size() < all)
     return end(fmt::format("INVALID: interrupted after {} of {} plans", done_.size(), all), 1);
-  run_.hash = run_.reference_hash;
-  return end(fmt::format("VALID: {} plans, one hash {}, {} refused, {:.0f} s", all, run_.hash.substr(0, 16),
-                         all_.refused.size(), progress_.seconds()),
+  progress_.say(fmt::format("exact: hash {} of {} plans; fast: {} plans within {:.2g} of the bound ({}, {})",
+                            exact > 0 ? run_.reference_hash : "none", exact, all, worst->fast_worst,
+                            worst->plan, worst->fast_where));
+  if (exact > 0) run_.hash = run_.reference_hash;
+  const std::string behind = exact == all ? fmt::format("one hash {}", run_.hash.substr(0, 16))
+                             : exact > 0  ? fmt::format("one hash {} of {}, {} in fast mode alone",
+                                                        run_.hash.substr(0, 16), exact, all - exact)
+                                          : "in fast mode alone";
+  return end(fmt::format("VALID: {} plans, {}, {} refused, {:.0f} s", all, behind, all_.refused.size(),
+                         progress_.seconds()),
              0);
 }
 

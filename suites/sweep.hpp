@@ -13,16 +13,18 @@
 namespace lockstep {
 
 struct SweepOptions {
-  std::string out;     // folder; empty: nothing is kept
+  std::string out{};   // folder; empty: nothing is kept
   bool fresh = false;  // start anew, instead of going on
   bool retry = false;  // run again what was recorded without a verdict: crashed, timeout, out of memory
+  bool timed = true;   // time what passes, not only judge
 };
 
 class Sweep {
  public:
   // UserError: the text does not fit the model, or the folder is another sweep's.
   Sweep(const Suite&, Enumeration, const SweepOptions&);
-  int run();  // exit status
+  int run();                                        // exit status
+  const RunRecord& record() const { return run_; }  // of what was run so far
 
  private:
   Identity identity() const;

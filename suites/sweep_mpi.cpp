@@ -9,6 +9,7 @@
 
 #include "ref/error.hpp"
 #include "suites/gates/gates.hpp"
+#include "suites/locate.hpp"
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
 
@@ -43,7 +44,7 @@ std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, c
   if (reference) {
     if (const std::string problem = assembly.problem(); !problem.empty())
       found = "numbers: " + problem;
-    else if (const auto difference = first_difference(*reference, assembly.whole()))
+    else if (const auto difference = locate(*reference, assembly.whole(), assembly.holdings(), p.mesh))
       found = "numbers: " + difference->text();
     else if (assembly.whole().hash() != reference->hash())
       found = "numbers: hash " + assembly.whole().hash();

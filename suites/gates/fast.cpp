@@ -5,22 +5,27 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <new>
 
+#include "ref/error.hpp"
 #include "ref/optimizer.hpp"
 #include "ref/trainer.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
-namespace {
 
-// Euclidean norm of a - b over the rows that exist.
-template <class A>
-double distance(const Param& p, const std::vector<A>& a, const std::vector<double>& b) {
+template <class T>
+double distance(const Param& p, const std::vector<T>& a, const std::vector<double>& b) {
   double sum = 0;
   for (std::size_t i = 0; i < a.size() && static_cast<i64>(i) < p.count(); ++i)
     sum += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
   return std::sqrt(sum);
 }
+template double distance(const Param&, const std::vector<float>&, const std::vector<double>&);
+template double distance(const Param&, const std::vector<double>&, const std::vector<double>&);
+
+namespace {
+
 double norm(const Param& p, const std::vector<double>& a) {
   return distance(p, a, std::vector<double>(a.size()));
 }
@@ -96,30 +101,46 @@ void judge_gradients(const Whole& found, const FastReference& exact, FastVerdict
 
 }  // namespace
 
+struct Float64::Training {
+  Lanes lanes{1};
+  Trainer<double> trainer;
+  Training(const ModelConfig& model, const Settings& settings)
+      : trainer(model, settings, plain_ops<double>(), lanes) {}
+};
+
+Float64::Float64(const ModelConfig& model, const Settings& settings)
+    : training_(new Training(model, settings)) {}
+Float64::~Float64() = default;
+
+FastReference::Step Float64::step(const Weights& before, const i32* tokens, const i32* labels,
+                                  const Whole::Step& float32) {
+  Trainer<double>& trainer = training_->trainer;
+  const std::vector<Param>& table = trainer.params();
+  for (std::size_t i = 0; i < table.size(); ++i)
+    if (!before[i].empty()) trainer.load(table[i].name, before[i].data());
+  FastReference::Step step;
+  step.loss = trainer.step(tokens, labels).loss;
+  step.loss_allowed = kFastMultiple * std::abs(float32.loss - step.loss) + kFastFloor * std::abs(step.loss);
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    const Param& p = table[i];
+    step.gradient.push_back(p.tied_to >= 0 ? std::vector<double>{} : trainer.gradient(static_cast<int>(i)));
+    const std::vector<double>& g = step.gradient.back();
+    step.allowed.push_back(
+        g.empty() ? 0 : kFastMultiple * distance(p, float32.gradient[i], g) + kFastFloor * norm(p, g));
+  }
+  return step;
+}
+
 FastReference fast_reference(const ModelConfig& model, const Settings& settings, const TokenFile& data,
                              const Whole& reference, const Weights& initial) {
-  Lanes lanes(1);
-  Trainer<double> trainer(model, settings, plain_ops<double>(), lanes);
+  Float64 float64(model, settings);
   std::vector<i32> tokens(static_cast<std::size_t>(settings.batch * settings.seq)), labels(tokens.size());
   FastReference fast;
   for (std::size_t k = 0; k < reference.steps.size(); ++k) {
-    const Whole::Step& r = reference.steps[k];
-    const Weights& before = weights_before(reference, initial, k);
-    for (std::size_t i = 0; i < reference.table.size(); ++i)
-      if (!before[i].empty()) trainer.load(reference.table[i].name, before[i].data());
     for (i64 s = 0; s < settings.batch; ++s)
       sample(data, settings, static_cast<i64>(k), s, &tokens[s * settings.seq], &labels[s * settings.seq]);
-    FastReference::Step step;
-    step.loss = trainer.step(tokens.data(), labels.data()).loss;
-    step.loss_allowed = kFastMultiple * std::abs(r.loss - step.loss) + kFastFloor * std::abs(step.loss);
-    for (std::size_t i = 0; i < reference.table.size(); ++i) {
-      const Param& p = reference.table[i];
-      step.gradient.push_back(p.tied_to >= 0 ? std::vector<double>{} : trainer.gradient(static_cast<int>(i)));
-      const std::vector<double>& g = step.gradient.back();
-      step.allowed.push_back(
-          g.empty() ? 0 : kFastMultiple * distance(p, r.gradient[i], g) + kFastFloor * norm(p, g));
-    }
-    fast.steps.push_back(std::move(step));
+    fast.steps.push_back(float64.step(weights_before(reference, initial, k), tokens.data(), labels.data(),
+                                      reference.steps[k]));
   }
   return fast;
 }
@@ -134,7 +155,8 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
     Assembly assembly(p, steps);
     std::vector<std::vector<Posted>> posted(p.mesh.size());
     std::vector<Ran> ran(p.mesh.size());
-    launch(p, {.isa = options.isa, .threads = options.threads}, [&](RankView v) {
+    const Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
+    launch(p, how, [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
         initialise(v, weights_before(reference, initial, k));
         const StepResult r = v.executor.step(
@@ -157,6 +179,10 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
     verdict.messages = judge_messages(p, posted);
     if (verdict.messages == "pass") verdict.messages = judge_work(p, ran);
     verdict.memory = judge_memory(p, {});
+  } catch (const UserError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;  // what this machine has not, is no fault of the plan's
   } catch (const std::exception& e) {
     verdict.numbers = std::string("ended: ") + e.what();
   }

@@ -2,6 +2,8 @@
 // float32 reference's weights, so that nothing but one gradient's rounding is compared; the optimizer is then
 // checked bit for bit on the plan's own gradients.
 #pragma once
+#include <memory>
+
 #include "suites/gates/gates.hpp"
 
 namespace lockstep {
@@ -20,8 +22,25 @@ struct FastReference {
   };
   std::vector<Step> steps;
 };
+// Of one step of any tokens and labels [B, T], from any weights. float32: the float32 reference's step.
+class Float64 {
+ public:
+  Float64(const ModelConfig&, const Settings&);
+  ~Float64();
+  FastReference::Step step(const std::vector<std::vector<float>>& before, const i32* tokens,
+                           const i32* labels, const Whole::Step& float32);
+
+ private:
+  struct Training;
+  std::unique_ptr<Training> training_;
+};
+
 FastReference fast_reference(const ModelConfig&, const Settings&, const TokenFile&, const Whole& reference,
                              const std::vector<std::vector<float>>& initial);
+
+// Euclidean norm of a - b over the rows that exist (pads are the last ones). T: float, double.
+template <class T>
+double distance(const Param&, const std::vector<T>& a, const std::vector<double>& b);
 
 struct FastVerdict {
   std::string numbers = "not run", messages = "not run", memory = "not run";

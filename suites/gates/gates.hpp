@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "suites/whole.hpp"
+#include "suites/assembly.hpp"
 
 namespace lockstep {
 

@@ -8,6 +8,7 @@
 
 #include "ref/error.hpp"
 #include "suites/gates/gates.hpp"
+#include "suites/locate.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -16,6 +17,8 @@ namespace {
 struct Outcome {
   std::string problem;  // numbers
   Whole whole;
+  std::vector<Holding> holdings;
+  Mesh mesh;
   std::vector<std::vector<Posted>> posted;  // by rank, first step
   std::vector<i64> guard_peaks;
   std::vector<Ran> work;  // by rank, first step
@@ -67,6 +70,7 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
   ran.problem = assembly.problem();
   if (changed) ran.problem = "a later step posts other messages than the first";
   ran.whole = assembly.whole();
+  ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
   return ran;
 }
 
@@ -81,7 +85,7 @@ std::string judge_numbers(const Outcome& ran, const Whole& reference, i64 steps,
   if (!ran.problem.empty()) return std::string(mode) + ran.problem;
   Whole expected = reference;
   expected.steps.resize(steps);
-  if (const auto d = first_difference(expected, ran.whole)) return std::string(mode) + d->text();
+  if (const auto found = locate(expected, ran.whole, ran.holdings, ran.mesh)) return mode + found->text();
   return "pass";
 }
 

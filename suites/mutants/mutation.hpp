@@ -11,11 +11,11 @@ struct Mutation {
   // Which call. A message's or copy's wait belongs to its start, a buffer's release to its take.
   enum class Door { run, start, copy, take, upload };
   enum class Change {
-    dropped,  // run, upload; start, copy: with its wait
-    doubled,  // the same
-    late,     // run, start: after the next kernel instead of before it
-    number,   // run: the index-th number is `value`, or: a flag turned over, an integer an eighth less, a
-             // scale doubled
+    dropped,      // run, upload; start, copy: with its wait
+    doubled,      // the same
+    late,         // run, start: after the next kernel instead of before it
+    number,       // run: the index-th number is `value`, or: a flag turned over, an integer an eighth less, a
+                  // scale doubled
     rescaled,     // run: the index-th number halved once more at each call
     own_count,    // run of ce_dx: the scale is 1 / (index x the valid labels of this call)
     operand,      // run: the index-th buffer from its next element on

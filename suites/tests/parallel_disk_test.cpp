@@ -161,7 +161,7 @@ TEST(Disk, NoKernelMayTouchIt) {
   const Ops<float> ops = plain_ops<float>();
   Lanes lanes(1);
   Trace trace;
-  Device device(nowhere, nowhere, disk, ops, lanes, nullptr, &trace);
+  Device device(0, nowhere, nowhere, disk, ops, lanes, nullptr, &trace);
   const Buf b = device.take("moments", Kind::disk, 10), m = device.take("block", Kind::host, 10);
   EXPECT_THROW(device.run(ops.zero, b, 10), std::logic_error);
   EXPECT_THROW(device.all_reduce(Axis::dp, Reduce::sum, b, b, 10, "x", 0), std::logic_error);

@@ -94,6 +94,17 @@ class PythonTest : public ::testing::Test {
     write_run(two_plans(), path("two_plans.h5"));
     write_dump(path("dump.h5"));
     write_run(sample_run(100), path("sample.h5"));
+    std::ofstream(path("kernels.json"))
+        << R"({"benchmarks": [{"name": "matmul/plain/M1", "cpu_time": 8000, "time_unit": "ns"},
+          {"name": "matmul/avx2/M1", "cpu_time": 2, "time_unit": "us", "peak%": 31.4},
+          {"name": "matmul/plain/M2", "cpu_time": 9, "time_unit": "us"},
+          {"name": "matmul/avx2/M2", "cpu_time": 1, "time_unit": "us", "peak%": 62.6},
+          {"name": "matmul/avx512/M2", "cpu_time": 0.5, "time_unit": "us"},
+          {"name": "memcpy", "cpu_time": 5, "time_unit": "ms", "GB/s": 8.2},
+          {"name": "add/avx2/n", "cpu_time": 5, "time_unit": "us", "GB/s": 17.4}]})";
+    write_changed(path("older.h5"), 30, [](RunRecord& r) {  // of before steps were simulated
+      for (PlanRecord& p : r.plans) p.simulated_seconds = kNotTimed, p.simulated.clear(), p.timeline.clear();
+    });
     write_changed(path("untimed.h5"), 20, [](RunRecord& r) {
       for (PlanRecord& p : r.plans) p.timed = false;
     });
@@ -106,6 +117,14 @@ class PythonTest : public ::testing::Test {
       eater.plan = was.plan, eater.words = was.words, eater.ranks = was.ranks;
       eater.status = "out of memory", eater.ended = "3 GiB were resident, 2 are allowed";
       eater.numbers = eater.messages = eater.memory = eater.fast = "not run";
+    });
+    write_changed(path("alone.h5"), 20, [](RunRecord& r) {  // one that only fast mode can sum
+      PlanRecord& p = r.plans[3];
+      p.numbers = p.messages = p.memory = kNotPossible, p.hash = "", p.loss.clear(), p.grad_norm.clear();
+    });
+    write_changed(path("alone_wrong.h5"), 5, [](RunRecord& r) {
+      PlanRecord& p = r.plans[3];
+      p.numbers = p.messages = p.memory = kNotPossible, p.hash = "", p.fast = "numbers: too far";
     });
     write_changed(path("lacking.h5"), 5, [](RunRecord& r) { r.plans[3].messages = ""; });
     write_changed(path("contradiction.h5"), 5, [](RunRecord& r) { r.plans[3].memory = "too much"; });

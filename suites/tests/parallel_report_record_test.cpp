@@ -85,7 +85,7 @@ TEST_F(RecordTest, KeepsEveryFieldOfARun) {
   EXPECT_EQ(file.attribute("hash"), "");
   EXPECT_EQ(file.attribute("seed"), "-3");
   EXPECT_EQ(file.attribute("parameters"), "1099511627776");
-  EXPECT_EQ(file.attributes().size(), 2u + 16u + 6u);  // format and version, texts, numbers
+  EXPECT_EQ(file.attributes().size(), 2u + 17u + 6u);  // format and version, texts, numbers
 
   EXPECT_EQ(file.strings("/refused/rule"),
             (std::vector<std::string>{"dp must divide the batch", "tp must divide R"}));
@@ -143,6 +143,8 @@ PlanRecord unusual() {
   p.tokens_per_second = 1234.5, p.median_spread = 0.01, p.wall_seconds = 7.25;
   p.peak_bytes = 11, p.arena_bytes = 12, p.resident_bytes = 13, p.tokens_per_step = 14;
   p.traffic["tp"] = {1, i64{1} << 40};
+  p.simulated_seconds = 0.375, p.simulated = {{"bubble", 0.125}, {"compute", 0.25}},
+  p.timeline = "{\"seconds\":0.375}";
   return p;
 }
 
@@ -154,17 +156,17 @@ bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
 
 void expect_same(const PlanRecord& a, const PlanRecord& b) {
   EXPECT_EQ(std::tie(a.plan, a.words, a.fast, a.fast_worst, a.fast_where, a.exact_peak_bytes, a.status,
-                     a.ended, a.numbers, a.messages, a.memory, a.hash),
+                     a.ended, a.numbers, a.messages, a.memory, a.hash, a.simulated, a.timeline),
             std::tie(b.plan, b.words, b.fast, b.fast_worst, b.fast_where, b.exact_peak_bytes, b.status,
-                     b.ended, b.numbers, b.messages, b.memory, b.hash));
+                     b.ended, b.numbers, b.messages, b.memory, b.hash, b.simulated, b.timeline));
   EXPECT_EQ(std::tie(a.ranks, a.threads, a.timed, a.tokens_per_step, a.peak_bytes, a.arena_bytes,
                      a.resident_bytes, a.peak_by_kind),
             std::tie(b.ranks, b.threads, b.timed, b.tokens_per_step, b.peak_bytes, b.arena_bytes,
                      b.resident_bytes, b.peak_by_kind));
   EXPECT_TRUE(same_bits(a.loss, b.loss) && same_bits(a.grad_norm, b.grad_norm) &&
               same_bits(a.step_seconds, b.step_seconds));
-  EXPECT_TRUE(same_bits({a.tokens_per_second, a.median_spread, a.wall_seconds},
-                        {b.tokens_per_second, b.median_spread, b.wall_seconds}));
+  EXPECT_TRUE(same_bits({a.tokens_per_second, a.median_spread, a.wall_seconds, a.simulated_seconds},
+                        {b.tokens_per_second, b.median_spread, b.wall_seconds, b.simulated_seconds}));
   ASSERT_EQ(a.traffic.size(), b.traffic.size());
   for (const auto& [axis, traffic] : a.traffic) {
     EXPECT_EQ(traffic.messages, b.traffic.at(axis).messages);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "suites/assembly.hpp"
 #include "suites/reference.hpp"
 
 namespace {

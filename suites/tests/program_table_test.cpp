@@ -81,25 +81,25 @@ TEST(Textbook, SaysWhatThePapersSay) {
 
 TEST(Costs, FormulaTraceAndRunAreHeldTogether) {
   const Scene s;
-  const Costs good = costs(s.prepared("dp=2 pp=2 zero=3 ckpt=full"), "auto", 1);
+  const PlanCosts good = costs(s.prepared("dp=2 pp=2 zero=3 ckpt=full"), "auto", 1);
   ASSERT_EQ(good.ranks.size(), 4u);
   EXPECT_EQ(disagreement(good), "");
 
-  const auto spoilt = [&](const std::function<void(Costs::Rank&)>& spoil) {
-    Costs bad = good;
+  const auto spoilt = [&](const std::function<void(PlanCosts::Rank&)>& spoil) {
+    PlanCosts bad = good;
     spoil(bad.ranks[3]);
     return disagreement(bad);
   };
   for (int k = 0; k < static_cast<int>(Kind::count); ++k)
-    EXPECT_TRUE(says(spoilt([&](Costs::Rank& r) { r.formula[k] += 4; }),
+    EXPECT_TRUE(says(spoilt([&](PlanCosts::Rank& r) { r.formula[k] += 4; }),
                      "rank 3: ", kind_name(static_cast<Kind>(k)), "by formula"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.run_together += 1; }), "rank 3: ", "alive in the run"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_formula.pop_back(); }), "formula and trace"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_formula[0].elements += 1; }), "formula and trace"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_run.pop_back(); }), "trace and run"));
-  EXPECT_TRUE(says(spoilt([](Costs::Rank& r) { r.by_run[0].axis = Axis::kv; }), "trace and run"));
-  EXPECT_TRUE(
-      says(spoilt([](Costs::Rank& r) { r.by_run.insert(r.by_run.begin(), r.by_run[0]); }), "trace and run"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.run_together += 1; }), "rank 3: ", "alive in the run"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_formula.pop_back(); }), "formula and trace"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_formula[0].elements += 1; }), "formula and trace"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_run.pop_back(); }), "trace and run"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_run[0].axis = Axis::kv; }), "trace and run"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_run.insert(r.by_run.begin(), r.by_run[0]); }),
+                   "trace and run"));
 }
 
 std::string suite_text(const std::string& more) {

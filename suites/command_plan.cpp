@@ -1,0 +1,130 @@
+// lockstep plan: which plan is fastest on a cluster, predicted; computes nothing.
+#include <fmt/format.h>
+
+#include "ref/error.hpp"
+#include "suites/command.hpp"
+#include "suites/command_options.hpp"
+#include "suites/planner/check_times.hpp"
+#include "suites/planner/explain.hpp"
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Options {
+  std::string model, cluster, explain, words = "to=host activations=device,host";
+  i64 devices = 0;
+  int top = 5, gradient_bytes = 0;
+  bool pareto = false, fit = false, check = false;
+  CheckHow how;
+  Settings settings;
+};
+
+// The fastest plan on 1, 2, 4, ... devices of the cluster's kind.
+void print_fit(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
+               const Values& given) {
+  const i64 most = cluster.devices;
+  for (cluster.devices = 1; cluster.devices <= most; cluster.devices *= 2) {
+    const Choices c = choose(model, settings, cluster, given);
+    const Question q{model, settings, cluster};
+    fmt::print("{} device{}: ", cluster.devices, cluster.devices == 1 ? "" : "s");
+    if (c.fit.empty() && c.closest)
+      fmt::print("none of {} plans fits; `{}` lacks {:.1f} GiB\n", c.walked.legal, c.closest->plan,
+                 c.least / (1 << 30));
+    else if (c.fit.empty())
+      fmt::print("no plan is legal\n");
+    else
+      fmt::print("{} of {} plans fit\n{}", c.fit.size(), c.walked.legal,
+                 ranking_text(c, q, static_cast<std::size_t>(o.top)));
+    std::fflush(stdout);
+  }
+}
+
+// Exit status 1: the median error is above 10 %, or the first choice more than 5 % slower than the fastest.
+int print_times(const Options& o, const ModelConfig& model, const Settings& settings, const Cluster& cluster,
+                const Values& given) {
+  if (o.how.data.empty()) throw UserError("plan: --check-times needs --data, a token file to train on");
+  check_isa(o.how.isa);
+  fmt::print("{:>12}{:>12}{:>9}   plan\n", "predicted", "measured", "error");
+  const CheckedTimes t =
+      check_times(model, settings, cluster, given, o.how, [](const CheckedTimes::Row& row) {
+        fmt::print("{:>9.3f} ms{:>9.3f} ms{:>7.1f} %   {}\n", 1e3 * row.predicted, 1e3 * row.measured,
+                   100 * (row.predicted / row.measured - 1), row.plan);
+        std::fflush(stdout);
+      });
+  fmt::print("{} plans: median error {:.1f} %\n", t.rows.size(), 100 * t.median_error);
+  fmt::print("first choice `{}`: {:.1f} % slower than the fastest, `{}`\n", t.first, 100 * t.regret,
+             t.fastest);
+  return t.median_error <= 0.10 && t.regret <= 0.05 ? 0 : 1;
+}
+
+int plan(const Options& o) {
+  check_settings(o.settings);
+  const ModelConfig model = load_model_config(o.model);
+  Cluster cluster = load_cluster(o.cluster);
+  if (o.devices) cluster.devices = o.devices;
+  if (cluster.devices > cluster.per_node && cluster.network.bandwidth <= 0)
+    throw UserError(fmt::format("{}: {} devices are more than a node's {}, and it has no [network]",
+                                o.cluster, cluster.devices, cluster.per_node));
+  if (o.gradient_bytes) cluster.gradient_bytes = o.gradient_bytes;
+  const Settings settings = settings_on(cluster, o.settings);
+  const Question q{model, settings, cluster};
+  fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
+             settings.batch, settings.seq);
+  if (!o.explain.empty()) {
+    const Plan asked = Plan::parse(o.explain);
+    if (asked.ranks() != cluster.devices)
+      throw UserError(fmt::format("plan: `{}` has {} ranks, the cluster {} devices (--devices)", asked.line(),
+                                  asked.ranks(), cluster.devices));
+    if (const auto refusal = refuse_anywhere(asked, model, settings))
+      throw UserError(fmt::format("plan: {} (rule {})", refusal->why, refusal->rule));
+    fmt::print("{}", plan_text(asked.line(), q));
+    return 0;
+  }
+  const Values given = parse_values(o.words);
+  if (o.check) return print_times(o, model, settings, cluster, given);
+  if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
+  const Choices c = choose(model, settings, cluster, given);
+  fmt::print("{}", counts_text(c, q));
+  if (c.fit.empty()) {
+    fmt::print("no plan fits\n");
+    return 1;
+  }
+  fmt::print("\n{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)));
+  if (o.pareto) fmt::print("memory against speed\n{}\n", pareto_text(c, q));
+  fmt::print("{}{}", plan_text(c.fit.front().plan, q), why_text(c, q));
+  return 0;
+}
+
+Command::Action declare(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  app.add_option("--model", o->model, "config.json of a Llama")->required();
+  app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
+      ->required();
+  app.add_option("--devices", o->devices, "of this many devices instead of the file's")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--words", o->words, "values that these words of a plan take; others take all they have")
+      ->capture_default_str();
+  app.add_option("--top", o->top, "how many plans are printed")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
+  app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
+      ->check(CLI::IsMember({2, 4}));
+  app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
+  app.add_flag("--fit", o->fit, "the best plans on 1, 2, 4, ... devices");
+  app.add_flag("--check-times", o->check,
+               "train some plans on this machine and compare; wants its calibration");
+  app.add_option("--data", o->how.data, "token file to train on (--check-times)");
+  app.add_option("--plans", o->how.plans, "how many (--check-times)")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  add_kernels(app, o->how.isa, o->how.threads);
+  add_settings(app, o->settings);
+  return [o] { return plan(*o); };
+}
+
+const Command command("plan", "predict which plan is fastest on a cluster; computes nothing", declare);
+
+}  // namespace
+}  // namespace lockstep

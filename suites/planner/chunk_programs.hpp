@@ -1,0 +1,67 @@
+// What a run of layers does in one pass, and a stage in the step's update: the parts of layer_programs.hpp
+// with the plan's real store, shelf and home called where a chunk calls them (parallel/chunk.cpp).
+#pragma once
+#include <compare>
+
+#include "suites/planner/layer_programs.hpp"
+
+namespace lockstep {
+
+// A run of layers as far as its cost goes.
+struct ChunkShape {
+  std::vector<int> classes;          // of its layers, in order
+  bool first = false, last = false;  // of the model
+  auto operator<=>(const ChunkShape&) const = default;
+};
+
+// Which gradient a store may still be reducing when a backward begins.
+enum class Pending { nothing, own, layer, embedding };  // this chunk's lowest unit; another's lowest
+
+struct PassShape {
+  Pass pass = Pass::forward;
+  bool first = true, last = false;  // microbatch of the chunk: the first weight gradient, the last one
+  bool after_forward = false;       // what a forward left to its shelf is still on its way out
+  Pending pending = Pending::nothing;
+  bool pending_first = true;  // that gradient was the first of its step
+  auto operator<=>(const PassShape&) const = default;
+};
+
+// What a pass is made of: operations of store and shelf, and between them the parts. Layers follow each other
+// in blocks; of many layers one block stands for all in the middle, and is repeated.
+struct PassScript {
+  struct Item {
+    enum { hook, embedding, head, layer } what = hook;
+    Program program{};  // of a hook
+    int index = 0;      // of a part: which of its programs
+    bool adds = false;
+    int position = 0;  // of a layer in the order of the pass
+  };
+  std::vector<Item> items;
+  // Items [from, to) are one layer's; it occurs `times` in all, each with `requests` more than before.
+  std::size_t from = 0, to = 0;
+  int times = 1, requests = 0;
+};
+
+// Of a chunk of so many layers; `kept` says what each leaves to a shelf, or is empty where none is.
+PassScript pass_script(const Run&, const Costs&, int layers, bool first, bool last,
+                       const std::vector<const std::vector<KeptPart>*>& kept, const PassShape&);
+
+// With its parts put in.
+Program whole_program(const PassScript&, const LayerPrograms&, const ChunkShape&, Pass);
+struct QuickProgram {
+  Transit transit;
+  Live live;
+};
+QuickProgram quick_program(const PassScript&, const LayerPrograms&, const ChunkShape&, Pass);
+
+// After the last microbatch: up to the gradient of a tied weight, up to the norm's message, up to the
+// losses'.
+struct UpdateProgram {
+  Program arrive, norm, update;
+  double tied = 0;  // seconds of the message that joins a tied weight's gradients, between arrive and norm
+  std::array<i64, 3> kept{};  // bytes by medium that set-up takes: weights, gradients, moments
+};
+UpdateProgram update_program(const Run&, const Costs&, int layers, bool first, bool last,
+                             bool first_microbatch);
+
+}  // namespace lockstep

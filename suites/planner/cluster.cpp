@@ -1,0 +1,198 @@
+#include "suites/planner/cluster.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "kernels/work.hpp"
+#include "suites/section.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr double kGiB = 1024.0 * 1024 * 1024;
+
+// Numbers are kept in bytes and seconds; files speak the units of data sheets.
+class Units {
+ public:
+  Units(Section& section, const toml::table* table) : section_(section), table_(table) {}
+  void read(const std::string& key, double unit, double& value, bool required) {
+    const toml::node* node = table_ ? table_->get(key) : nullptr;
+    double number = value / unit;
+    section_.read(key, number);
+    if (!node && required) section_.missing(key);
+    if (node && !(std::isfinite(number) && (required ? number > 0 : number >= 0)))
+      section_.fail(*node, fmt::format("{} is {}; it must be {}", key, number,
+                                       required ? "greater than 0" : "0 or more"));
+    value = number * unit;
+  }
+  void read(const std::string& key, Curve& curve) {
+    const toml::node* node = section_.find(key);
+    if (!node) return;
+    const auto bad = [&](const toml::node& at) {
+      section_.fail(at, fmt::format("{} must be a list of [size, part] with sizes that ascend and parts "
+                                    "greater than 0, such as [[1e6, 0.2], [1e9, 0.8]]",
+                                    key));
+    };
+    std::vector<std::pair<double, double>> points;
+    if (!node->is_array() || node->as_array()->empty()) bad(*node);
+    for (const toml::node& point : *node->as_array()) {
+      const toml::array* pair = point.as_array();
+      if (!pair || pair->size() != 2 || !(*pair)[0].is_number() || !(*pair)[1].is_number()) bad(point);
+      const double x = *(*pair)[0].value<double>(), y = *(*pair)[1].value<double>();
+      if (!(x > (points.empty() ? 0 : points.back().first) && y > 0)) bad(point);
+      points.emplace_back(x, y);
+    }
+    curve = Curve(std::move(points));
+  }
+
+ private:
+  Section& section_;
+  const toml::table* table_;
+};
+
+constexpr double kGiga = 1e9, kTera = 1e12, kMicro = 1e-6;
+
+void read_link(Section section, const toml::table* table, Link& link, bool required) {
+  Units units(section, table);
+  units.read("gb_per_s", kGiga, link.bandwidth, required);
+  units.read("latency_us", kMicro, link.latency, false);
+  units.read("by_bytes", link.by_bytes);
+  units.read("by_nodes", link.by_nodes);
+  section.finish();
+}
+
+void read_device(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  units.read("memory_gib", kGiB, c.memory, true);
+  units.read("tflops", kTera, c.flops, true);
+  units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true);
+  units.read("launch_us", kMicro, c.launch, false);
+  for (const auto& [key, value] :
+       {std::pair{"weight_bytes", &c.weight_bytes}, std::pair{"gradient_bytes", &c.gradient_bytes},
+        std::pair{"activation_bytes", &c.activation_bytes}}) {
+    section.read(key, *value, 2, 4);
+    if (*value == 3) section.fail(*table->get(key), fmt::format("{} is 3; it must be 2 or 4", key));
+  }
+  section.finish();
+}
+
+void read_host(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  units.read("link_gb_per_s", kGiga, c.host.bandwidth, true);
+  units.read("latency_us", kMicro, c.host.latency, false);
+  units.read("by_bytes", c.host.by_bytes);
+  units.read("memory_gib", kGiB, c.host_memory, true);
+  units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true);
+  if (const toml::node* node = section.find("copies_block")) {
+    if (!node->is_boolean())
+      section.fail(*node, fmt::format("copies_block must be true or false, not {}", Section::type_of(*node)));
+    c.copies_block = *node->value<bool>();
+  }
+  section.finish();
+}
+
+void read_disk(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  units.read("size_gb", kGiga, c.disk_bytes, true);
+  units.read("gb_per_s", kGiga, c.disk.bandwidth, true);
+  units.read("latency_us", kMicro, c.disk.latency, false);
+  units.read("by_bytes", c.disk.by_bytes);
+  section.finish();
+}
+
+void read_process(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  units.read("context_gib", kGiB, c.context, false);
+  units.read("communicator_gib", kGiB, c.communicator, false);
+  units.read("workspace_gib", kGiB, c.workspace, false);
+  units.read("fragmentation", 1, c.fragmentation, false);
+  section.finish();
+}
+
+std::vector<double> read_list(Section& section, const std::string& key) {
+  const toml::node* node = section.find(key);
+  if (!node) section.missing(key);
+  std::vector<double> list;
+  const toml::array* numbers = node->as_array();
+  if (numbers)
+    for (const toml::node& n : *numbers) list.push_back(n.is_number() ? *n.value<double>() : 0);
+  if (list.empty() || !std::all_of(list.begin(), list.end(), [](double x) { return x > 0; }))
+    section.fail(*node, fmt::format("{} must be a list of numbers greater than 0", key));
+  return list;
+}
+
+void read_grids(const std::string& file, Section section, Cluster& c) {
+  for (const char* name : {"matmul", "matmul_dx", "matmul_dw", "attention", "attention_dx"}) {
+    const toml::table* table = section.table(name);
+    if (!table) continue;
+    Section of(file, fmt::format("[grid.{}]", name), table);
+    Grid& grid = c.grids[name];
+    std::size_t points = 1;
+    for (std::size_t a = 0; a < 3; ++a) {
+      grid.sizes[a] = read_list(of, kGridAxes[a]);
+      if (!std::is_sorted(grid.sizes[a].begin(), grid.sizes[a].end()))
+        of.fail(*table->get(kGridAxes[a]), fmt::format("{} must ascend", kGridAxes[a]));
+      points *= grid.sizes[a].size();
+    }
+    grid.rates = read_list(of, "gflops");
+    if (grid.rates.size() != points)
+      of.fail(*table->get("gflops"),
+              fmt::format("gflops has {} numbers; the sizes make {}", grid.rates.size(), points));
+    for (double& rate : grid.rates) rate *= 1e9;
+    of.finish();
+  }
+  section.finish();
+}
+
+void read_curves(Section section, const toml::table* table, std::map<std::string, Curve>& curves) {
+  Units units(section, table);
+  for (const std::string& name : kernel_names_and_classes()) {
+    Curve curve;
+    units.read(name, curve);
+    if (!curve.empty()) curves[name] = curve;
+  }
+  section.finish();
+}
+
+}  // namespace
+
+Cluster load_cluster(const std::string& path) {
+  if (!std::filesystem::is_regular_file(path))
+    throw UserError(fmt::format("{}: no such file; suites/clusters/ has some", path));
+  toml::table file;
+  try {
+    file = toml::parse_file(path);
+  } catch (const toml::parse_error& e) {
+    throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
+  }
+  Cluster c;
+  Section top(path, "the file", &file);
+  top.read("name", c.name);
+  for (const auto& [key, value] :
+       {std::pair{"devices", &c.devices}, std::pair{"devices_per_node", &c.per_node}}) {
+    const toml::node* node = file.get(key);
+    if (!node) top.missing(key);
+    top.read(key, *value);
+    if (*value < 1) top.fail(*node, fmt::format("{} is {}; it must be 1 or more", key, *value));
+  }
+  const auto section = [&](const char* name, bool required) {
+    const toml::table* table = top.table(name);
+    if (!table && required) top.missing(fmt::format("[{}]", name));
+    return table;
+  };
+  if (const auto* t = section("device", true)) read_device({path, "[device]", t}, t, c);
+  if (const auto* t = section("efficiency", false)) read_curves({path, "[efficiency]", t}, t, c.efficiency);
+  if (const auto* t = section("crowd", false)) read_curves({path, "[crowd]", t}, t, c.crowd);
+  if (const auto* t = section("grid", false)) read_grids(path, {path, "[grid]", t}, c);
+  if (const auto* t = section("node", c.per_node > 1)) read_link({path, "[node]", t}, t, c.node, true);
+  if (const auto* t = section("network", c.devices > c.per_node))
+    read_link({path, "[network]", t}, t, c.network, true);
+  if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
+  if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
+  if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
+  top.finish();
+  return c;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,101 @@
+#include "suites/planner/collectives.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace lockstep {
+namespace {
+
+// A link as a message of so many bytes between so many nodes meets it.
+struct Pipe {
+  double latency, bandwidth;
+};
+Pipe pipe(const Link& link, double bytes, i64 nodes) {
+  return {link.latency,
+          link.bandwidth * link.by_bytes.at(bytes) * link.by_nodes.at(static_cast<double>(nodes))};
+}
+
+// Reduce_scatter or all_gather of V bytes around a ring of d.
+double half_ring(double d, double bytes, const Pipe& w) {
+  return (d - 1) * (w.latency + bytes / d / w.bandwidth);
+}
+double tree(double d, double bytes, const Pipe& w) {
+  return 2 * std::ceil(std::log2(d)) * w.latency + 2 * bytes / w.bandwidth;
+}
+
+// The ring through all nodes uses the network links of all of a node's ranks side by side.
+Pipe around(const Placed& p, const Pipe& inside, const Pipe& outside) {
+  if (p.nodes == 1) return inside;
+  const double across = outside.bandwidth * static_cast<double>(p.per_node);
+  return {outside.latency, p.per_node == 1 ? across : std::min(inside.bandwidth, across)};
+}
+
+}  // namespace
+
+Placed place(i64 ranks, i64 stride, i64 devices_per_node) {
+  const i64 per_node = std::min(ranks, (devices_per_node + stride - 1) / stride);
+  return {ranks, per_node, (ranks + per_node - 1) / per_node};
+}
+
+Placed place(const Mesh& m, Axis axis, i64 devices_per_node) {
+  const i64 stage = i64{m.tp} * m.dp;
+  switch (axis) {
+    case Axis::tp:
+      return place(m.tp, 1, devices_per_node);
+    case Axis::kv:
+      return place(m.kv_replicas, 1, devices_per_node);
+    case Axis::dp:
+      return place(m.dp, m.tp, devices_per_node);
+    case Axis::pp:
+      return place(2, stage, devices_per_node);
+    case Axis::tie:
+      return place(2, std::max<i64>(1, stage * (m.pp - 1)), devices_per_node);
+    default:
+      return place(m.size(), 1, devices_per_node);
+  }
+}
+
+double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluster& c) {
+  if (p.ranks < 2 || bytes <= 0) return 0;
+  const Pipe inside = pipe(c.node, bytes, 1);
+  const Pipe outside = p.nodes > 1 ? pipe(c.network, bytes, p.nodes) : inside;
+  const Pipe ring = around(p, inside, outside);
+  const double d = static_cast<double>(p.ranks), g = static_cast<double>(p.per_node),
+               n = static_cast<double>(p.nodes);
+  const bool levels = p.nodes > 1 && p.per_node > 1;
+  const auto half = [&] {
+    const double flat = half_ring(d, bytes, ring);
+    return levels ? std::min(flat, half_ring(g, bytes, inside) + half_ring(n, bytes / g, outside)) : flat;
+  };
+  switch (verb) {
+    case Verb::send:
+    case Verb::recv:
+      return ring.latency + bytes / ring.bandwidth;
+    case Verb::broadcast:
+      return std::ceil(std::log2(d)) * ring.latency + bytes / ring.bandwidth;
+    case Verb::reduce_scatter:
+    case Verb::all_gather:
+      return half();
+    case Verb::all_to_all:  // to each rank its own part, one after another
+      return half_ring(d, bytes, p.nodes > 1 ? Pipe{outside.latency, outside.bandwidth} : inside);
+    case Verb::all_reduce: {
+      double best = std::min(2 * half_ring(d, bytes, ring), tree(d, bytes, ring));
+      if (levels) {
+        const double across = std::min(2 * half_ring(n, bytes / g, outside), tree(n, bytes / g, outside));
+        best = std::min(best, 2 * half_ring(g, bytes, inside) + across);
+      }
+      return best;
+    }
+  }
+  throw std::logic_error("a message of no kind");
+}
+
+double message_seconds(const Message& m, const Placed& p, const Cluster& c) {
+  const bool parts =
+      m.verb == Verb::reduce_scatter || m.verb == Verb::all_gather || m.verb == Verb::all_to_all;
+  const double elements = static_cast<double>(m.blocks * m.n) * (parts ? static_cast<double>(p.ranks) : 1);
+  return collective_seconds(m.verb, elements * static_cast<double>(type_bytes(m.type)), p, c);
+}
+
+}  // namespace lockstep

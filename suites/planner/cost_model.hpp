@@ -1,0 +1,32 @@
+// How long each event of a trace takes on a cluster: kernels by roofline (Williams et al. 2009), messages by
+// suites/planner/collectives.hpp, copies by the link they cross.
+#pragma once
+#include "parallel/simulate.hpp"
+#include "suites/planner/collectives.hpp"
+
+namespace lockstep {
+
+class CostModel {
+ public:
+  CostModel(const Cluster& cluster, const Mesh& mesh);
+  double kernel(const Trace::Event&) const;  // seconds, as the next
+  double message(const Message&) const;
+  double copy(const Trace::Event&) const;
+  const Cluster& cluster() const { return cluster_; }
+  Costs costs() const;  // for simulate(); refers to this
+
+ private:
+  const Cluster& cluster_;
+  std::array<Placed, static_cast<int>(Axis::count)> placed_;
+  std::array<double, 3> crowd_;  // by class of kernels: what computing side by side leaves of their rate
+};
+
+// Which stream a copy goes through: down to the host, up from it, or the disk's.
+enum class CopyStream { down, up, disk };
+CopyStream stream_of(const Trace::Event& copy);
+
+// What a process holds beside an arena of so many bytes, with so many communicators.
+double beside_the_arena(const Cluster&, double arena, int communicators);
+int communicators(const Mesh&);
+
+}  // namespace lockstep

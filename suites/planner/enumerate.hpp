@@ -1,0 +1,28 @@
+// All plans of a model on a number of devices that break no rule.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+
+#include "suites/plan_search.hpp"
+
+namespace lockstep {
+
+struct Enumerated {
+  i64 legal = 0, combinations = 0;
+  std::map<std::string, i64> refused;                      // combinations, by rule
+  std::map<std::string, std::map<std::string, i64>> axes;  // legal plans, by word and value
+};
+
+// The values that words take: those of the mesh such that dp x tp x pp = devices, micro divides what a
+// replica has, virtual divides the layers; every value of words that list theirs, and the fallback of other
+// numbers. `given` words take these values only.
+using Values = std::map<std::string, std::vector<std::string>>;
+Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given);
+
+// Walks over all combinations of values, mesh first. A refusal that looked at no word still open refuses all
+// that is below it at once.
+Enumerated each_legal_plan(const ModelConfig&, const Settings&, i64 devices, const Values&,
+                           const std::function<void(const Plan&)>& visit);
+
+}  // namespace lockstep

@@ -1,0 +1,26 @@
+// What the planner says, in words.
+#pragma once
+#include <string>
+
+#include "suites/planner/planner.hpp"
+
+namespace lockstep {
+
+struct Question {
+  const ModelConfig& model;
+  const Settings& settings;
+  const Cluster& cluster;
+};
+
+std::string counts_text(const Choices&, const Question&);
+std::string ranking_text(const Choices&, const Question&, std::size_t top);
+std::string pareto_text(const Choices&, const Question&);
+// Memory by kind and time by kind of one plan.
+std::string plan_text(const std::string& plan, const Question&);
+// Why the first is the first: against the second, and against the best plan with another value of each word.
+std::string why_text(const Choices&, const Question&);
+
+// Of a step, the mean over stages: what the time went to, longest first.
+std::vector<std::pair<std::string, double>> time_by_kind(const Prediction&);
+
+}  // namespace lockstep

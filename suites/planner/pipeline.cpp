@@ -1,0 +1,274 @@
+#include "suites/planner/pipeline.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace lockstep {
+
+// A tensor between two stages: rendezvous, so it travels when both have come.
+struct Pipeline::Handed {
+  double sender = -1, receiver = -1;  // when they came
+  double to = -1;                     // when it is there
+};
+
+struct Pipeline::Stage {
+  int number;
+  Clock clock{};
+  Live live{};
+  Spent spent{};
+  bool begun = false;
+  std::size_t at = 0;  // action
+  bool acted = false;  // and its send is next
+  const Handed *coming = nullptr, *sending = nullptr;
+  // For the shapes of passes.
+  bool forward_before = false;
+  int reduced = -1;  // the chunk whose gradients were reduced last
+  bool reduced_first = false;
+  bool finished = false;         // some chunk's last gradients are in
+  std::vector<int> backwards{};  // by chunk of the stage
+  std::vector<const PassCost*> known{};
+};
+
+namespace {
+constexpr std::size_t kPassShapes = 4 * 2 * 2 * 2 * 4 * 2;
+}
+
+std::unique_ptr<Schedule> make_schedule(const Run& run) {
+  static const Ops<float> ops = plain_ops<float>();
+  static NoPlacer nowhere;
+  static Disk no_file;
+  static Lanes lanes(1);
+  static Trace trace;
+  static Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  const Mesh mesh = run.mesh();
+  return chosen<Schedule>(run.plan).make({run.model, run.settings, run.plan, mesh, 0, device});
+}
+
+Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int chunks, int microbatches,
+                   const std::vector<std::vector<Action>>& actions, bool quick)
+    : run_(run),
+      mesh_(mesh),
+      model_(model),
+      chunks_(chunks),
+      microbatches_(microbatches),
+      actions_(actions),
+      quick_(quick) {
+  const Shape s = lockstep::shape_of(run.plan, run.model, run.settings, 0);
+  each_microbatch_ = chosen<Store>(run.plan).price.reduces_each_microbatch(s);
+  shelved_ = chosen<Shelf>(run.plan).wants != nullptr;
+  Message m;
+  m.verb = Verb::send, m.axis = Axis::pp, m.type = s.activation == 2 ? Type::bf16 : Type::f32;
+  m.n = s.b * chosen<Seam>(run.plan).price.outside(s) * s.D;
+  hand_bytes_ = m.n * s.activation;
+  hand_seconds_ = mesh.pp > 1 ? model.message(m) : 0;
+  for (int p = 0; p < mesh.pp; ++p) {
+    Stage& stage = stages_.emplace_back(Stage{p});
+    stage.backwards.resize(static_cast<std::size_t>(chunks / mesh.pp));
+    stage.known.resize(stage.backwards.size() * kPassShapes);
+    const i64 tokens = s.n / s.dp * s.T, ends = (p == 0) + ((chunks - 1) % mesh.pp == p);
+    stage.live.add(0, 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd);  // inputs
+  }
+  handed_.resize(static_cast<std::size_t>(chunks) * 2 * microbatches);
+  links_.resize(static_cast<std::size_t>(mesh.pp * mesh.pp));
+}
+
+Pipeline::~Pipeline() = default;
+
+bool Pipeline::receives(const Action& a) const {
+  return mesh_.pp > 1 &&
+         (a.pass == Pass::forward ? a.chunk > 0 : a.pass != Pass::weight_grad && a.chunk < chunks_ - 1);
+}
+bool Pipeline::sends(const Action& a) const {
+  return mesh_.pp > 1 &&
+         (a.pass == Pass::forward ? a.chunk < chunks_ - 1 : a.pass != Pass::weight_grad && a.chunk > 0);
+}
+
+void Pipeline::offer(Stage& stage, const Action& a, bool receive) {
+  const bool up = a.pass == Pass::forward;
+  const int other = receive == up ? a.chunk - 1 : a.chunk + 1, into = receive ? a.chunk : other;
+  Handed& h = handed_[(static_cast<std::size_t>(into) * 2 + !up) * microbatches_ + a.microbatch];
+  (receive ? h.receiver : h.sender) = stage.clock.now;
+  if (receive)
+    stage.coming = &h;
+  else
+    stage.sending = &h;
+  if (h.sender < 0 || h.receiver < 0) return;
+  const int from = receive ? other % mesh_.pp : stage.number, to = receive ? stage.number : other % mesh_.pp;
+  double& free = links_[static_cast<std::size_t>(from * mesh_.pp + to)];
+  h.to = free = std::max({h.sender, h.receiver, free}) + hand_seconds_;
+}
+
+bool Pipeline::wait(Stage& stage, const Handed& h) {
+  if (h.to < 0) return false;
+  const double stall = h.to - stage.clock.now;
+  if (stall > 0) {
+    const double others = std::clamp(std::max(h.sender, h.receiver) - stage.clock.now, 0.0, stall);
+    stage.spent.exposed[static_cast<int>(Axis::pp)] += stall - others;
+    stage.spent.bubble += others;
+    stage.clock.now = h.to;
+  }
+  return true;
+}
+
+// What of the past a pass depends on; nothing else, so that passes with the same cost are one.
+PassShape Pipeline::shape_of(Stage& stage, const Action& a) {
+  PassShape p;
+  p.pass = a.pass;
+  p.after_forward = shelved_ && stage.forward_before;
+  stage.forward_before = a.pass == Pass::forward;
+  if (a.pass != Pass::backward && a.pass != Pass::weight_grad) return p;
+  int& before = stage.backwards[static_cast<std::size_t>(a.chunk / mesh_.pp)];
+  p.first = before++ == 0, p.last = a.last;
+  const bool pending = each_microbatch_ ? stage.reduced >= 0 : a.last && stage.finished;
+  if (pending && each_microbatch_) {
+    p.pending = stage.reduced == a.chunk ? Pending::own
+                : stage.reduced == 0     ? Pending::embedding
+                                         : Pending::layer;
+    p.pending_first = stage.reduced_first;
+  } else if (pending) {
+    p.pending = Pending::layer;
+  }
+  stage.reduced = a.chunk, stage.reduced_first = p.first;
+  stage.finished |= a.last;
+  return p;
+}
+
+// Passes are few, actions are many: each stage remembers what it has asked for.
+const PassCost& Pipeline::cost_of(Stage& stage, const Action& a) {
+  const PassShape p = shape_of(stage, a);
+  const std::size_t shape =
+      ((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * 2 + p.after_forward) * 4 +
+       static_cast<std::size_t>(p.pending)) *
+          2 +
+      p.pending_first;
+  const PassCost*& known = stage.known[static_cast<std::size_t>(a.chunk / mesh_.pp) * kPassShapes + shape];
+  if (!known) known = &cost(a.chunk, p);
+  return *known;
+}
+
+// As far as the stage gets without its neighbours; whether that was anywhere.
+bool Pipeline::advance(int number) {
+  Stage& stage = stages_[static_cast<std::size_t>(number)];
+  const std::vector<Action>& actions = actions_[static_cast<std::size_t>(number)];
+  const auto expect = [&](std::size_t k) {
+    if (k >= actions.size() || !receives(actions[k])) return;
+    stage.live.add(0, hand_bytes_);
+    offer(stage, actions[k], true);
+  };
+  bool moved = false;
+  if (!stage.begun) expect(0), stage.begun = moved = true;
+  for (; stage.at < actions.size(); stage.acted = false, ++stage.at, moved = true) {
+    const Action& a = actions[stage.at];
+    if (!stage.acted) {
+      if (receives(a) && !wait(stage, *stage.coming)) return moved;
+      expect(stage.at + 1);
+      const PassCost& pass = cost_of(stage, a);
+      if (quick_)
+        pass.quick.transit.apply(stage.clock);
+      else
+        lockstep::run(pass.program, stage.clock, stage.spent);
+      stage.live.then(pass.quick.live);
+      stage.acted = moved = true;
+    }
+    if (stage.sending) {
+      if (!wait(stage, *stage.sending)) return moved;
+      stage.sending = nullptr;
+      stage.live.add(0, -hand_bytes_);
+    }
+    if (sends(a)) offer(stage, a, false);
+  }
+  if (stage.sending && wait(stage, *stage.sending)) {
+    stage.sending = nullptr, moved = true;
+    stage.live.add(0, -hand_bytes_);
+  }
+  return moved;
+}
+
+// A message that these stages wait for where they start it.
+void Pipeline::meet(const std::vector<int>& stages, double seconds, Axis axis) {
+  double latest = 0;
+  for (const int p : stages) latest = std::max(latest, stages_[static_cast<std::size_t>(p)].clock.now);
+  for (const int p : stages) {
+    Stage& stage = stages_[static_cast<std::size_t>(p)];
+    stage.spent.exposed[static_cast<int>(axis)] += seconds;
+    stage.spent.bubble += latest - stage.clock.now;
+    stage.clock.now = latest + seconds;
+  }
+}
+
+void Pipeline::finish() {
+  std::vector<int> all;
+  std::vector<const UpdateProgram*> updates;
+  for (Stage& stage : stages_) {
+    all.push_back(stage.number);
+    updates.push_back(&update(stage.number, stage.reduced_first));
+  }
+  const auto each = [&](Program UpdateProgram::*part) {
+    for (Stage& stage : stages_) {
+      const Program& next = updates[static_cast<std::size_t>(stage.number)]->*part;
+      lockstep::run(next, stage.clock, stage.spent);
+      stage.live.then(next.live);
+    }
+  };
+  const auto world = [&](i64 n, Type type) {
+    Message m;
+    m.verb = Verb::all_reduce, m.axis = Axis::world, m.n = n, m.type = type;
+    meet(all, model_.message(m), Axis::world);
+  };
+  each(&UpdateProgram::arrive);
+  if (run_.model.tied && mesh_.pp > 1) meet({0, mesh_.pp - 1}, updates.front()->tied, Axis::tie);
+  each(&UpdateProgram::norm);
+  world(kSquareWords, Type::i64);
+  each(&UpdateProgram::update);
+  world(run_.settings.batch, Type::f64);
+}
+
+Prediction Pipeline::run() {
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (int p = 0; p < mesh_.pp; ++p) moved |= advance(p);
+  }
+  for (const Stage& stage : stages_)
+    if (stage.at < actions_[static_cast<std::size_t>(stage.number)].size() || stage.sending)
+      throw std::logic_error("the plan would hang");
+  finish();
+  return said();
+}
+
+// What is alive depends on the order of a stage's actions alone.
+Prediction Pipeline::memory() {
+  for (Stage& stage : stages_) {
+    const std::vector<Action>& actions = actions_[static_cast<std::size_t>(stage.number)];
+    const auto expect = [&](std::size_t k) {
+      if (k < actions.size() && receives(actions[k])) stage.live.add(0, hand_bytes_);
+    };
+    bool sending = false;
+    expect(0);
+    for (std::size_t k = 0; k < actions.size(); ++k) {
+      expect(k + 1);
+      stage.live.then(cost_of(stage, actions[k]).quick.live);
+      if (sending) stage.live.add(0, -hand_bytes_);
+      sending = sends(actions[k]);
+    }
+    if (sending) stage.live.add(0, -hand_bytes_);
+    const UpdateProgram& last = update(stage.number, stage.reduced_first);
+    for (const Program* p : {&last.arrive, &last.norm, &last.update}) stage.live.then(p->live);
+  }
+  return said();
+}
+
+Prediction Pipeline::said() {
+  Prediction out;
+  for (Stage& stage : stages_) {
+    out.seconds = std::max(out.seconds, stage.clock.now);
+    const std::array<i64, 3>& kept = update(stage.number, stage.reduced_first).kept;
+    StagePrediction s;
+    for (std::size_t m = 0; m < kept.size(); ++m) s.live[m] = kept[m] + stage.live.most[m];
+    s.compute = stage.spent.compute, s.update = stage.spent.update, s.copies = stage.spent.copies;
+    s.bubble = stage.spent.bubble, s.exposed = stage.spent.exposed;
+    out.stages.push_back(s);
+  }
+  return out;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,59 @@
+// All stages of a plan against each other, an action of the schedule at a time: as parallel/executor.cpp
+// takes them, with rendezvous between stages.
+#pragma once
+#include <functional>
+#include <memory>
+
+#include "suites/planner/chunk_programs.hpp"
+#include "suites/planner/cost_model.hpp"
+#include "suites/planner/prediction.hpp"
+
+namespace lockstep {
+
+std::unique_ptr<Schedule> make_schedule(const Run&);
+
+// What a pass of a chunk costs: where a breakdown is wanted the whole program, else the quick form of it.
+struct PassCost {
+  Program program;
+  QuickProgram quick;
+};
+
+class Pipeline {
+ public:
+  Pipeline(const Run&, const Mesh&, const CostModel&, int chunks, int microbatches,
+           const std::vector<std::vector<Action>>& actions, bool quick);
+  ~Pipeline();
+  std::function<const PassCost&(int chunk, const PassShape&)> cost;
+  std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;
+  Prediction run();
+  Prediction memory();  // without the time
+
+ private:
+  struct Handed;
+  struct Stage;
+  bool advance(int stage);
+  bool wait(Stage&, const Handed&);
+  void offer(Stage&, const Action&, bool receive);
+  PassShape shape_of(Stage&, const Action&);
+  const PassCost& cost_of(Stage&, const Action&);
+  bool receives(const Action&) const;
+  bool sends(const Action&) const;
+  void finish();
+  Prediction said();
+  void meet(const std::vector<int>& stages, double seconds, Axis);
+
+  const Run& run_;
+  const Mesh& mesh_;
+  const CostModel& model_;
+  const int chunks_, microbatches_;
+  const std::vector<std::vector<Action>>& actions_;
+  const bool quick_;
+  std::vector<Stage> stages_;
+  std::vector<Handed> handed_;  // by the chunk it goes into, direction and microbatch
+  std::vector<double> links_;   // when free: from stage, to stage
+  double hand_seconds_ = 0;
+  i64 hand_bytes_ = 0;
+  bool each_microbatch_ = false, shelved_ = false;  // gradients are reduced; activations leave the device
+};
+
+}  // namespace lockstep

@@ -1,0 +1,77 @@
+#include "suites/planner/prediction.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "suites/planner/cost_model.hpp"
+
+namespace lockstep {
+namespace {
+
+std::array<i64, 3> live_peaks(const Trace& trace) {
+  std::map<int, std::pair<std::size_t, i64>> alive;
+  std::array<i64, 3> now{}, most{};
+  for (const Trace::Event& e : trace.events) {
+    if (e.what == Trace::Event::take) {
+      const auto medium = static_cast<std::size_t>(medium_of(e.kind));
+      alive[e.block] = {medium, e.bytes};
+      most[medium] = std::max(most[medium], now[medium] += e.bytes);
+    } else if (e.what == Trace::Event::give) {
+      const auto it = alive.find(e.block);
+      now[it->second.first] -= it->second.second;
+      alive.erase(it);
+    }
+  }
+  return most;
+}
+
+}  // namespace
+
+Settings settings_on(const Cluster& c, Settings s) {
+  s.fast = true;
+  s.weight_bytes = c.weight_bytes, s.gradient_bytes = c.gradient_bytes,
+  s.activation_bytes = c.activation_bytes;
+  return s;
+}
+
+Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
+  const Mesh mesh = run.mesh();
+  const CostModel model(cluster, mesh);
+  const std::vector<int> ranks = one_of_each_stage(mesh);
+  std::set<std::string> names;
+  std::vector<Trace> traces;
+  traces.reserve(ranks.size());
+  std::vector<const Trace*> by_rank(static_cast<std::size_t>(mesh.size()));
+  for (const int rank : ranks) by_rank[rank] = &traces.emplace_back(trace_rank(run, rank, names));
+  const Simulated s = simulate(by_rank, mesh, ranks, model.costs());
+  Prediction p;
+  p.seconds = s.seconds;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    const Simulated::Rank& r = s.ranks.at(ranks[i]);
+    StagePrediction stage;
+    stage.live = live_peaks(traces[i]);
+    stage.compute = r.compute, stage.update = r.update, stage.copies = r.copies, stage.bubble = r.bubble;
+    for (const auto& [axis, seconds] : r.exposed) stage.exposed[static_cast<int>(axis)] = seconds;
+    p.stages.push_back(stage);
+  }
+  return p;
+}
+
+std::array<double, 3> needs(const Prediction& p, const Cluster& c, const Mesh& mesh) {
+  std::array<double, 3> most{};
+  for (const StagePrediction& stage : p.stages)
+    for (std::size_t m = 0; m < most.size(); ++m)
+      most[m] = std::max(most[m], static_cast<double>(stage.live[m]));
+  most[0] += beside_the_arena(c, most[0], communicators(mesh));
+  return most;
+}
+
+double lacks(const std::array<double, 3>& needs, const std::array<double, 3>& has) {
+  double most = 0;
+  for (std::size_t m = 0; m < needs.size(); ++m) most = std::max(most, needs[m] - has[m]);
+  return most;
+}
+
+std::array<double, 3> has(const Cluster& c) { return {c.memory, c.host_memory, c.disk_bytes}; }
+
+}  // namespace lockstep

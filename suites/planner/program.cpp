@@ -1,0 +1,191 @@
+#include "suites/planner/program.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace lockstep {
+
+void Live::add(std::size_t medium, i64 bytes) { most[medium] = std::max(most[medium], now[medium] += bytes); }
+
+void Live::then(const Live& next) {
+  for (std::size_t m = 0; m < now.size(); ++m) {
+    most[m] = std::max(most[m], now[m] + next.most[m]);
+    now[m] += next.now[m];
+  }
+}
+
+void Spent::then(const Spent& next) {
+  compute += next.compute, update += next.update, copies += next.copies, bubble += next.bubble;
+  for (std::size_t a = 0; a < exposed.size(); ++a) exposed[a] += next.exposed[a];
+}
+
+void run(const Program& program, Clock& clock, Spent& spent) {
+  const std::array<double, streams> before = clock.free;
+  thread_local std::vector<double> done;
+  done.resize(static_cast<std::size_t>(program.requests));
+  for (const Operation& o : program.operations) {
+    if (o.what == Operation::work) {
+      clock.now += o.seconds;
+      spent.then(o.spent);
+    } else if (o.what == Operation::start) {
+      double& free = clock.free[o.stream];
+      done[o.request] = free = std::max(free, clock.now) + o.seconds;
+    } else if (o.what == Operation::wait) {
+      const double stall = (o.request < 0 ? before[o.stream] : done[o.request]) - clock.now;
+      if (stall <= 0) continue;
+      clock.now += stall;
+      (o.stream == data ? spent.exposed[static_cast<int>(Axis::dp)] : spent.copies) += stall;
+    }
+  }
+}
+
+namespace {
+constexpr double kNever = -std::numeric_limits<double>::infinity();
+}
+
+Transit::Transit() {
+  for (int i = 0; i < kNumbers; ++i) {
+    rows_[i].fill(kNever);
+    rows_[i][i] = 0;
+  }
+}
+
+Transit::Row Transit::later(const Row& a, const Row& b) {
+  Row row;
+  for (int i = 0; i < kNumbers; ++i) row[i] = std::max(a[i], b[i]);
+  return row;
+}
+
+void Transit::work(double seconds) {
+  for (double& x : rows_[0]) x += seconds;
+}
+
+void Transit::start(int stream, int request, double seconds) {
+  works_only_ = false;
+  Row& free = rows_[1 + stream];
+  free = later(free, rows_[0]);
+  for (double& x : free) x += seconds;
+  if (done_.size() <= static_cast<std::size_t>(request)) done_.resize(static_cast<std::size_t>(request) + 1);
+  done_[request] = free;
+}
+
+void Transit::wait(int stream, int request) {
+  works_only_ = false;
+  Row before;
+  before.fill(kNever);
+  before[1 + stream] = 0;
+  rows_[0] = later(rows_[0], request < 0 ? before : done_[request]);
+}
+
+void Transit::apply(Clock& clock) const {
+  if (works_only_) {
+    clock.now += rows_[0][0];
+    return;
+  }
+  std::array<double, kNumbers> in{clock.now}, out;
+  std::copy(clock.free.begin(), clock.free.end(), in.begin() + 1);
+  for (int i = 0; i < kNumbers; ++i) {
+    double latest = kNever;
+    for (int k = 0; k < kNumbers; ++k) latest = std::max(latest, rows_[i][k] + in[k]);
+    out[i] = latest;
+  }
+  clock.now = out[0];
+  std::copy(out.begin() + 1, out.end(), clock.free.begin());
+}
+
+Operation& ProgramWriter::work() {
+  std::vector<Operation>& all = program_.operations;
+  if (all.empty() || all.back().what != Operation::work) all.emplace_back();
+  return all.back();
+}
+
+void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
+  under_way_.erase(request);
+  if (known[0] < 0) return;  // waited for where it started
+  Operation o;
+  o.what = Operation::wait, o.stream = known[0], o.request = known[1];
+  program_.operations.push_back(o);
+}
+
+void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) {
+  const auto started = [&](int request, int stream, double seconds) {
+    under_way_[request] = {stream, requests_};
+    Operation o;
+    o.what = Operation::start, o.stream = stream, o.request = requests_++, o.seconds = seconds;
+    program_.operations.push_back(o);
+  };
+  for (std::size_t i = from; i < to; ++i) {
+    const Trace::Event& e = trace.events[i];
+    switch (e.what) {
+      case Trace::Event::take:
+        blocks_[e.block] = {static_cast<std::size_t>(medium_of(e.kind)), e.bytes};
+        program_.live.add(static_cast<std::size_t>(medium_of(e.kind)), e.bytes);
+        break;
+      case Trace::Event::give: {
+        const auto it = blocks_.find(e.block);
+        program_.live.add(it->second.first, -it->second.second);
+        blocks_.erase(it);
+        break;
+      }
+      case Trace::Event::run: {
+        Operation& o = work();
+        const double seconds = costs_.kernel(e);
+        o.seconds += seconds, (updating ? o.spent.update : o.spent.compute) += seconds;
+        break;
+      }
+      case Trace::Event::start: {
+        const double seconds = costs_.message(e.message, {});
+        if (e.message.axis == Axis::dp) {
+          started(e.request, data, seconds);
+        } else {
+          Operation& o = work();
+          o.seconds += seconds, o.spent.exposed[static_cast<int>(e.message.axis)] += seconds;
+          under_way_[e.request] = {-1, -1};
+        }
+        break;
+      }
+      case Trace::Event::copy: {
+        const double seconds = costs_.copy(e);
+        if (costs_.copies_block) {
+          Operation& o = work();
+          o.seconds += seconds, o.spent.copies += seconds;
+          under_way_[e.request] = {-1, -1};
+        } else {
+          started(e.request, down + costs_.copy_stream(e), seconds);
+        }
+        break;
+      }
+      case Trace::Event::wait:
+      case Trace::Event::copied:
+        wait(e.request, under_way_.at(e.request));
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
+  for (std::size_t i = from; i < to; ++i) {
+    const Trace::Event& e = trace.events[i];
+    if (e.what == Trace::Event::take)
+      blocks_[e.block] = {static_cast<std::size_t>(medium_of(e.kind)), e.bytes};
+    else if (e.what == Trace::Event::give)
+      blocks_.erase(e.block);
+    else if (e.what == Trace::Event::start)
+      under_way_[e.request] = {e.message.axis == Axis::dp ? int{data} : -1, -1};
+    else if (e.what == Trace::Event::copy)
+      under_way_[e.request] = {costs_.copies_block ? -1 : down + costs_.copy_stream(e), -1};
+    else if (e.what == Trace::Event::wait || e.what == Trace::Event::copied)
+      under_way_.erase(e.request);
+  }
+}
+
+Program ProgramWriter::take() {
+  Program done = std::move(program_);
+  done.requests = requests_;
+  program_ = {};
+  return done;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,57 @@
+#include "suites/suite_options.hpp"
+
+#include <fmt/format.h>
+
+#include <cerrno>  // program_invocation_name
+
+#include "ref/error.hpp"
+#include "suites/command_options.hpp"
+
+namespace lockstep {
+namespace {
+
+void keep_matching(Enumeration& all, const std::string& part) {
+  std::erase_if(all.plans, [&](const Plan& p) { return p.line().find(part) == std::string::npos; });
+  std::erase_if(all.refused, [&](const auto& r) { return r.plan.line().find(part) == std::string::npos; });
+}
+
+}  // namespace
+
+void add_suite(CLI::App& app, SuiteOptions& o) {
+  app.add_option("suite", o.suite, "a suite's TOML file (suites/README.md)")->required();
+  auto* only = app.add_option("--only", o.only, "only plans whose line has this in it, e.g. \"pp=2\"");
+  app.add_option("--plan", o.plan, "this one plan, of the suite or not, by the suite's settings")
+      ->excludes(only);
+  app.add_option("--isa", o.isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
+  app.add_option("--threads", o.threads, "threads of each rank; default: the suite's")
+      ->check(CLI::Range(1, 1024));
+  add_scratch(app, o.scratch);
+}
+
+Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
+  Chosen chosen{read_suite(o.suite), {}};
+  Suite& suite = chosen.suite;
+  if (!o.isa.empty()) suite.isa = o.isa;
+  if (o.threads > 0) suite.threads = o.threads;
+  suite.scratch = o.scratch;
+  check_isa(suite.isa);
+  const ModelConfig model = load_model_config(suite.model);
+  if (!o.plan.empty()) {
+    chosen.all.plans.push_back(legal_plan(o.plan, model, suite.admitting()));
+    return chosen;
+  }
+  chosen.all = enumerate(suite, model);
+  keep_matching(chosen.all, o.only);
+  if (chosen.all.plans.empty() && !may_be_none)
+    throw UserError(fmt::format("{}: no plan to run: {} refused{}; `lockstep sweep --dry-run` says why",
+                                o.suite, chosen.all.refused.size(),
+                                o.only.empty() ? "" : ", none with `" + o.only + "`"));
+  return chosen;
+}
+
+std::string judge_again(const Suite& suite, const std::string& plan) {
+  return fmt::format("{} gate {} --plan \"{}\" --isa {} --threads {}", program_invocation_name, suite.path,
+                     plan, isa_here(suite.isa), suite.threads);
+}
+
+}  // namespace lockstep

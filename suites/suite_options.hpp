@@ -1,0 +1,27 @@
+// What `sweep` and `gate` are asked in the same words: a suite, which of its plans, and on what they run.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "suites/suite.hpp"
+
+namespace lockstep {
+
+struct SuiteOptions {
+  std::string suite, only, plan, isa, scratch;
+  int threads = 0;  // 0, and an empty isa: as the suite says
+};
+void add_suite(CLI::App&, SuiteOptions&);
+
+// A suite and the plans of it that were asked for.
+struct Chosen {
+  Suite suite;
+  Enumeration all;
+};
+// UserError: what the suite's file has wrong, kernels that this machine has not, or no plan that may run.
+Chosen chosen_plans(const SuiteOptions&, bool may_be_none = false);
+
+// The command that judges this one plan again, by the suite's settings and on the same kernels.
+std::string judge_again(const Suite&, const std::string& plan);
+
+}  // namespace lockstep

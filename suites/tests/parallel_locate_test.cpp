@@ -1,0 +1,244 @@
+// What a failure says of its cause: differences planted in known places, and kernels that go wrong on one
+// rank.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "suites/gates/gates.hpp"
+#include "suites/locate.hpp"
+#include "suites/reference.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+// A set of kernels in which the n-th call of one goes wrong, on ranks that say so.
+bool on = false;
+thread_local bool here = false;       // this thread's rank is one of them
+thread_local int calls = 0;           // of the kernel that goes wrong
+std::function<bool(int)> goes_wrong;  // the n-th call, from 0
+bool now() { return here && goes_wrong(calls++); }
+
+Ops<float> right;
+void wrong_matmul(Lanes& l, float* y, const float* x, const float* w, i64 M, i64 N, i64 K, i64 leaves) {
+  right.matmul(l, y, x, w, M, N, K, leaves);
+  if (now()) y[0] += 1;
+}
+void wrong_dw(Lanes& l, float* dw, const float* dy, const float* x, i64 T, i64 N, i64 K, bool add) {
+  right.matmul_dw(l, dw, dy, x, T, N, K, add);
+  if (now())
+    for (i64 i = 0; i < N * K; ++i) dw[i] += 0.125f;
+}
+void wrong_attention_dx(Lanes& l, float* dq, float* dk, float* dv, const float* d_o, const float* q,
+                        const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T, i64 H,
+                        i64 K, i64 hd) {
+  right.attention_dx(l, dq, dk, dv, d_o, q, k, v, o, lse, B, T, H, K, hd);
+  if (now())
+    for (i64 i = 0; i < B * T * H * hd; ++i) dq[i] += 0.125f;
+}
+void wrong_swiglu_dx(Lanes& l, float* dg, float* du, const float* da, const float* g, const float* u, i64 n) {
+  right.swiglu_dx(l, dg, du, da, g, u, n);
+  if (now())
+    for (i64 i = 0; i < n; ++i) du[i] += 0.125f;
+}
+void wrong_squares(Lanes& l, i64* words, const float* x, i64 n) {
+  right.add_squares(l, words, x, n);
+  if (now()) right.add_squares(l, words, x, n);
+}
+void wrong_adamw(Lanes& l, float* w, float* m, float* v, const float* g, i64 n, AdamWStep<float> step) {
+  right.adamw(l, w, m, v, g, n, step);
+  if (now())
+    for (i64 i = 0; i < n; ++i) w[i] += 0.125f;
+}
+std::function<void(Ops<float>&)> plant;
+const KernelSet planted{"test-planted", 2000, [] { return on; },
+                        [](Ops<float>& ops) { right = ops, plant(ops); }};
+
+struct Scene {
+  ModelConfig model = load_model_config("suites/models/gate-untied.json");
+  TokenFile data{"datasets/excerpt-v509.tok"};
+  Settings settings;
+  Whole reference;
+  Scene() {
+    model.kv_heads = 2;
+    settings.batch = 8, settings.seq = 16, settings.steps = 2;
+    reference = reference_run(model, settings, data, "auto", 1);
+  }
+};
+const Scene& scene() {
+  static const Scene s;
+  return s;
+}
+
+struct Trained {
+  Mesh mesh;
+  std::string problem;
+  Whole whole;
+  std::vector<Holding> holdings;
+  std::string said() const {
+    const auto found = locate(scene().reference, whole, holdings, mesh);
+    return found ? found->text() : "equal";
+  }
+};
+
+Trained run(const char* plan, const std::function<bool(const Mesh&, int rank)>& wrong_here = {}) {
+  const Scene& s = scene();
+  const Prepared p = prepare({s.model, s.settings, Plan::parse(plan), &s.data});
+  Assembly assembly(p, s.settings.steps);
+  on = static_cast<bool>(wrong_here);
+  launch(p, {}, [&](RankView v) {
+    here = wrong_here && wrong_here(p.mesh, v.rank), calls = 0;
+    initialise(v, {});
+    for (i64 k = 0; k < s.settings.steps; ++k) {
+      const StepResult r = v.executor.step(
+          k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
+      assembly.result(k, r, v.rank);
+    }
+  });
+  on = false;
+  return {p.mesh, assembly.problem(), assembly.whole(), assembly.holdings()};
+}
+
+std::vector<float>& gradient(Trained& ran, const std::string& name) {
+  for (std::size_t i = 0; i < ran.whole.table.size(); ++i)
+    if (ran.whole.table[i].name == "model." + name + ".weight") return ran.whole.steps[1].gradient[i];
+  throw std::logic_error(name);
+}
+void change(std::vector<float>& values, std::size_t first, std::size_t n) {
+  for (std::size_t i = first; i < first + n; ++i) values.at(i) = values[i] * 1.5f + 1;
+}
+void change(std::vector<float>& values) { change(values, 0, values.size()); }
+
+// ---- Planted differences --------------------------------------------------------------------------------
+
+TEST(Locate, EqualRunsHaveNoFinding) { EXPECT_EQ(run("dp=2 tp=2").said(), "equal"); }
+
+TEST(Locate, OneSliceFollowsItsTensorParallelRank) {
+  Trained ran = run("dp=2 tp=2");
+  auto& q = gradient(ran, "layers.1.self_attn.q_proj");  // tp rank 1 has the lower half of the rows
+  change(q, q.size() / 2, q.size() / 2);
+  EXPECT_TRUE(says(ran.said(), "step 1: gradient of model.layers.1.self_attn.q_proj.weight at [",
+                   ", 0]: ", "the loss is equal, only this tensor differs",
+                   "all " + std::to_string(q.size() / 2) + " differing values",
+                   "tp cuts lie with its rank 1: suspect tp"));
+  change(q, 0, q.size() / 2);
+  EXPECT_TRUE(says(ran.said(), "it follows no axis"));
+}
+
+TEST(Locate, OneValueIsTooLittleForAnAxis) {
+  Trained ran = run("dp=2 tp=2");
+  change(gradient(ran, "layers.1.self_attn.q_proj"), 5, 1);
+  EXPECT_EQ(ran.said().find("axis"), std::string::npos);
+  EXPECT_EQ(ran.said().find("suspect"), std::string::npos);
+}
+
+TEST(Locate, OneShardFollowsItsReplica) {
+  Trained ran = run("dp=2 zero=1");  // the embedding's unit is cut in halves
+  auto& e = gradient(ran, "embed_tokens");
+  change(e, e.size() / 2, 1000);
+  EXPECT_TRUE(says(ran.said(), "dp cuts lie with its rank 1: suspect dp"));
+}
+
+TEST(Locate, NormsAloneAreASumOverTensorParallelRanks) {
+  Trained ran = run("tp=2 sp=1");
+  change(gradient(ran, "layers.0.input_layernorm"));
+  change(gradient(ran, "layers.2.post_attention_layernorm"));
+  EXPECT_TRUE(says(ran.said(), "gradient of model.layers.2.post_attention_layernorm.weight at [0, 0]",
+                   "only input_layernorm, post_attention_layernorm",
+                   "only what ranks of tp hold alike differs (2 tensors): suspect a sum over tp"));
+}
+
+TEST(Locate, SharedKeysAloneAreASumOverTheRanksThatShareThem) {
+  Trained ran = run("tp=4");  // 2 key/value heads
+  change(gradient(ran, "layers.2.self_attn.k_proj"), 0, 100);
+  change(gradient(ran, "layers.2.self_attn.k_proj"), 600, 100);
+  change(gradient(ran, "layers.0.self_attn.k_proj"));
+  EXPECT_TRUE(says(ran.said(), "only k_proj", "suspect a sum over kv"));
+}
+
+TEST(Locate, AWholeStageIsThePipelines) {
+  Trained ran = run("pp=2");
+  for (std::size_t i = 0; i < ran.whole.table.size(); ++i)
+    if (ran.whole.table[i].unit <= scene().model.layers / 2) change(ran.whole.steps[1].gradient[i]);
+  EXPECT_TRUE(says(ran.said(), "from there down: what layer ",
+                   "all of stage 0 differs and nothing of the others: suspect pp"));
+}
+
+TEST(Locate, ReplicasThatDisagreeNameTheirAxis) {
+  const Mesh mesh{.dp = 2, .tp = 2, .pp = 2};
+  EXPECT_EQ(which_axis_parts(mesh, {0, 2}, {1, 3}), "; ranks of different tp disagree: suspect tp");
+  EXPECT_EQ(which_axis_parts(mesh, {0, 1}, {3, 2}), "; ranks of different dp disagree: suspect dp");
+  EXPECT_EQ(which_axis_parts(mesh, {0, 1, 2}, {3}), "; rank 3 disagrees with ranks 0, 1, 2");
+  EXPECT_EQ(which_axis_parts(mesh, {0}, {6}), "; ranks of different dp or pp disagree: suspect dp or pp");
+}
+
+// ---- Kernels that go wrong ------------------------------------------------------------------------------
+
+bool everywhere(const Mesh&, int) { return true; }
+bool on_tp_1(const Mesh& m, int rank) { return m.tp_of(rank) == 1; }
+bool on_dp_1(const Mesh& m, int rank) { return m.dp_of(rank) == 1; }
+std::function<bool(int)> call(int n) {
+  return [n](int i) { return i == n; };
+}
+bool always(int) { return true; }
+
+// Layers are numbered from below, and backward meets the last one first.
+int backward_of(int layer) { return static_cast<int>(scene().model.layers) - 1 - layer; }
+
+TEST(LocateFault, BackwardOfAttentionInOneLayer) {
+  plant = [](Ops<float>& ops) { ops.attention_dx.call = wrong_attention_dx; };
+  goes_wrong = call(backward_of(1));
+  EXPECT_TRUE(says(run("tp=2 micro=8", everywhere).said(),
+                   "step 0: gradient of model.layers.1.self_attn.q_proj.weight at", "the loss is equal",
+                   "from there down: layer 1's backward of attention", "it follows no axis"));
+}
+
+TEST(LocateFault, BackwardOfSwiGluInOneLayer) {
+  plant = [](Ops<float>& ops) { ops.swiglu_dx.call = wrong_swiglu_dx; };
+  goes_wrong = call(backward_of(2));
+  EXPECT_TRUE(says(run("dp=2 micro=4", everywhere).said(), "gradient of model.layers.2.mlp.up_proj.weight at",
+                   "from there down: layer 2's backward through down_proj and SwiGLU"));
+}
+
+TEST(LocateFault, OneWeightGradientOnOneTensorParallelRank) {
+  plant = [](Ops<float>& ops) { ops.matmul_dw.call = wrong_dw; };
+  goes_wrong = call(8);  // a call a sequence: after the head's eight the last layer's first
+  const std::string last = std::to_string(scene().model.layers - 1);
+  EXPECT_TRUE(says(run("tp=2 micro=8", on_tp_1).said(),
+                   "gradient of model.layers." + last + ".mlp.down_proj.weight at",
+                   "only this tensor differs", "tp cuts lie with its rank 1: suspect tp"));
+}
+
+TEST(LocateFault, AForwardPassHasItsLossWrong) {
+  plant = [](Ops<float>& ops) { ops.matmul.call = wrong_matmul; };
+  goes_wrong = call(3);
+  EXPECT_TRUE(says(run("tp=2 pp=2", on_tp_1).said(), "step 0: loss: ", "; gradient of lm_head.weight at [",
+                   "the loss differs before any backward"));
+}
+
+TEST(LocateFault, ANormThatCountsTwice) {
+  plant = [](Ops<float>& ops) { ops.add_squares.call = wrong_squares; };
+  goes_wrong = always;
+  EXPECT_TRUE(says(run("tp=2", on_tp_1).said(),
+                   "step 0: gradient norm: ", "loss and gradients are equal: the sum of squares"));
+}
+
+TEST(LocateFault, AnOptimizerThatGoesWrongOnOneShard) {
+  plant = [](Ops<float>& ops) { ops.adamw.call = wrong_adamw; };
+  goes_wrong = always;
+  const Trained ran = run("dp=2 zero=3", on_dp_1);
+  EXPECT_EQ(ran.problem, "");
+  EXPECT_TRUE(says(ran.said(), "step 0: weight of ", "loss, gradients and their norm are equal",
+                   "clipping, the optimizer, or how weights are sent",
+                   "dp cuts lie with its rank 1: suspect dp"));
+}
+
+TEST(LocateFault, AnOptimizerThatGoesWrongOnOneReplica) {
+  plant = [](Ops<float>& ops) { ops.adamw.call = wrong_adamw; };
+  goes_wrong = always;
+  EXPECT_TRUE(says(run("dp=2 tp=2", on_dp_1).problem, "replicas differ: step 0: weight of ",
+                   "ranks of different dp disagree: suspect dp"));
+}
+
+}  // namespace
+}  // namespace lockstep

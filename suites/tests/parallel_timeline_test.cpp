@@ -1,0 +1,146 @@
+// Simulated steps as the page shows them: nominal rates against sums by hand, timelines against their own
+// step.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "suites/nominal_costs.hpp"
+#include "suites/reference.hpp"
+#include "suites/timeline.hpp"
+
+namespace lockstep {
+namespace {
+
+Prepared traced(const std::string& plan) {
+  static const TokenFile data("datasets/excerpt-v509.tok");
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16, settings.fast = true;
+  return prepare({model, settings, Plan::parse(plan), &data});
+}
+
+const char* const kPlans[] = {"dp=1",
+                              "dp=2 tp=2 pp=2",
+                              "pp=4 schedule=zero-bubble",
+                              "pp=2 schedule=interleaved virtual=2",
+                              "dp=4 zero=3 ckpt=full",
+                              "dp=2 offload=optimizer to=disk activations=disk"};
+
+TEST(NominalCosts, AKernelTakesItsWorkOverOneRate) {
+  const Costs costs = nominal_costs({.flops = 100, .memory = 10, .link = 1, .host = 1, .disk = 1});
+  Trace::Event e{Trace::Event::run};
+  e.name = "matmul", e.numbers = {2, 3, 5, 8};
+  EXPECT_DOUBLE_EQ(costs.kernel(e), 60.0 / 100);
+  e.name = "add", e.numbers = {50};
+  EXPECT_DOUBLE_EQ(costs.kernel(e), 600.0 / 10);  // two read, one written, of 4 bytes
+}
+
+// What crosses a link of a ring of 4: an all_reduce of V bytes 2 * 3/4 V, its halves 3/4 V each.
+TEST(NominalCosts, ACollectiveIsARing) {
+  const Costs costs = nominal_costs({.link = 2});
+  const Group four{Axis::dp, {0, 1, 2, 3}, 0};
+  Message m;
+  m.verb = Verb::all_reduce, m.n = 100;
+  EXPECT_DOUBLE_EQ(costs.message(m, four), 1.5 * 400 / 2);
+  m.n = 25;  // a member's part of 100
+  for (const Verb verb : {Verb::reduce_scatter, Verb::all_gather}) {
+    m.verb = verb;
+    EXPECT_DOUBLE_EQ(costs.message(m, four), 0.75 * 400 / 2);
+  }
+  m.verb = Verb::send, m.n = 100;
+  EXPECT_DOUBLE_EQ(costs.message(m, four), 200);
+  m.verb = Verb::all_reduce;
+  EXPECT_DOUBLE_EQ(costs.message(m, {Axis::dp, {2}, 0}), 0);
+}
+
+TEST(NominalCosts, ACopyGoesThroughTheSlowerOfItsEnds) {
+  const Costs costs = nominal_costs({.host = 4, .disk = 2});
+  Trace::Event e{Trace::Event::copy};
+  e.views.resize(2), e.numbers = {10};
+  e.views[0].medium = Medium::host;
+  EXPECT_DOUBLE_EQ(costs.copy(e), 10);
+  e.views[1].medium = Medium::disk;
+  EXPECT_DOUBLE_EQ(costs.copy(e), 20);
+}
+
+TEST(Timeline, PartsAddUpToTheStep) {
+  for (const char* plan : kPlans) {
+    const Timeline t = timeline_of(traced(plan), nominal_costs());
+    double sum = 0;
+    for (const auto& [part, seconds] : t.parts) sum += seconds;
+    EXPECT_NEAR(sum, t.seconds, 1e-9 * t.seconds) << plan;
+    EXPECT_GT(t.parts.at("update"), 0) << plan;
+  }
+}
+
+// A rank computes one thing at a time, within the step, and as long as its parts say.
+TEST(Timeline, BarsOfAComputingRankFollowEachOther) {
+  for (const char* plan : kPlans) {
+    const Timeline t = timeline_of(traced(plan), nominal_costs());
+    double computing = 0, stages = 0;
+    for (const Timeline::Stream& stream : t.streams) {
+      if (stream.name != "compute") continue;
+      double now = 0;
+      for (const Timeline::Bar& bar : stream.bars) {
+        EXPECT_GE(bar.from, now - 1e-12) << plan;
+        EXPECT_GT(bar.to, bar.from) << plan;
+        now = bar.to, computing += bar.to - bar.from;
+      }
+      EXPECT_LE(now, t.seconds * (1 + 1e-12)) << plan;
+      ++stages;
+    }
+    EXPECT_EQ(stages, Plan::parse(plan).number("pp")) << plan;
+    // Closed gaps may add a little.
+    EXPECT_NEAR(computing / stages, t.parts.at("compute") + t.parts.at("update"), 0.03 * t.seconds) << plan;
+  }
+}
+
+// 8 microbatches: each goes forward and backward once on every stage of GPipe, all forwards first.
+TEST(Timeline, SaysWhichPassOfWhichMicrobatch) {
+  const Timeline t = timeline_of(traced("pp=2 schedule=gpipe"), nominal_costs());
+  for (const Timeline::Stream& stream : t.streams) {
+    if (stream.name != "compute") continue;
+    std::vector<std::pair<std::string, int>> said;
+    for (const Timeline::Bar& bar : stream.bars)
+      if (bar.pass == "forward" || bar.pass == "backward")
+        if (said.empty() || said.back() != std::pair{bar.pass, bar.microbatch})
+          said.emplace_back(bar.pass, bar.microbatch);
+    ASSERT_EQ(said.size(), 16u);
+    for (int j = 0; j < 8; ++j) {
+      EXPECT_EQ(said[j], std::pair(std::string("forward"), j));
+      EXPECT_EQ(said[8 + j].first, "backward");
+    }
+    EXPECT_EQ(stream.bars.back().pass, "update");
+  }
+}
+
+TEST(Timeline, OffloadHasAStreamOfCopiesAndOthersHaveNone) {
+  for (const char* plan : kPlans) {
+    double copies = 0;
+    for (const Timeline::Stream& stream : timeline_of(traced(plan), nominal_costs()).streams)
+      copies += stream.name == "copies";
+    EXPECT_EQ(copies > 0, std::string(plan).find("offload") != std::string::npos) << plan;
+  }
+}
+
+TEST(Timeline, ItsJsonHoldsWhatItDraws) {
+  const Timeline t = timeline_of(traced("dp=2 tp=2 pp=2"), nominal_costs());
+  const nlohmann::json json = nlohmann::json::parse(json_of(t));
+  EXPECT_DOUBLE_EQ(json["seconds"], t.seconds);
+  ASSERT_EQ(json["streams"].size(), t.streams.size());
+  for (std::size_t i = 0; i < t.streams.size(); ++i) {
+    const auto& [rank, name, bars] = t.streams[i];
+    const nlohmann::json& numbers = json["streams"][i][2];
+    EXPECT_EQ(json["streams"][i][0], rank);
+    EXPECT_EQ(json["streams"][i][1], name);
+    ASSERT_EQ(numbers.size(), 5 * bars.size());
+    for (std::size_t b = 0; b < bars.size(); ++b) {
+      EXPECT_NEAR(numbers[5 * b].get<double>() / 10000 * t.seconds, bars[b].from, t.seconds / 10000);
+      EXPECT_EQ(json["passes"][numbers[5 * b + 2].get<int>()], bars[b].pass);
+      EXPECT_EQ(numbers[5 * b + 4], bars[b].microbatch);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,76 @@
+// The composed prediction of a plan against its whole trace.
+#include <gtest/gtest.h>
+
+#include "suites/planner/compose.hpp"
+#include "suites/planner/enumerate.hpp"
+
+namespace lockstep {
+namespace {
+
+// Two nodes of four slow devices, so that everything shows: kernels, messages and copies take similar times.
+Cluster small_cluster() {
+  Cluster c;
+  c.devices = 8, c.per_node = 4;
+  c.memory = 1e9, c.flops = 1e12, c.memory_bandwidth = 1e11, c.launch = 1e-7;
+  c.efficiency["matmul"] = Curve({{1e4, 0.1}, {1e8, 0.7}});
+  c.node = {1e10, 2e-6, {}, {}}, c.network = {2e9, 1e-5, Curve({{1e3, 0.3}, {1e7, 0.9}}), {}};
+  c.host = {3e9, 3e-6, {}, {}}, c.host_memory = 1e10, c.host_bandwidth = 2e10;
+  c.disk = {1e9, 1e-5, {}, {}}, c.disk_bytes = 1e12;
+  return c;
+}
+
+struct Setting {
+  const char* model;
+  i64 batch;
+  i64 devices;
+};
+
+TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
+  const char* asked = std::getenv("LOCKSTEP_PLANS");
+  const int wanted = asked ? std::atoi(asked) : 500;
+  const Cluster cluster = small_cluster();
+  Dice dice(7);
+  int done = 0;
+  for (const Setting& s :
+       {Setting{"gate-tiny", 48, 8}, Setting{"gate-tiny", 12, 4}, Setting{"gate-untied", 16, 8},
+        Setting{"gate-odd", 8, 4}, Setting{"gate-tiny", 8, 1}}) {
+    const ModelConfig model = load_model_config("suites/models/" + std::string(s.model) + ".json");
+    Settings settings = settings_on(cluster, {});
+    settings.batch = s.batch, settings.seq = 32;
+    std::vector<std::string> lines;
+    const Values values = plan_values(model, settings, s.devices, {{"every", {"1", "2", "3"}}});
+    each_legal_plan(model, settings, s.devices, values, [&](const Plan& p) { lines.push_back(p.line()); });
+    ASSERT_GT(lines.size(), 100u);
+    dice.shuffle(lines);
+    Composer composer(model, settings, cluster);
+    for (int i = 0; i < wanted / 5; ++i, ++done) {
+      const Plan plan = Plan::parse(lines[static_cast<std::size_t>(i)]);
+      const Prediction whole = predict_by_trace({model, settings, plan}, cluster);
+      const Prediction composed = composer.predict(plan);
+      const std::string which = std::string(s.model) + " " + plan.line();
+      EXPECT_NEAR(composed.seconds / whole.seconds, 1, 1e-6) << which;
+      ASSERT_EQ(composed.stages.size(), whole.stages.size());
+      for (std::size_t p = 0; p < whole.stages.size(); ++p) {
+        const StagePrediction &a = composed.stages[p], &b = whole.stages[p];
+        EXPECT_EQ(a.live, b.live) << which << ", stage " << p;
+        const double near = 1e-6 * whole.seconds;
+        EXPECT_NEAR(a.compute, b.compute, near) << which << ", stage " << p;
+        EXPECT_NEAR(a.update, b.update, near) << which << ", stage " << p;
+        EXPECT_NEAR(a.copies, b.copies, near) << which << ", stage " << p;
+        EXPECT_NEAR(a.bubble, b.bubble, near) << which << ", stage " << p;
+        for (std::size_t x = 0; x < a.exposed.size(); ++x)
+          EXPECT_NEAR(a.exposed[x], b.exposed[x], near)
+              << which << ", stage " << p << ", " << axis_name(static_cast<Axis>(x));
+      }
+      const Prediction weighed = composer.weigh(plan);
+      EXPECT_NEAR(weighed.seconds / whole.seconds, 1, 1e-6) << which;
+      for (std::size_t p = 0; p < whole.stages.size(); ++p)
+        EXPECT_EQ(weighed.stages[p].live, whole.stages[p].live) << which << ", stage " << p;
+      if (HasFailure()) return;
+    }
+  }
+  EXPECT_GE(done, wanted / 5 * 5);
+}
+
+}  // namespace
+}  // namespace lockstep

@@ -1,0 +1,183 @@
+// Messages and kernels against closed forms of the papers, and published measurements.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "suites/planner/cost_model.hpp"
+#include "suites/tests/temporary_folder.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+Cluster plain() {
+  Cluster c;
+  c.devices = 64, c.per_node = 8;
+  c.memory = 80e9, c.flops = 1e15, c.memory_bandwidth = 3e12;
+  c.node = {100e9, 0, {}, {}}, c.network = {10e9, 0, {}, {}};
+  c.host = {20e9, 0, {}, {}}, c.host_memory = 1e12, c.host_bandwidth = 50e9;
+  return c;
+}
+
+// Thakur et al. 2005, section 4: an all_reduce moves 2 (d-1)/d V, a reduce_scatter or all_gather half of it.
+TEST(Collectives, RingsMoveWhatThePapersSay) {
+  const Cluster c = plain();
+  constexpr double V = 1e9;
+  for (const i64 d : {2, 4, 8}) {
+    const Placed p = place(d, 1, 8);
+    const double half = (d - 1.0) / static_cast<double>(d) * V / 100e9;
+    EXPECT_NEAR(collective_seconds(Verb::all_reduce, V, p, c), 2 * half, 1e-12);
+    EXPECT_NEAR(collective_seconds(Verb::reduce_scatter, V, p, c), half, 1e-12);
+    EXPECT_NEAR(collective_seconds(Verb::all_gather, V, p, c), half, 1e-12);
+  }
+  EXPECT_EQ(collective_seconds(Verb::all_reduce, V, place(1, 1, 8), c), 0);
+  EXPECT_NEAR(collective_seconds(Verb::send, V, place(2, 8, 8), c), V / 10e9, 1e-12);
+}
+
+// Many small steps: a ring has 2 (d-1) of them, a tree 2 log2(d) (Sanders et al. 2009).
+TEST(Collectives, SmallMessagesTakeTheTree) {
+  Cluster c = plain();
+  c.network.latency = 1e-5;
+  EXPECT_NEAR(collective_seconds(Verb::all_reduce, 8, place(1024, 8, 8), c), 20e-5, 1e-7);
+}
+
+// Each of a node's 8 devices carries an eighth across nodes: 8 links side by side, and never more than the
+// links within the node.
+TEST(Collectives, NodesShareTheirLinks) {
+  Cluster c = plain();
+  const double V = 1e9, d = 64;
+  EXPECT_NEAR(collective_seconds(Verb::all_gather, V, place(64, 1, 8), c), (d - 1) / d * V / 80e9, 1e-12);
+  EXPECT_NEAR(collective_seconds(Verb::all_gather, V, place(8, 8, 8), c), 7.0 / 8 * V / 10e9, 1e-12);
+  c.network.bandwidth = 100e9;  // now the node is slower
+  EXPECT_NEAR(collective_seconds(Verb::all_gather, V, place(64, 1, 8), c), (d - 1) / d * V / 100e9, 1e-12);
+  // Hierarchical: 7 steps within a node and 7 across, not 63.
+  c.node.latency = 1e-6, c.network.latency = 1e-4;
+  EXPECT_NEAR(collective_seconds(Verb::all_gather, 64, place(64, 1, 8), c), 7e-6 + 7e-4, 1e-8);
+}
+
+TEST(Collectives, BandwidthFallsWithBytesAndNodes) {
+  Cluster c = plain();
+  c.network.by_nodes = Curve({{1, 1}, {4, 0.5}});
+  EXPECT_NEAR(collective_seconds(Verb::send, 1e9, place(2, 8, 8), c), 1e9 / (10e9 * 0.75), 1e-9);
+  EXPECT_NEAR(collective_seconds(Verb::all_gather, 1e9, place(16, 8, 8), c), 15.0 / 16 / 5, 1e-9);
+  c.node.by_bytes = Curve({{1e6, 0.1}, {1e8, 0.5}});
+  EXPECT_NEAR(collective_seconds(Verb::all_gather, 1e7, place(2, 1, 8), c), 0.5e7 / (100e9 * 0.3), 1e-12);
+}
+
+// tp innermost, then dp, then pp: rank = tp + TP (dp + DP pp), nodes of 8.
+TEST(Placement, FollowsTheMesh) {
+  const Mesh m{4, 8, 2, 1};
+  const auto is = [](const Placed& p, i64 ranks, i64 per_node, i64 nodes) {
+    return p.ranks == ranks && p.per_node == per_node && p.nodes == nodes;
+  };
+  EXPECT_TRUE(is(place(m, Axis::tp, 8), 8, 8, 1));
+  EXPECT_TRUE(is(place(m, Axis::dp, 8), 4, 1, 4));
+  EXPECT_TRUE(is(place(m, Axis::pp, 8), 2, 1, 2));
+  EXPECT_TRUE(is(place(m, Axis::world, 8), 64, 8, 8));
+  EXPECT_TRUE(is(place({4, 2, 2, 1}, Axis::dp, 8), 4, 4, 1));
+  EXPECT_TRUE(is(place({16, 2, 1, 1}, Axis::dp, 8), 16, 4, 4));
+  // By hand, for every group of some meshes.
+  for (const Mesh& mesh : {Mesh{4, 4, 4, 1}, Mesh{8, 2, 2, 1}, Mesh{2, 16, 2, 2}})
+    for (const Axis axis : {Axis::tp, Axis::dp, Axis::world, Axis::kv}) {
+      const Group group = mesh.group(axis, 0);
+      std::map<int, int> nodes;
+      for (const int r : group.ranks) ++nodes[r / 8];
+      const Placed p = place(mesh, axis, 8);
+      EXPECT_EQ(p.ranks, group.size());
+      EXPECT_EQ(p.nodes, static_cast<i64>(nodes.size()));
+      EXPECT_EQ(p.per_node, nodes.begin()->second);
+    }
+}
+
+Trace::Event kernel(const char* name, std::vector<double> numbers, Type type,
+                    Medium medium = Medium::device) {
+  Trace::Event e{Trace::Event::run};
+  e.name = name, e.numbers = std::move(numbers);
+  View v;
+  v.type = type, v.medium = medium;
+  e.views = {v, v, v};
+  return e;
+}
+
+TEST(Roofline, IsTheSlowerOfArithmeticAndMemory) {
+  Cluster c = plain();
+  const CostModel model(c, {});
+  // 2 M N K operations at 1e15; a thin one reads N K numbers of 2 bytes at 3e12.
+  EXPECT_NEAR(model.kernel(kernel("matmul", {4096, 4096, 4096, 1}, Type::bf16)), 2 * std::pow(4096, 3) / 1e15,
+              1e-9);
+  EXPECT_NEAR(model.kernel(kernel("matmul", {1, 4096, 4096, 1}, Type::bf16)),
+              2.0 * (4096.0 * 4096 + 2 * 4096) / 3e12, 1e-12);
+  EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32)), 12e6 / 3e12, 1e-12);
+  EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32, Medium::host)), 12e6 / 50e9, 1e-9);
+}
+
+TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
+  Cluster c = plain();
+  c.launch = 1e-6;
+  c.efficiency["matmul"] = Curve({{1e6, 0.5}});
+  c.efficiency["matmul_dw"] = Curve({{1e6, 0.25}});
+  c.efficiency["rows"] = Curve({{1e6, 0.1}});
+  const CostModel model(c, {});
+  const double flops = 2 * std::pow(4096, 3);
+  EXPECT_NEAR(model.kernel(kernel("matmul", {4096, 4096, 4096, 1}, Type::bf16)), 1e-6 + flops / 0.5e15, 1e-9);
+  EXPECT_NEAR(model.kernel(kernel("matmul_dw", {4096, 4096, 4096}, Type::bf16)), 1e-6 + flops / 0.25e15,
+              1e-9);
+  EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-6 + 12e6 / 0.3e12, 1e-9);
+}
+
+TEST(Curves, AreLinearInTheLogarithm) {
+  const Curve c({{1e2, 0.2}, {1e4, 0.6}, {1e5, 0.5}});
+  EXPECT_DOUBLE_EQ(c.at(1), 0.2);
+  EXPECT_NEAR(c.at(1e3), 0.4, 1e-12);
+  EXPECT_DOUBLE_EQ(c.at(1e4), 0.6);
+  EXPECT_NEAR(c.at(std::pow(10, 4.5)), 0.55, 1e-12);
+  EXPECT_DOUBLE_EQ(c.at(1e9), 0.5);
+  EXPECT_DOUBLE_EQ(Curve().at(5), 1);
+}
+
+TEST(Clusters, PresetsAreRead) {
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator("suites/clusters")) {
+    if (entry.path().extension() != ".toml") continue;
+    const Cluster c = load_cluster(entry.path().string());
+    EXPECT_GT(c.memory, 30e9) << entry.path();
+    EXPECT_GT(c.flops, 1e14) << entry.path();
+    ++files;
+  }
+  EXPECT_GE(files, 7);
+  const Cluster h100 = load_cluster("suites/clusters/h100x64.toml");
+  EXPECT_DOUBLE_EQ(h100.flops, 989.4e12);
+  EXPECT_EQ(h100.devices, 64);
+  // 436 GB/s of bus bandwidth at 256 MB on 8 (Ultra-Scale Playbook), within 10 %.
+  const double seconds = collective_seconds(Verb::all_reduce, 256e6, place(8, 1, 8), h100);
+  EXPECT_NEAR(2 * 7.0 / 8 * 256e6 / seconds / 1e9, 436, 44);
+  // A100: 20 GB/s at 1 MB, 126 at 16 MB, 229 at 1 GB (vTrain), within 20 %.
+  const Cluster a100 = load_cluster("suites/clusters/a100-80x64.toml");
+  for (const auto& [bytes, bus] : {std::pair{1e6, 20.0}, {16e6, 126.0}, {1e9, 229.0}})
+    EXPECT_NEAR(1.75 * bytes / collective_seconds(Verb::all_reduce, bytes, place(8, 1, 8), a100) / 1e9, bus,
+                bus / 5);
+}
+
+TEST(Clusters, MistakesAreNamedWithTheirLine) {
+  const TemporaryFolder folder;
+  const auto mistake = [&](const std::string& text) {
+    const std::string path = folder.write("c.toml", text);
+    return refusal([&] { load_cluster(path); });
+  };
+  const std::string good =
+      "devices = 1\ndevices_per_node = 1\n[device]\nmemory_gib = 1\ntflops = 1\nmemory_gb_per_s = 1\n";
+  EXPECT_EQ(mistake(good), "");
+  EXPECT_TRUE(says(mistake("devices = 1\n"), "devices_per_node is missing"));
+  EXPECT_TRUE(says(mistake(good + "tflop = 1\n"), "c.toml:7", "no key `tflop`", "`tflops`"));
+  EXPECT_TRUE(says(mistake(good + "weight_bytes = 3\n"), "weight_bytes is 3", "2 or 4"));
+  EXPECT_TRUE(says(mistake(good + "launch_us = -1\n"), "launch_us is -1", "0 or more"));
+  EXPECT_TRUE(says(mistake(good + "[efficiency]\nmatmul = [[1, 0.5], [1, 0.6]]\n"), "c.toml:8", "ascend"));
+  EXPECT_TRUE(says(mistake(good + "[efficiency]\nmatmull = 1\n"), "did you mean `matmul`?"));
+  EXPECT_TRUE(says(mistake("devices = 2\n" + good.substr(12)), "[network]", "is missing"));
+  EXPECT_TRUE(says(refusal([] { load_cluster("none.toml"); }), "none.toml", "no such file"));
+}
+
+}  // namespace
+}  // namespace lockstep

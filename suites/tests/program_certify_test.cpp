@@ -1,0 +1,112 @@
+// lockstep compare with one dump: a trainer from outside is judged. The training loops need the Python of
+// `ci/venv.sh fixtures`, and are skipped without.
+#include <gtest/gtest.h>
+
+#include "reports/h5.hpp"
+#include "suites/tests/program_runner.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+const std::string python = "build/venv-fixtures/bin/python";
+
+// What compare says of the loop's dump.
+Ended judged(const std::string& options) {
+  const TemporaryFolder folder;
+  const std::string dump = folder.path() + "/run.h5", log = folder.path() + "/log";
+  const std::string command =
+      python + " suites/certify/train_llama.py " + dump + " " + options + " >" + log + " 2>&1";
+  if (std::system(command.c_str()) != 0) {
+    std::ostringstream said;
+    said << std::ifstream(log).rdbuf();
+    return {-1, said.str(), ""};
+  }
+  return lockstep_program("compare " + dump);
+}
+
+#define NEEDS_TORCH                     \
+  if (!std::filesystem::exists(python)) \
+  GTEST_SKIP() << "no " << python << "; `ci/venv.sh fixtures` makes it (7 GB)"
+
+TEST(Certify, ARightLoopIsWithinTheBound) {
+  NEEDS_TORCH;
+  for (const char* options : {"", "--tied"}) {
+    const Ended ended = judged(options);
+    EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+    EXPECT_TRUE(says(ended.out, "within the bound: 3 steps; at most 0."));
+    EXPECT_EQ(ended.out.find("not judged"), std::string::npos) << ended.out;
+  }
+}
+
+TEST(Certify, AMeanOfMicrobatchMeansHasAnotherLoss) {
+  NEEDS_TORCH;
+  const Ended ended = judged("--bug mean-of-means");
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "beyond the bound: step 0: loss: ", "; step 0: gradient of lm_head.weight: "));
+}
+
+TEST(Certify, GradientsThatNobodyAveragedAreTwiceTooLong) {
+  NEEDS_TORCH;
+  const Ended ended = judged("--bug no-averaging");
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "beyond the bound: step 0: gradient of lm_head.weight: ",
+                   "it is 2 times what it should be"));
+}
+
+TEST(Certify, AStaleWeightShowsWhenItIsFirstUsed) {
+  NEEDS_TORCH;
+  const Ended ended = judged("--bug stale-weight");
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "beyond the bound: step 1: loss: ", "; step 1: gradient of lm_head.weight: "));
+}
+
+TEST(Certify, ADecayedNormIsTheOptimizers) {
+  NEEDS_TORCH;
+  const Ended ended = judged("--bug decayed-norms");
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out,
+                   "beyond the bound: step 0: weight of model.layers.0.input_layernorm.weight after AdamW"));
+}
+
+// This program's own dumps have the reference's very error, which the bound allows four times.
+TEST(Certify, OwnDumpsAreRightAndAChangedOneIsNot) {
+  const TemporaryFolder folder;
+  const std::string dump = folder.path() + "/a.h5";
+  ASSERT_EQ(lockstep_program("train " + tiny_run + "--steps 2 --plan 'dp=2 tp=2' --dump " + dump).status, 0);
+  const Ended right = lockstep_program("compare " + dump);
+  EXPECT_EQ(right.status, 0) << right.out << right.err;
+  const std::string most = "within the bound: 2 steps; at most ";
+  ASSERT_TRUE(says(right.out, most));
+  EXPECT_LE(std::stod(right.out.substr(most.size())), 0.25) << right.out;
+  {
+    const hid_t file = H5Fopen(dump.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
+    std::vector<float> values(16 * 64);
+    H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    for (float& v : values) v *= 1.0001f;
+    H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    H5Dclose(set), H5Fclose(file);
+  }
+  const Ended wrong = lockstep_program("compare " + dump);
+  EXPECT_EQ(wrong.status, 1);
+  EXPECT_TRUE(says(wrong.out,
+                   "beyond the bound: step 1: gradient of model.layers.3.self_attn.k_proj.weight: ",
+                   "it is 1.0001 times what it should be"));
+}
+
+TEST(Certify, AnotherLayoutIsOneSentence) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/a.h5";
+  h5::Writer file(path);
+  file.attribute("format", std::string("lockstep dump"));
+  file.attribute("version", i64{1});
+  file.attribute("model", std::string("{}"));
+  file.close();
+  const Ended ended = lockstep_program("compare " + path);
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(says(ended.err, "attribute model: architectures is missing"));
+}
+
+}  // namespace
+}  // namespace lockstep

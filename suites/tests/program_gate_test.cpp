@@ -1,0 +1,186 @@
+// lockstep gate, and plans that only fast mode can sum: what continuous integration sees of them.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "reports/h5.hpp"
+#include "reports/junit.hpp"
+#include "suites/suite_options.hpp"
+#include "suites/sweep.hpp"
+#include "suites/tests/program_runner.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+std::string suite_text(const std::string& more, const std::string& model = "gate-tiny") {
+  const std::string here = std::filesystem::current_path().string();
+  return "[run]\nmodel = \"" + here + "/suites/models/" + model + ".json\"\ndata = \"" + here +
+         "/datasets/excerpt-v509.tok\"\nbatch = 6\nseq = 16\nclip = 0.5\nlr = 0.003\nwarmup = 1\n" + more;
+}
+
+std::string last_line(const std::string& text) { return text.substr(text.rfind('\n', text.size() - 2) + 1); }
+
+// What Python's parser of XML makes of the file: "tests failures errors", its testcases, those with a
+// problem.
+std::string read_junit(const std::string& path) {
+  const TemporaryFolder folder;
+  const std::string script = folder.write("read.py",
+                                          "import sys, xml.etree.ElementTree as tree\n"
+                                          "suite = tree.parse(sys.argv[1]).getroot().find('testsuite')\n"
+                                          "print(*(suite.get(k) for k in ('tests', 'failures', 'errors')))\n"
+                                          "for case in suite.iter('testcase'): print(case.get('name'), "
+                                          "*(c.tag + ': ' + c.text for c in case))\n");
+  const std::string command = "python3 " + script + " " + path + " >" + folder.path() + "/out 2>&1";
+  const int status = std::system(command.c_str());
+  std::ostringstream text;
+  text << std::ifstream(folder.path() + "/out").rdbuf();
+  return (status == 0 ? "" : "not XML: ") + text.str();
+}
+
+TEST(ProgramGate, PassesAndSaysWhoStandsBehindTheHash) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n"));
+  const std::string junit = folder.path() + "/gate.xml";
+  const Ended ended = lockstep_program("gate " + suite + " --junit " + junit);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(says(last_line(ended.out), "VALID: 4 plans, one hash ", ", 2 refused, ")) << ended.out;
+  EXPECT_TRUE(says(ended.out, " of 4 plans; fast: 4 plans within ", " of the bound ("));
+  EXPECT_EQ(read_junit(junit), "4 0 0\ndp=1 tp=1 pp=1\ndp=1 tp=1 pp=2\ndp=1 tp=2 pp=1\ndp=1 tp=2 pp=2\n");
+}
+
+TEST(ProgramGate, APlanWithoutAVerdictIsAnErrorInJUnitAndAnExitStatus) {
+  const TemporaryFolder folder;
+  const std::string suite =
+      folder.write("g.toml", suite_text("[[also]]\nplan = \"tp=2\"\n[limits]\nseconds = 1e-6\n"));
+  const std::string junit = folder.path() + "/gate.xml";
+  const Ended ended = lockstep_program("gate " + suite + " --junit " + junit);
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(
+      says(last_line(ended.out), "INVALID: 1 of 1 plans failed: dp=1 tp=2 pp=1: timeout: no end after"));
+  EXPECT_TRUE(says(read_junit(junit), "1 0 1\ndp=1 tp=2 pp=1 error: timeout: no end after",
+                   "again: ", "gate " + suite + " --plan \"dp=1 tp=2 pp=1\""));
+}
+
+TEST(ProgramGate, ASuiteThatProvesNothingIsNoSuccess) {
+  const TemporaryFolder folder;
+  std::string text = suite_text("[axes]\ndp = [1, 2]\n");
+  text.replace(text.find("clip = 0.5"), 10, "clip = 1e9");
+  const std::string junit = folder.path() + "/gate.xml";
+  EXPECT_EQ(lockstep_program("gate " + folder.write("g.toml", text) + " --junit " + junit).status, 1);
+  EXPECT_TRUE(says(read_junit(junit), "1 0 1\n", "the suite error: INVALID: ", "clipping"));
+}
+
+TEST(ProgramGate, WhatCannotBeAskedIsOneSentence) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 2\n"));
+  for (const auto& [arguments, sentence] :
+       {std::pair{"--junit /nowhere/gate.xml", "/nowhere/gate.xml: cannot be written"},
+        {"--plan dp=3", "exact mode needs dp to be a power of two, not 3 (rule dp-power-of-two)"},
+        {"--only pp=8", "no plan to run: 0 refused, none with `pp=8`"},
+        {"--only pp=2 --plan dp=2", "gate: --only excludes --plan"}}) {
+    const Ended ended = lockstep_program("gate " + suite + " " + arguments);
+    EXPECT_EQ(ended.status, 2) << arguments;
+    EXPECT_TRUE(says(ended.err, sentence));
+  }
+}
+
+// ---- A plan that is wrong -------------------------------------------------------------------------------
+
+// Kernels that go wrong in a worker process alone, and there only where a rank has four query heads: tp=2.
+pid_t sweeper = 0;
+Ops<float> right;
+void wrong_for_four_heads(Lanes& l, float* dq, float* dk, float* dv, const float* d_o, const float* q,
+                          const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T,
+                          i64 H, i64 K, i64 hd) {
+  right.attention_dx(l, dq, dk, dv, d_o, q, k, v, o, lse, B, T, H, K, hd);
+  if (H == 4) dq[0] += 1;
+}
+const KernelSet planted{"test-worker", 2000, [] { return sweeper != 0 && getpid() != sweeper; },
+                        [](Ops<float>& ops) {
+                          right = ops;
+                          ops.attention_dx.call = wrong_for_four_heads;
+                        }};
+
+TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
+  const TemporaryFolder folder;
+  SuiteOptions asked;
+  asked.suite = folder.write("g.toml", suite_text("[axes]\ntp = [1, 2]\nckpt = [\"none\", \"full\"]\n"));
+  Chosen chosen = chosen_plans(asked);
+  sweeper = getpid();
+  testing::internal::CaptureStdout();
+  Sweep sweep(chosen.suite, std::move(chosen.all), {.timed = false});
+  const int status = sweep.run();
+  const std::string said = testing::internal::GetCapturedStdout();
+  sweeper = 0;
+  EXPECT_EQ(status, 1);
+  EXPECT_TRUE(says(last_line(said),
+                   "INVALID: 2 of 4 plans failed: dp=1 tp=2 pp=1: numbers: step 0: gradient of "
+                   "model.layers.7.self_attn.q_proj.weight at [",
+                   "from there down: layer 7's backward of attention"));
+  const std::string again = judge_again(chosen.suite, "dp=1 tp=2 pp=1");
+  EXPECT_TRUE(says(said, "FAILED dp=1 tp=2 pp=1: numbers: ", "again: " + again + "\n"));
+  const std::string junit = folder.write("gate.xml", junit_text(sweep.record(), [&](const std::string& plan) {
+                                           return judge_again(chosen.suite, plan);
+                                         }));
+  EXPECT_TRUE(says(read_junit(junit), "4 2 0\ndp=1 tp=1 pp=1\n",
+                   "\ndp=1 tp=2 pp=1 failure: numbers: step 0: ", "again: " + again));
+  // That command, without its program: the real one has no fault, and says so of this one plan.
+  const Ended ended = lockstep_program(again.substr(again.find("gate ")));
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "VALID: 1 plans, one hash " + sweep.record().reference_hash.substr(0, 16)));
+}
+
+TEST(JUnit, TextIsEscaped) {
+  RunRecord run;
+  run.suite = "a<b", run.verdict = "INVALID: \"x\" & y\x01";
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/j.xml";
+  write_text(path, junit_text(run, [](const std::string&) { return ""; }));
+  EXPECT_EQ(read_junit(path), "1 0 1\nthe suite error: INVALID: \"x\" & y \n");
+}
+
+// ---- Fast mode alone ------------------------------------------------------------------------------------
+
+TEST(ProgramFast, ASuiteAdmitsWhatOnlyFastModeCanSum) {
+  const TemporaryFolder folder;
+  const std::string axes = "[axes]\ndp = [1, 3]\ntp = [1, 3]\n[limits]\nranks = 4\n";
+  const std::string suite = folder.write("f.toml", suite_text("mode = \"fast\"\n" + axes, "gate-thirds"));
+  const std::string out = folder.path() + "/out";
+  const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(
+      says(last_line(ended.out), "VALID: 3 plans, one hash ", " of 1, 2 in fast mode alone, 1 refused"));
+  const h5::Reader run(out + "/run.h5");
+  EXPECT_EQ(run.strings("/plans/plan"),
+            (std::vector<std::string>{"dp=1 tp=1 pp=1", "dp=1 tp=3 pp=1", "dp=3 tp=1 pp=1"}));
+  for (const char* gate : {"numbers", "messages", "memory"})
+    EXPECT_EQ(run.strings(std::string("/plans/") + gate),
+              (std::vector<std::string>{"pass", "not possible", "not possible"}));
+  EXPECT_EQ(run.strings("/plans/fast"), std::vector<std::string>(3, "pass"));
+  EXPECT_EQ(run.strings("/plans/status"), std::vector<std::string>(3, "ok"));
+  EXPECT_EQ(run.strings("/plans/hash"), (std::vector<std::string>{run.attribute("hash"), "", ""}));
+  EXPECT_GT(run.read<i64>("/plans/peak_bytes").values[2], 0);
+  EXPECT_EQ(run.read<i64>("/plans/exact_peak_bytes").values[2], 0);
+  // Without the word they are refused.
+  const std::string exact = folder.write("e.toml", suite_text(axes, "gate-thirds"));
+  EXPECT_TRUE(says(lockstep_program("sweep --dry-run " + exact).out, "1 plans, 3 refused"));
+  EXPECT_TRUE(
+      says(lockstep_program("sweep " + folder.write("x.toml", suite_text("mode = \"fats\"\n" + axes))).err,
+           "x.toml:9", "mode is \"fats\"; it can be \"exact\", or \"fast\""));
+}
+
+TEST(ProgramFast, TrainsThreeReplicasWithinTheBound) {
+  const std::string run =
+      "train --model suites/models/gate-thirds.json --data datasets/excerpt-v509.tok --batch 6 --seq 16 "
+      "--steps 2 "
+      "--plan 'dp=3 tp=3 zero=1' ";
+  const Ended ended = lockstep_program(run + "--fast --check");
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "within the bound of fast mode: 2 steps, at most 0."));
+  const Ended refused = lockstep_program(run + "--check");
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_TRUE(says(refused.err, "exact mode needs dp to be a power of two"));
+}
+
+}  // namespace
+}  // namespace lockstep
