@@ -58,6 +58,7 @@ class MutantDevice final : public PlainDevice {
  private:
   using Door = Mutation::Door;
   using Change = Mutation::Change;
+  static constexpr i64 kFurther = 64;  // elements: one alone may not change what is computed of them
   static constexpr int kNothing = INT_MAX, kLate = INT_MAX - 1;  // requests that are not the device's
 
   Change change() const { return mutation_->change; }
@@ -84,7 +85,7 @@ class MutantDevice final : public PlainDevice {
   template <class A>
   A altered(A a, int& numbers, int& operands) const {
     if constexpr (std::is_same_v<A, View>) {
-      if (operands++ == mutation_->index && change() == Change::operand) return a.from(1);
+      if (operands++ == mutation_->index && change() == Change::operand) return a.from(kFurther);
     } else if constexpr (std::is_arithmetic_v<A>) {
       if (numbers++ != number_) return a;
       if (change() == Change::own_count) return static_cast<A>(1.0 / count_);

@@ -18,7 +18,7 @@ struct Mutation {
                   // scale doubled
     rescaled,     // run: the index-th number halved once more at each call
     own_count,    // run of ce_dx: the scale is 1 / (index x the valid labels of this call)
-    operand,      // run: the index-th buffer from its next element on
+    operand,      // run: the index-th buffer from 64 elements further on
     exchanged,    // run: add for copy, copy for add
     group,        // start: on axis `index`
     peer,         // start of a send or recv: the next one of `index` members
