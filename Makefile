@@ -40,6 +40,7 @@ mpi_src      := parallel/comm/mpi.cpp
 comm_src     := $(filter-out $(mpi_src),$(wildcard parallel/comm/*.cpp))
 parallel_src := $(wildcard parallel/*.cpp)
 suites_src   := $(filter-out suites/main.cpp,$(wildcard suites/*.cpp suites/gates/*.cpp suites/planner/*.cpp reports/*.cpp))
+mutants_src  := $(wildcard suites/mutants/*.cpp)
 bench_src    := $(wildcard kernels/bench/*.cpp)
 test_src     := $(wildcard suites/tests/*_test.cpp)
 obj = $(patsubst %.cpp,$B/obj/%.o,$1)
@@ -78,6 +79,11 @@ $B/lockstep: $B/obj/suites/main.o $(all_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
 
+# The program with faults to be switched on; in a folder of its own, for every object has other code in it.
+$B/lockstep_mutants: $B/obj/suites/main.o $(call obj,$(mutants_src)) $(all_obj)
+	$(call say,LINK,$@)
+	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
+
 # Only this shared object knows MPI; the program opens it when asked to, and does without it where MPI is not.
 ifneq ($(MPI_LIBS),)
 mpi_object := $B/lockstep_mpi.so
@@ -107,7 +113,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep gate report test ci bench resident tokens format deps help clean sources programs
+.PHONY: mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -126,6 +132,10 @@ test:  ## build and run every test; end in 'N passed, N failed'
 
 ci:  ## what a change must pass: test, formatting, sanitizers and the smoke sweep
 	@MAKE="$(MAKE)" ci/run_tests.sh ci
+
+mutants:  ## put faults in on purpose and see each caught; ends in 'N of N caught' (ARGS=--help)
+	@$(MAKE) B=$B-mutants EXTRA='$(EXTRA) -DLOCKSTEP_MUTANTS' $B-mutants/lockstep_mutants
+	@$B-mutants/lockstep_mutants mutants $(or $(ARGS),--seeds 20 --out reports/mutants)
 
 bench: $B/bench  ## time the kernels, for the page too (ARGS=--benchmark_filter=...)
 	@mkdir -p $B/sweep
@@ -155,7 +165,7 @@ help:  ## this list
 
 # What the scripts in ci/ ask for.
 sources:
-	@printf '%s\n' $(kernels_src) $(ref_src) $(comm_src) $(mpi_src) $(parallel_src) $(suites_src) suites/main.cpp $(bench_src) $(test_src)
+	@printf '%s\n' $(kernels_src) $(ref_src) $(comm_src) $(mpi_src) $(parallel_src) $(suites_src) $(mutants_src) suites/main.cpp $(bench_src) $(test_src)
 programs:
 	@printf '%s\n' $(tests)
 

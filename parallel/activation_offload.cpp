@@ -100,6 +100,14 @@ i64 at_hand(const Shape& s, const KeptElements& k) {
   return s.activation * std::max(layers, head);
 }
 
+// A chunk's top layer leaves when its forward is over: beside whatever the next one does first. Coming back,
+// nothing but the head computes before it.
+void work(const Shape& s, const KeptLayer& layer, StepWork& w) {
+  const i64 out = layer.top ? layer.into_first : s.m, in = layer.top && !layer.under_head ? 0 : s.m;
+  w.copy("activation out", s.m * layer.parts, s.m * layer.bytes, out * layer.parts);
+  w.copy("activation in", s.m * layer.parts, s.m * layer.bytes, in * layer.parts);
+}
+
 const Strategy<Shelf> strategy(
     "activation-offload",
     {{"activations", "device", {"device", "host", "disk"}, "where kept activations wait for backward"}},
@@ -107,7 +115,8 @@ const Strategy<Shelf> strategy(
     [](const Context& c) -> std::unique_ptr<Shelf> { return std::make_unique<ActivationOffload>(c); },
     {.device = at_hand,
      .host = [](const Shape& s, const KeptElements& k) { return on_disk(s) ? 0 : away(s, k); },
-     .disk = [](const Shape& s, const KeptElements& k) { return on_disk(s) ? away(s, k) : 0; }});
+     .disk = [](const Shape& s, const KeptElements& k) { return on_disk(s) ? away(s, k) : 0; },
+     .work = work});
 
 }  // namespace
 }  // namespace lockstep

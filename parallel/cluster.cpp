@@ -26,7 +26,7 @@ Trace trace_rank(const Run& run, int rank, std::set<std::string>& names, std::ve
   Lanes lanes(1);
   NoPlacer nowhere;
   Disk no_file;
-  Device device(nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  Device device(rank, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   Executor executor(run, rank, device);
   executor.step(0);
   // Names belong to the executor, which ends here: keep the trace's and the ledger's own copies.
@@ -50,8 +50,7 @@ Prepared prepare(const Run& run) {
   p.mesh = run.mesh();
   std::map<std::vector<i64>, Layouts> known;
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
-    const Trace& trace =
-        p.traces.emplace_back(trace_rank(run, rank, p.names, &p.posted.emplace_back()));
+    const Trace& trace = p.traces.emplace_back(trace_rank(run, rank, p.names, &p.posted.emplace_back()));
     auto [it, fresh] = known.try_emplace(signature(trace));
     if (fresh)
       it->second = {lay_out(trace, Medium::device), lay_out(trace, Medium::host),
@@ -76,7 +75,7 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     };
     Disk disk(p.layout(rank, Medium::disk), how.scratch, how.guard);
     Lanes lanes(how.threads);
-    Device device(placer(arena), placer(host), disk, ops, lanes, &comm, nullptr, how.timing);
+    Device device(rank, placer(arena), placer(host), disk, ops, lanes, &comm, nullptr, how.timing);
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
   };

@@ -160,7 +160,9 @@ const Strategy<Store> strategy(
      .reduced_together = [](const Shape& s) -> i64 { return s.plan->number("bucket"); },
      .reduces_each_microbatch = no,
      .gather = [](const Shape&, i64) { return Maybe{}; },
-     .gathers_each_use = no});
+     .gathers_each_use = no,
+     .of_samples = own_samples,
+     .sharded = false});
 
 }  // namespace
 }  // namespace lockstep

@@ -55,6 +55,7 @@ std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
           p.number[e.request] = p.collectives[e.message.axis]++;
         }
       } else if (e.what == Trace::Event::wait) {
+        if (!p.open.count(e.request)) break;  // it is waited for already, or was never started
         if (!finished(rank, e.request)) break;
         p.open.erase(e.request);
       }
@@ -69,7 +70,13 @@ std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
   for (int r = 0; r < n; ++r) {
     const auto& events = traces[r].events;
     if (players[r].at == events.size()) continue;
-    const Message& m = events[players[r].open.at(events[players[r].at].request)].message;
+    const auto waited = players[r].open.find(events[players[r].at].request);
+    if (waited == players[r].open.end()) {
+      stuck += fmt::format("rank {} (dp {}, tp {}, pp {}) waits for a message that it did not start, or a second time\n",
+                           r, mesh.dp_of(r), mesh.tp_of(r), mesh.pp_of(r));
+      continue;
+    }
+    const Message& m = events[waited->second].message;
     stuck += fmt::format("rank {} (dp {}, tp {}, pp {}) waits for {} of `{}`", r, mesh.dp_of(r),
                          mesh.tp_of(r), mesh.pp_of(r), verb_name(m.verb), m.what);
     if (m.microbatch >= 0) stuck += fmt::format(" microbatch {}", m.microbatch);

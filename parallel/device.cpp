@@ -6,7 +6,7 @@
 
 namespace lockstep {
 
-void Device::set_types(const Settings& s) {
+void PlainDevice::set_types(const Settings& s) {
   const auto type = [&](int bytes) {
     if (bytes == 4) return Type::f32;
     if (comm_) throw UserError("this device computes in float32 only: bf16 can be traced and priced");
@@ -18,13 +18,14 @@ void Device::set_types(const Settings& s) {
     types_[static_cast<int>(k)] = type(s.activation_bytes);
 }
 
-void Device::begin_step() {
+void PlainDevice::begin_step() {
   memory_.begin_step();
   posted_.clear();
+  kernels_ = started_copies_ = 0;
   if (trace_) trace_->events.push_back({Trace::Event::step});
 }
 
-void Device::note_action(const char* name, int chunk, int microbatch) {
+void PlainDevice::note_action(const char* name, int chunk, int microbatch) {
   if (!trace_) return;
   Trace::Event e{Trace::Event::action};
   e.name = name;
@@ -33,11 +34,11 @@ void Device::note_action(const char* name, int chunk, int microbatch) {
   trace_->events.push_back(std::move(e));
 }
 
-Request Device::start(Message m, const Buf& in, View from, const Buf& out, View to) {
+Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, View to) {
   m.in = in_memory(from).at;
   m.out = in_memory(to).at;
   m.type = from.block >= 0 ? from.type : to.type;
-  posted_.push_back({m.axis, m.verb, m.type, m.peer, m.what, m.microbatch, m.blocks * m.n});
+  posted_.push_back({m.axis, m.verb, m.type, m.reduce, m.peer, m.what, m.microbatch, m.blocks * m.n});
   Request r{requests_++, in, out};
   if (trace_) {
     Trace::Event e{Trace::Event::start};
@@ -50,7 +51,7 @@ Request Device::start(Message m, const Buf& in, View from, const Buf& out, View 
   return r;
 }
 
-void Device::wait(Request& r) {
+void PlainDevice::wait(Request& r) {
   if (trace_) {
     Trace::Event e{Trace::Event::wait};
     e.request = r.id;
@@ -60,7 +61,7 @@ void Device::wait(Request& r) {
   r = {};
 }
 
-void Device::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n, const char* what,
+void PlainDevice::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n, const char* what,
                         int microbatch) {
   Message m;
   m.verb = Verb::all_reduce;
@@ -73,9 +74,10 @@ void Device::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n
   wait(r);
 }
 
-Request Device::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
+Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
                            const char* what) {
   Request r{requests_++, from, to};
+  ++started_copies_;
   if (trace_) {
     Trace::Event e{Trace::Event::copy};
     e.request = r.id;
@@ -88,7 +90,7 @@ Request Device::start_copy(const Buf& to, View to_at, const Buf& from, View from
   return r;
 }
 
-void Device::wait_copy(Request& r) {
+void PlainDevice::wait_copy(Request& r) {
   if (trace_) {
     Trace::Event e{Trace::Event::copied};
     e.request = r.id;
@@ -98,7 +100,7 @@ void Device::wait_copy(Request& r) {
   r = {};
 }
 
-void Device::upload(View to, const void* from, i64 elements) {
+void PlainDevice::upload(View to, const void* from, i64 elements) {
   if (!comm_) return;
   const i64 bytes = elements * type_bytes(to.type);
   if (to.medium == Medium::disk)
@@ -107,7 +109,7 @@ void Device::upload(View to, const void* from, i64 elements) {
     std::memcpy(to.at, from, static_cast<std::size_t>(bytes));
 }
 
-void Device::download(void* to, View from, i64 elements) {
+void PlainDevice::download(void* to, View from, i64 elements) {
   if (!comm_) return;
   const i64 bytes = elements * type_bytes(from.type);
   if (from.medium == Medium::disk)

@@ -19,6 +19,7 @@ struct Posted {
   Axis axis;
   Verb verb;
   Type type;
+  Reduce reduce;
   int peer;
   const char* what;
   int microbatch;
@@ -32,12 +33,13 @@ struct Request {
   explicit operator bool() const { return id >= 0; }
 };
 
-class Device {
+class PlainDevice {
  public:
   // comm == nullptr: trace only, nothing is computed, sent or copied.
-  Device(Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes, Comm* comm,
-         Trace* trace, Timing timing = Timing::eager)
-      : memory_(device, host, disk, trace),
+  PlainDevice(int rank, Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes,
+              Comm* comm, Trace* trace, Timing timing = Timing::eager)
+      : rank_(rank),
+        memory_(device, host, disk, trace),
         disk_(disk),
         copies_(disk, timing),
         ops_(ops),
@@ -47,9 +49,12 @@ class Device {
     posted_.reserve(1 << 15);
   }
 
+  int rank() const { return rank_; }
   bool computes() const { return comm_ != nullptr; }
   const Ops<float>& ops() const { return ops_; }
   const std::vector<Posted>& posted() const { return posted_; }  // this step's messages
+  i64 kernels() const { return kernels_; }                       // and how many kernels ran, copies were
+  i64 copies() const { return started_copies_; }                 // started in it
 
   // Of the type that numbers of this kind have; float32 unless set_types() said otherwise.
   Buf take(const char* name, Kind kind, i64 elements) {
@@ -68,6 +73,7 @@ class Device {
   template <class... P, class... A>
   void run(const Op<P...>& op, const A&... args) {
     static_assert(sizeof...(P) == sizeof...(A), "the kernel takes another number of arguments");
+    ++kernels_;
     if (trace_) note_run(op.name, args...);
     if (comm_) op.call(lanes_, convert<P>(args)...);
   }
@@ -90,7 +96,7 @@ class Device {
   void upload(View to, const void* from, i64 elements);
   void download(void* to, View from, i64 elements);
 
- private:
+ protected:
   template <class P, class A>
   static P convert(const A& a) {
     if constexpr (std::is_convertible_v<A, View>)
@@ -120,6 +126,7 @@ class Device {
     }
   }
 
+  const int rank_;
   Memory memory_;
   const Disk& disk_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
@@ -129,7 +136,17 @@ class Device {
   Comm* comm_;
   Trace* trace_;
   std::vector<Posted> posted_;
+  i64 kernels_ = 0, started_copies_ = 0;
   int requests_ = 0;
 };
 
 }  // namespace lockstep
+
+// What strategies and the executor hold. A test build has another one, which does single calls wrongly.
+#ifdef LOCKSTEP_MUTANTS
+#include "suites/mutants/device.hpp"
+#else
+namespace lockstep {
+using Device = PlainDevice;
+}
+#endif

@@ -54,7 +54,13 @@ Disk::~Disk() {
 void* Disk::take(i64 bytes) {
   if (!places_) return position_of(std::exchange(next_, next_ + bytes));
   void* at = position_of(places_->next(bytes));
-  if (guard_) poison(at, bytes);
+  if (guard_) {
+    {
+      const std::lock_guard lock(mutex_);
+      taken_[offset_of(at)] = bytes;
+    }
+    poison(at, bytes);
+  }
   return at;
 }
 
@@ -65,6 +71,18 @@ void Disk::give(void* at, i64 bytes) {
   } catch (const std::runtime_error&) {
     // A buffer is given back by its destructor: what is wrong with the disk, the next copy will say.
   }
+  const std::lock_guard lock(mutex_);
+  taken_.erase(offset_of(at));
+}
+
+// What guard pages are to a buffer in memory.
+void Disk::check(const void* position, i64 bytes) const {
+  if (!guard_ || bytes == 0) return;
+  const i64 from = offset_of(position);
+  const std::lock_guard lock(mutex_);
+  auto it = taken_.upper_bound(from);
+  if (it == taken_.begin() || from + bytes > (--it)->first + it->second)
+    throw std::logic_error("guarded run: a copy reaches beyond its buffer on disk, or one was used after its release");
 }
 
 void Disk::begin_step() {
@@ -72,6 +90,7 @@ void Disk::begin_step() {
 }
 
 void Disk::read(void* to, const void* position, i64 bytes) const {
+  check(position, bytes);
   auto* at = static_cast<std::byte*>(to);
   off_t offset = offset_of(position);
   while (bytes > 0) {
@@ -84,6 +103,7 @@ void Disk::read(void* to, const void* position, i64 bytes) const {
 }
 
 void Disk::write(void* position, const void* from, i64 bytes) const {
+  check(position, bytes);
   const auto* at = static_cast<const std::byte*>(from);
   off_t offset = offset_of(position);
   while (bytes > 0) {

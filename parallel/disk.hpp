@@ -1,6 +1,8 @@
 // A rank's file: memory below the host's, for what a step rarely needs (Rajbhandari et al. 2021,
 // ZeRO-Infinity, section 5). It is laid out from the trace as the arena is, a place for each take.
 #pragma once
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -13,8 +15,8 @@ class Disk final : public Placer {
   Disk() = default;  // for tracing: hands out positions, and has no file
   // Makes a file in `folder` (empty: the system's for temporary files) with room for the whole plan, if the
   // plan needs any. It loses its name at once, so nothing stays behind however the process ends. guard: what
-  // is taken or given back is filled with NaN. UserError: the folder cannot be written to, or the disk is
-  // full.
+  // is taken or given back is filled with NaN, and what lies in no buffer is not read or written but thrown as
+  // std::logic_error. UserError: the folder cannot be written to, or the disk is full.
   Disk(const ArenaPlan&, const std::string& folder, bool guard);
   ~Disk() override;
   Disk(const Disk&) = delete;
@@ -33,10 +35,13 @@ class Disk final : public Placer {
 
  private:
   [[noreturn]] void fail(const char* what) const;
+  void check(const void* position, i64 bytes) const;
   std::optional<Places> places_;
   std::string folder_;
   int file_ = -1;
   bool guard_ = false;
+  mutable std::mutex mutex_;  // copies may be on a thread of their own
+  std::map<i64, i64> taken_;  // guard: bytes of each buffer, by its position
   i64 next_ = 0;  // tracing
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "parallel/mutant.hpp"
 #include "ref/optimizer.hpp"
 #include "ref/rope.hpp"
 
@@ -113,14 +114,17 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
   for (int i = 0; i < static_cast<int>(params_.all.size()); ++i) {
     const LocalParam& l = params_.all[i];
     if (l.alias >= 0) continue;
-    const Param& p = params_.table[l.param];
+    const i64 own = run_.model.layers / mesh_.pp * layer_params;
+    const bool shifted = mutant("a stage loads the first layers") && l.unit > 0 && l.unit <= run_.model.layers;
+    const Param& p = params_.table[shifted ? 1 + (l.param - 1) % own : l.param];
     const float* whole = source ? source(p) : nullptr;
     values.clear();
+    const i64 offset = mutant("fresh shards are alike") ? l.slice.row : 0;
     for (i64 r = l.slice.row; r < l.slice.row + l.slice.rows; ++r)
       for (i64 c = l.slice.col; c < l.slice.col + l.slice.cols; ++c)
         values.push_back(r >= p.rows ? 0.f
                          : whole     ? whole[r * p.cols + c]
-                                     : initial_value(run_.model, p, run_.settings.seed, r, c));
+                                     : initial_value(run_.model, p, run_.settings.seed, r - offset, c));
     store_->load(i, values.data());
   }
 }
@@ -128,10 +132,14 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
 void Executor::load_tokens(i64 step) {
   if (!device_.computes()) return;
   const i64 T = run_.settings.seq;
+  Settings order = run_.settings;
+  if (mutant("seed of the data's order differs by rank")) order.seed += rank_;
   for (int j = 0; j < microbatches_; ++j)
     for (i64 i = 0; i < b_; ++i) {
       const i64 row = (j * b_ + i) * T;
-      sample(*run_.data, run_.settings, step, store_->sample(j, i), &host_ids_[row], &host_labels_[row]);
+      i64 index = store_->sample(j, i);
+      if (mutant("samples dealt by rank of the world")) index = (index + rank_) % order.batch;
+      sample(*run_.data, order, step, index, &host_ids_[row], &host_labels_[row]);
     }
   if (ids_) device_.upload(ids_, host_ids_.data(), ids_.elements());
   if (labels_) device_.upload(labels_, host_labels_.data(), labels_.elements());
@@ -226,9 +234,10 @@ StepResult Executor::step(i64 step, const std::function<void()>& raw, const std:
   }
   if (h.sending) device_.wait(h.sending);
 
+  if (mutant("a tied gradient joined before its reduction")) join_tied_gradients();
   device_.note_action("update", -1, -1);
   store_->finish();
-  join_tied_gradients();
+  if (!mutant("a tied gradient joined before its reduction")) join_tied_gradients();
   if (raw) raw();
   StepResult result;
   result.grad_norm = gradient_norm();

@@ -29,6 +29,7 @@ const Strategy<Schedule> strategy(
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1  ? 0
                                                      : s.last() ? 1
                                                                 : 2; },
+     .into_first = [](const Shape& s, i64) -> i64 { return s.first() ? s.m - 1 : 0; },
      .reversed = true});
 
 }  // namespace

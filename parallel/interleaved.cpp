@@ -86,7 +86,16 @@ const Strategy<Schedule> strategy(
        return std::min(s.m * v, (s.pp - s.stage - 1) * 2 + (v - 1) * s.pp + 1);
      },
      .ends = [](const Shape&) -> i64 { return 1; },
-     .handovers = [](const Shape&) -> i64 { return 2; }});
+     .handovers = [](const Shape&) -> i64 { return 2; },
+     // In warm-up a group goes through chunk after chunk, and the next group through the first one again.
+     .into_first = [](const Shape& s, i64 k) -> i64 {
+       const i64 v = s.plan->number("virtual"), passes = s.m * v;
+       const i64 ahead = std::min(passes, (s.pp - s.stage - 1) * 2 + (v - 1) * s.pp);
+       i64 times = 0;
+       for (i64 q = 0; s.first() && q < ahead && q + 1 < passes; ++q)
+         times += (q + 1) / s.pp % v == 0 && q / s.pp % v == k;
+       return times;
+     }});
 
 }  // namespace
 }  // namespace lockstep

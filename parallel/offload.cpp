@@ -142,6 +142,25 @@ i64 blocks(const Shape& s) {
   return on_disk(s) ? 4 : weights_too(s) ? 1 : 2;
 }  // that do not rest on the host
 
+// Of the blocks on their way only the first comes before any step, and only the last goes after all of them.
+void work(const Shape& s, const std::vector<i64>& pieces, StepWork& w) {
+  i64 n = 0, elements = 0;
+  for (const i64 piece : pieces) n += (piece + kBlock - 1) / kBlock, elements += piece;
+  w.setup["zero"] += on_disk(s) ? 1 : 2;
+  w.run("scale", n), w.run("adamw", n);
+  const auto move = [&](const char* name, i64 bytes = 4) {
+    w.copy(name, n, bytes * elements, std::max<i64>(0, n - 1));
+  };
+  move("gradient to host");
+  for (const char* name : {"no first moment yet", "no second moment yet"})
+    if (on_disk(s)) w.copy(name, n, 4 * elements, 0);
+  if (on_disk(s) || !weights_too(s)) move("weight to host"), move("weight back", s.weight);
+  if (!on_disk(s)) return;
+  for (const char* name : {"first moment from disk", "second moment from disk", "first moment to disk",
+                           "second moment to disk"})
+    move(name);
+}
+
 const Strategy<Home> strategy(
     "offload",
     {{"offload",
@@ -158,7 +177,8 @@ const Strategy<Home> strategy(
      .rest =
          [](const Shape& s) {
            return !weights_too(s) ? Kind::weights : on_disk(s) ? Kind::disk : Kind::host;
-         }});
+         },
+     .work = work});
 
 }  // namespace
 }  // namespace lockstep

@@ -35,7 +35,10 @@ const Strategy<Schedule> strategy(
      // A posted receive beside an unfinished send; a last stage with one microbatch has one after the other.
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1              ? 0
                                                      : s.last() && s.m == 1 ? 1
-                                                                            : 2; }});
+                                                                            : 2; },
+     .into_first = [](const Shape& s, i64) -> i64 {
+       return s.first() ? std::min<i64>(s.m, s.pp) - 1 : 0;
+     }});
 
 }  // namespace
 }  // namespace lockstep

@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "kernels/ops.hpp"
-#include "parallel/price_layer.hpp"
-#include "parallel/roles.hpp"
+#include "parallel/pricing.hpp"
 
 namespace lockstep {
 
@@ -26,44 +25,21 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
 }
 
 i64 shard(const Shape& s, i64 e) { return (e + s.dp - 1) / s.dp; }
+i64 first_of_own_part(const Shape& s, i64 e) { return s.dp_at * shard(s, e); }
 i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.dp_at * shard(s, e), 0, shard(s, e)); }
 
 i64 Shape::slots(i64 samples, i64 microbatch, i64 block) const {
   return fast ? 1 : tree_slots(samples, microbatch, block, reversed);
 }
 
+Additions own_samples(const Shape& s) {
+  return s.fast ? plain_additions(s.m) : tree_additions(s.n / s.dp, s.b, 1, s.reversed);
+}
+
 std::string bucket_name(i64 lowest, i64 highest) {
   const std::string last = std::to_string(highest) + ".gradient";
   return lowest == highest ? "unit" + last : "units" + std::to_string(lowest) + "-" + last;
 }
-
-namespace {
-
-// Parameters that are gathered and reduced together: 0 embedding, 1..L layers, L+1 final norm, L+2 head.
-struct Unit {
-  i64 number, gradient, weight;  // elements
-};
-
-// A run of layers between two hand-overs.
-struct Stretch {
-  i64 index, from, to;  // chunk; layers
-  bool first, last;     // of the model
-};
-
-// Everything a formula needs of one rank of a plan.
-struct Pricing {
-  Shape s;
-  const PriceOf<Seam>& seam;
-  const PriceOf<Schedule>& schedule;
-  const PriceOf<Store>& store;
-  const PriceOf<Home>& home;
-  const PriceOf<Stash>& stash;
-  const PriceOf<Shelf>& shelf;
-  Sizes z;
-  i64 table, layer;  // elements of the embedding (or the head) and of a layer on this rank
-  std::vector<Stretch> stretches;
-  std::vector<Unit> units;
-};
 
 Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
   Pricing p{shape_of(plan, model, settings, rank),
@@ -94,6 +70,10 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
   }
   return p;
 }
+
+i64 kept_by(const Pricing& p, i64 layer) { return p.z.X + kept_parts(p.z, p.stash.drops(p.s, layer)); }
+
+namespace {
 
 // Units made whole: the one in use and the one that comes next; the head takes final norm along, and a tied
 // head on the embedding's stage takes the embedding. What rests below the device is fetched for that: whole
@@ -141,8 +121,6 @@ i64 reducing_bytes(const Pricing& p) {
   return most;
 }
 
-// Elements of one microbatch that a layer or a chunk keeps, the final hidden state apart.
-i64 kept_by(const Pricing& p, i64 layer) { return p.z.X + kept_parts(p.z, p.stash.drops(p.s, layer)); }
 i64 kept_by(const Pricing& p, const Stretch& x) {
   i64 kept = 0;
   for (i64 l = x.from; l < x.to; ++l) kept += kept_by(p, l);
@@ -191,7 +169,7 @@ KindBytes memory(const Pricing& p) {
   KindBytes bytes{};
   auto peak = [&](Kind k) -> i64& { return bytes[static_cast<int>(k)]; };
   i64 updated = 0, weights = 0;
-  for (const Unit& u : p.units) {
+  for (const PricedUnit& u : p.units) {
     weights += p.store.weights(s, u.weight);
     peak(Kind::gradients) += p.store.gradients(s, u.gradient);
     updated += p.store.updated(s, u.weight);
@@ -223,42 +201,54 @@ KindBytes memory(const Pricing& p) {
 std::vector<Price::Line> messages(const Pricing& p) {
   const Shape& s = p.s;
   std::vector<Price::Line> lines;
-  auto say = [&](const std::string& what, i64 j, const Maybe& said, i64 times = 1) {
-    for (i64 i = 0; said && i < times; ++i) lines.push_back({what, static_cast<int>(j), *said});
+  const auto type_of = [](i64 bytes) { return bytes == 2 ? Type::bf16 : Type::f32; };
+  const Type activation = type_of(s.activation), gradient = type_of(s.gradient), weight = type_of(s.weight);
+  auto say = [&](const std::string& what, i64 j, const Maybe& said, i64 times = 1, Type type = Type::f32,
+                 Reduce reduce = Reduce::sum) {
+    if (!said) return;
+    const bool adds = said->verb == Verb::all_reduce || said->verb == Verb::reduce_scatter;
+    const Price::Line line{what, static_cast<int>(j), *said, type, adds ? reduce : Reduce::none, -1};
+    lines.insert(lines.end(), static_cast<std::size_t>(times), line);
   };
-  auto hand = [&](Verb verb, i64 chunk, const char* which, i64 j) {
-    say("chunk" + std::to_string(chunk) + which, j, Said{Axis::pp, verb, p.z.X});
+  // Of activations and their gradients.
+  auto pass = [&](const std::string& what, i64 j, const Maybe& said, i64 times = 1) {
+    say(what, j, said, times, activation);
+  };
+  auto hand = [&](Verb verb, i64 chunk, i64 other, const char* which, i64 j) {
+    pass("chunk" + std::to_string(chunk) + which, j, Said{Axis::pp, verb, p.z.X});
+    lines.back().peer = static_cast<int>(other % s.pp);
   };
   for (i64 j = 0; j < s.m; ++j)
     for (const Stretch& x : p.stretches) {
       if (x.first) {
-        say("embed.out", j, p.seam.close(s));
-        say("embed.dout", j, p.seam.close_back(s));
+        pass("embed.out", j, p.seam.close(s));
+        pass("embed.dout", j, p.seam.close_back(s));
       }
       for (i64 l = x.from; l < x.to; ++l) {
         const std::string at = "layers." + std::to_string(l) + ".";
-        say(at + "attn.enter", j, p.seam.enter(s), 2);  // forward, and again for the weight gradients
-        say(at + "mlp.enter", j, p.seam.enter(s), 2);
-        say(at + "attn.out", j, p.seam.close(s), p.stash.drops(s, l).x2 ? 2 : 1);
-        say(at + "mlp.out", j, p.seam.close(s));
-        say(at + "attn.dout", j, p.seam.close_back(s));
-        say(at + "mlp.dout", j, p.seam.close_back(s));
-        say(at + "attn.din", j, p.seam.open(s));
-        say(at + "mlp.din", j, p.seam.open(s));
-        say(at + "attn.dkv", j, p.seam.kv_grad(s), 2);
+        pass(at + "attn.enter", j, p.seam.enter(s), 2);  // forward, and again for the weight gradients
+        pass(at + "mlp.enter", j, p.seam.enter(s), 2);
+        pass(at + "attn.out", j, p.seam.close(s), p.stash.drops(s, l).x2 ? 2 : 1);
+        pass(at + "mlp.out", j, p.seam.close(s));
+        pass(at + "attn.dout", j, p.seam.close_back(s));
+        pass(at + "mlp.dout", j, p.seam.close_back(s));
+        pass(at + "attn.din", j, p.seam.open(s));
+        pass(at + "mlp.din", j, p.seam.open(s));
+        pass(at + "attn.dkv", j, p.seam.kv_grad(s), 2);
         say(at + "input_norm.grad", j, p.seam.norm_grad(s));
         say(at + "post_norm.grad", j, p.seam.norm_grad(s));
       }
       if (x.last) {
-        say("head.enter", j, p.seam.enter(s));
-        say("head.max", j, p.seam.vocab_max(s));
+        pass("head.enter", j, p.seam.enter(s));
+        say("head.max", j, p.seam.vocab_max(s), 1, Type::f32, Reduce::max);
         say("head.sum", j, p.seam.vocab_sum(s));
-        say("head.din", j, p.seam.open(s));
+        pass("head.din", j, p.seam.open(s));
         say("norm.grad", j, p.seam.norm_grad(s));
       }
       if (s.pp == 1) continue;
-      if (!x.first) hand(Verb::recv, x.index, ".x", j), hand(Verb::send, x.index - 1, ".dy", j);
-      if (!x.last) hand(Verb::send, x.index + 1, ".x", j), hand(Verb::recv, x.index, ".dy", j);
+      const i64 below = x.index - 1, above = x.index + 1;
+      if (!x.first) hand(Verb::recv, x.index, below, ".x", j), hand(Verb::send, below, below, ".dy", j);
+      if (!x.last) hand(Verb::send, above, above, ".x", j), hand(Verb::recv, x.index, above, ".dy", j);
     }
   const bool each = p.store.reduces_each_microbatch(s);
   const i64 all = static_cast<i64>(p.units.size()), together = p.store.reduced_together(s);
@@ -267,21 +257,21 @@ std::vector<Price::Line> messages(const Pricing& p) {
     i64 elements = 0;
     for (i64 u = lowest; u <= highest; ++u) elements += p.units[u].gradient;
     const std::string what = bucket_name(p.units[lowest].number, p.units[highest].number);
-    for (i64 j = 0; j < (each ? s.m : 1); ++j) say(what, each ? j : -1, p.store.reduce(s, elements));
+    for (i64 j = 0; j < (each ? s.m : 1); ++j) say(what, each ? j : -1, p.store.reduce(s, elements), 1, gradient);
   }
-  for (const Unit& u : p.units) {
+  for (const PricedUnit& u : p.units) {
     // Weights are gathered once a step; or for each forward and backward of a unit. Embedding rows are needed
     // in forward, final norm and head in backward, and a tied head on the embedding's stage takes the
     // embedding.
     if (!u.weight) continue;
     const bool twice = (u.number >= 1 && u.number <= s.L) || (u.number == 0 && s.last() && s.tied);
     say("unit" + std::to_string(u.number) + ".weights", -1, p.store.gather(s, u.weight),
-        p.store.gathers_each_use(s) ? s.m * (twice ? 2 : 1) : 1);
+        p.store.gathers_each_use(s) ? s.m * (twice ? 2 : 1) : 1, weight);
   }
   if (s.tied && s.pp > 1 && (s.first() || s.last()) && p.store.updated(s, p.table) > 0)
-    say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, p.store.updated(s, p.table)});
-  say("gradient norm", -1, Said{Axis::world, Verb::all_reduce, kSquareWords});
-  say("losses", -1, Said{Axis::world, Verb::all_reduce, s.n});
+    say("tied.gradient", -1, Said{Axis::tie, Verb::all_reduce, p.store.updated(s, p.table)}, 1, gradient);
+  say("gradient norm", -1, Said{Axis::world, Verb::all_reduce, kSquareWords}, 1, Type::i64);
+  say("losses", -1, Said{Axis::world, Verb::all_reduce, s.n}, 1, Type::f64);
   return lines;
 }
 

@@ -2,6 +2,7 @@
 // hold both to these numbers, message by message and byte by byte.
 #pragma once
 #include <array>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -43,9 +44,24 @@ i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed);
 i64 block_slots(i64 n, i64 block);
 i64 block_sums(i64 n, i64 block);
 
+// How partial sums are added in that tree as they arrive: into the slot of one that waits, or to begin one;
+// and then sums that are complete to each other.
+struct Additions {
+  i64 joined = 0, begun = 0, merged = 0;
+  Additions& operator+=(const Additions&);
+};
+// Of all n samples, arriving as for tree_slots(); and of the samples [first, last) alone, one by one in order.
+Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed);
+Additions block_additions(i64 n, i64 first, i64 last);
+// In fast mode: all into one slot, as they come.
+Additions plain_additions(i64 arrivals);
+// Of a rank that sums its own samples, n/dp of them; in fast mode its microbatches.
+Additions own_samples(const Shape&);
+
 // Of E elements in dp equal shards, the last one padded: of each shard, and those that are this rank's.
 i64 shard(const Shape&, i64 E);
 i64 own_part(const Shape&, i64 E);
+i64 first_of_own_part(const Shape&, i64 E);
 
 // One message as a formula states it.
 struct Said {
@@ -54,6 +70,23 @@ struct Said {
   i64 elements;
 };
 using Maybe = std::optional<Said>;
+
+// What a rank runs and copies: how often, and how much of its talk the kernels beside it hide.
+struct StepWork {
+  struct Copies {
+    i64 times = 0, bytes = 0;
+    auto operator<=>(const Copies&) const = default;
+  };
+  std::map<std::string, i64> setup, kernels;  // runs by kernel: before the first step, and in a step
+  std::map<std::string, Copies> copies;       // of both, by name
+  // Messages and copies of a step that are under way while a kernel runs, by tensor or name: their strategy
+  // promises it. What is not here is waited for before the next kernel.
+  std::map<std::string, i64> hidden;
+
+  void run(const std::string& kernel, i64 times);
+  void copy(const std::string& name, i64 times, i64 bytes, i64 hidden_times);  // bytes: of all
+  void hide(const std::string& name, i64 times);
+};
 
 enum class Part;
 
@@ -94,6 +127,8 @@ struct PriceOf<Schedule> {
   // that wait beside `in_flight`.
   i64 (*waiting)(const Shape&) = [](const Shape&) { return i64{0}; };
   i64 (*beside)(const Shape&) = [](const Shape&) { return i64{0}; };
+  // Forwards of this stage's k-th chunk that are followed at once by one of the model's first chunk.
+  i64 (*into_first)(const Shape&, i64 k);
   bool reversed = false;  // backward takes the last microbatch first, not the first one
 };
 
@@ -111,6 +146,12 @@ struct PriceOf<Store> {
   bool (*reduces_each_microbatch)(const Shape&);
   Maybe (*gather)(const Shape&, i64 E);  // the message of the weights, once a step or at each use
   bool (*gathers_each_use)(const Shape&);
+  // Additions of the gradients of one parameter, sample by sample, in a step; and of a unit's messages.
+  Additions (*of_samples)(const Shape&);
+  Additions (*of_messages)(const Shape&) = [](const Shape&) { return Additions{}; };
+  i64 (*zeroed_pads)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };  // runs, of a unit
+  i64 (*first_updated)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };  // of `updated`
+  bool sharded = true;  // over dp; if not, the first replica counts in the gradient norm
 };
 
 template <>
@@ -119,6 +160,7 @@ struct PriceOf<Home> {
   i64 (*host)(const Shape&, i64 updated);                                   // beside it
   i64 (*disk)(const Shape&, i64 updated);                                   // and in the rank's file
   Kind (*rest)(const Shape&) = [](const Shape&) { return Kind::weights; };  // of weights; this: the device
+  void (*work)(const Shape&, const std::vector<i64>& pieces, StepWork&);  // pieces: elements of each
 };
 
 // What a layer does not keep from forward to backward.
@@ -143,11 +185,19 @@ struct KeptElements {
   // Most of a layer in use and the one before it; and of layers above that wait for their weight gradients.
   i64 in_use;
 };
+// What one layer of a chunk keeps of a microbatch.
+struct KeptLayer {
+  i64 parts, bytes;
+  bool top;            // of its chunk
+  bool under_head;     // the head runs before its backward
+  i64 into_first = 0;  // top: passes that the first chunk's forward follows at once
+};
 template <>
 struct PriceOf<Shelf> {
   i64 (*device)(const Shape&, const KeptElements&);  // bytes
   i64 (*host)(const Shape&, const KeptElements&);
   i64 (*disk)(const Shape&, const KeptElements&);
+  void (*work)(const Shape&, const KeptLayer&, StepWork&) = [](const Shape&, const KeptLayer&, StepWork&) {};
 };
 
 // A message of the gradients of units lowest to highest.
@@ -159,11 +209,15 @@ struct Price {
     std::string what;
     int microbatch;
     Said said;
+    Type type = Type::f32;
+    Reduce reduce = Reduce::none;
+    int peer = -1;  // of a send or recv: the other's stage
   };
   std::vector<Line> messages;  // of one step
 };
 Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
 KindBytes peak_bytes(const Plan&, const ModelConfig&, const Settings&, int rank);  // the memory alone
+StepWork step_work(const Plan&, const ModelConfig&, const Settings&, int rank);
 
 // Where a stage has several chunks of layers, the formulas need each to keep the same activations.
 bool chunks_alike(const Plan&, const ModelConfig&, const Settings&);

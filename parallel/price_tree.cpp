@@ -21,7 +21,59 @@ i64 first_end(i64 n, i64 first, i64 last) {
   return end;
 }
 
+// Additions under the node [from, to), and when its sum is complete, as a place in the order of samples.
+// `arrives` says when a node arrives as one sum; -1: it does not.
+template <class Arrives>
+i64 additions(i64 from, i64 to, const Arrives& arrives, Additions& all) {
+  if (const i64 when = arrives(from, to); when >= 0) {
+    ++all.begun;
+    return when;
+  }
+  const i64 mid = from + (to - from) / 2;
+  const i64 left = additions(from, mid, arrives, all), right = additions(mid, to, arrives, all);
+  const bool later_arrives = right > left ? arrives(mid, to) >= 0 : arrives(from, mid) >= 0;
+  if (later_arrives)
+    ++all.joined, --all.begun;
+  else
+    ++all.merged;
+  return std::max(left, right);
+}
+
 }  // namespace
+
+Additions& Additions::operator+=(const Additions& other) {
+  joined += other.joined, begun += other.begun, merged += other.merged;
+  return *this;
+}
+
+Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed) {
+  const auto turn = [&](i64 sample) {
+    return reversed ? (n / microbatch - 1 - sample / microbatch) * microbatch + sample % microbatch : sample;
+  };
+  Additions all;
+  additions(
+      0, n,
+      [&](i64 from, i64 to) { return from / block == (to - 1) / block ? turn(to - 1) : i64{-1}; }, all);
+  return all;
+}
+
+Additions block_additions(i64 n, i64 first, i64 last) {
+  Additions all;
+  const auto descend = [&](const auto& self, i64 from, i64 to) -> void {
+    if (to <= first || last <= from) return;
+    if (first <= from && to <= last) {
+      additions(
+          from, to, [](i64 a, i64 b) { return b - a == 1 ? a : i64{-1}; }, all);
+      return;
+    }
+    const i64 mid = from + (to - from) / 2;
+    self(self, from, mid), self(self, mid, to);
+  };
+  descend(descend, 0, n);
+  return all;
+}
+
+Additions plain_additions(i64 arrivals) { return {arrivals - 1, 1, 0}; }
 
 i64 block_sums(i64 n, i64 block) {
   i64 most = 0;

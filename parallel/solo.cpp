@@ -122,7 +122,14 @@ const Strategy<Home> on_device(
     [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<OnDevice>(c); },
     {.optimizer = [](const Shape& s, i64 updated) { return (s.weight < 4 ? 12 : 8) * updated; },
      .host = [](const Shape&, i64) { return i64{0}; },
-     .disk = [](const Shape&, i64) { return i64{0}; }});
+     .disk = [](const Shape&, i64) { return i64{0}; },
+     .work =
+         [](const Shape& s, const std::vector<i64>& pieces, StepWork& work) {
+           const i64 n = static_cast<i64>(pieces.size());
+           work.setup["zero"] += 2;
+           work.run("scale", n), work.run("adamw", n);
+           if (s.weight < 4) work.run("copy", n);
+         }});
 
 }  // namespace
 }  // namespace lockstep

@@ -184,7 +184,7 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
   }
   // The last few: whoever lies on top, or anybody, goes before somebody else where that makes it no worse.
   const auto end = [&](int i) { return best[i].offset + best[i].bytes; };
-  for (int again = 0; again < 2000 && gaps(5); ++again) {
+  for (int again = 0; again < 5000 && gaps(5); ++again) {
     std::vector<int> tried = best_order;
     const auto first = tried.begin() + plan.setup;
     const auto one =
@@ -213,7 +213,8 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
       open[e.request] = m.axis;
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);
     } else if (e.what == Trace::Event::wait) {
-      --under_way[open.at(e.request)];
+      // One that is not open is waited for twice: find_deadlock() says so.
+      if (const auto it = open.find(e.request); it != open.end()) --under_way[it->second], open.erase(it);
     }
   }
   return needs;

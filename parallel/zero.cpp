@@ -216,7 +216,25 @@ const Strategy<Store> strategy(
          [](const Shape& s, i64 e) {
            return Maybe{{Axis::dp, Verb::all_gather, shard(s, e)}};
          },
-     .gathers_each_use = [](const Shape& s) { return level(s) == 3; }});
+     .gathers_each_use = [](const Shape& s) { return level(s) == 3; },
+     .of_samples =
+         [](const Shape& s) {
+           Additions all;
+           for (i64 j = 0; j < s.m; ++j) {
+             const i64 first = (j * s.dp + s.dp_at) * s.b;
+             all += s.fast ? plain_additions(1) : block_additions(s.n, first, first + s.b);
+           }
+           return all;
+         },
+     .of_messages =
+         [](const Shape& s) {
+           const i64 run = s.dp * s.b;
+           return s.fast ? plain_additions(s.m) : tree_additions(s.n, run, summed(s) ? run : s.b, s.reversed);
+         },
+     .zeroed_pads = [](const Shape& s, i64 e) -> i64 {
+       return e % s.dp == 0 ? 0 : s.m * (s.fast ? 1 : block_sums(s.n, s.b));
+     },
+     .first_updated = first_of_own_part});
 
 }  // namespace
 }  // namespace lockstep

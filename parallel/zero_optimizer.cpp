@@ -123,7 +123,10 @@ const Strategy<Store> strategy(
          [](const Shape& s, i64 e) {
            return Maybe{{Axis::dp, Verb::all_gather, shard(s, e)}};
          },
-     .gathers_each_use = no});
+     .gathers_each_use = no,
+     .of_samples = own_samples,
+     .zeroed_pads = [](const Shape& s, i64 e) -> i64 { return e % s.dp != 0; },
+     .first_updated = first_of_own_part});
 
 }  // namespace
 }  // namespace lockstep

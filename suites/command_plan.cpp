@@ -4,6 +4,7 @@
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/planner/check_times.hpp"
 #include "suites/planner/explain.hpp"
 #include "suites/settings_list.hpp"
 
@@ -14,7 +15,8 @@ struct Options {
   std::string model, cluster, explain, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false;
+  bool pareto = false, fit = false, check = false;
+  CheckHow how;
   Settings settings;
 };
 
@@ -36,6 +38,23 @@ void print_fit(const Options& o, const ModelConfig& model, const Settings& setti
                  ranking_text(c, q, static_cast<std::size_t>(o.top)));
     std::fflush(stdout);
   }
+}
+
+// Exit status 1: the median error is above 10 %, or the first choice more than 5 % slower than the fastest.
+int print_times(const Options& o, const ModelConfig& model, const Settings& settings, const Cluster& cluster,
+                const Values& given) {
+  if (o.how.data.empty()) throw UserError("plan: --check-times needs --data, a token file to train on");
+  check_isa(o.how.isa);
+  fmt::print("{:>12}{:>12}{:>9}   plan\n", "predicted", "measured", "error");
+  const CheckedTimes t =
+      check_times(model, settings, cluster, given, o.how, [](const CheckedTimes::Row& row) {
+        fmt::print("{:>9.3f} ms{:>9.3f} ms{:>7.1f} %   {}\n", 1e3 * row.predicted, 1e3 * row.measured,
+                   100 * (row.predicted / row.measured - 1), row.plan);
+        std::fflush(stdout);
+      });
+  fmt::print("{} plans: median error {:.1f} %\n", t.rows.size(), 100 * t.median_error);
+  fmt::print("first choice `{}`: {:.1f} % slower than the fastest, `{}`\n", t.first, 100 * t.regret, t.fastest);
+  return t.median_error <= 0.10 && t.regret <= 0.05 ? 0 : 1;
 }
 
 int plan(const Options& o) {
@@ -62,6 +81,7 @@ int plan(const Options& o) {
     return 0;
   }
   const Values given = parse_values(o.words);
+  if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
   const Choices c = choose(model, settings, cluster, given);
   fmt::print("{}", counts_text(c, q));
@@ -88,6 +108,10 @@ Command::Action declare(CLI::App& app) {
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
   app.add_flag("--fit", o->fit, "the best plans on 1, 2, 4, ... devices");
+  app.add_flag("--check-times", o->check, "train some plans on this machine and compare; wants its calibration");
+  app.add_option("--data", o->how.data, "token file to train on (--check-times)");
+  app.add_option("--plans", o->how.plans, "how many (--check-times)")->capture_default_str()->check(CLI::PositiveNumber);
+  add_kernels(app, o->how.isa, o->how.threads);
   add_settings(app, o->settings);
   return [o] { return plan(*o); };
 }

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <fstream>
@@ -122,46 +121,56 @@ void Worker::serve(int channel) {
 }
 
 Answer Worker::ask(const std::string& request) {
-  if (pid_ < 0) start();
-  const i64 kills_before = out_of_memory_kills();
-  if (!send_all(channel_, packed(kAnswer, request))) return say_how_it_ended(kills_before);
-
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point begin = Clock::now();
-  for (std::string bytes;;) {
-    pollfd channel{channel_, POLLIN, 0};
-    if (poll(&channel, 1, kGlanceMilliseconds) > 0) {
-      if (!receive_some(channel_, bytes)) return say_how_it_ended(kills_before);
-      const auto reply = unpacked(bytes);
-      if (!reply) continue;
-      const auto& [kind, text] = *reply;
-      if (kind == kNoMemory) {
-        end();
-        return {Answer::End::out_of_memory, "the system gave it no more memory" + last_words()};
-      }
-      const std::string said = last_words();
-      if (kind == kFailure) return {Answer::End::failed, text + said};
-      return {Answer::End::answered, text};
-    }
-    if (std::chrono::duration<double>(Clock::now() - begin).count() > limits_.seconds) {
-      end();
-      return {Answer::End::timeout, fmt::format("no end after {:.3g} s{}", limits_.seconds, last_words())};
-    }
-    if (const i64 bytes_now = resident_bytes(pid_); bytes_now > limits_.bytes) {
-      end();
-      return {Answer::End::out_of_memory, fmt::format("{:.3g} GiB were resident, {:.3g} are allowed{}",
-                                                      bytes_now / kGiB, limits_.bytes / kGiB, last_words())};
-    }
-  }
+  begin(request);
+  for (;;)
+    if (const auto answer = glance(kGlanceMilliseconds)) return *answer;
 }
 
-Answer Worker::say_how_it_ended(i64 kills_before) {
+void Worker::begin(const std::string& request) {
+  if (pid_ < 0) start();
+  kills_before_ = out_of_memory_kills();
+  received_.clear();
+  lost_ = !send_all(channel_, packed(kAnswer, request));
+  asked_ = std::chrono::steady_clock::now();
+}
+
+std::optional<Answer> Worker::glance(int milliseconds) {
+  if (lost_) return say_how_it_ended();
+  pollfd channel{channel_, POLLIN, 0};
+  if (poll(&channel, 1, milliseconds) > 0) {
+    if (!receive_some(channel_, received_)) return say_how_it_ended();
+    const auto reply = unpacked(received_);
+    if (!reply) return {};
+    const auto& [kind, text] = *reply;
+    if (kind == kNoMemory) {
+      end();
+      return Answer{Answer::End::out_of_memory, "the system gave it no more memory" + last_words()};
+    }
+    const std::string said = last_words();
+    if (kind == kFailure) return Answer{Answer::End::failed, text + said};
+    return Answer{Answer::End::answered, text};
+  }
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - asked_;
+  if (passed.count() > limits_.seconds) {
+    end();
+    return Answer{Answer::End::timeout, fmt::format("no end after {:.3g} s{}", limits_.seconds, last_words())};
+  }
+  if (const i64 bytes_now = resident_bytes(pid_); bytes_now > limits_.bytes) {
+    end();
+    return Answer{Answer::End::out_of_memory, fmt::format("{:.3g} GiB were resident, {:.3g} are allowed{}",
+                                                          bytes_now / kGiB, limits_.bytes / kGiB,
+                                                          last_words())};
+  }
+  return {};
+}
+
+Answer Worker::say_how_it_ended() {
   const int status = end();
   const std::string said = last_words();
   if (WIFEXITED(status))
     return {Answer::End::crashed, fmt::format("it left with exit status {}{}", WEXITSTATUS(status), said)};
   const int signal = WTERMSIG(status);
-  if (signal == SIGKILL && out_of_memory_kills() > kills_before)
+  if (signal == SIGKILL && out_of_memory_kills() > kills_before_)
     return {Answer::End::out_of_memory, "the system ended it for want of memory" + said};
   if (signal == SIGKILL) return {Answer::End::killed, "somebody killed it (SIGKILL)" + said};
   return {Answer::End::crashed, fmt::format("{} (SIG{}){}", strsignal(signal), sigabbrev_np(signal), said)};
@@ -184,7 +193,7 @@ std::string Worker::last_words() {
   char buffer[1 << 12];
   for (ssize_t n; (n = pread(stderr_, buffer, sizeof buffer, heard_)) > 0; heard_ += n)
     said.append(buffer, static_cast<std::size_t>(n));
-  std::fputs(said.c_str(), stderr);
+  if (limits_.aloud) std::fputs(said.c_str(), stderr);
   if (pid_ < 0) close(stderr_);
   for (char& c : said)
     if (c < ' ' || c == 0x7f) c = c < 0 ? '?' : ' ';  // one line, of letters that any reader knows

@@ -4,7 +4,9 @@
 #pragma once
 #include <sys/types.h>
 
+#include <chrono>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "kernels/lanes.hpp"
@@ -24,6 +26,7 @@ class Worker {
   struct Limits {
     double seconds;  // to one answer
     i64 bytes;       // resident in the process, what it shares with this one included
+    bool aloud = true;  // what the body says on stderr is said on this process's too
   };
   // This process must have one thread whenever it asks: a fork copies no other.
   Worker(Body, Limits);
@@ -31,14 +34,17 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // What the body says on stderr meanwhile is said on this process's, and ends a bad answer's words.
+  // What the body says on stderr meanwhile ends a bad answer's words.
   Answer ask(const std::string& request);
+  // The same in two, for several at work at once: glance() waits so long at most, and may have the answer.
+  void begin(const std::string& request);
+  std::optional<Answer> glance(int milliseconds);
   pid_t pid() const { return pid_; }  // of the process at work; -1: none
 
  private:
   void start();
   [[noreturn]] void serve(int channel);
-  Answer say_how_it_ended(i64 kills_before);
+  Answer say_how_it_ended();
   int end();                 // kills the process and all that it started; its wait status
   std::string last_words();  // what it said on stderr since the last call; ends its file with the process
 
@@ -46,7 +52,11 @@ class Worker {
   const Limits limits_;
   pid_t pid_ = -1;
   int channel_ = -1, stderr_ = -1;
-  i64 heard_ = 0;  // bytes of its stderr
+  i64 heard_ = 0;         // bytes of its stderr
+  std::string received_;  // of its answer so far
+  i64 kills_before_ = 0;  // by the system for want of memory, when it was asked
+  bool lost_ = false;     // it did not take the request
+  std::chrono::steady_clock::time_point asked_;
 };
 
 }  // namespace lockstep

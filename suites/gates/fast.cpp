@@ -154,6 +154,7 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
   try {
     Assembly assembly(p, steps);
     std::vector<std::vector<Posted>> posted(p.mesh.size());
+    std::vector<Ran> ran(p.mesh.size());
     const Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
     launch(p, how, [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
@@ -161,7 +162,9 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
         const StepResult r = v.executor.step(
             k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
         assembly.result(k, r, v.rank);
-        if (k == 0) posted[v.rank] = lasting(p, v.device.posted());
+        if (k > 0) continue;
+        posted[v.rank] = lasting(p, v.device.posted());
+        ran[v.rank] = {v.device.kernels(), v.device.copies()};
       }
     });
     verdict.numbers = assembly.problem();
@@ -174,6 +177,7 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
       verdict.numbers = optimizer.judge(k, weights_before(reference, initial, k), found.steps[k]);
     if (verdict.numbers.empty()) verdict.numbers = "pass";
     verdict.messages = judge_messages(p, posted);
+    if (verdict.messages == "pass") verdict.messages = judge_work(p, ran);
     verdict.memory = judge_memory(p, {});
   } catch (const UserError&) {
     throw;

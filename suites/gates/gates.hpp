@@ -30,8 +30,15 @@ struct GateOptions {
 Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
               const std::vector<std::vector<float>>& initial = {});
 
-// messages.cpp: what each rank posted in a step, against the trace and the closed formulas.
+// messages.cpp: what each rank posted in a step, against the trace and the closed formulas; and its work.
 std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted>>& posted);
+// work.cpp: kernels and copies of the trace, and what of the talk they hide, against closed formulas.
+std::string judge_work(const Prepared&);
+// The same of a run: how many kernels each rank ran in a step, and copies it started.
+struct Ran {
+  i64 kernels = 0, copies = 0;
+};
+std::string judge_work(const Prepared&, const std::vector<Ran>& by_rank);
 // messages.cpp: the first message or copy of a step that no rank waits for, or nothing.
 std::string never_waited_for(const Prepared&);
 // What a device posted, with names that outlive its executor: the trace's equal ones.

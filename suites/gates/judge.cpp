@@ -21,6 +21,7 @@ struct Outcome {
   Mesh mesh;
   std::vector<std::vector<Posted>> posted;  // by rank, first step
   std::vector<i64> guard_peaks;
+  std::vector<Ran> work;  // by rank, first step
 };
 
 // A guarded buffer touched out of its life or bounds ends the process: not without a sentence.
@@ -48,7 +49,7 @@ class FaultSentence {
 Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
   Outcome ran;
   ran.posted.resize(p.mesh.size());
-  ran.guard_peaks.resize(p.mesh.size());
+  ran.guard_peaks.resize(p.mesh.size()), ran.work.resize(p.mesh.size());
   Assembly assembly(p, steps);
   std::atomic<bool> changed{false};
   launch(p, how, [&](RankView v) {
@@ -62,6 +63,7 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
         continue;
       }
       ran.posted[v.rank] = lasting(p, v.device.posted());
+      ran.work[v.rank] = {v.device.kernels(), v.device.copies()};
     }
     if (v.guard) ran.guard_peaks[v.rank] = v.guard->peak();
   });
@@ -97,6 +99,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     Outcome ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, reference, steps, "");
     verdict.messages = judge_messages(p, ran.posted);
+    if (verdict.messages == "pass") verdict.messages = judge_work(p, ran.work);
     verdict.hash = ran.whole.hash();
     verdict.whole = std::move(ran.whole);
     std::vector<i64> guard_peaks;

@@ -10,14 +10,19 @@ namespace lockstep {
 namespace {
 
 // Compared one by one, not as a sum in which faults cancel.
-using Key = std::tuple<std::string, int, Axis, Verb, i64>;  // tensor, microbatch, axis, operation, elements
+// Tensor, microbatch, axis, operation, elements, their type, the reduction, the other's place on the axis.
+using Key = std::tuple<std::string, int, Axis, Verb, i64, Type, Reduce, int>;
 using Bag = std::map<Key, int>;
 
 std::string text(const Key& k) {
-  const auto& [what, microbatch, axis, verb, elements] = k;
-  return fmt::format("{} of `{}`{} on {}, {} elements", verb_name(verb), what,
+  const auto& [what, microbatch, axis, verb, elements, type, reduce, peer] = k;
+  const std::string to = verb == Verb::send ? fmt::format(" to {}", peer) : fmt::format(" from {}", peer);
+  return fmt::format("{} of `{}`{} on {}{}, {} elements of {}{}", verb_name(verb), what,
                      microbatch < 0 ? "" : fmt::format(" microbatch {}", microbatch), axis_name(axis),
-                     elements);
+                     peer < 0 ? "" : to, elements, type_name(type),
+                     reduce == Reduce::none  ? ""
+                     : reduce == Reduce::sum ? ", sum"
+                                             : ", max");
 }
 
 std::string compare(const Bag& expected, const Bag& found, const std::string& source) {
@@ -33,7 +38,8 @@ std::string compare(const Bag& expected, const Bag& found, const std::string& so
 
 Bag bag_of(const std::vector<Posted>& posted) {
   Bag bag;
-  for (const Posted& m : posted) ++bag[{m.what, m.microbatch, m.axis, m.verb, m.elements}];
+  for (const Posted& m : posted)
+    ++bag[{m.what, m.microbatch, m.axis, m.verb, m.elements, m.type, m.reduce, m.peer}];
   return bag;
 }
 
@@ -76,13 +82,14 @@ std::string judge_messages(const Prepared& p, const std::vector<std::vector<Post
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     Bag formula;
     for (const Price::Line& line : price(p.run.plan, p.run.model, p.run.settings, rank).messages)
-      ++formula[{line.what, line.microbatch, line.said.axis, line.said.verb, line.said.elements}];
+      ++formula[{line.what, line.microbatch, line.said.axis, line.said.verb, line.said.elements, line.type,
+                 line.reduce, line.peer}];
     const Bag traced = bag_of(p.posted[rank]);
     std::string wrong = compare(formula, traced, "the formula");
     if (wrong.empty()) wrong = compare(traced, bag_of(posted[rank]), "the trace");
     if (!wrong.empty()) return fmt::format("rank {}: {}", rank, wrong);
   }
-  return "pass";
+  return judge_work(p);
 }
 
 }  // namespace lockstep

@@ -1,5 +1,6 @@
 #include "suites/planner/cluster.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -110,12 +111,47 @@ void read_process(Section section, const toml::table* table, Cluster& c) {
   section.finish();
 }
 
-void read_efficiency(Section section, const toml::table* table, Cluster& c) {
+std::vector<double> read_list(Section& section, const std::string& key) {
+  const toml::node* node = section.find(key);
+  if (!node) section.missing(key);
+  std::vector<double> list;
+  const toml::array* numbers = node->as_array();
+  if (numbers)
+    for (const toml::node& n : *numbers) list.push_back(n.is_number() ? *n.value<double>() : 0);
+  if (list.empty() || !std::all_of(list.begin(), list.end(), [](double x) { return x > 0; }))
+    section.fail(*node, fmt::format("{} must be a list of numbers greater than 0", key));
+  return list;
+}
+
+void read_grids(const std::string& file, Section section, Cluster& c) {
+  for (const char* name : {"matmul", "matmul_dx", "matmul_dw", "attention", "attention_dx"}) {
+    const toml::table* table = section.table(name);
+    if (!table) continue;
+    Section of(file, fmt::format("[grid.{}]", name), table);
+    Grid& grid = c.grids[name];
+    std::size_t points = 1;
+    for (std::size_t a = 0; a < 3; ++a) {
+      grid.sizes[a] = read_list(of, kGridAxes[a]);
+      if (!std::is_sorted(grid.sizes[a].begin(), grid.sizes[a].end()))
+        of.fail(*table->get(kGridAxes[a]), fmt::format("{} must ascend", kGridAxes[a]));
+      points *= grid.sizes[a].size();
+    }
+    grid.rates = read_list(of, "gflops");
+    if (grid.rates.size() != points)
+      of.fail(*table->get("gflops"),
+              fmt::format("gflops has {} numbers; the sizes make {}", grid.rates.size(), points));
+    for (double& rate : grid.rates) rate *= 1e9;
+    of.finish();
+  }
+  section.finish();
+}
+
+void read_curves(Section section, const toml::table* table, std::map<std::string, Curve>& curves) {
   Units units(section, table);
   for (const std::string& name : kernel_names_and_classes()) {
     Curve curve;
     units.read(name, curve);
-    if (!curve.empty()) c.efficiency[name] = curve;
+    if (!curve.empty()) curves[name] = curve;
   }
   section.finish();
 }
@@ -146,7 +182,9 @@ Cluster load_cluster(const std::string& path) {
     return table;
   };
   if (const auto* t = section("device", true)) read_device({path, "[device]", t}, t, c);
-  if (const auto* t = section("efficiency", false)) read_efficiency({path, "[efficiency]", t}, t, c);
+  if (const auto* t = section("efficiency", false)) read_curves({path, "[efficiency]", t}, t, c.efficiency);
+  if (const auto* t = section("crowd", false)) read_curves({path, "[crowd]", t}, t, c.crowd);
+  if (const auto* t = section("grid", false)) read_grids(path, {path, "[grid]", t}, c);
   if (const auto* t = section("node", c.per_node > 1)) read_link({path, "[node]", t}, t, c.node, true);
   if (const auto* t = section("network", c.devices > c.per_node))
     read_link({path, "[network]", t}, t, c.network, true);

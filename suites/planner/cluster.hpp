@@ -6,6 +6,7 @@
 
 #include "kernels/lanes.hpp"
 #include "suites/planner/curve.hpp"
+#include "suites/planner/grid.hpp"
 
 namespace lockstep {
 
@@ -26,6 +27,8 @@ struct Cluster {
   // By kernel ("matmul_dw"), else by class ("matmul", "attention", "rows"): the part of `flops` that a kernel of
   // so many operations reaches, or, of class rows, of `memory_bandwidth` one that moves so many bytes.
   std::map<std::string, Curve> efficiency;
+  std::map<std::string, Grid> grids;   // by kernel, where its rate was measured by shape
+  std::map<std::string, Curve> crowd;  // by class: part of the rate that is left when so many of a node compute
 
   Link node, network;      // within a node; between nodes
   Link host;               // between a device and the host's memory

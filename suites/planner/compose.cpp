@@ -48,8 +48,8 @@ Composer::Composer(const ModelConfig& model, const Settings& settings, const Clu
     : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}}) {}
 Composer::~Composer() = default;
 
-Prediction Composer::predict(const Plan& plan) { return compose(plan, false); }
-Prediction Composer::weigh(const Plan& plan) { return compose(plan, true); }
+Prediction Composer::predict(const Plan& plan) { return compose(plan, Depth::whole, 0); }
+Prediction Composer::weigh(const Plan& plan, double least) { return compose(plan, Depth::quick, least); }
 
 namespace {
 
@@ -71,7 +71,8 @@ std::optional<Prediction> beyond(const Prediction& x, const Prediction& y, const
 
 }  // namespace
 
-Prediction Composer::compose(const Plan& plan, bool quick) {
+Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
+  const bool quick = depth == Depth::quick;
   Memory& m = *memory_;
   const Run run{m.model, m.settings, plan};
   const Mesh mesh = run.mesh();
@@ -113,7 +114,32 @@ Prediction Composer::compose(const Plan& plan, bool quick) {
   };
   auto& updates = m.updates[stored + (mesh.pp > 1 ? "pp" : "")];
 
-  const auto of = [&](int so_many) {
+  const auto update = [&](int stage, bool first_microbatch) -> const UpdateProgram& {
+    int n = 0;
+    bool first = false, last = false;
+    for (int c = stage; c < chunks; c += mesh.pp) {
+      const ChunkShape& shape = shapes[static_cast<std::size_t>(c)];
+      n += static_cast<int>(shape.classes.size()), first |= shape.first, last |= shape.last;
+    }
+    const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
+    auto it = updates.find(key);
+    if (it == updates.end())
+      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch)).first;
+    return it->second;
+  };
+  const auto lack = [&](const Prediction& p) { return lacks(needs(p, m.cluster, mesh), has(m.cluster)); };
+  if (quick) {
+    Prediction kept;
+    for (int stage = 0; stage < mesh.pp; ++stage) {
+      kept.stages.emplace_back().live = update(stage, microbatches == 1).kept;
+      // Stages between the ends are alike, or nearly.
+      if (stage == 0) stage = std::max(0, mesh.pp - 2);
+    }
+    if (lack(kept) > least) return kept;
+  }
+
+  enum class Look { memory, time };
+  const auto of = [&](int so_many, Look look) {
     std::vector<std::vector<Action>> actions;
     for (int stage = 0; stage < mesh.pp; ++stage)
       actions.push_back(schedule->actions(stage, mesh.pp, so_many));
@@ -128,19 +154,8 @@ Prediction Composer::compose(const Plan& plan, bool quick) {
       }
       return it->second;
     };
-    pipeline.update = [&](int stage, bool first_microbatch) -> const UpdateProgram& {
-      int n = 0;
-      bool first = false, last = false;
-      for (int c = stage; c < chunks; c += mesh.pp) {
-        const ChunkShape& shape = shapes[static_cast<std::size_t>(c)];
-        n += static_cast<int>(shape.classes.size()), first |= shape.first, last |= shape.last;
-      }
-      const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
-      auto it = updates.find(key);
-      if (it == updates.end())
-        it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch)).first;
-      return it->second;
-    };
+    pipeline.update = update;
+    if (look == Look::memory) return pipeline.memory();
     return pipeline.run();
   };
 
@@ -148,11 +163,16 @@ Prediction Composer::compose(const Plan& plan, bool quick) {
   // may lag further and further behind at first, and then be waited for: all microbatches are looked at.)
   const int group = schedule->chunks_per_stage() > 1 ? mesh.pp : 1;
   const int some = (2 * mesh.pp / group + 2) * group + microbatches % group;
-  if (quick && !shelved && microbatches > some + 3 * group)
-    if (const auto p = beyond(of(some), of(some + group), of(some + 2 * group),
-                              (microbatches - some) / group - 2))
-      return *p;
-  return of(microbatches);
+  const auto by_some = [&](Look look) {
+    if (quick && !shelved && microbatches > some + 3 * group)
+      if (const auto p = beyond(of(some, look), of(some + group, look), of(some + 2 * group, look),
+                                (microbatches - some) / group - 2))
+        return *p;
+    return of(microbatches, look);
+  };
+  if (quick)
+    if (const Prediction memory = by_some(Look::memory); lack(memory) > 0) return memory;
+  return by_some(Look::time);
 }
 
 }  // namespace lockstep

@@ -31,16 +31,26 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluster) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     placed_[a] = place(mesh, static_cast<Axis>(a), cluster.per_node);
+  const double busy = static_cast<double>(std::min<i64>(mesh.size(), cluster.per_node));
+  const auto crowd = [&](const char* kind) {
+    const auto it = cluster.crowd.find(kind);
+    return it == cluster.crowd.end() ? 1.0 : it->second.at(busy);
+  };
+  crowd_ = {crowd("matmul"), cluster.crowd.count("attention") ? crowd("attention") : crowd("matmul"),
+            crowd("rows")};
 }
 
 double CostModel::kernel(const Trace::Event& e) const {
   const Work work = work_of(e.name, e.numbers, 1);
   const double bytes = work.bytes * number_bytes(e);
+  const double crowd = crowd_[work.kind];
+  if (const auto grid = cluster_.grids.find(e.name); grid != cluster_.grids.end())
+    return cluster_.launch + work.flops / (grid->second.at(grid_sizes(e.name, e.numbers)) * crowd);
   if (on_host(e)) return bytes / cluster_.host_bandwidth;
   const Curve& reached = efficiency(cluster_, e.name, work.kind);
   if (work.kind == Work::rows)
-    return cluster_.launch + bytes / (cluster_.memory_bandwidth * reached.at(bytes));
-  return cluster_.launch + std::max(work.flops / (cluster_.flops * reached.at(work.flops)),
+    return cluster_.launch + bytes / (cluster_.memory_bandwidth * reached.at(bytes) * crowd);
+  return cluster_.launch + std::max(work.flops / (cluster_.flops * reached.at(work.flops) * crowd),
                                     bytes / cluster_.memory_bandwidth);
 }
 

@@ -18,6 +18,7 @@ class CostModel {
  private:
   const Cluster& cluster_;
   std::array<Placed, static_cast<int>(Axis::count)> placed_;
+  std::array<double, 3> crowd_;  // by class of kernels: what computing side by side leaves of their rate
 };
 
 // Which stream a copy goes through: down to the host, up from it, or the disk's.

@@ -39,7 +39,7 @@ std::unique_ptr<Schedule> make_schedule(const Run& run) {
   static Disk no_file;
   static Lanes lanes(1);
   static Trace trace;
-  static Device device(nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  static Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   const Mesh mesh = run.mesh();
   return chosen<Schedule>(run.plan).make({run.model, run.settings, run.plan, mesh, 0, device});
 }
@@ -230,15 +230,41 @@ Prediction Pipeline::run() {
     if (stage.at < actions_[static_cast<std::size_t>(stage.number)].size() || stage.sending)
       throw std::logic_error("the plan would hang");
   finish();
+  return said();
+}
+
+// What is alive depends on the order of a stage's actions alone.
+Prediction Pipeline::memory() {
+  for (Stage& stage : stages_) {
+    const std::vector<Action>& actions = actions_[static_cast<std::size_t>(stage.number)];
+    const auto expect = [&](std::size_t k) {
+      if (k < actions.size() && receives(actions[k])) stage.live.add(0, hand_bytes_);
+    };
+    bool sending = false;
+    expect(0);
+    for (std::size_t k = 0; k < actions.size(); ++k) {
+      expect(k + 1);
+      stage.live.then(cost_of(stage, actions[k]).quick.live);
+      if (sending) stage.live.add(0, -hand_bytes_);
+      sending = sends(actions[k]);
+    }
+    if (sending) stage.live.add(0, -hand_bytes_);
+    const UpdateProgram& last = update(stage.number, stage.reduced_first);
+    for (const Program* p : {&last.arrive, &last.norm, &last.update}) stage.live.then(p->live);
+  }
+  return said();
+}
+
+Prediction Pipeline::said() {
   Prediction out;
   for (Stage& stage : stages_) {
     out.seconds = std::max(out.seconds, stage.clock.now);
     const std::array<i64, 3>& kept = update(stage.number, stage.reduced_first).kept;
-    StagePrediction said;
-    for (std::size_t m = 0; m < kept.size(); ++m) said.live[m] = kept[m] + stage.live.most[m];
-    said.compute = stage.spent.compute, said.update = stage.spent.update, said.copies = stage.spent.copies;
-    said.bubble = stage.spent.bubble, said.exposed = stage.spent.exposed;
-    out.stages.push_back(said);
+    StagePrediction s;
+    for (std::size_t m = 0; m < kept.size(); ++m) s.live[m] = kept[m] + stage.live.most[m];
+    s.compute = stage.spent.compute, s.update = stage.spent.update, s.copies = stage.spent.copies;
+    s.bubble = stage.spent.bubble, s.exposed = stage.spent.exposed;
+    out.stages.push_back(s);
   }
   return out;
 }

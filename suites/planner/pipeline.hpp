@@ -26,6 +26,7 @@ class Pipeline {
   std::function<const PassCost&(int chunk, const PassShape&)> cost;
   std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;
   Prediction run();
+  Prediction memory();  // without the time
 
  private:
   struct Handed;
@@ -38,6 +39,7 @@ class Pipeline {
   bool receives(const Action&) const;
   bool sends(const Action&) const;
   void finish();
+  Prediction said();
   void meet(const std::vector<int>& stages, double seconds, Axis);
 
   const Run& run_;

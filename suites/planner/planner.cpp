@@ -2,17 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <sstream>
 
 #include "ref/error.hpp"
 
 namespace lockstep {
-
-double lacks(const std::array<double, 3>& needs, const std::array<double, 3>& has) {
-  double most = 0;
-  for (std::size_t m = 0; m < needs.size(); ++m) most = std::max(most, needs[m] - has[m]);
-  return most;
-}
 
 Choices choose(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
                const Values& given) {
@@ -23,7 +18,7 @@ Choices choose(const ModelConfig& model, const Settings& settings, const Cluster
   const std::array<double, 3> available = has(cluster);
   const Values values = plan_values(model, settings, cluster.devices, given);
   all.walked = each_legal_plan(model, settings, cluster.devices, values, [&](const Plan& plan) {
-    const Prediction p = composer.weigh(plan);
+    const Prediction p = composer.weigh(plan, all.misfits ? all.least : std::numeric_limits<double>::infinity());
     const Weighed w{plan.line(), p.seconds, needs(p, cluster, Run{model, settings, plan}.mesh())};
     if (const double lack = lacks(w.needs, available); lack > 0) {
       if (++all.misfits == 1 || lack < all.least) all.closest = w, all.least = lack;

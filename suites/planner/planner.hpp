@@ -18,14 +18,11 @@ struct Choices {
   std::vector<Weighed> fit;  // the fastest first
   i64 misfits = 0;
   std::optional<Weighed> closest;  // of those that do not fit, the one that lacks least
-  double least = 0, most = 0;      // bytes that they lack
+  double least = 0, most = 0;      // bytes that they lack (the most: at least)
   // By word and value the fastest that fits.
   std::map<std::string, std::map<std::string, Weighed>> best;
   double seconds = 0;  // that weighing took
 };
-
-// Bytes that a plan lacks where it lacks most; 0: it fits.
-double lacks(const std::array<double, 3>& needs, const std::array<double, 3>& has);
 
 Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values& given);
 

@@ -66,6 +66,12 @@ std::array<double, 3> needs(const Prediction& p, const Cluster& c, const Mesh& m
   return most;
 }
 
+double lacks(const std::array<double, 3>& needs, const std::array<double, 3>& has) {
+  double most = 0;
+  for (std::size_t m = 0; m < needs.size(); ++m) most = std::max(most, needs[m] - has[m]);
+  return most;
+}
+
 std::array<double, 3> has(const Cluster& c) { return {c.memory, c.host_memory, c.disk_bytes}; }
 
 }  // namespace lockstep

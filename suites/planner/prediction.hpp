@@ -30,5 +30,7 @@ Settings settings_on(const Cluster&, Settings);
 std::array<double, 3> needs(const Prediction&, const Cluster&, const Mesh&);
 // What the cluster has of them.
 std::array<double, 3> has(const Cluster&);
+// Bytes that a plan lacks where it lacks most; 0: it fits.
+double lacks(const std::array<double, 3>& needs, const std::array<double, 3>& has);
 
 }  // namespace lockstep

@@ -173,5 +173,24 @@ TEST(Accumulation, RefusesSamplesThatAreNoSubtree) {
   EXPECT_THROW(Accumulation({0, 1, 2}, 4), std::logic_error);
 }
 
+// By hand, on the tree over 6 samples: ((0 (1 2)) (3 (4 5))).
+TEST(Additions, AreThoseOfTheTree) {
+  const auto text = [](const Additions& a) {
+    return std::to_string(a.joined) + " joined, " + std::to_string(a.begun) + " begun, " +
+           std::to_string(a.merged) + " merged";
+  };
+  // In order 2 finds 1 waiting and 5 finds 4; then 0 with (1 2), 3 with (4 5), and the halves.
+  EXPECT_EQ(text(tree_additions(6, 1, 1, false)), "2 joined, 4 begun, 3 merged");
+  // In reverse 4 finds 5, 3 finds (4 5), 1 finds 2, 0 finds (1 2); then the halves.
+  EXPECT_EQ(text(tree_additions(6, 1, 1, true)), "4 joined, 2 begun, 1 merged");
+  // Microbatches of 3 are halves, and arrive as one sum each.
+  EXPECT_EQ(text(tree_additions(6, 3, 3, false)), "1 joined, 1 begun, 0 merged");
+  // Microbatches of 2 arrive as 0, 1 | 2, 3 | (4 5).
+  EXPECT_EQ(text(tree_additions(6, 2, 2, false)), "2 joined, 3 begun, 2 merged");
+  // Of samples 1, 2, 3 alone: 2 finds 1; 3 waits for others.
+  EXPECT_EQ(text(block_additions(6, 1, 4)), "1 joined, 2 begun, 0 merged");
+  EXPECT_EQ(text(plain_additions(5)), "4 joined, 1 begun, 0 merged");
+}
+
 }  // namespace
 }  // namespace lockstep

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <filesystem>
@@ -160,7 +161,7 @@ TEST(Disk, NoKernelMayTouchIt) {
   const Ops<float> ops = plain_ops<float>();
   Lanes lanes(1);
   Trace trace;
-  Device device(nowhere, nowhere, disk, ops, lanes, nullptr, &trace);
+  Device device(0, nowhere, nowhere, disk, ops, lanes, nullptr, &trace);
   const Buf b = device.take("moments", Kind::disk, 10), m = device.take("block", Kind::host, 10);
   EXPECT_THROW(device.run(ops.zero, b, 10), std::logic_error);
   EXPECT_THROW(device.all_reduce(Axis::dp, Reduce::sum, b, b, 10, "x", 0), std::logic_error);
@@ -168,6 +169,23 @@ TEST(Disk, NoKernelMayTouchIt) {
   device.run(ops.zero, m, 10);
   EXPECT_EQ(peaks(trace).total, 40);
   EXPECT_EQ(peaks(trace).by_kind[static_cast<int>(Kind::disk)], 40);
+}
+
+// What guard pages are to memory.
+TEST(GuardedDisk, KnowsItsBuffers) {
+  const TemporaryFolder folder;
+  const ArenaPlan plan{.places = {{0, 40}, {64, 40}}, .setup = 2, .bytes = 128, .live = 128};
+  Disk disk{plan, folder.path(), true};
+  auto* first = static_cast<std::byte*>(disk.take(40));
+  std::array<std::byte, 64> some{};
+  EXPECT_THROW(disk.write(first + 64, some.data(), 4), std::logic_error);  // nobody's yet
+  auto* second = static_cast<std::byte*>(disk.take(40));
+  disk.write(first, some.data(), 40), disk.read(some.data(), second + 8, 32);
+  EXPECT_THROW(disk.write(first, some.data(), 42), std::logic_error);
+  EXPECT_THROW(disk.read(some.data(), second + 8, 34), std::logic_error);
+  disk.give(first, 40);
+  EXPECT_THROW(disk.read(some.data(), first, 4), std::logic_error);
+  disk.read(some.data(), second, 40);
 }
 
 }  // namespace

@@ -87,6 +87,96 @@ TEST(Gates, ArenasOfDeviceAndHostTogetherAreHeldToTheirLiveBytes) {
   EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 0: the arenas have ")) << judge_memory(p, {});
 }
 
+// The n-th event of a kind in a rank's step.
+std::vector<Trace::Event>::iterator nth(Trace& trace, Trace::Event::What what, const std::string& name, int n) {
+  bool in_step = false;
+  return std::find_if(trace.events.begin(), trace.events.end(), [&](const Trace::Event& e) {
+    in_step |= e.what == Trace::Event::step;
+    const std::string of = what == Trace::Event::start ? e.message.what : e.name;
+    return in_step && e.what == what && of == name && n-- == 0;
+  });
+}
+
+TEST(Gates, WorkIsHeldToItsFormula) {
+  const Scene scene("gate-tiny");
+  {
+    Prepared p = scene.prepared("dp=2 pp=2 ckpt=full");  // 8 layers, forward and again, 8 microbatches
+    EXPECT_EQ(judge_work(p), "pass");
+    auto& events = p.traces[2].events;
+    const auto attention = nth(p.traces[2], Trace::Event::run, "attention", 3);
+    events.insert(attention, Trace::Event(*attention));
+    const std::string wrong = "rank 2: work: kernel attention: the formula says 64 x, the trace 65 x";
+    EXPECT_EQ(judge_work(p), wrong);
+    EXPECT_EQ(judge_messages(p, p.posted), wrong);
+  }
+  {
+    Prepared p = scene.prepared("activations=host");  // one layer's 14 parts at a time
+    auto& events = p.traces[0].events;
+    events.erase(nth(p.traces[0], Trace::Event::copy, "activation out", 5));
+    EXPECT_TRUE(judge_work(p).starts_with(
+        "rank 0: work: copy `activation out`: the formula says 1792 x, ")) << judge_work(p);
+  }
+}
+
+TEST(Gates, TalkThatAStrategyHidesMustBeHidden) {
+  Prepared p = Scene("gate-tiny").prepared("dp=2");
+  auto& events = p.traces[1].events;
+  const auto start = nth(p.traces[1], Trace::Event::start, "unit4.gradient", 0);
+  const auto wait = std::find_if(start, events.end(), [&](const Trace::Event& e) {
+    return e.what == Trace::Event::wait && e.request == start->request;
+  });
+  std::rotate(start + 1, wait, wait + 1);
+  EXPECT_EQ(judge_work(p),
+            "rank 1: work: `unit4.gradient` under way beside kernels: the formula says 1 x, the trace 0 x");
+}
+
+TEST(Gates, WhatRanIsWhatWasTraced) {
+  const Prepared p = Scene("gate-tiny").prepared("dp=2 offload=optimizer");
+  std::vector<Ran> ran(2);
+  for (int rank = 0; rank < 2; ++rank)
+    for (const Trace::Event& e : p.traces[rank].events) {
+      if (e.what == Trace::Event::step) ran[rank] = {};
+      ran[rank].kernels += e.what == Trace::Event::run, ran[rank].copies += e.what == Trace::Event::copy;
+    }
+  EXPECT_EQ(judge_work(p, ran), "pass");
+  ++ran[1].kernels;
+  EXPECT_TRUE(judge_work(p, ran).starts_with("rank 1: work: ")) << judge_work(p, ran);
+  --ran[1].kernels, --ran[0].copies;
+  EXPECT_TRUE(judge_work(p, ran).starts_with("rank 0: work: ")) << judge_work(p, ran);
+}
+
+// Axis, tensor and size may be right, and the message wrong all the same.
+TEST(Gates, MessagesAreComparedByPeerTypeAndReduction) {
+  const Scene scene("gate-tiny");
+  Prepared p = scene.prepared("tp=2 pp=4 ckpt=full");
+  EXPECT_EQ(judge_messages(p, p.posted), "pass");
+  const auto change = [&](auto&& alter) {
+    Prepared other = scene.prepared("tp=2 pp=4 ckpt=full");
+    alter(other.posted[2]);
+    return judge_messages(other, other.posted);
+  };
+  const auto first = [](std::vector<Posted>& posted, Verb verb) -> Posted& {
+    return *std::find_if(posted.begin(), posted.end(), [&](const Posted& m) { return m.verb == verb; });
+  };
+  const std::string sends = "rank 2: the formula says 1 x send of `chunk2.x` microbatch 0 on pp to 2, ";
+  EXPECT_TRUE(change([&](auto& posted) { first(posted, Verb::send).peer = 3; }).starts_with(sends));
+  EXPECT_TRUE(change([&](auto& posted) { first(posted, Verb::send).type = Type::i32; }).starts_with(sends));
+  EXPECT_NE(change([&](auto& posted) { first(posted, Verb::all_reduce).reduce = Reduce::max; }), "pass");
+}
+
+TEST(Gates, AMessageWaitedForTwiceIsNamed) {
+  const Scene scene("gate-tiny");
+  Prepared p = scene.prepared("tp=2");
+  auto& events = p.traces[1].events;
+  const auto wait = std::find_if(events.begin(), events.end(),
+                                 [](const Trace::Event& e) { return e.what == Trace::Event::wait; });
+  events.insert(wait, Trace::Event(*wait));
+  const std::string stuck = find_deadlock(p.traces, p.mesh);
+  EXPECT_NE(stuck.find("rank 1 (dp 0, tp 1, pp 0) waits for a message that it did not start, or a second time"),
+            std::string::npos)
+      << stuck;
+}
+
 // With tp=2 a layer has 3550 elements and a norm 50: over dp=4 every shard of theirs is padded, and shards
 // begin in the middle of rows.
 class OddSizes : public testing::TestWithParam<const char*> {};

@@ -64,6 +64,45 @@ TEST(Worker, SharesWhatWasMadeBefore) {
   EXPECT_EQ(worker.ask("").text, std::to_string(2.0));
 }
 
+// One answers only after the other has: they must work at once.
+TEST(Worker, TwoWorkAtOnce) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  Worker writer([&](const std::string&) { return std::to_string(write(ends[1], "x", 1)); }, kWide);
+  Worker reader(
+      [&](const std::string&) {
+        char byte;
+        return std::to_string(read(ends[0], &byte, 1));
+      },
+      kWide);
+  reader.begin("");
+  EXPECT_FALSE(reader.glance(1));
+  writer.begin("");
+  std::optional<Answer> read_one, wrote_one;
+  while (!read_one || !wrote_one) {
+    if (!read_one) read_one = reader.glance(1);
+    if (!wrote_one) wrote_one = writer.glance(1);
+  }
+  EXPECT_EQ(read_one->text, "1");
+  EXPECT_EQ(wrote_one->text, "1");
+  close(ends[0]), close(ends[1]);
+}
+
+TEST(Worker, WhatItSaysMayBeKeptQuiet) {
+  Worker::Limits quiet = kWide;
+  quiet.aloud = false;
+  Worker worker(
+      [](const std::string&) -> std::string {
+        std::fputs("not to be heard", stderr);
+        std::abort();
+      },
+      quiet);
+  testing::internal::CaptureStderr();
+  const Answer answer = worker.ask("");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_NE(answer.text.find("it said: not to be heard"), std::string::npos) << answer.text;
+}
+
 TEST(Worker, AnswersMayBeLong) {
   const std::string request(3'000'000, 'x');
   Worker worker([](const std::string& r) { return r + r; }, kWide);

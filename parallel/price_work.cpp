@@ -1,0 +1,194 @@
+// What a rank runs, copies and hides in a step, counted from the plan alone.
+#include <algorithm>
+
+#include "parallel/pricing.hpp"
+
+namespace lockstep {
+
+void StepWork::run(const std::string& kernel, i64 times) {
+  if (times) kernels[kernel] += times;
+}
+void StepWork::copy(const std::string& name, i64 times, i64 bytes, i64 hidden_times) {
+  if (!times) return;
+  copies[name].times += times, copies[name].bytes += bytes;
+  hide(name, hidden_times);
+}
+void StepWork::hide(const std::string& name, i64 times) {
+  if (times) hidden[name] += times;
+}
+
+namespace {
+
+// A layer's forward, its backward, and what backward makes again.
+void layer_kernels(const Shape& s, const Dropped& d, StepWork& w) {
+  const i64 m = s.m, weights = s.m * s.sums;
+  w.run("rms_norm", m * (d.norms ? 4 : 2));
+  w.run("matmul", m * (7 + (d.qkv ? 3 : 0) + (d.x2 ? 1 : 0) + (d.gate_up ? 2 : 0)));
+  w.run("rope", m * (d.qkv ? 6 : 4));  // q, k; their gradients
+  w.run("attention", m * (d.attention ? 2 : 1));
+  w.run("swiglu", m * (d.product ? 2 : 1));
+  w.run("add", m * (d.x2 ? 5 : 4));  // two residual sums, and their gradients
+  w.run("attention_dx", m), w.run("swiglu_dx", m);
+  w.run("rms_norm_dx", 2 * m), w.run("rms_norm_dw", 2 * weights);
+  w.run("matmul_dx", 4 * m), w.run("matmul_dw", 7 * weights);  // q k v, and gate up, are one product back
+}
+
+void head_kernels(const Shape& s, StepWork& w) {
+  const i64 m = s.m, weights = s.m * s.sums;
+  for (const char* once : {"rms_norm", "matmul", "ce_max", "ce_sum", "ce_dx", "matmul_dx", "rms_norm_dx"})
+    w.run(once, m);
+  if (s.tp_at == 0) w.run("ce_loss", m);
+  w.run("matmul_dw", weights), w.run("rms_norm_dw", weights);
+}
+
+// Elements of a unit's parameters in their order, and whether this rank's one counts in the gradient norm.
+struct Parameter {
+  i64 elements;
+  bool counts;
+};
+std::vector<Parameter> parameters(const Pricing& p, i64 unit) {
+  const Shape& s = p.s;
+  const i64 q = p.seam.heads(s) * s.hd * s.D, kv = p.seam.kv_heads(s) * s.hd * s.D, f = p.seam.ffn(s) * s.D;
+  const bool norm_counts = s.tp_at == 0, kv_counts = s.K >= s.tp || s.tp_at % (s.tp / s.K) == 0;
+  const Parameter norm{s.D, norm_counts}, pair{kv, kv_counts};
+  if (unit == s.L + 1) return {norm};
+  if (unit == 0 || unit == s.L + 2) return {{p.table, unit == 0 || !s.tied}};
+  return {norm, {q, true}, pair, pair, {q, true}, norm, {f, true}, {f, true}, {f, true}};
+}
+
+// Adding gradients up: by parameter, where norms' leaves are made beside their place and put there; then by
+// unit what messages bring.
+void gradient_kernels(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  const Additions samples = p.store.of_samples(s), messages = p.store.of_messages(s);
+  for (const PricedUnit& u : p.units) {
+    const i64 norms = u.number == s.L + 1 ? 1 : u.number >= 1 && u.number <= s.L ? 2 : 0;
+    const i64 all = static_cast<i64>(parameters(p, u.number).size());
+    w.run("add", all * samples.merged + norms * samples.joined + messages.merged + messages.joined);
+    w.run("copy", norms * samples.begun + messages.begun);
+    w.run("zero", p.store.zeroed_pads(s, u.gradient));
+  }
+}
+
+// After the last microbatch: what the rank updates, in pieces of parameters.
+void update_kernels(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  std::vector<i64> pieces;
+  for (const PricedUnit& u : p.units) {
+    if (!u.weight) continue;
+    const i64 from = p.store.first_updated(s, u.weight), to = from + p.store.updated(s, u.weight);
+    i64 at = 0;
+    for (const Parameter& x : parameters(p, u.number)) {
+      const i64 n = std::min(to, at + x.elements) - std::max(from, at);
+      at += x.elements;
+      if (n <= 0) continue;
+      pieces.push_back(n);
+      if (x.counts && (p.store.sharded || s.dp_at == 0)) w.run("add_squares", 1);
+      if (u.number == 0 && s.tied && s.last()) w.run("add", 1);  // the head's part of its gradient
+    }
+  }
+  p.home.work(s, pieces, w);
+}
+
+// Uses of a unit's weights: in all, and those for which they come while the unit before is in use. A pass
+// begins with a unit that nothing hides; head and final norm are used together.
+struct Uses {
+  i64 all, hidden;
+};
+Uses uses(const Pricing& p, i64 unit) {
+  const Shape& s = p.s;
+  if (unit == 0) return {s.m * (s.last() && s.tied ? 2 : 1), 0};
+  if (unit > s.L) return {s.m, 0};
+  for (const Stretch& x : p.stretches)
+    if (x.from < unit && unit <= x.to) {
+      const bool begins = unit - 1 == x.from && !x.first, begins_back = unit == x.to && !x.last;
+      return {2 * s.m, s.m * (2 - begins - begins_back)};
+    }
+  return {0, 0};
+}
+
+void weights_on_their_way(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  const bool below = p.home.rest(s) != Kind::weights, each_use = p.store.gathers_each_use(s);
+  for (const PricedUnit& u : p.units) {
+    if (!u.weight) continue;
+    const Uses x = uses(p, u.number);
+    const i64 bytes = p.store.weights(s, u.weight);
+    if (below) w.copy("weights to device", x.all, x.all * bytes, x.hidden);
+    if (each_use && !below) w.hide("unit" + std::to_string(u.number) + ".weights", x.hidden);
+    if (below && !each_use && p.store.gather(s, u.weight)) {  // new ones go round by way of the device
+      w.copy("weights to device", 1, s.weight * shard(s, u.weight), 0);
+      w.copy("weights to rest", 1, bytes, 0);
+    }
+  }
+}
+
+// A reduction hides behind what backward still has to do: nothing comes after the lowest units, nor between
+// head and final norm.
+void hidden_reductions(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  const bool each = p.store.reduces_each_microbatch(s);
+  const i64 all = static_cast<i64>(p.units.size()), together = p.store.reduced_together(s);
+  for (i64 highest = all - 1; highest >= 0; highest -= together) {
+    const i64 lowest = std::max<i64>(0, highest - together + 1);
+    if (!p.store.reduce(s, 1)) continue;
+    const bool lone_head = lowest == highest && p.units[highest].number == s.L + 2;
+    const i64 times = lone_head ? 0 : (each ? s.m : 1) - (lowest == 0);
+    w.hide(bucket_name(p.units[lowest].number, p.units[highest].number), times);
+  }
+}
+
+// A receive is posted before the pass that comes first, a send is waited for after the next one: hidden but
+// for a stage's first receive, and its last send unless weight gradients follow.
+void hidden_handovers(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  const bool split = p.schedule.waiting(s) > 0;
+  auto hide = [&](i64 chunk, const char* which, i64 times) {
+    w.hide("chunk" + std::to_string(chunk) + which, times);
+  };
+  for (const Stretch& x : p.stretches) {
+    if (s.pp == 1) continue;
+    const bool lowest = x.index == s.stage;
+    if (!x.first) hide(x.index, ".x", s.m - lowest), hide(x.index - 1, ".dy", s.m - (lowest && !split));
+    if (!x.last) hide(x.index + 1, ".x", s.m), hide(x.index, ".dy", s.m);
+  }
+}
+
+void shelved(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  for (std::size_t k = 0; k < p.stretches.size(); ++k) {
+    const Stretch& x = p.stretches[k];
+    for (i64 l = x.from; l < x.to; ++l) {
+      const Dropped d = p.stash.drops(s, l);
+      const i64 parts = 1 + (d.norms ? 0 : 4) + (d.qkv ? 0 : 3) + (d.attention ? 0 : 2) + (d.x2 ? 0 : 1) +
+                        (d.gate_up ? 0 : 2) + (d.product ? 0 : 1);
+      const bool top = l + 1 == x.to;
+      p.shelf.work(s,
+                   {parts, s.activation * kept_by(p, l), top, x.last,
+                    top ? p.schedule.into_first(s, static_cast<i64>(k)) : 0},
+                   w);
+    }
+  }
+}
+
+}  // namespace
+
+StepWork step_work(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
+  const Pricing p = pricing(plan, model, settings, rank);
+  const Shape& s = p.s;
+  StepWork w;
+  for (const Stretch& x : p.stretches) {
+    for (i64 l = x.from; l < x.to; ++l) layer_kernels(s, p.stash.drops(s, l), w);
+    if (x.first) w.run("embed", s.m), w.run("embed_dw", s.m * s.sums);
+    if (x.last) head_kernels(s, w);
+  }
+  gradient_kernels(p, w);
+  update_kernels(p, w);
+  weights_on_their_way(p, w);
+  hidden_reductions(p, w);
+  hidden_handovers(p, w);
+  shelved(p, w);
+  return w;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,68 @@
+#include "suites/planner/check_times.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+namespace {
+
+double measured(const Run& run, const CheckHow& how, const Repeats& repeats) {
+  const Prepared prepared = prepare(run);
+  return median(time_steps(prepared, {how.isa, how.threads}, {}, repeats).step_seconds);
+}
+
+}  // namespace
+
+CheckedTimes check_times(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
+                         const Values& given, const CheckHow& how,
+                         const std::function<void(const CheckedTimes::Row&)>& say) {
+  const TokenFile data(how.data);
+  check_data(data, how.data, model, settings);
+  Composer composer(model, settings, cluster);
+  std::vector<std::string> lines;
+  for (i64 devices = 1; devices <= cluster.devices; devices *= 2)
+    each_legal_plan(model, settings, devices, plan_values(model, settings, devices, given),
+                    [&](const Plan& plan) { lines.push_back(plan.line()); });
+  Dice dice(1);
+  dice.shuffle(lines);
+  lines.resize(std::min(lines.size(), static_cast<std::size_t>(how.plans)));
+
+  CheckedTimes out;
+  std::vector<double> errors;
+  for (const std::string& line : lines) {
+    const Plan plan = Plan::parse(line);
+    out.rows.push_back({line, composer.predict(plan).seconds,
+                        measured({model, settings, plan, &data}, how, how.repeats)});
+    errors.push_back(std::abs(out.rows.back().predicted / out.rows.back().measured - 1));
+    say(out.rows.back());
+  }
+  out.median_error = median(errors);
+
+  // The top five of both, once more in turn, so that what else the machine does meets all of them alike.
+  std::vector<std::size_t> again;
+  const auto add_top = [&](double CheckedTimes::Row::*by) {
+    std::vector<std::size_t> order(out.rows.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return out.rows[a].*by < out.rows[b].*by; });
+    for (std::size_t i = 0; i < std::min<std::size_t>(5, order.size()); ++i)
+      if (std::find(again.begin(), again.end(), order[i]) == again.end()) again.push_back(order[i]);
+  };
+  add_top(&CheckedTimes::Row::predicted);  // the first of all is the planner's choice
+  add_top(&CheckedTimes::Row::measured);
+  std::vector<std::vector<double>> times(again.size());
+  for (int round = 0; round < 3; ++round)
+    for (std::size_t i = 0; i < again.size(); ++i)
+      times[i].push_back(measured({model, settings, Plan::parse(out.rows[again[i]].plan), &data}, how, how.repeats));
+  std::size_t fastest = 0;
+  for (std::size_t i = 0; i < again.size(); ++i)
+    if (median(times[i]) < median(times[fastest])) fastest = i;
+  out.first = out.rows[again[0]].plan, out.fastest = out.rows[again[fastest]].plan;
+  out.regret = median(times[0]) / median(times[fastest]) - 1;
+  return out;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,33 @@
+// Predicted step times against measured ones, on plans that this machine has cores for.
+#pragma once
+#include <string>
+
+#include "suites/planner/planner.hpp"
+#include "suites/stopwatch.hpp"
+
+namespace lockstep {
+
+struct CheckHow {
+  std::string data, isa = "auto";
+  int threads = 1, plans = 40;
+  Repeats repeats;
+};
+
+struct CheckedTimes {
+  struct Row {
+    std::string plan;
+    double predicted, measured;
+  };
+  std::vector<Row> rows;
+  double median_error = 0;  // of |predicted / measured - 1|
+  // The planner's first choice against the fastest of the top five of prediction and of measurement, all measured
+  // once more in turn: how much slower it is.
+  std::string first, fastest;
+  double regret = 0;
+};
+
+// On 1, 2, 4, ... devices of the cluster, plans drawn at random. `say` is told each row.
+CheckedTimes check_times(const ModelConfig&, const Settings&, const Cluster&, const Values& given, const CheckHow&,
+                         const std::function<void(const CheckedTimes::Row&)>& say);
+
+}  // namespace lockstep
