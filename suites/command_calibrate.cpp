@@ -1,6 +1,7 @@
 // lockstep calibrate: measures this machine and writes it down as a cluster, for lockstep plan.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "ref/error.hpp"

@@ -2,6 +2,8 @@
 // integration calls it: plain lines, one verdict, an exit status, JUnit XML.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "reports/junit.hpp"
 #include "suites/command.hpp"
 #include "suites/suite_options.hpp"

@@ -1,9 +1,12 @@
 // Options that several commands share.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string>
 
 #include "parallel/plan.hpp"
+
+namespace CLI {
+class App;
+}
 
 namespace lockstep {
 

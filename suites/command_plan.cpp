@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <CLI/CLI.hpp>
+
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"

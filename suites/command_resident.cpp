@@ -2,6 +2,7 @@
 // says?
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cmath>
 
 #include "ref/error.hpp"

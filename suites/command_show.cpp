@@ -2,6 +2,8 @@
 // nothing.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"

@@ -1,6 +1,8 @@
 // lockstep sweep: what is asked for, and which plans that means.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/suite_options.hpp"

@@ -2,6 +2,7 @@
 // It ends in one line; a figure that differs makes the exit status 1.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "ref/error.hpp"

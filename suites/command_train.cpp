@@ -2,6 +2,7 @@
 // written to a dump or held to the single-device reference.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <barrier>
 #include <chrono>
 #include <exception>

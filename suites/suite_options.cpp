@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <cerrno>  // program_invocation_name
 
 #include "ref/error.hpp"

@@ -1,9 +1,12 @@
 // What `sweep` and `gate` are asked in the same words: a suite, which of its plans, and on what they run.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string>
 
 #include "suites/suite.hpp"
+
+namespace CLI {
+class App;
+}
 
 namespace lockstep {
 

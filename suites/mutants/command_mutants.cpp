@@ -1,6 +1,7 @@
 // lockstep mutants: does every fault that is put in on purpose come out? Only a test build has this command.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <fstream>
 #include <memory>
 
