@@ -6,7 +6,8 @@
 namespace lockstep {
 namespace {
 
-constexpr int kMicrobatches = 3;  // enough for a first one, another one, and one whose activations are leaving
+constexpr int kMicrobatches =
+    3;  // enough for a first one, another one, and one whose activations are leaving
 
 // A rank that holds these layers alone, with the plan's strategies, on a device that only notes.
 class Bench {
@@ -167,7 +168,7 @@ class Bench {
   void reduce_before(const PassShape& p) {
     const int unit = p.pending == Pending::embedding ? 0
                      : p.pending == Pending::layer   ? layers_ + 1
-                     : first_                  ? 0
+                     : first_                        ? 0
                                                      : 1;
     const int j = p.pending_first ? 0 : 1;
     store_->leaf(locals_[unit], store_->sample(j, 0));
@@ -191,8 +192,8 @@ class Bench {
       store_->ready(norm(), j_, last);
     });
   }
-  // A part's backward or weight gradients, which units' first gradients divide; the store says whether they are
-  // the first of the step.
+  // A part's backward or weight gradients, which units' first gradients divide; the store says whether they
+  // are the first of the step.
   void part(decltype(Item::what) what, const std::vector<int>& units) {
     bool adds = false;
     put(what, 0, adds);
@@ -281,9 +282,7 @@ class Bench {
     for (const Piece& p : pieces) {
       if (p.local != embedding && p.local != head) continue;
       if (pp == 1) {
-        hook([&] {
-          device_.run(ops_.add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n);
-        });
+        hook([&] { device_.run(ops_.add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n); });
       } else {
         Message m;
         m.verb = Verb::all_reduce, m.axis = Axis::tie, m.type = p.gradient.type, m.n = p.n;
@@ -364,7 +363,8 @@ bool same(const Program& a, const Program& b, int more) {
     return x.what == y.what && x.stream == y.stream && x.seconds == y.seconds && request == y.request;
   };
   return a.live.now == b.live.now && a.live.most == b.live.most &&
-         std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(), alike);
+         std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(),
+                    alike);
 }
 
 // Whether items [a, a + n) are items [b, b + n), but for the numbers of requests.

@@ -54,8 +54,8 @@ Prediction Composer::weigh(const Plan& plan, double least) { return compose(plan
 
 namespace {
 
-// What is said of m microbatches, of what is said of a, a + g and a + 2 g: each further g adds the same. Nothing:
-// it does not.
+// What is said of m microbatches, of what is said of a, a + g and a + 2 g: each further g adds the same.
+// Nothing: it does not.
 std::optional<Prediction> beyond(const Prediction& x, const Prediction& y, const Prediction& z, int more) {
   Prediction p = z;
   const double step = z.seconds - y.seconds;
@@ -162,8 +162,9 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     return pipeline.run();
   };
 
-  // Schedules go through microbatches in groups of as many as there are stages at most. (Copies of activations
-  // may lag further and further behind at first, and then be waited for: all microbatches are looked at.)
+  // Schedules go through microbatches in groups of as many as there are stages at most. (Copies of
+  // activations may lag further and further behind at first, and then be waited for: all microbatches are
+  // looked at.)
   const int group = schedule->chunks_per_stage() > 1 ? mesh.pp : 1;
   const int some = (2 * mesh.pp / group + 2) * group + microbatches % group;
   const auto by_some = [&](Look look) {

@@ -9,7 +9,7 @@ namespace lockstep {
 
 struct Weighed {
   std::string plan;
-  double seconds = 0;              // a step
+  double seconds = 0;             // a step
   std::array<double, 3> needs{};  // bytes of device, host and disk of the fullest rank
 };
 
@@ -28,6 +28,9 @@ Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values
 
 // Words as "zero=0,1 offload=none". UserError: a word or value nobody knows.
 Values parse_values(const std::string& text);
+
+// The fastest plan that fits and may be run here with these settings. UserError: there is none.
+Plan fastest_here(const ModelConfig&, const Settings&, const Cluster&);
 
 // Floating-point operations of a step by the model alone, nothing made again: 6 for each weight but the
 // embedding's and token, and causal attention's 6 T D L (Chowdhery et al. 2022, PaLM, appendix B).
