@@ -116,7 +116,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
+.PHONY: calibrate auto mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -147,6 +147,16 @@ bench: $B/bench  ## time the kernels, for the page too (ARGS=--benchmark_filter=
 RESIDENT ?= --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok --batch 1 --seq 64 --steps 2
 resident: $B/lockstep  ## does disk offload lower a 100 M-parameter run's resident memory as its formula says?
 	@$B/lockstep resident $(RESIDENT) $(ARGS)
+CLUSTER ?= $B/here.toml
+calibrate: $B/lockstep  ## measure this machine for the planner (CLUSTER=build/here.toml ARGS=--threads 2)
+	@$B/lockstep calibrate --out $(CLUSTER) $(ARGS)
+
+MODEL ?= suites/models/smol-5m.json
+DATA ?= datasets/excerpt-v509.tok
+auto: $B/lockstep  ## train by the plan that is predicted to be fastest here (MODEL=... DATA=... ARGS=--steps 100)
+	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
+	@$B/lockstep train --model $(MODEL) --data $(DATA) --plan auto --cluster $(CLUSTER) $(ARGS)
+
 VOCABULARY ?= 4096
 OUT ?= $(basename $(firstword $(TEXT))).tok
 tokens:  ## a token file of your text (TEXT=my.txt OUT=my.tok VOCABULARY=4096, or TOKENIZER=other.json)

@@ -17,6 +17,7 @@
 #include "suites/command_options.hpp"
 #include "suites/gates/fast.hpp"
 #include "suites/locate.hpp"
+#include "suites/planner/planner.hpp"
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
 
@@ -25,7 +26,7 @@ namespace {
 
 struct Options {
   std::string model, data, plan = "dp=1", init, dump, save, isa = "auto", timing = "eager", comm = "local",
-                           scratch;
+                           scratch, cluster;
   int threads = 1;
   double shard_gb = 5;
   bool check = false, fast = false;
@@ -182,7 +183,11 @@ int train_among(MpiWorld* mpi, const Options& o) {
   check_data(data, o.data, model, o.settings);
   Settings settings = o.settings;
   settings.fast = o.fast;
-  const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
+  if (o.plan == "auto" && o.cluster.empty())
+    throw UserError("--plan auto needs --cluster, the file that `lockstep calibrate --out FILE` writes here");
+  const Plan plan = o.plan == "auto" ? fastest_here(model, settings, load_cluster(o.cluster))
+                                     : legal_plan(o.plan, model, settings);
+  const Run run{model, settings, plan, &data};
   const Weights initial = o.init.empty() ? fresh_weights(model, o.settings)
                                          : load_weights(o.init, parameter_table(model, o.settings.leaves));
 
@@ -219,6 +224,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   app.add_option("--data", o->data, "token file (datasets/format.md)")->required();
   add_plan(app, o->plan);
+  app.add_option("--cluster", o->cluster, "of --plan auto, which takes the fastest predicted plan");
   add_settings(app, o->settings);
   app.add_option("--init", o->init, "safetensors file or folder to start from, instead of fresh weights");
   app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");

@@ -58,6 +58,16 @@ Values parse_values(const std::string& text) {
   return values;
 }
 
+Plan fastest_here(const ModelConfig& model, const Settings& settings, const Cluster& cluster) {
+  const Choices c =
+      choose(model, settings_on(cluster, settings), cluster, parse_values("to=host activations=device,host"));
+  for (const Weighed& w : c.fit) {
+    const Plan plan = Plan::parse(w.plan);
+    if (!refuse(plan, model, settings)) return plan;
+  }
+  throw UserError("plan=auto: none of " + std::to_string(c.walked.legal) + " plans fits " + cluster.name);
+}
+
 double model_flops(const ModelConfig& m, const Settings& s) {
   const double D = static_cast<double>(m.hidden), L = static_cast<double>(m.layers);
   const double heads = static_cast<double>(m.heads * m.head_dim),

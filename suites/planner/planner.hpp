@@ -29,6 +29,9 @@ Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values
 // Words as "zero=0,1 offload=none". UserError: a word or value nobody knows.
 Values parse_values(const std::string& text);
 
+// The fastest plan that fits and may be run here with these settings. UserError: there is none.
+Plan fastest_here(const ModelConfig&, const Settings&, const Cluster&);
+
 // Floating-point operations of a step by the model alone, nothing made again: 6 for each weight but the
 // embedding's and token, and causal attention's 6 T D L (Chowdhery et al. 2022, PaLM, appendix B).
 double model_flops(const ModelConfig&, const Settings&);
