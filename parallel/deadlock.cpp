@@ -72,8 +72,9 @@ std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
     if (players[r].at == events.size()) continue;
     const auto waited = players[r].open.find(events[players[r].at].request);
     if (waited == players[r].open.end()) {
-      stuck += fmt::format("rank {} (dp {}, tp {}, pp {}) waits for a message that it did not start, or a second time\n",
-                           r, mesh.dp_of(r), mesh.tp_of(r), mesh.pp_of(r));
+      stuck += fmt::format(
+          "rank {} (dp {}, tp {}, pp {}) waits for a message that it did not start, or a second time\n", r,
+          mesh.dp_of(r), mesh.tp_of(r), mesh.pp_of(r));
       continue;
     }
     const Message& m = events[waited->second].message;

@@ -62,7 +62,7 @@ void PlainDevice::wait(Request& r) {
 }
 
 void PlainDevice::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, i64 n, const char* what,
-                        int microbatch) {
+                             int microbatch) {
   Message m;
   m.verb = Verb::all_reduce;
   m.axis = axis;
@@ -75,7 +75,7 @@ void PlainDevice::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, 
 }
 
 Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
-                           const char* what) {
+                                const char* what) {
   Request r{requests_++, from, to};
   ++started_copies_;
   if (trace_) {

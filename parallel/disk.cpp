@@ -82,7 +82,8 @@ void Disk::check(const void* position, i64 bytes) const {
   const std::lock_guard lock(mutex_);
   auto it = taken_.upper_bound(from);
   if (it == taken_.begin() || from + bytes > (--it)->first + it->second)
-    throw std::logic_error("guarded run: a copy reaches beyond its buffer on disk, or one was used after its release");
+    throw std::logic_error(
+        "guarded run: a copy reaches beyond its buffer on disk, or one was used after its release");
 }
 
 void Disk::begin_step() {

@@ -15,8 +15,8 @@ class Disk final : public Placer {
   Disk() = default;  // for tracing: hands out positions, and has no file
   // Makes a file in `folder` (empty: the system's for temporary files) with room for the whole plan, if the
   // plan needs any. It loses its name at once, so nothing stays behind however the process ends. guard: what
-  // is taken or given back is filled with NaN, and what lies in no buffer is not read or written but thrown as
-  // std::logic_error. UserError: the folder cannot be written to, or the disk is full.
+  // is taken or given back is filled with NaN, and what lies in no buffer is not read or written but thrown
+  // as std::logic_error. UserError: the folder cannot be written to, or the disk is full.
   Disk(const ArenaPlan&, const std::string& folder, bool guard);
   ~Disk() override;
   Disk(const Disk&) = delete;
@@ -42,7 +42,7 @@ class Disk final : public Placer {
   bool guard_ = false;
   mutable std::mutex mutex_;  // copies may be on a thread of their own
   std::map<i64, i64> taken_;  // guard: bytes of each buffer, by its position
-  i64 next_ = 0;  // tracing
+  i64 next_ = 0;              // tracing
 };
 
 }  // namespace lockstep

@@ -115,7 +115,8 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
     const LocalParam& l = params_.all[i];
     if (l.alias >= 0) continue;
     const i64 own = run_.model.layers / mesh_.pp * layer_params;
-    const bool shifted = mutant("a stage loads the first layers") && l.unit > 0 && l.unit <= run_.model.layers;
+    const bool shifted =
+        mutant("a stage loads the first layers") && l.unit > 0 && l.unit <= run_.model.layers;
     const Param& p = params_.table[shifted ? 1 + (l.param - 1) % own : l.param];
     const float* whole = source ? source(p) : nullptr;
     values.clear();

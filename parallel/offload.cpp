@@ -146,7 +146,7 @@ i64 blocks(const Shape& s) {
 void work(const Shape& s, const std::vector<i64>& pieces, StepWork& w) {
   i64 n = 0, elements = 0;
   for (const i64 piece : pieces) n += (piece + kBlock - 1) / kBlock, elements += piece;
-  w.setup["zero"] += on_disk(s) ? 1 : 2;
+  w.setup[StepWork::kZero] += on_disk(s) ? 1 : 2;
   w.run("scale", n), w.run("adamw", n);
   const auto move = [&](const char* name, i64 bytes = 4) {
     w.copy(name, n, bytes * elements, std::max<i64>(0, n - 1));
@@ -156,8 +156,8 @@ void work(const Shape& s, const std::vector<i64>& pieces, StepWork& w) {
     if (on_disk(s)) w.copy(name, n, 4 * elements, 0);
   if (on_disk(s) || !weights_too(s)) move("weight to host"), move("weight back", s.weight);
   if (!on_disk(s)) return;
-  for (const char* name : {"first moment from disk", "second moment from disk", "first moment to disk",
-                           "second moment to disk"})
+  for (const char* name :
+       {"first moment from disk", "second moment from disk", "first moment to disk", "second moment to disk"})
     move(name);
 }
 

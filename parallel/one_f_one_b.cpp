@@ -36,9 +36,7 @@ const Strategy<Schedule> strategy(
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1              ? 0
                                                      : s.last() && s.m == 1 ? 1
                                                                             : 2; },
-     .into_first = [](const Shape& s, i64) -> i64 {
-       return s.first() ? std::min<i64>(s.m, s.pp) - 1 : 0;
-     }});
+     .into_first = [](const Shape& s, i64) -> i64 { return s.first() ? std::min<i64>(s.m, s.pp) - 1 : 0; }});
 
 }  // namespace
 }  // namespace lockstep

@@ -257,7 +257,8 @@ std::vector<Price::Line> messages(const Pricing& p) {
     i64 elements = 0;
     for (i64 u = lowest; u <= highest; ++u) elements += p.units[u].gradient;
     const std::string what = bucket_name(p.units[lowest].number, p.units[highest].number);
-    for (i64 j = 0; j < (each ? s.m : 1); ++j) say(what, each ? j : -1, p.store.reduce(s, elements), 1, gradient);
+    for (i64 j = 0; j < (each ? s.m : 1); ++j)
+      say(what, each ? j : -1, p.store.reduce(s, elements), 1, gradient);
   }
   for (const PricedUnit& u : p.units) {
     // Weights are gathered once a step; or for each forward and backward of a unit. Embedding rows are needed

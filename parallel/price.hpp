@@ -50,7 +50,8 @@ struct Additions {
   i64 joined = 0, begun = 0, merged = 0;
   Additions& operator+=(const Additions&);
 };
-// Of all n samples, arriving as for tree_slots(); and of the samples [first, last) alone, one by one in order.
+// Of all n samples, arriving as for tree_slots(); and of the samples [first, last) alone, one by one in
+// order.
 Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed);
 Additions block_additions(i64 n, i64 first, i64 last);
 // In fast mode: all into one slot, as they come.
@@ -83,6 +84,7 @@ struct StepWork {
   // promises it. What is not here is waited for before the next kernel.
   std::map<std::string, i64> hidden;
 
+  static constexpr const char* kZero = "zero";  // the kernel, which has a plan's word for its name
   void run(const std::string& kernel, i64 times);
   void copy(const std::string& name, i64 times, i64 bytes, i64 hidden_times);  // bytes: of all
   void hide(const std::string& name, i64 times);
@@ -149,7 +151,7 @@ struct PriceOf<Store> {
   // Additions of the gradients of one parameter, sample by sample, in a step; and of a unit's messages.
   Additions (*of_samples)(const Shape&);
   Additions (*of_messages)(const Shape&) = [](const Shape&) { return Additions{}; };
-  i64 (*zeroed_pads)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };  // runs, of a unit
+  i64 (*zeroed_pads)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };    // runs, of a unit
   i64 (*first_updated)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };  // of `updated`
   bool sharded = true;  // over dp; if not, the first replica counts in the gradient norm
 };
@@ -160,7 +162,7 @@ struct PriceOf<Home> {
   i64 (*host)(const Shape&, i64 updated);                                   // beside it
   i64 (*disk)(const Shape&, i64 updated);                                   // and in the rank's file
   Kind (*rest)(const Shape&) = [](const Shape&) { return Kind::weights; };  // of weights; this: the device
-  void (*work)(const Shape&, const std::vector<i64>& pieces, StepWork&);  // pieces: elements of each
+  void (*work)(const Shape&, const std::vector<i64>& pieces, StepWork&);    // pieces: elements of each
 };
 
 // What a layer does not keep from forward to backward.

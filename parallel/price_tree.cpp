@@ -52,8 +52,7 @@ Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed) {
   };
   Additions all;
   additions(
-      0, n,
-      [&](i64 from, i64 to) { return from / block == (to - 1) / block ? turn(to - 1) : i64{-1}; }, all);
+      0, n, [&](i64 from, i64 to) { return from / block == (to - 1) / block ? turn(to - 1) : i64{-1}; }, all);
   return all;
 }
 

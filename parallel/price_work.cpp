@@ -66,7 +66,7 @@ void gradient_kernels(const Pricing& p, StepWork& w) {
     const i64 all = static_cast<i64>(parameters(p, u.number).size());
     w.run("add", all * samples.merged + norms * samples.joined + messages.merged + messages.joined);
     w.run("copy", norms * samples.begun + messages.begun);
-    w.run("zero", p.store.zeroed_pads(s, u.gradient));
+    w.run(StepWork::kZero, p.store.zeroed_pads(s, u.gradient));
   }
 }
 

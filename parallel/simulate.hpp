@@ -3,8 +3,8 @@
 //
 // Each rank computes in the order of its program. Messages of an axis follow each other on a stream of that
 // axis, begin when all that take part have started them and their streams are free, and hold up a rank only
-// where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of their
-// own, or are the rank's own work.
+// where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of
+// their own, or are the rank's own work.
 #pragma once
 #include <functional>
 #include <map>

@@ -126,7 +126,7 @@ const Strategy<Home> on_device(
      .work =
          [](const Shape& s, const std::vector<i64>& pieces, StepWork& work) {
            const i64 n = static_cast<i64>(pieces.size());
-           work.setup["zero"] += 2;
+           work.setup[StepWork::kZero] += 2;
            work.run("scale", n), work.run("adamw", n);
            if (s.weight < 4) work.run("copy", n);
          }});

@@ -24,8 +24,9 @@ int calibrate(const Options& o) {
     fmt::print("  {}\n", what);
     std::fflush(stdout);
   });
-  const std::string text = cluster_text(
-      c, fmt::format("Measured by `lockstep calibrate --isa {} --threads {}`.", isa_here(o.how.isa), o.how.threads));
+  const std::string text =
+      cluster_text(c, fmt::format("Measured by `lockstep calibrate --isa {} --threads {}`.",
+                                  isa_here(o.how.isa), o.how.threads));
   const bool written = std::fputs(text.c_str(), file) >= 0;
   if (std::fclose(file) != 0 || !written) throw UserError(fmt::format("{}: cannot be written", o.out));
   load_cluster(o.out);  // what is written can be read

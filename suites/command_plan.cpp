@@ -1,5 +1,6 @@
 // lockstep plan: which plan is fastest on a cluster, predicted; computes nothing.
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
@@ -53,18 +54,21 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
         std::fflush(stdout);
       });
   fmt::print("{} plans: median error {:.1f} %\n", t.rows.size(), 100 * t.median_error);
-  fmt::print("first choice `{}`: {:.1f} % slower than the fastest, `{}`\n", t.first, 100 * t.regret, t.fastest);
+  fmt::print("first choice `{}`: {:.1f} % slower than the fastest, `{}`\n", t.first, 100 * t.regret,
+             t.fastest);
   return t.median_error <= 0.10 && t.regret <= 0.05 ? 0 : 1;
 }
 
 int plan(const Options& o) {
+  // Traces come and go by the thousand: what they free is kept for the next ones.
+  mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
   check_settings(o.settings);
   const ModelConfig model = load_model_config(o.model);
   Cluster cluster = load_cluster(o.cluster);
   if (o.devices) cluster.devices = o.devices;
   if (cluster.devices > cluster.per_node && cluster.network.bandwidth <= 0)
-    throw UserError(fmt::format("{}: {} devices are more than a node's {}, and it has no [network]", o.cluster,
-                                cluster.devices, cluster.per_node));
+    throw UserError(fmt::format("{}: {} devices are more than a node's {}, and it has no [network]",
+                                o.cluster, cluster.devices, cluster.per_node));
   if (o.gradient_bytes) cluster.gradient_bytes = o.gradient_bytes;
   const Settings settings = settings_on(cluster, o.settings);
   const Question q{model, settings, cluster};
@@ -98,19 +102,26 @@ int plan(const Options& o) {
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("--model", o->model, "config.json of a Llama")->required();
-  app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")->required();
-  app.add_option("--devices", o->devices, "of this many devices instead of the file's")->check(CLI::PositiveNumber);
+  app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
+      ->required();
+  app.add_option("--devices", o->devices, "of this many devices instead of the file's")
+      ->check(CLI::PositiveNumber);
   app.add_option("--words", o->words, "values that these words of a plan take; others take all they have")
       ->capture_default_str();
-  app.add_option("--top", o->top, "how many plans are printed")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--top", o->top, "how many plans are printed")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
   app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
   app.add_flag("--fit", o->fit, "the best plans on 1, 2, 4, ... devices");
-  app.add_flag("--check-times", o->check, "train some plans on this machine and compare; wants its calibration");
+  app.add_flag("--check-times", o->check,
+               "train some plans on this machine and compare; wants its calibration");
   app.add_option("--data", o->how.data, "token file to train on (--check-times)");
-  app.add_option("--plans", o->how.plans, "how many (--check-times)")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--plans", o->how.plans, "how many (--check-times)")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   add_kernels(app, o->how.isa, o->how.threads);
   add_settings(app, o->settings);
   return [o] { return plan(*o); };

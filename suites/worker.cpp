@@ -153,13 +153,14 @@ std::optional<Answer> Worker::glance(int milliseconds) {
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - asked_;
   if (passed.count() > limits_.seconds) {
     end();
-    return Answer{Answer::End::timeout, fmt::format("no end after {:.3g} s{}", limits_.seconds, last_words())};
+    return Answer{Answer::End::timeout,
+                  fmt::format("no end after {:.3g} s{}", limits_.seconds, last_words())};
   }
   if (const i64 bytes_now = resident_bytes(pid_); bytes_now > limits_.bytes) {
     end();
-    return Answer{Answer::End::out_of_memory, fmt::format("{:.3g} GiB were resident, {:.3g} are allowed{}",
-                                                          bytes_now / kGiB, limits_.bytes / kGiB,
-                                                          last_words())};
+    return Answer{Answer::End::out_of_memory,
+                  fmt::format("{:.3g} GiB were resident, {:.3g} are allowed{}", bytes_now / kGiB,
+                              limits_.bytes / kGiB, last_words())};
   }
   return {};
 }

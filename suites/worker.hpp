@@ -24,8 +24,8 @@ class Worker {
  public:
   using Body = std::function<std::string(const std::string& request)>;
   struct Limits {
-    double seconds;  // to one answer
-    i64 bytes;       // resident in the process, what it shares with this one included
+    double seconds;     // to one answer
+    i64 bytes;          // resident in the process, what it shares with this one included
     bool aloud = true;  // what the body says on stderr is said on this process's too
   };
   // This process must have one thread whenever it asks: a fork copies no other.

@@ -18,7 +18,7 @@ struct GateOptions {
   int threads = 1;
   // The plan runs from its arena with eager messages, and again with guarded buffers and lazy ones.
   bool guarded = true;
-  i64 guarded_steps = 1;
+  i64 guarded_steps = 1;  // one more where copies are made: what goes wrong at a step's end shows in the next
   // `initial` are the fresh weights: the guarded run makes them again, each rank its own part, so that both
   // ways to begin are judged.
   bool fresh = false;

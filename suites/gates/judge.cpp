@@ -74,6 +74,13 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
   return ran;
 }
 
+bool makes_copies(const Prepared& p) {
+  for (const Trace& trace : p.traces)
+    for (const Trace::Event& e : trace.events)
+      if (e.what == Trace::Event::copy) return true;
+  return false;
+}
+
 std::string judge_numbers(const Outcome& ran, const Whole& reference, i64 steps, const char* mode) {
   if (!ran.problem.empty()) return std::string(mode) + ran.problem;
   Whole expected = reference;
@@ -106,10 +113,10 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     if (options.guarded && verdict.numbers == "pass") {
       how.timing = Timing::lazy, how.guard = true;
       const FaultSentence sentence(p.run.plan.line());
-      const Outcome guarded = run(p, how, std::min(steps, options.guarded_steps),
-                                  options.fresh ? std::vector<std::vector<float>>{} : initial);
-      verdict.numbers =
-          judge_numbers(guarded, reference, std::min(steps, options.guarded_steps), "guarded, lazy: ");
+      const i64 guarded_steps = std::min(steps, options.guarded_steps + makes_copies(p));
+      const Outcome guarded =
+          run(p, how, guarded_steps, options.fresh ? std::vector<std::vector<float>>{} : initial);
+      verdict.numbers = judge_numbers(guarded, reference, guarded_steps, "guarded, lazy: ");
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);

@@ -15,8 +15,8 @@ constexpr i64 kBytes = i64{4} << 30;
 constexpr int kGlance = 2;  // milliseconds
 
 // In this order a plan's gates are asked, and the first that is not content gives the plan its verdict.
-const char* const kGates[] = {"deadlock", "waits", "hang",     "ended",    "numbers", "guarded",
-                              "messages", "work",  "memory", "fast mode"};
+const char* const kGates[] = {"deadlock", "waits",    "hang", "ended",  "numbers",
+                              "guarded",  "messages", "work", "memory", "fast mode"};
 
 // What a worker is asked, one after another.
 enum Way { traces, exactly, fast, ways };
@@ -34,7 +34,8 @@ class Judge {
     const Stage& stage = stages_.at(m.tied);
     const bool sound = m.mutation.name.empty() && m.mutation.hook.empty();
     active_mutation = sound ? nullptr : &m.mutation;
-    if (way != kWays[fast] && !prepared_) prepared_ = std::make_shared<Prepared>(prepare(stage.run(m.plan, false)));
+    if (way != kWays[fast] && !prepared_)
+      prepared_ = std::make_shared<Prepared>(prepare(stage.run(m.plan, false)));
     std::string answer;
     for (const GateVerdict& v : way == kWays[traces]    ? judge_traces(*prepared_)
                                 : way == kWays[exactly] ? judge_exactly(*prepared_, stage)
@@ -84,8 +85,7 @@ struct Lane {
 }  // namespace
 
 void judge_all(std::vector<Mutant>& mutants, const Stages& stages, int workers,
-               const std::function<void(const Mutant&)>& begins,
-               const std::function<void(Mutant&)>& judged) {
+               const std::function<void(const Mutant&)>& begins, const std::function<void(Mutant&)>& judged) {
   std::vector<Lane> lanes(static_cast<std::size_t>(workers));
   auto next = mutants.begin();
   const auto ask = [&](Lane& lane) {
@@ -98,7 +98,8 @@ void judge_all(std::vector<Mutant>& mutants, const Stages& stages, int workers,
         if (next == mutants.end()) continue;
         lane.mutant = &*next++, lane.way = 0;
         begins(*lane.mutant);
-        lane.worker = std::make_unique<Worker>(Judge(mutants, stages), Worker::Limits{kSeconds, kBytes, false});
+        lane.worker =
+            std::make_unique<Worker>(Judge(mutants, stages), Worker::Limits{kSeconds, kBytes, false});
         ask(lane);
       }
       busy = true;

@@ -74,7 +74,8 @@ int false_alarms(const Options& o, const TokenFile& data) {
     judge_all(
         sound, stages_of(data, seed), o.workers, [&](const Mutant& m) { progress.begin(m.plan); },
         [&](Mutant& m) {
-          if (m.caught()) ++alarms, progress.say(fmt::format("FALSE ALARM, seed {}: {}", seed, spelled_out(m)));
+          if (m.caught())
+            ++alarms, progress.say(fmt::format("FALSE ALARM, seed {}: {}", seed, spelled_out(m)));
           progress.end();
         });
   }
@@ -112,8 +113,8 @@ int command_mutants(const Options& o) {
   const int alarms = o.seeds > 0 ? false_alarms(o, data) : 0;
   if (!o.out.empty()) {
     write_mutants(mutants, o.out + ".h5");
-    write_text(o.out + ".md", "# Mutants\n\n" + verdict_line(mutants) + "\n\n" + summary_table(mutants) + "\n" +
-                                  mutant_table(mutants));
+    write_text(o.out + ".md", "# Mutants\n\n" + verdict_line(mutants) + "\n\n" + summary_table(mutants) +
+                                  "\n" + mutant_table(mutants));
   }
   fmt::print("{}\n{}, {:.0f} s\n", summary_table(mutants), verdict_line(mutants), progress.seconds());
   const bool missed = std::any_of(mutants.begin(), mutants.end(), [](const Mutant& m) { return m.missed(); });
@@ -124,10 +125,13 @@ Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("--each", o->each, "mutants of each kind, in as many plans")->capture_default_str();
   app.add_option("--seed", o->seed, "which of those that are alike")->capture_default_str();
-  app.add_option("--seeds", o->seeds, "also run every plan without a fault, with seeds 1 to N")->capture_default_str();
+  app.add_option("--seeds", o->seeds, "also run every plan without a fault, with seeds 1 to N")
+      ->capture_default_str();
   app.add_option("--only", o->only, "only mutants with this in their text, and all that was found");
   app.add_flag("--named", o->named_only, "only those with a public source");
-  app.add_option("--workers", o->workers, "processes at once")->capture_default_str()->check(CLI::Range(1, 64));
+  app.add_option("--workers", o->workers, "processes at once")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 64));
   app.add_option("--out", o->out, "write FILE.md and FILE.h5: every mutant and what caught it");
   app.add_flag("--list", o->list, "list them");
   return [o] { return command_mutants(*o); };

@@ -7,7 +7,8 @@ namespace lockstep {
 bool MutantDevice::hit(Door door, const char* name, const std::string& tensor) {
   if (!mutation_ || mutation_->door != door || mutation_->setup == in_step_) return false;
   const bool any_number = mutation_->name.find('#') != std::string::npos;
-  if (mutation_->name != (any_number ? without_digits(name) : name) || mutation_->tensor != tensor) return false;
+  if (mutation_->name != (any_number ? without_digits(name) : name) || mutation_->tensor != tensor)
+    return false;
   if (!mutation_->action.empty() && mutation_->action != action_) return false;
   const int occurrence = seen_++;
   if (mutation_->rank >= 0 && mutation_->rank != rank()) return false;

@@ -58,6 +58,7 @@ class MutantDevice final : public PlainDevice {
  private:
   using Door = Mutation::Door;
   using Change = Mutation::Change;
+  static constexpr i64 kFurther = 64;  // elements: one alone may not change what is computed of them
   static constexpr int kNothing = INT_MAX, kLate = INT_MAX - 1;  // requests that are not the device's
 
   Change change() const { return mutation_->change; }
@@ -84,7 +85,7 @@ class MutantDevice final : public PlainDevice {
   template <class A>
   A altered(A a, int& numbers, int& operands) const {
     if constexpr (std::is_same_v<A, View>) {
-      if (operands++ == mutation_->index && change() == Change::operand) return a.from(1);
+      if (operands++ == mutation_->index && change() == Change::operand) return a.from(kFurther);
     } else if constexpr (std::is_arithmetic_v<A>) {
       if (numbers++ != number_) return a;
       if (change() == Change::own_count) return static_cast<A>(1.0 / count_);
@@ -108,7 +109,8 @@ class MutantDevice final : public PlainDevice {
   template <class Other>
   void exchange(const Other&) {}
 
-  // Which number is wrong; and of cross entropy's gradient (logits, max, sum, labels, M, ...) the valid labels.
+  // Which number is wrong; and of cross entropy's gradient (logits, max, sum, labels, M, ...) the valid
+  // labels.
   template <class... A>
   void look_at(const char*, const std::tuple<A...>& args) {
     number_ = -1;
@@ -126,7 +128,7 @@ class MutantDevice final : public PlainDevice {
 
   const Mutation* const mutation_ = active_mutation;
   bool in_step_ = false;
-  int number_ = -1;                 // of this call, which is wrong
+  int number_ = -1;  // of this call, which is wrong
   double count_ = 1;
   int seen_ = 0;                    // of the calls with the mutation's name, in set-up or this step
   std::string action_;              // the present pass

@@ -6,8 +6,8 @@
 
 namespace lockstep {
 
-// Why this mutant, which no gate has caught, is the same program in all that a gate promises; empty: it is not,
-// and a gate has a hole. `sound`: the plan without it.
+// Why this mutant, which no gate has caught, is the same program in all that a gate promises; empty: it is
+// not, and a gate has a hole. `sound`: the plan without it.
 std::string equivalence(const Mutant&, const Prepared& sound, const Prepared& mutated);
 
 }  // namespace lockstep

@@ -36,9 +36,11 @@ std::vector<Mutant> choose_mutants(const std::vector<Prepared>& plans, int each,
 }
 
 std::string named_by(const GateVerdict& v) {
-  static const std::regex tensor("`([^`]*)`|(?:gradient|weight) of ([^ ]+)|kernel ([a-z_]+)|rank [0-9]+: ([a-z]+): ");
+  static const std::regex tensor(
+      "`([^`]*)`|(?:gradient|weight) of ([^ ]+)|kernel ([a-z_]+)|rank [0-9]+: ([a-z]+): ");
   std::smatch match;
-  if (!std::regex_search(v.found, match, tensor)) return v.found.find("loss") == std::string::npos ? "" : "loss";
+  if (!std::regex_search(v.found, match, tensor))
+    return v.found.find("loss") == std::string::npos ? "" : "loss";
   for (std::size_t i = 1; i < match.size(); ++i)
     if (match[i].matched) return match[i];
   return "";

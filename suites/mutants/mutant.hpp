@@ -13,9 +13,10 @@ struct Mutant {
   bool tied;         // the model's head and embedding share a weight
   std::string kind;  // the same for sites that are alike
   Mutation mutation;
-  std::string bug{}, seen_in{};          // of a named one
-  std::vector<GateVerdict> verdicts{};   // without those that pass; in the order in which a plan's gates are asked
-  std::string equivalent{};              // why nothing can be seen of it; empty: it must be caught
+  std::string bug{}, seen_in{};  // of a named one
+  std::vector<GateVerdict>
+      verdicts{};            // without those that pass; in the order in which a plan's gates are asked
+  std::string equivalent{};  // why nothing can be seen of it; empty: it must be caught
   bool caught() const { return !verdicts.empty(); }
   bool missed() const { return !caught() && equivalent.empty(); }
   std::string text() const;  // "dp=2: message `unit3.gradient` (all_reduce) no. 0: dropped"

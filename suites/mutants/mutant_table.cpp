@@ -71,16 +71,17 @@ std::string summary_table(const std::vector<Mutant>& mutants) {
 std::string mutant_table(const std::vector<Mutant>& mutants) {
   TextTable table({"mutant", "plan", "change", "gate", "names", "all gates", "seen in"}, 7);
   for (const Mutant& m : mutants) {
-    const GateVerdict first = m.caught() ? m.verdicts.front() : GateVerdict{m.missed() ? "NONE" : "equivalent", ""};
-    table.add({cell(m.bug.empty() ? m.mutation.text() : m.bug), m.plan, change_name(m.mutation.change), first.gate,
-               cell(m.caught() ? named_by(first) : m.equivalent), all_gates(m), m.seen_in});
+    const GateVerdict first =
+        m.caught() ? m.verdicts.front() : GateVerdict{m.missed() ? "NONE" : "equivalent", ""};
+    table.add({cell(m.bug.empty() ? m.mutation.text() : m.bug), m.plan, change_name(m.mutation.change),
+               first.gate, cell(m.caught() ? named_by(first) : m.equivalent), all_gates(m), m.seen_in});
   }
   return table.text(true);
 }
 
 std::string verdict_line(const std::vector<Mutant>& mutants) {
-  const auto equivalent = std::count_if(mutants.begin(), mutants.end(),
-                                        [](const Mutant& m) { return !m.equivalent.empty(); });
+  const auto equivalent =
+      std::count_if(mutants.begin(), mutants.end(), [](const Mutant& m) { return !m.equivalent.empty(); });
   const auto caught =
       std::count_if(mutants.begin(), mutants.end(), [](const Mutant& m) { return m.caught(); });
   const double all = static_cast<double>(std::max<std::size_t>(1, mutants.size()));
@@ -93,11 +94,17 @@ void write_mutants(const std::vector<Mutant>& mutants, const std::string& path) 
   std::map<std::string, std::vector<std::string>> columns;
   for (const Mutant& m : mutants) {
     const GateVerdict first = m.caught() ? m.verdicts.front() : GateVerdict{};
-    const std::pair<const char*, std::string> cells[] = {
-        {"mutant", m.mutation.text()}, {"bug", m.bug},           {"seen_in", m.seen_in},
-        {"plan", m.plan},              {"kind", m.kind},         {"change", change_name(m.mutation.change)},
-        {"gate", first.gate},          {"tensor", named_by(first)}, {"found", first.found},
-        {"gates", all_gates(m)},       {"equivalent", m.equivalent}};
+    const std::pair<const char*, std::string> cells[] = {{"mutant", m.mutation.text()},
+                                                         {"bug", m.bug},
+                                                         {"seen_in", m.seen_in},
+                                                         {"plan", m.plan},
+                                                         {"kind", m.kind},
+                                                         {"change", change_name(m.mutation.change)},
+                                                         {"gate", first.gate},
+                                                         {"tensor", named_by(first)},
+                                                         {"found", first.found},
+                                                         {"gates", all_gates(m)},
+                                                         {"equivalent", m.equivalent}};
     for (const auto& [name, text] : cells) columns[name].push_back(text);
   }
   h5::Writer file(path);

@@ -7,12 +7,32 @@
 namespace lockstep {
 
 const char* change_name(Mutation::Change change) {
-  static constexpr const char* names[] = {
-      "dropped",     "doubled",      "late",           "wrong number",     "wrong operand",
-      "halved at each call", "scaled by its own labels", "add or copy", "wrong group",  "wrong peer",     "one element less", "half the elements",
-      "wrong place", "wrong type",   "wrong reduction", "result halved", "first half doubled", "wrong tag",
-      "waited for at once", "never waited for", "waited for twice", "waited for late", "given back early",
-      "never given back", "too short", "too long"};
+  static constexpr const char* names[] = {"dropped",
+                                          "doubled",
+                                          "late",
+                                          "wrong number",
+                                          "halved at each call",
+                                          "scaled by its own labels",
+                                          "wrong operand",
+                                          "add or copy",
+                                          "wrong group",
+                                          "wrong peer",
+                                          "one element less",
+                                          "half the elements",
+                                          "wrong place",
+                                          "wrong type",
+                                          "wrong reduction",
+                                          "result halved",
+                                          "first half doubled",
+                                          "wrong tag",
+                                          "waited for at once",
+                                          "never waited for",
+                                          "waited for twice",
+                                          "waited for late",
+                                          "given back early",
+                                          "never given back",
+                                          "too short",
+                                          "too long"};
   return names[static_cast<int>(change)];
 }
 

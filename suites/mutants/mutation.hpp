@@ -11,20 +11,20 @@ struct Mutation {
   // Which call. A message's or copy's wait belongs to its start, a buffer's release to its take.
   enum class Door { run, start, copy, take, upload };
   enum class Change {
-    dropped,    // run, upload; start, copy: with its wait
-    doubled,    // the same
-    late,       // run, start: after the next kernel instead of before it
-    number,     // run: the index-th number is `value`, or: a flag turned over, an integer an eighth less, a scale
-                // doubled
-    rescaled,   // run: the index-th number halved once more at each call
-    own_count,  // run of ce_dx: the scale is 1 / (index x the valid labels of this call)
-    operand,    // run: the index-th buffer from its next element on
-    exchanged,  // run: add for copy, copy for add
-    group,      // start: on axis `index`
-    peer,       // start of a send or recv: the next one of `index` members
-    count,      // start, copy, upload: one element less
-    half,       // start: half the elements
-    place,      // start, copy: the input (if none: the output) from its next element on
+    dropped,      // run, upload; start, copy: with its wait
+    doubled,      // the same
+    late,         // run, start: after the next kernel instead of before it
+    number,       // run: the index-th number is `value`, or: a flag turned over, an integer an eighth less, a
+                  // scale doubled
+    rescaled,     // run: the index-th number halved once more at each call
+    own_count,    // run of ce_dx: the scale is 1 / (index x the valid labels of this call)
+    operand,      // run: the index-th buffer from 64 elements further on
+    exchanged,    // run: add for copy, copy for add
+    group,        // start: on axis `index`
+    peer,         // start of a send or recv: the next one of `index` members
+    count,        // start, copy, upload: one element less
+    half,         // start: half the elements
+    place,        // start, copy: the input (if none: the output) from its next element on
     number_type,  // start: as integers
     reduction,    // start: max for sum, sum for max
     scaled,       // start: what has arrived is halved
@@ -51,7 +51,7 @@ struct Mutation {
   std::optional<double> value{};
   std::vector<int> after{};  // early: by rank, calls between take and last use; -1: not there
 
-  std::string hook{};        // not empty: no call of the device, but what parallel/mutant.hpp says by this name
+  std::string hook{};  // not empty: no call of the device, but what parallel/mutant.hpp says by this name
 
   std::string text() const;  // "all_reduce `layers.1.attn.out` #3: dropped"
 };

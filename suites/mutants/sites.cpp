@@ -33,8 +33,7 @@ class Program {
     // Both ends of a message are in use until its wait.
     for (int t = 0; t < size(); ++t)
       if (events_[t].what == Event::start || events_[t].what == Event::copy)
-        for (const int block : touched(events_[t]))
-          last_use_[block] = std::max(last_use_[block], wait_of(t));
+        for (const int block : touched(events_[t])) last_use_[block] = std::max(last_use_[block], wait_of(t));
   }
 
   void list(std::vector<Site>& sites) {
@@ -122,8 +121,9 @@ class Program {
   }
   // A kernel's first operands are those it writes.
   static std::size_t outputs(const std::string& kernel) {
-    static const std::map<std::string, std::size_t> several = {{"rms_norm", 2},  {"attention", 2}, {"ce_sum", 2},
-                                                               {"swiglu_dx", 2}, {"adamw", 3},     {"attention_dx", 3}};
+    static const std::map<std::string, std::size_t> several = {{"rms_norm", 2}, {"attention", 2},
+                                                               {"ce_sum", 2},   {"swiglu_dx", 2},
+                                                               {"adamw", 3},    {"attention_dx", 3}};
     const auto it = several.find(kernel);
     return it == several.end() ? 1 : it->second;
   }
@@ -227,8 +227,7 @@ class Program {
 // When a buffer is given back too early depends on the program.
 void complete(Mutation& m, const std::vector<Program>& programs) {
   if (m.change != Change::early) return;
-  for (const Program& program : programs)
-    m.after.push_back(program.calls_to_last_use(m.name, m.occurrence));
+  for (const Program& program : programs) m.after.push_back(program.calls_to_last_use(m.name, m.occurrence));
 }
 
 }  // namespace

@@ -64,7 +64,10 @@ std::vector<GateVerdict> judge_exactly(const Prepared& p, const Stage& stage) {
   const Verdict v = judge(p, stage.reference, options, stage.initial);
   const bool guarded = v.numbers.find("guarded") != std::string::npos, ended = v.numbers.starts_with("ended");
   const bool work = v.messages.find(": work: ") != std::string::npos;
-  return {{guarded ? "guarded" : ended ? "ended" : "numbers", v.numbers},
+  return {{guarded ? "guarded"
+           : ended ? "ended"
+                   : "numbers",
+           v.numbers},
           {work ? "work" : "messages", v.messages},
           {"memory", v.memory}};
 }

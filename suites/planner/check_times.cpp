@@ -34,8 +34,8 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
   std::vector<double> errors;
   for (const std::string& line : lines) {
     const Plan plan = Plan::parse(line);
-    out.rows.push_back({line, composer.predict(plan).seconds,
-                        measured({model, settings, plan, &data}, how, how.repeats)});
+    out.rows.push_back(
+        {line, composer.predict(plan).seconds, measured({model, settings, plan, &data}, how, how.repeats)});
     errors.push_back(std::abs(out.rows.back().predicted / out.rows.back().measured - 1));
     say(out.rows.back());
   }
@@ -56,7 +56,8 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
   std::vector<std::vector<double>> times(again.size());
   for (int round = 0; round < 3; ++round)
     for (std::size_t i = 0; i < again.size(); ++i)
-      times[i].push_back(measured({model, settings, Plan::parse(out.rows[again[i]].plan), &data}, how, how.repeats));
+      times[i].push_back(
+          measured({model, settings, Plan::parse(out.rows[again[i]].plan), &data}, how, how.repeats));
   std::size_t fastest = 0;
   for (std::size_t i = 0; i < again.size(); ++i)
     if (median(times[i]) < median(times[fastest])) fastest = i;

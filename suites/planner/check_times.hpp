@@ -20,14 +20,14 @@ struct CheckedTimes {
   };
   std::vector<Row> rows;
   double median_error = 0;  // of |predicted / measured - 1|
-  // The planner's first choice against the fastest of the top five of prediction and of measurement, all measured
-  // once more in turn: how much slower it is.
+  // The planner's first choice against the fastest of the top five of prediction and of measurement, all
+  // measured once more in turn: how much slower it is.
   std::string first, fastest;
   double regret = 0;
 };
 
 // On 1, 2, 4, ... devices of the cluster, plans drawn at random. `say` is told each row.
-CheckedTimes check_times(const ModelConfig&, const Settings&, const Cluster&, const Values& given, const CheckHow&,
-                         const std::function<void(const CheckedTimes::Row&)>& say);
+CheckedTimes check_times(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
+                         const CheckHow&, const std::function<void(const CheckedTimes::Row&)>& say);
 
 }  // namespace lockstep

@@ -6,7 +6,8 @@
 namespace lockstep {
 namespace {
 
-constexpr int kMicrobatches = 3;  // enough for a first one, another one, and one whose activations are leaving
+constexpr int kMicrobatches =
+    3;  // enough for a first one, another one, and one whose activations are leaving
 
 // A rank that holds these layers alone, with the plan's strategies, on a device that only notes.
 class Bench {
@@ -22,7 +23,7 @@ class Bench {
         mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas},
         ops_(plain_ops<float>()),
         lanes_(1),
-        device_(nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
+        device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
         writer_(costs),
         costs_(costs) {
     device_.set_types(run_.settings);
@@ -167,7 +168,7 @@ class Bench {
   void reduce_before(const PassShape& p) {
     const int unit = p.pending == Pending::embedding ? 0
                      : p.pending == Pending::layer   ? layers_ + 1
-                     : first_                  ? 0
+                     : first_                        ? 0
                                                      : 1;
     const int j = p.pending_first ? 0 : 1;
     store_->leaf(locals_[unit], store_->sample(j, 0));
@@ -191,8 +192,8 @@ class Bench {
       store_->ready(norm(), j_, last);
     });
   }
-  // A part's backward or weight gradients, which units' first gradients divide; the store says whether they are
-  // the first of the step.
+  // A part's backward or weight gradients, which units' first gradients divide; the store says whether they
+  // are the first of the step.
   void part(decltype(Item::what) what, const std::vector<int>& units) {
     bool adds = false;
     put(what, 0, adds);
@@ -281,9 +282,7 @@ class Bench {
     for (const Piece& p : pieces) {
       if (p.local != embedding && p.local != head) continue;
       if (pp == 1) {
-        hook([&] {
-          device_.run(ops_.add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n);
-        });
+        hook([&] { device_.run(ops_.add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n); });
       } else {
         Message m;
         m.verb = Verb::all_reduce, m.axis = Axis::tie, m.type = p.gradient.type, m.n = p.n;
@@ -295,7 +294,7 @@ class Bench {
   // The optimizer. One that works through blocks on their way between memories is traced on the beginning of
   // each piece, and once more on twice as much: from there on the same blocks follow each other.
   void step(const std::vector<Piece>& pieces) {
-    constexpr i64 kBeginning = 1 << 21, kWhole = 1 << 25;
+    constexpr i64 kBeginning = 1 << 18, kWhole = 1 << 22;
     i64 all = 0;
     for (const Piece& p : pieces) all += p.n;
     if (!chosen<Home>(run_.plan).wants || all <= kWhole)
@@ -364,7 +363,8 @@ bool same(const Program& a, const Program& b, int more) {
     return x.what == y.what && x.stream == y.stream && x.seconds == y.seconds && request == y.request;
   };
   return a.live.now == b.live.now && a.live.most == b.live.most &&
-         std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(), alike);
+         std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(),
+                    alike);
 }
 
 // Whether items [a, a + n) are items [b, b + n), but for the numbers of requests.

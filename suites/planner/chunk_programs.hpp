@@ -1,5 +1,5 @@
-// What a run of layers does in one pass, and a stage in the step's update: the parts of layer_programs.hpp with
-// the plan's real store, shelf and home called where a chunk calls them (parallel/chunk.cpp).
+// What a run of layers does in one pass, and a stage in the step's update: the parts of layer_programs.hpp
+// with the plan's real store, shelf and home called where a chunk calls them (parallel/chunk.cpp).
 #pragma once
 #include <compare>
 
@@ -9,7 +9,7 @@ namespace lockstep {
 
 // A run of layers as far as its cost goes.
 struct ChunkShape {
-  std::vector<int> classes;  // of its layers, in order
+  std::vector<int> classes;          // of its layers, in order
   bool first = false, last = false;  // of the model
   auto operator<=>(const ChunkShape&) const = default;
 };
@@ -22,7 +22,7 @@ struct PassShape {
   bool first = true, last = false;  // microbatch of the chunk: the first weight gradient, the last one
   bool after_forward = false;       // what a forward left to its shelf is still on its way out
   Pending pending = Pending::nothing;
-  bool pending_first = true;        // that gradient was the first of its step
+  bool pending_first = true;  // that gradient was the first of its step
   auto operator<=>(const PassShape&) const = default;
 };
 
@@ -31,10 +31,10 @@ struct PassShape {
 struct PassScript {
   struct Item {
     enum { hook, embedding, head, layer } what = hook;
-    Program program{};   // of a hook
-    int index = 0;       // of a part: which of its programs
+    Program program{};  // of a hook
+    int index = 0;      // of a part: which of its programs
     bool adds = false;
-    int position = 0;    // of a layer in the order of the pass
+    int position = 0;  // of a layer in the order of the pass
   };
   std::vector<Item> items;
   // Items [from, to) are one layer's; it occurs `times` in all, each with `requests` more than before.
@@ -54,7 +54,8 @@ struct QuickProgram {
 };
 QuickProgram quick_program(const PassScript&, const LayerPrograms&, const ChunkShape&, Pass);
 
-// After the last microbatch: up to the gradient of a tied weight, up to the norm's message, up to the losses'.
+// After the last microbatch: up to the gradient of a tied weight, up to the norm's message, up to the
+// losses'.
 struct UpdateProgram {
   Program arrive, norm, update;
   double tied = 0;  // seconds of the message that joins a tied weight's gradients, between arrive and norm

@@ -68,9 +68,9 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   units.read("tflops", kTera, c.flops, true);
   units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true);
   units.read("launch_us", kMicro, c.launch, false);
-  for (const auto& [key, value] : {std::pair{"weight_bytes", &c.weight_bytes},
-                                   std::pair{"gradient_bytes", &c.gradient_bytes},
-                                   std::pair{"activation_bytes", &c.activation_bytes}}) {
+  for (const auto& [key, value] :
+       {std::pair{"weight_bytes", &c.weight_bytes}, std::pair{"gradient_bytes", &c.gradient_bytes},
+        std::pair{"activation_bytes", &c.activation_bytes}}) {
     section.read(key, *value, 2, 4);
     if (*value == 3) section.fail(*table->get(key), fmt::format("{} is 3; it must be 2 or 4", key));
   }
@@ -86,8 +86,7 @@ void read_host(Section section, const toml::table* table, Cluster& c) {
   units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true);
   if (const toml::node* node = section.find("copies_block")) {
     if (!node->is_boolean())
-      section.fail(*node,
-                   fmt::format("copies_block must be true or false, not {}", Section::type_of(*node)));
+      section.fail(*node, fmt::format("copies_block must be true or false, not {}", Section::type_of(*node)));
     c.copies_block = *node->value<bool>();
   }
   section.finish();
@@ -170,7 +169,8 @@ Cluster load_cluster(const std::string& path) {
   Cluster c;
   Section top(path, "the file", &file);
   top.read("name", c.name);
-  for (const auto& [key, value] : {std::pair{"devices", &c.devices}, std::pair{"devices_per_node", &c.per_node}}) {
+  for (const auto& [key, value] :
+       {std::pair{"devices", &c.devices}, std::pair{"devices_per_node", &c.per_node}}) {
     const toml::node* node = file.get(key);
     if (!node) top.missing(key);
     top.read(key, *value);

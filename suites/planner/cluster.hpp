@@ -24,11 +24,12 @@ struct Cluster {
   // A device: bytes; operations and bytes a second; seconds from one kernel to the next.
   double memory = 0, flops = 0, memory_bandwidth = 0, launch = 0;
   int weight_bytes = 2, gradient_bytes = 4, activation_bytes = 2;
-  // By kernel ("matmul_dw"), else by class ("matmul", "attention", "rows"): the part of `flops` that a kernel of
-  // so many operations reaches, or, of class rows, of `memory_bandwidth` one that moves so many bytes.
+  // By kernel ("matmul_dw"), else by class ("matmul", "attention", "rows"): the part of `flops` that a kernel
+  // of so many operations reaches, or, of class rows, of `memory_bandwidth` one that moves so many bytes.
   std::map<std::string, Curve> efficiency;
-  std::map<std::string, Grid> grids;   // by kernel, where its rate was measured by shape
-  std::map<std::string, Curve> crowd;  // by class: part of the rate that is left when so many of a node compute
+  std::map<std::string, Grid> grids;  // by kernel, where its rate was measured by shape
+  std::map<std::string, Curve>
+      crowd;  // by class: part of the rate that is left when so many of a node compute
 
   Link node, network;      // within a node; between nodes
   Link host;               // between a device and the host's memory

@@ -17,9 +17,10 @@ Placed place(const Mesh&, Axis, i64 devices_per_node);
 
 // Seconds. `bytes` is the whole payload V: what all_reduce and broadcast give every rank, what reduce_scatter
 // takes from each, all_gather and all_to_all give each; what a send carries. The fastest of
-//   ring           all_reduce 2 (d-1) (latency + V/d / bw), its halves (d-1)   (Thakur et al. 2005, section 4)
-//   tree           all_reduce 2 log2(d) latency + 2 V / bw                       (Sanders et al. 2009)
-//   hierarchical   within the node, then V / per_node across nodes on each device's own link, then within again
+//   ring           all_reduce 2 (d-1) (latency + V/d / bw), its halves (d-1)   (Thakur et al. 2005, section
+//   4) tree           all_reduce 2 log2(d) latency + 2 V / bw                       (Sanders et al. 2009)
+//   hierarchical   within the node, then V / per_node across nodes on each device's own link, then within
+//   again
 double collective_seconds(Verb, double bytes, const Placed&, const Cluster&);
 double message_seconds(const Message&, const Placed&, const Cluster&);
 

@@ -15,8 +15,8 @@ class Composer {
   ~Composer();
   Prediction predict(const Plan&);
   // The same without what the time went to, much faster. Of many microbatches it looks at some: where each
-  // further one adds the same, so do all. A plan that does not fit has no time (seconds = 0); of one that lacks
-  // more than `least` bytes for what it keeps alone, no more than that is counted.
+  // further one adds the same, so do all. A plan that does not fit has no time (seconds = 0); of one that
+  // lacks more than `least` bytes for what it keeps alone, no more than that is counted.
   Prediction weigh(const Plan&, double least = std::numeric_limits<double>::infinity());
 
  private:

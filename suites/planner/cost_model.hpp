@@ -9,7 +9,7 @@ namespace lockstep {
 class CostModel {
  public:
   CostModel(const Cluster& cluster, const Mesh& mesh);
-  double kernel(const Trace::Event&) const;     // seconds, as the next
+  double kernel(const Trace::Event&) const;  // seconds, as the next
   double message(const Message&) const;
   double copy(const Trace::Event&) const;
   const Cluster& cluster() const { return cluster_; }

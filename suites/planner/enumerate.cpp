@@ -32,7 +32,8 @@ class Walk {
     for (const Word& word : plan_words())
       if (!values_.at(word.name).empty()) open_.push_back(word.name);
     // dp follows from tp and pp; words with few meanings alone come last.
-    std::stable_sort(open_.begin(), open_.end(), [&](const auto& a, const auto& b) { return turn(a) < turn(b); });
+    std::stable_sort(open_.begin(), open_.end(),
+                     [&](const auto& a, const auto& b) { return turn(a) < turn(b); });
   }
 
   Enumerated run() {

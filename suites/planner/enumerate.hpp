@@ -14,9 +14,9 @@ struct Enumerated {
   std::map<std::string, std::map<std::string, i64>> axes;  // legal plans, by word and value
 };
 
-// The values that words take: those of the mesh such that dp x tp x pp = devices, micro divides what a replica
-// has, virtual divides the layers; every value of words that list theirs, and the fallback of other numbers.
-// `given` words take these values only.
+// The values that words take: those of the mesh such that dp x tp x pp = devices, micro divides what a
+// replica has, virtual divides the layers; every value of words that list theirs, and the fallback of other
+// numbers. `given` words take these values only.
 using Values = std::map<std::string, std::vector<std::string>>;
 Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given);
 

@@ -19,14 +19,16 @@ std::string gib(double bytes) {
 }
 std::string grouped(i64 n) {
   std::string text = std::to_string(n);
-  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3) text.insert(static_cast<std::size_t>(at), ",");
+  for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3)
+    text.insert(static_cast<std::size_t>(at), ",");
   return text;
 }
 double tokens_per_second(const Question& q, double seconds) {
   return static_cast<double>(q.settings.batch * q.settings.seq) / seconds;
 }
 double of_peak(const Question& q, double seconds) {
-  return model_flops(q.model, q.settings) / seconds / (static_cast<double>(q.cluster.devices) * q.cluster.flops);
+  return model_flops(q.model, q.settings) / seconds /
+         (static_cast<double>(q.cluster.devices) * q.cluster.flops);
 }
 Prediction predicted(const std::string& plan, const Question& q) {
   return Composer(q.model, q.settings, q.cluster).predict(Plan::parse(plan));
@@ -47,11 +49,13 @@ std::string memory_text(const std::string& line, const Prediction& p, const Ques
                                 p.stages.size());
   for (std::size_t k = 0; k < kinds.size(); ++k)
     if (kinds[k])
-      out += fmt::format("    {:<13}{:>12}\n", kind_name(static_cast<Kind>(k)), gib(static_cast<double>(kinds[k])));
+      out += fmt::format("    {:<13}{:>12}\n", kind_name(static_cast<Kind>(k)),
+                         gib(static_cast<double>(kinds[k])));
   const std::array<double, 3> need = needs(p, q.cluster, mesh), have = has(q.cluster);
   const double arena = static_cast<double>(p.stages[fullest].live[0]);
-  out += fmt::format("    {:<13}{:>12}   at once\n    {:<13}{:>12}   context, communicators, workspace, gaps\n",
-                     "together", gib(arena), "beside it", gib(need[0] - arena));
+  out +=
+      fmt::format("    {:<13}{:>12}   at once\n    {:<13}{:>12}   context, communicators, workspace, gaps\n",
+                  "together", gib(arena), "beside it", gib(need[0] - arena));
   for (std::size_t m = 0; m < need.size(); ++m)
     if (need[m] > 0)
       out += fmt::format("    {} of {}: {} needed, {}\n", kMedia[m], gib(have[m]), gib(need[m]),
@@ -73,20 +77,21 @@ std::vector<std::pair<std::string, double>> time_by_kind(const Prediction& p) {
   std::vector<std::pair<std::string, double>> list;
   for (const auto& [kind, seconds] : sums)
     if (seconds > 0) list.emplace_back(kind, seconds / static_cast<double>(p.stages.size()));
-  std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::stable_sort(list.begin(), list.end(),
+                   [](const auto& a, const auto& b) { return a.second > b.second; });
   return list;
 }
 
 std::string counts_text(const Choices& c, const Question& q) {
-  std::string out = fmt::format("weighed {} legal plans of {} combinations in {:.1f} s\n", grouped(c.walked.legal),
-                                grouped(c.walked.combinations), c.seconds);
+  std::string out = fmt::format("weighed {} legal plans of {} combinations in {:.1f} s\n",
+                                grouped(c.walked.legal), grouped(c.walked.combinations), c.seconds);
   std::vector<std::pair<i64, std::string>> rules;
   for (const auto& [rule, n] : c.walked.refused) rules.emplace_back(n, rule);
   std::sort(rules.rbegin(), rules.rend());
   for (const auto& [n, rule] : rules) out += fmt::format("  {:>14} refused by {}\n", grouped(n), rule);
   if (c.misfits)
-    out += fmt::format("  {:>14} do not fit, by {} to {}; the closest is `{}`\n", grouped(c.misfits), gib(c.least),
-                       gib(c.most), c.closest->plan);
+    out += fmt::format("  {:>14} do not fit, by {} to {}; the closest is `{}`\n", grouped(c.misfits),
+                       gib(c.least), gib(c.most), c.closest->plan);
   out += fmt::format("  {:>14} fit\n", grouped(static_cast<i64>(c.fit.size())));
   out += "legal plans by value\n";
   for (const auto& [word, values] : c.walked.axes) {
@@ -134,6 +139,11 @@ std::string plan_text(const std::string& line, const Question& q) {
   for (const auto& [kind, seconds] : time_by_kind(p))
     if (seconds > 5e-5 * p.seconds)
       out += fmt::format("    {:<15}{:>12}{:>7.1f} %\n", kind, time_text(seconds), 100 * seconds / p.seconds);
+  const auto [least, most] = std::minmax_element(
+      p.stages.begin(), p.stages.end(), [](const auto& a, const auto& b) { return a.compute < b.compute; });
+  if (p.stages.size() > 1)
+    out += fmt::format("    stages compute {} (stage {}) to {} (stage {})\n", time_text(least->compute),
+                       least - p.stages.begin(), time_text(most->compute), most - p.stages.begin());
   return out + memory_text(line, p, q);
 }
 

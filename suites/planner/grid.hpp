@@ -15,8 +15,8 @@ struct Grid {
   double at(const std::array<double, 3>& size) const;
 };
 
-// The three sizes of a kernel that a grid can be given for: rows, columns and summed length of a matmul; tokens,
-// head size and heads of an attention. Nothing ({0, 0, 0}) for others.
+// The three sizes of a kernel that a grid can be given for: rows, columns and summed length of a matmul;
+// tokens, head size and heads of an attention. Nothing ({0, 0, 0}) for others.
 std::array<double, 3> grid_sizes(const std::string& kernel, const std::vector<double>& numbers);
 
 }  // namespace lockstep

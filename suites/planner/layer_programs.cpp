@@ -7,8 +7,8 @@
 namespace lockstep {
 namespace {
 
-// Gives weights and takes gradients as any store does, and marks in the trace where a unit's first gradient of a
-// pass goes.
+// Gives weights and takes gradients as any store does, and marks in the trace where a unit's first gradient
+// of a pass goes.
 class MarkingStore final : public Store {
  public:
   MarkingStore(Device& device, const LocalParams& params) : device_(device), params_(params) {
@@ -61,7 +61,7 @@ class Workbench {
         b_(run.plan.number("micro")),
         ops_(plain_ops<float>()),
         lanes_(1),
-        device_(nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
+        device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
         writer_(costs) {
     device_.set_types(run.settings);
     const Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};
@@ -106,8 +106,7 @@ class Workbench {
   }
 
   Rank rank() {
-    return {run_.model, run_.settings, mesh_,   0,      device_, params_,
-            *seam_,     *store_,       *stash_, shelf_, b_};
+    return {run_.model, run_.settings, mesh_, 0, device_, params_, *seam_, *store_, *stash_, shelf_, b_};
   }
   Buf hidden() { return device_.take("x", Kind::activations, b_ * seam_->cut().seq * run_.model.hidden); }
 

@@ -1,5 +1,6 @@
 // What the parts of a chunk do on one rank, traced from the real ones (parallel/layer.hpp, parallel/ends.hpp)
-// with the plan's seam and stash, and a store and shelf that do nothing: those are added by chunk_programs.hpp.
+// with the plan's seam and stash, and a store and shelf that do nothing: those are added by
+// chunk_programs.hpp.
 #pragma once
 #include <string>
 

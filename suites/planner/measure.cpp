@@ -49,8 +49,16 @@ double seconds_of(const Call& call, double batch = 2e-3) {
 class Kernels {
  public:
   Kernels(const std::string& isa, int threads)
-      : ops_(cpu_ops(isa)), lanes_(threads), a_(kNumbers, 0.5f), b_(kNumbers, 0.25f), c_(kNumbers), d_(kNumbers, 1.f),
-        e_(kNumbers, 0.125f), f_(kNumbers), ids_(1 << 16, 1), words_(kSquareWords) {}
+      : ops_(cpu_ops(isa)),
+        lanes_(threads),
+        a_(kNumbers, 0.5f),
+        b_(kNumbers, 0.25f),
+        c_(kNumbers),
+        d_(kNumbers, 1.f),
+        e_(kNumbers, 0.125f),
+        f_(kNumbers),
+        ids_(1 << 16, 1),
+        words_(kSquareWords) {}
 
   double matmul(i64 M, i64 N, i64 K) {
     return seconds_of([&] { ops_.matmul(lanes_, c(), a(), b(), M, N, K, 1); });
@@ -69,7 +77,8 @@ class Kernels {
   double attention_dx(i64 T, i64 hd, i64 H) {
     ops_.attention(lanes_, e_.data(), f(), a(), b(), d(), 1, T, H, H, hd);
     return seconds_of([&] {
-      ops_.attention_dx(lanes_, c(), g_.data(), h_.data(), a(), a(), b(), d(), e_.data(), f(), 1, T, H, H, hd);
+      ops_.attention_dx(lanes_, c(), g_.data(), h_.data(), a(), a(), b(), d(), e_.data(), f(), 1, T, H, H,
+                        hd);
     });
   }
   // A kernel of class rows on about n numbers: its sizes, for work_of(), and seconds.
@@ -96,8 +105,9 @@ class Kernels {
       return time({all}, [&] { ops_.swiglu_dx(lanes_, c(), g_.data(), a(), b(), d(), k); });
     if (name == "ce_max") return time({m, w, w}, [&] { ops_.ce_max(lanes_, f(), a(), M, D, D); });
     if (name == "ce_sum")
-      return time({m, w, w, 0, 1},
-                  [&] { ops_.ce_sum(lanes_, f(), g_.data(), a(), d(), ids_.data(), std::min<i64>(M, 1 << 16), D, D, 0, 1); });
+      return time({m, w, w, 0, 1}, [&] {
+        ops_.ce_sum(lanes_, f(), g_.data(), a(), d(), ids_.data(), std::min<i64>(M, 1 << 16), D, D, 0, 1);
+      });
     if (name == "ce_dx")
       return time({m, w, w, 0, 0}, [&] {
         ops_.ce_dx(lanes_, c(), d(), d(), ids_.data(), std::min<i64>(M, 1 << 16), D, D, 0, 0.f);
@@ -126,7 +136,8 @@ class Kernels {
   float* f() { return f_.data(); }
   Ops<float> ops_;
   Lanes lanes_;
-  std::vector<float> a_, b_, c_, d_, e_, f_, g_ = std::vector<float>(kNumbers), h_ = std::vector<float>(kNumbers);
+  std::vector<float> a_, b_, c_, d_, e_, f_, g_ = std::vector<float>(kNumbers),
+                                             h_ = std::vector<float>(kNumbers);
   std::vector<i32> ids_;
   std::vector<i64> words_;
 };
@@ -296,7 +307,8 @@ Cluster measure(const MeasureHow& how, const std::function<void(const std::strin
     for (auto& [bytes, rate] : parts) rate /= c.memory_bandwidth;
     c.efficiency[name] = Curve(parts);
   }
-  const double adamw = rates.at("adamw").points().back().second, copy = rates.at("copy").points().back().second;
+  const double adamw = rates.at("adamw").points().back().second,
+               copy = rates.at("copy").points().back().second;
   c.host_bandwidth = adamw;
   c.host.bandwidth = copy / 2;
 
@@ -330,10 +342,11 @@ std::string cluster_text(const Cluster& c, const std::string& comment) {
     for (const double x : numbers) text += fmt::format("{}{:.6g}", text.empty() ? "" : ", ", x / unit);
     return "[" + text + "]";
   };
-  std::string out = fmt::format("# {}\nname = \"{}\"\ndevices = {}\ndevices_per_node = {}\n\n", comment, c.name,
-                                c.devices, c.per_node);
+  std::string out = fmt::format("# {}\nname = \"{}\"\ndevices = {}\ndevices_per_node = {}\n\n", comment,
+                                c.name, c.devices, c.per_node);
   out += fmt::format(
-      "[device]\nmemory_gib = {:.4f}\ntflops = {:.6g}\nmemory_gb_per_s = {:.6g}\nlaunch_us = {:.4g}\nweight_bytes "
+      "[device]\nmemory_gib = {:.4f}\ntflops = {:.6g}\nmemory_gb_per_s = {:.6g}\nlaunch_us = "
+      "{:.4g}\nweight_bytes "
       "= {}\ngradient_bytes = {}\nactivation_bytes = {}\n\n[efficiency]\n",
       c.memory / kGiB, c.flops / 1e12, c.memory_bandwidth / 1e9, c.launch * 1e6, c.weight_bytes,
       c.gradient_bytes, c.activation_bytes);
@@ -342,8 +355,7 @@ std::string cluster_text(const Cluster& c, const std::string& comment) {
   for (const auto& [name, curve] : c.crowd) out += fmt::format("{} = {}\n", name, points(curve));
   for (const auto& [name, grid] : c.grids) {
     out += fmt::format("\n[grid.{}]\n", name);
-    for (std::size_t a = 0; a < 3; ++a)
-      out += fmt::format("{} = {}\n", kGridAxes[a], list(grid.sizes[a], 1));
+    for (std::size_t a = 0; a < 3; ++a) out += fmt::format("{} = {}\n", kGridAxes[a], list(grid.sizes[a], 1));
     out += fmt::format("gflops = {}\n", list(grid.rates, kGflop));
   }
   if (c.node.bandwidth > 0)

@@ -13,8 +13,8 @@ struct MeasureHow {
   bool quick = false;
 };
 
-// A cluster of one node with a device for each core (or `threads` of them). Takes a minute on an idle machine;
-// `say` is told what is measured next.
+// A cluster of one node with a device for each core (or `threads` of them). Takes a minute on an idle
+// machine; `say` is told what is measured next.
 Cluster measure(const MeasureHow&, const std::function<void(const std::string&)>& say);
 std::string cluster_text(const Cluster&, const std::string& comment);  // as load_cluster() reads it
 

@@ -8,7 +8,7 @@ namespace lockstep {
 // A tensor between two stages: rendezvous, so it travels when both have come.
 struct Pipeline::Handed {
   double sender = -1, receiver = -1;  // when they came
-  double to = -1;                   // when it is there
+  double to = -1;                     // when it is there
 };
 
 struct Pipeline::Stage {
@@ -121,7 +121,9 @@ PassShape Pipeline::shape_of(Stage& stage, const Action& a) {
   p.first = before++ == 0, p.last = a.last;
   const bool pending = each_microbatch_ ? stage.reduced >= 0 : a.last && stage.finished;
   if (pending && each_microbatch_) {
-    p.pending = stage.reduced == a.chunk ? Pending::own : stage.reduced == 0 ? Pending::embedding : Pending::layer;
+    p.pending = stage.reduced == a.chunk ? Pending::own
+                : stage.reduced == 0     ? Pending::embedding
+                                         : Pending::layer;
     p.pending_first = stage.reduced_first;
   } else if (pending) {
     p.pending = Pending::layer;

@@ -1,5 +1,5 @@
-// All stages of a plan against each other, an action of the schedule at a time: as parallel/executor.cpp takes
-// them, with rendezvous between stages.
+// All stages of a plan against each other, an action of the schedule at a time: as parallel/executor.cpp
+// takes them, with rendezvous between stages.
 #pragma once
 #include <functional>
 #include <memory>
@@ -49,8 +49,8 @@ class Pipeline {
   const std::vector<std::vector<Action>>& actions_;
   const bool quick_;
   std::vector<Stage> stages_;
-  std::vector<Handed> handed_;          // by the chunk it goes into, direction and microbatch
-  std::vector<double> links_;           // when free: from stage, to stage
+  std::vector<Handed> handed_;  // by the chunk it goes into, direction and microbatch
+  std::vector<double> links_;   // when free: from stage, to stage
   double hand_seconds_ = 0;
   i64 hand_bytes_ = 0;
   bool each_microbatch_ = false, shelved_ = false;  // gradients are reduced; activations leave the device

@@ -18,7 +18,8 @@ Choices choose(const ModelConfig& model, const Settings& settings, const Cluster
   const std::array<double, 3> available = has(cluster);
   const Values values = plan_values(model, settings, cluster.devices, given);
   all.walked = each_legal_plan(model, settings, cluster.devices, values, [&](const Plan& plan) {
-    const Prediction p = composer.weigh(plan, all.misfits ? all.least : std::numeric_limits<double>::infinity());
+    const Prediction p =
+        composer.weigh(plan, all.misfits ? all.least : std::numeric_limits<double>::infinity());
     const Weighed w{plan.line(), p.seconds, needs(p, cluster, Run{model, settings, plan}.mesh())};
     if (const double lack = lacks(w.needs, available); lack > 0) {
       if (++all.misfits == 1 || lack < all.least) all.closest = w, all.least = lack;
@@ -59,7 +60,8 @@ Values parse_values(const std::string& text) {
 
 double model_flops(const ModelConfig& m, const Settings& s) {
   const double D = static_cast<double>(m.hidden), L = static_cast<double>(m.layers);
-  const double heads = static_cast<double>(m.heads * m.head_dim), kv = static_cast<double>(m.kv_heads * m.head_dim);
+  const double heads = static_cast<double>(m.heads * m.head_dim),
+               kv = static_cast<double>(m.kv_heads * m.head_dim);
   const double layer = D * (2 * heads + 2 * kv) + 3 * D * static_cast<double>(m.intermediate);
   const double weights = L * layer + D * static_cast<double>(m.vocab);
   const double tokens = static_cast<double>(s.batch * s.seq);

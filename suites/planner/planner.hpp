@@ -9,7 +9,7 @@ namespace lockstep {
 
 struct Weighed {
   std::string plan;
-  double seconds = 0;              // a step
+  double seconds = 0;             // a step
   std::array<double, 3> needs{};  // bytes of device, host and disk of the fullest rank
 };
 

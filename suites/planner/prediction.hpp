@@ -20,13 +20,15 @@ struct Prediction {
   std::vector<StagePrediction> stages;
 };
 
-// Traces a whole step of one rank of each stage and simulates it. Slow, and what everything faster is held to.
+// Traces a whole step of one rank of each stage and simulates it. Slow, and what everything faster is held
+// to.
 Prediction predict_by_trace(const Run&, const Cluster&);
 
 // A run as the cluster's devices would train: in fast mode, with their types.
 Settings settings_on(const Cluster&, Settings);
 
-// Bytes that the largest stage needs of each medium of a device, what a process holds beside its arena included.
+// Bytes that the largest stage needs of each medium of a device, what a process holds beside its arena
+// included.
 std::array<double, 3> needs(const Prediction&, const Cluster&, const Mesh&);
 // What the cluster has of them.
 std::array<double, 3> has(const Cluster&);

@@ -5,9 +5,7 @@
 
 namespace lockstep {
 
-void Live::add(std::size_t medium, i64 bytes) {
-  most[medium] = std::max(most[medium], now[medium] += bytes);
-}
+void Live::add(std::size_t medium, i64 bytes) { most[medium] = std::max(most[medium], now[medium] += bytes); }
 
 void Live::then(const Live& next) {
   for (std::size_t m = 0; m < now.size(); ++m) {

@@ -47,9 +47,9 @@ struct Clock {
 // Lets the clock go through a program; what it waits for is added to `spent`.
 void run(const Program&, Clock&, Spent& spent);
 
-// When a clock has gone through a program, as far as its end depends on its beginning: each of the five numbers
-// is the latest of those before plus a constant (a linear map of the max-plus algebra: Baccelli et al. 1992,
-// Synchronization and Linearity, chapter 3). Takes a program of any length at once.
+// When a clock has gone through a program, as far as its end depends on its beginning: each of the five
+// numbers is the latest of those before plus a constant (a linear map of the max-plus algebra: Baccelli et
+// al. 1992, Synchronization and Linearity, chapter 3). Takes a program of any length at once.
 class Transit {
  public:
   static constexpr int kNumbers = 1 + streams;
@@ -71,11 +71,11 @@ class Transit {
 class ProgramWriter {
  public:
   explicit ProgramWriter(const Costs& costs) : costs_(costs) {}
-  // Of the events [from, to): those before were seen, too, or skipped: nothing of them is written, but what they
-  // took and started is known.
+  // Of the events [from, to): those before were seen, too, or skipped: nothing of them is written, but what
+  // they took and started is known.
   void write(const Trace&, std::size_t from, std::size_t to);
   void skip(const Trace&, std::size_t from, std::size_t to);
-  Program take();  // what was written since the last time; requests are numbered on
+  Program take();         // what was written since the last time; requests are numbered on
   bool updating = false;  // kernels are the update's
 
  private:
@@ -85,7 +85,7 @@ class ProgramWriter {
   Program program_;
   int requests_ = 0;
   std::map<int, std::pair<std::size_t, i64>> blocks_;  // medium, bytes
-  std::map<int, std::array<int, 2>> under_way_;    // by the trace's request: stream, request or -1
+  std::map<int, std::array<int, 2>> under_way_;        // by the trace's request: stream, request or -1
 };
 
 }  // namespace lockstep

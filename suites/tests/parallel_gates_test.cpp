@@ -88,7 +88,8 @@ TEST(Gates, ArenasOfDeviceAndHostTogetherAreHeldToTheirLiveBytes) {
 }
 
 // The n-th event of a kind in a rank's step.
-std::vector<Trace::Event>::iterator nth(Trace& trace, Trace::Event::What what, const std::string& name, int n) {
+std::vector<Trace::Event>::iterator nth(Trace& trace, Trace::Event::What what, const std::string& name,
+                                        int n) {
   bool in_step = false;
   return std::find_if(trace.events.begin(), trace.events.end(), [&](const Trace::Event& e) {
     in_step |= e.what == Trace::Event::step;
@@ -113,8 +114,8 @@ TEST(Gates, WorkIsHeldToItsFormula) {
     Prepared p = scene.prepared("activations=host");  // one layer's 14 parts at a time
     auto& events = p.traces[0].events;
     events.erase(nth(p.traces[0], Trace::Event::copy, "activation out", 5));
-    EXPECT_TRUE(judge_work(p).starts_with(
-        "rank 0: work: copy `activation out`: the formula says 1792 x, ")) << judge_work(p);
+    EXPECT_TRUE(judge_work(p).starts_with("rank 0: work: copy `activation out`: the formula says 1792 x, "))
+        << judge_work(p);
   }
 }
 
@@ -172,8 +173,9 @@ TEST(Gates, AMessageWaitedForTwiceIsNamed) {
                                  [](const Trace::Event& e) { return e.what == Trace::Event::wait; });
   events.insert(wait, Trace::Event(*wait));
   const std::string stuck = find_deadlock(p.traces, p.mesh);
-  EXPECT_NE(stuck.find("rank 1 (dp 0, tp 1, pp 0) waits for a message that it did not start, or a second time"),
-            std::string::npos)
+  EXPECT_NE(
+      stuck.find("rank 1 (dp 0, tp 1, pp 0) waits for a message that it did not start, or a second time"),
+      std::string::npos)
       << stuck;
 }
 

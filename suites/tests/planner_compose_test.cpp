@@ -31,8 +31,9 @@ TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
   const Cluster cluster = small_cluster();
   Dice dice(7);
   int done = 0;
-  for (const Setting& s : {Setting{"gate-tiny", 48, 8}, Setting{"gate-tiny", 12, 4}, Setting{"gate-untied", 16, 8},
-                           Setting{"gate-odd", 8, 4}, Setting{"gate-tiny", 8, 1}}) {
+  for (const Setting& s :
+       {Setting{"gate-tiny", 48, 8}, Setting{"gate-tiny", 12, 4}, Setting{"gate-untied", 16, 8},
+        Setting{"gate-odd", 8, 4}, Setting{"gate-tiny", 8, 1}}) {
     const ModelConfig model = load_model_config("suites/models/" + std::string(s.model) + ".json");
     Settings settings = settings_on(cluster, {});
     settings.batch = s.batch, settings.seq = 32;

@@ -91,7 +91,8 @@ TEST(Placement, FollowsTheMesh) {
     }
 }
 
-Trace::Event kernel(const char* name, std::vector<double> numbers, Type type, Medium medium = Medium::device) {
+Trace::Event kernel(const char* name, std::vector<double> numbers, Type type,
+                    Medium medium = Medium::device) {
   Trace::Event e{Trace::Event::run};
   e.name = name, e.numbers = std::move(numbers);
   View v;
@@ -121,7 +122,8 @@ TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
   const CostModel model(c, {});
   const double flops = 2 * std::pow(4096, 3);
   EXPECT_NEAR(model.kernel(kernel("matmul", {4096, 4096, 4096, 1}, Type::bf16)), 1e-6 + flops / 0.5e15, 1e-9);
-  EXPECT_NEAR(model.kernel(kernel("matmul_dw", {4096, 4096, 4096}, Type::bf16)), 1e-6 + flops / 0.25e15, 1e-9);
+  EXPECT_NEAR(model.kernel(kernel("matmul_dw", {4096, 4096, 4096}, Type::bf16)), 1e-6 + flops / 0.25e15,
+              1e-9);
   EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-6 + 12e6 / 0.3e12, 1e-9);
 }
 

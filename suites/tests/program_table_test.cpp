@@ -98,8 +98,8 @@ TEST(Costs, FormulaTraceAndRunAreHeldTogether) {
   EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_formula[0].elements += 1; }), "formula and trace"));
   EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_run.pop_back(); }), "trace and run"));
   EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_run[0].axis = Axis::kv; }), "trace and run"));
-  EXPECT_TRUE(
-      says(spoilt([](PlanCosts::Rank& r) { r.by_run.insert(r.by_run.begin(), r.by_run[0]); }), "trace and run"));
+  EXPECT_TRUE(says(spoilt([](PlanCosts::Rank& r) { r.by_run.insert(r.by_run.begin(), r.by_run[0]); }),
+                   "trace and run"));
 }
 
 std::string suite_text(const std::string& more) {
