@@ -1,5 +1,6 @@
 // lockstep plan: which plan is fastest on a cluster, predicted; computes nothing.
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
@@ -59,6 +60,8 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
 }
 
 int plan(const Options& o) {
+  // Traces come and go by the thousand: what they free is kept for the next ones.
+  mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
   check_settings(o.settings);
   const ModelConfig model = load_model_config(o.model);
   Cluster cluster = load_cluster(o.cluster);

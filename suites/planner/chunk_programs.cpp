@@ -23,7 +23,7 @@ class Bench {
         mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas},
         ops_(plain_ops<float>()),
         lanes_(1),
-        device_(nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
+        device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
         writer_(costs),
         costs_(costs) {
     device_.set_types(run_.settings);
@@ -294,7 +294,7 @@ class Bench {
   // The optimizer. One that works through blocks on their way between memories is traced on the beginning of
   // each piece, and once more on twice as much: from there on the same blocks follow each other.
   void step(const std::vector<Piece>& pieces) {
-    constexpr i64 kBeginning = 1 << 21, kWhole = 1 << 25;
+    constexpr i64 kBeginning = 1 << 18, kWhole = 1 << 22;
     i64 all = 0;
     for (const Piece& p : pieces) all += p.n;
     if (!chosen<Home>(run_.plan).wants || all <= kWhole)

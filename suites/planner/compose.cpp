@@ -39,13 +39,14 @@ struct Composer::Memory {
   using Layers = std::tuple<int, bool, bool>;  // how many, with the model's first, its last
   std::map<std::string, std::map<std::tuple<std::vector<int>, Layers, PassShape>, PassScript>> scripts;
   std::map<std::string, std::map<std::pair<Layers, bool>, UpdateProgram>> updates;
+  std::string mesh;  // scripts and updates are of this one: plans are asked for mesh by mesh
   // Of the plans that were asked for last, which differ in their schedule alone.
   std::string last;
   std::map<std::pair<ChunkShape, PassShape>, PassCost> passes;
 };
 
 Composer::Composer(const ModelConfig& model, const Settings& settings, const Cluster& cluster)
-    : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}}) {}
+    : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}, {}}) {}
 Composer::~Composer() = default;
 
 Prediction Composer::predict(const Plan& plan) { return compose(plan, Depth::whole, 0); }
@@ -92,6 +93,8 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   const std::string outer = stored + (shelved ? words_of<Shelf>(plan) + inner : "");
   const std::string both = inner + outer + (quick ? "quick" : "");
   if (both != m.last) m.passes.clear(), m.last = both;
+  const std::string at = plan.text("dp") + "," + plan.text("tp") + "," + plan.text("pp");
+  if (at != m.mesh) m.scripts.clear(), m.updates.clear(), m.mesh = at;
 
   auto parts = m.parts.find(inner);
   if (parts == m.parts.end()) parts = m.parts.emplace(inner, layer_programs(run, costs, split)).first;

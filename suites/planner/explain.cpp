@@ -139,6 +139,11 @@ std::string plan_text(const std::string& line, const Question& q) {
   for (const auto& [kind, seconds] : time_by_kind(p))
     if (seconds > 5e-5 * p.seconds)
       out += fmt::format("    {:<15}{:>12}{:>7.1f} %\n", kind, time_text(seconds), 100 * seconds / p.seconds);
+  const auto [least, most] = std::minmax_element(
+      p.stages.begin(), p.stages.end(), [](const auto& a, const auto& b) { return a.compute < b.compute; });
+  if (p.stages.size() > 1)
+    out += fmt::format("    stages compute {} (stage {}) to {} (stage {})\n", time_text(least->compute),
+                       least - p.stages.begin(), time_text(most->compute), most - p.stages.begin());
   return out + memory_text(line, p, q);
 }
 

@@ -61,7 +61,7 @@ class Workbench {
         b_(run.plan.number("micro")),
         ops_(plain_ops<float>()),
         lanes_(1),
-        device_(nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
+        device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
         writer_(costs) {
     device_.set_types(run.settings);
     const Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};

@@ -125,6 +125,16 @@ TEST(Locate, OneSliceFollowsItsTensorParallelRank) {
   EXPECT_TRUE(says(ran.said(), "it follows no axis"));
 }
 
+TEST(Locate, WhatEveryRankHoldsDoesNotHideTheAxis) {
+  Trained ran = run("tp=2");
+  auto& q = gradient(ran, "layers.1.self_attn.q_proj");
+  change(q, q.size() / 2, q.size() / 2);
+  change(gradient(ran, "layers.1.input_layernorm"));
+  EXPECT_TRUE(says(ran.said(), "2 of 39 gradients differ, all in layer 1 and none below",
+                   "all " + std::to_string(q.size() / 2) + " differing values",
+                   "tp cuts lie with its rank 1: suspect tp"));
+}
+
 TEST(Locate, OneValueIsTooLittleForAnAxis) {
   Trained ran = run("dp=2 tp=2");
   change(gradient(ran, "layers.1.self_attn.q_proj"), 5, 1);

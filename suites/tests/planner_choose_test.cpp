@@ -1,0 +1,132 @@
+// What the planner chooses, against all plans tried one by one.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/work.hpp"
+#include "suites/planner/explain.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+Cluster four_devices() {
+  Cluster c;
+  c.devices = 4, c.per_node = 2;
+  c.memory = 3e6, c.flops = 1e12, c.memory_bandwidth = 1e11, c.launch = 1e-7;
+  c.node = {1e10, 2e-6, {}, {}}, c.network = {2e9, 1e-5, {}, {}};
+  c.host = {3e9, 3e-6, {}, {}}, c.host_memory = 1e9, c.host_bandwidth = 2e10;
+  return c;
+}
+
+struct Asked {
+  ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Cluster cluster = four_devices();
+  Settings settings = settings_on(cluster, small());
+  static Settings small() {
+    Settings s;
+    s.batch = 8, s.seq = 32;
+    return s;
+  }
+};
+
+// The product of all words on four devices, each plan asked about by itself.
+TEST(Choose, FindsTheFastestPlanOfAll) {
+  const Asked a;
+  const Values given = parse_values("to=host activations=device ckpt=none,full offload=none,optimizer micro=1,2");
+  const Choices c = choose(a.model, a.settings, a.cluster, given);
+  i64 legal = 0, fit = 0;
+  double fastest = 1e9;
+  for (const int tp : {1, 2, 4})
+    for (const int pp : {1, 2, 4})
+      for (const char* schedule : {"1f1b", "gpipe", "zero-bubble", "interleaved"})
+        for (const char* rest : {"", " offload=optimizer", " ckpt=full", " ckpt=full offload=optimizer"})
+          for (const int v : {1, 2, 4, 8})
+            for (const int micro : {1, 2})
+              for (const int zero : {0, 1, 2, 3})
+                for (const int sp : {0, 1}) {
+                  if (4 % (tp * pp) != 0) continue;
+                  const Plan plan = Plan::parse("dp=" + std::to_string(4 / tp / pp) + " tp=" + std::to_string(tp) +
+                                                " pp=" + std::to_string(pp) + " micro=" + std::to_string(micro) +
+                                                " zero=" + std::to_string(zero) + " sp=" + std::to_string(sp) +
+                                                " schedule=" + schedule + " virtual=" + std::to_string(v) + rest);
+                  if (refuse_anywhere(plan, a.model, a.settings)) continue;
+                  ++legal;
+                  const lockstep::Run run{a.model, a.settings, plan};
+                  const Prediction p = predict_by_trace(run, a.cluster);
+                  if (lacks(needs(p, a.cluster, run.mesh()), has(a.cluster)) > 0) continue;
+                  ++fit;
+                  fastest = std::min(fastest, p.seconds);
+                }
+  EXPECT_EQ(c.walked.legal, legal);
+  EXPECT_EQ(static_cast<i64>(c.fit.size()), fit);
+  EXPECT_EQ(c.misfits, legal - fit);
+  EXPECT_GT(fit, 20);
+  EXPECT_GT(c.misfits, 20);
+  ASSERT_FALSE(c.fit.empty());
+  EXPECT_NEAR(c.fit.front().seconds / fastest, 1, 1e-6);
+  i64 refused = 0;
+  for (const auto& [rule, n] : c.walked.refused) refused += n;
+  EXPECT_EQ(refused + legal, c.walked.combinations);
+  const Question q{a.model, a.settings, a.cluster};
+  EXPECT_TRUE(says(why_text(c, q), "the next one", "slower"));
+  EXPECT_TRUE(says(plan_text(c.fit.front().plan, q), "compute", "weights", "beside it"));
+}
+
+// A step's seconds are all accounted for, on every stage.
+TEST(Choose, TimeByKindAddsUp) {
+  const Asked a;
+  Composer composer(a.model, a.settings, a.cluster);
+  for (const char* line : {"dp=2 pp=2 zero=3", "tp=2 pp=2 sp=1 ckpt=full", "dp=4 offload=weights", "pp=4 schedule=gpipe"}) {
+    const Prediction p = composer.predict(Plan::parse(line));
+    for (const StagePrediction& s : p.stages) {
+      double sum = s.compute + s.update + s.copies + s.bubble;
+      for (const double x : s.exposed) sum += x;
+      EXPECT_NEAR(sum / p.seconds, 1, 1e-9) << line;
+    }
+  }
+}
+
+// 6 operations for each weight of a matmul and token (Kaplan et al. 2020, section 2.1), by the kernels of a trace.
+TEST(Choose, ModelFlopsAreThoseOfTheKernels) {
+  const Asked a;
+  std::set<std::string> names;
+  const Trace trace = trace_rank(lockstep::Run{a.model, a.settings, Plan::parse("dp=1")}, 0, names);
+  double matmuls = 0;
+  for (const Trace::Event& e : trace.events)
+    if (e.what == Trace::Event::run) {
+      const Work work = work_of(e.name, e.numbers);
+      if (work.kind == Work::matmul) matmuls += work.flops;
+    }
+  const double heads = static_cast<double>(a.model.heads * a.model.head_dim);
+  const double attention = static_cast<double>(a.settings.batch * a.settings.seq * a.settings.seq * a.model.layers) * 6 * heads;
+  // The trace pads the vocabulary to a multiple of 8.
+  EXPECT_NEAR((model_flops(a.model, a.settings) - attention) / matmuls, 1, 0.02);
+}
+
+// More devices than a number of ranks has digits for, in no more time than a few.
+TEST(Choose, AMillionRanks) {
+  const ModelConfig model = load_model_config("suites/models/llama-3.1-405b.json");
+  Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
+  cluster.devices = 1 << 20;
+  Settings settings = settings_on(cluster, {});
+  settings.batch = 1 << 16, settings.seq = 8192;
+  Composer composer(model, settings, cluster);
+  const Plan plan = Plan::parse("dp=8192 tp=8 pp=16 zero=1");
+  ASSERT_EQ(plan.ranks(), 1 << 20);
+  const Prediction p = composer.predict(plan);
+  // 6 N operations a token at most at the peak, and the pipeline's bubble (p - 1) / m of 15 / 8.
+  const double ideal = model_flops(model, settings) / (static_cast<double>(cluster.devices) * cluster.flops);
+  EXPECT_GT(p.seconds, ideal * (1 + 15.0 / 8));
+  EXPECT_LT(p.seconds, ideal * 10);
+}
+
+TEST(Choose, WordsThatNobodyKnowsAreNamed) {
+  EXPECT_TRUE(says(refusal([] { parse_values("zerro=1"); }), "zerro", "did you mean `zero`"));
+  EXPECT_TRUE(says(refusal([] { parse_values("zero=7"); }), "zero", "0, 1, 2, 3"));
+  EXPECT_TRUE(says(refusal([] { parse_values("zero"); }), "word=value"));
+  EXPECT_EQ(parse_values("zero=0,3 offload=none").at("zero"), (std::vector<std::string>{"0", "3"}));
+}
+
+}  // namespace
+}  // namespace lockstep
