@@ -96,7 +96,8 @@ INSTANTIATE_TEST_SUITE_P(
         "pp=3 schedule=zero-bubble micro=4", "tp=2 pp=4 sp=1 schedule=zero-bubble ckpt=norms",
         "dp=2 tp=2 pp=2 schedule=zero-bubble ckpt=selective every=2",
         "pp=2 schedule=zero-bubble ckpt=attention offload=optimizer",
-        "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2",
+        "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 pp=2 schedule=zero-bubble zero=2",
+        "dp=2 pp=4 schedule=zero-bubble zero=3 ckpt=full", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2",
         "dp=2 zero=2 micro=4"));
 
 // Batches of three times a power of two: a replica's samples are a whole subtree, microbatches may not be.
@@ -189,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(
         "dp=2 tp=2 zero=2 offload=weights micro=2", "dp=4 zero=3 offload=weights to=disk",
         "dp=2 tp=2 pp=2 zero=3 offload=weights to=disk activations=disk ckpt=selective",
         "dp=2 pp=8 zero=3 offload=weights", "pp=2 offload=weights schedule=interleaved virtual=2 zero=3",
-        "pp=4 offload=weights to=disk schedule=zero-bubble", "activations=host", "activations=disk",
+        "pp=4 offload=optimizer to=disk schedule=zero-bubble", "activations=host", "activations=disk",
         "activations=disk micro=4 ckpt=full", "activations=host ckpt=selective every=3 offload=optimizer",
         "pp=4 activations=disk ckpt=norms", "dp=2 tp=2 pp=4 activations=host ckpt=attention micro=2",
         "tp=4 sp=1 activations=disk offload=optimizer to=disk ckpt=swiglu",
