@@ -133,7 +133,7 @@ report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
 test:  ## build and run every test; end in 'N passed, N failed'
 	@MAKE="$(MAKE)" ci/run_tests.sh
 
-ci:  ## what a change must pass: test, formatting, sanitizers and the smoke sweep
+ci:  ## what a change must pass: test, formatting, sanitizers and the gates on the smoke suite
 	@MAKE="$(MAKE)" ci/run_tests.sh ci
 
 mutants:  ## put faults in on purpose and see each caught; ends in 'N of N caught' (ARGS=--help)

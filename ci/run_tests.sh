@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs every test, and ends in one line: N passed, N failed[, N skipped].
 #   ci/run_tests.sh      the test programs and the structure checks; `make test`
-#   ci/run_tests.sh ci   the same, and formatting, sanitizers and the smoke sweep; `make ci`
+#   ci/run_tests.sh ci   the same, and formatting, sanitizers and the gates on the smoke suite; `make ci`
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export B=${B:-build}
@@ -86,7 +86,7 @@ build_and_run() {
     done
 }
 
-smoke_sweep() { "$make" sweep SUITE=suites/smoke.toml; }
+smoke_gate() { "$make" gate SUITE=suites/smoke.toml; }
 
 # The page's tests skip where its Python is missing; a continuous run should not.
 [[ ${1:-} != ci ]] || ci/venv.sh report >"$results/venv.log" 2>&1 || echo "no Python for the page: its tests will skip"
@@ -114,8 +114,8 @@ if [[ ${1:-} == ci ]]; then
         EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all" \
         build_and_run build-asan/test_kernels build-asan/test_comm
     unset WERROR OPT
-    echo "== smoke sweep"
-    check "the smoke sweep is valid" smoke_sweep
+    echo "== smoke suite"
+    check "every plan of the smoke suite passes all gates" smoke_gate
 fi
 
 ((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
