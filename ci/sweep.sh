@@ -13,9 +13,8 @@ options=(--fresh)
 [[ -z ${RESUME:-} ]] || options=()
 
 # The verdict is held back so that it stands last.
-"$B/lockstep" sweep "$suite" --out "$out" "${options[@]}" </dev/null |
-    awk -v verdict="$verdict" '/^(IN)?VALID:/ { print > verdict; close(verdict); next } { print; fflush() }'
-status=${PIPESTATUS[0]}
+"$B/lockstep" sweep "$suite" --out "$out" --verdict "$verdict" "${options[@]}" </dev/null
+status=$?
 if [[ ! -s $verdict ]]; then
     echo "lockstep sweep ended without a verdict (exit status $status)" >&2
     exit $((status ? status : 1))

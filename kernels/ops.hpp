@@ -108,6 +108,7 @@ struct Ops {
 // Every entry filled by the plain kernels: the specification in code.
 template <class T>
 Ops<T> plain_ops();
+Ops<double> double_ops();  // the plain ones in double, with this machine's fma where it has one
 
 // A set of faster kernels, registered by its own file (`static const KernelSet set{...};`).
 struct KernelSet {

@@ -13,6 +13,11 @@
 
 namespace lockstep {
 
+bool is_timed(const Plan& plan, const Standard& s) {
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  return s.timed && Run{s.model, s.suite.settings, plan, &s.data}.mesh().size() * s.suite.threads <= cores;
+}
+
 PlanRecord check_plan(const Plan& plan, const Standard& s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
@@ -33,9 +38,7 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const Prepared fast = prepare(run);
   const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
   PlanRecord p = record_of(exact ? &*exact : nullptr, verdict, fast, second, s.suite.threads);
-  // Ranks that share a core would time the operating system.
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  if (s.timed && p.status == "ok" && p.ranks * p.threads <= cores) {
+  if (is_timed(plan, s) && p.status == "ok") {
     Timed timed =
         time_steps(fast, {.isa = s.suite.isa, .threads = s.suite.threads, .scratch = s.suite.scratch},
                    s.initial, s.suite.repeats);

@@ -19,7 +19,7 @@ struct Options {
 
 int command_gate(const Options& o) {
   Chosen chosen = chosen_plans(o.which);
-  Sweep sweep(chosen.suite, std::move(chosen.all), {.timed = false});
+  Sweep sweep(chosen.suite, std::move(chosen.all), {.timed = false, .jobs = o.which.jobs});
   auto write = [&] {
     if (o.junit.empty()) return;
     write_text(o.junit, junit_text(sweep.record(),

@@ -14,7 +14,7 @@ namespace {
 
 struct Options {
   SuiteOptions which;
-  std::string out, comm = "local";
+  std::string out, comm = "local", verdict;
   bool dry_run = false, fresh = false, retry = false;
 };
 
@@ -40,7 +40,13 @@ int command_sweep(const Options& o) {
   if (o.dry_run) return list(all);
   if (o.comm == "mpi")
     return with_mpi([&, &s = suite, &a = all](MpiWorld& world) { return sweep_over_mpi(world, s, a); });
-  return Sweep(suite, std::move(all), {.out = o.out, .fresh = o.fresh, .retry = o.retry}).run();
+  return Sweep(suite, std::move(all),
+               {.out = o.out,
+                .fresh = o.fresh,
+                .retry = o.retry,
+                .jobs = o.which.jobs,
+                .verdict_file = o.verdict})
+      .run();
 }
 
 Command::Action declare(CLI::App& app) {
@@ -50,6 +56,7 @@ Command::Action declare(CLI::App& app) {
       "--out", o->out,
       "folder for run.h5 and all that it takes to go on after an end at any moment: the same command "
       "does; without it nothing is kept");
+  app.add_option("--verdict", o->verdict, "write the last line to this file, and do not print it");
   app.add_flag("--fresh", o->fresh, "start anew: remove what an earlier sweep left in --out");
   app.add_flag("--retry", o->retry, "going on, run again what crashed, hung or had no memory");
   app.add_flag("--dry-run", o->dry_run, "list the plans, and the refused ones with their reasons");

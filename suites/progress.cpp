@@ -29,20 +29,19 @@ std::string Progress::left() const {
 void Progress::skip(int plans) { done_ = skipped_ = plans; }
 
 void Progress::begin(const std::string& plan) {
-  plan_ = plan;
-  if (done_ == skipped_) first_ = Clock::now();
+  if (first_ == Clock::time_point{}) first_ = Clock::now();
   if (!terminal_) return;
   fmt::print("{}{}/{}  {}{}", kClear, done_ + 1, total_, plan, left());
   std::fflush(stdout);
 }
 
-void Progress::end() {
+void Progress::end(const std::string& plan) {
   ++done_;
   if (terminal_) return;
   const bool due = since(said_) > kLogSeconds;
   if (!due && done_ != skipped_ + 1 && done_ != total_) return;
   said_ = Clock::now();
-  say(fmt::format("{}/{}  {}  {:.0f} s{}", done_, total_, plan_, seconds(), done_ < total_ ? left() : ""));
+  say(fmt::format("{}/{}  {}  {:.0f} s{}", done_, total_, plan, seconds(), done_ < total_ ? left() : ""));
 }
 
 void Progress::say(const std::string& line) {

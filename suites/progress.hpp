@@ -10,7 +10,7 @@ class Progress {
   explicit Progress(int total);
   void skip(int plans);  // that were done before
   void begin(const std::string& plan);
-  void end();
+  void end(const std::string& plan);
   void say(const std::string& line);  // a line that stays
   void finish();                      // leaves the terminal's line empty
   double seconds() const;             // since it was made
@@ -20,8 +20,7 @@ class Progress {
   std::string left() const;
   int total_, done_ = 0, skipped_ = 0;
   bool terminal_;
-  std::string plan_;
-  Clock::time_point start_ = Clock::now(), said_ = start_, first_ = start_;  // first_: of the first plan
+  Clock::time_point start_ = Clock::now(), said_ = start_, first_{};  // first_: of the first plan
 };
 
 }  // namespace lockstep

@@ -13,6 +13,7 @@ namespace lockstep {
 struct SuiteOptions {
   std::string suite, only, plan, isa, scratch;
   int threads = 0;  // 0, and an empty isa: as the suite says
+  int jobs = 0;     // plans judged at once; 0: one per core, at most eight
 };
 void add_suite(CLI::App&, SuiteOptions&);
 

@@ -2,11 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <fstream>
 #include <sstream>
+#include <thread>
 
+#include "ref/error.hpp"
 #include "suites/command_options.hpp"
+#include "suites/crew.hpp"
 #include "suites/machine_memory.hpp"
 #include "suites/record_of.hpp"
 #include "suites/reference_file.hpp"
@@ -19,6 +24,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
+constexpr int kMostJobs = 8;
 constexpr const char* kNotFinished = "INVALID: not finished";
 
 volatile std::sig_atomic_t interrupted = 0;
@@ -51,7 +57,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
       progress_(static_cast<int>(all_.plans.size())),
       standard_{suite_, model_, data_, {}, {}, {}, {}, options.timed} {
   check_data(data_, suite.data, model_, suite.settings);
-  run_ = record_of(suite, model_, data_);
+  run_ = lockstep::record_of(suite, model_, data_);
   run_.isa = isa_here(suite.isa);
   run_.refused = all_.by_rule();
   run_.verdict = kNotFinished;
@@ -141,32 +147,43 @@ Worker::Limits Sweep::limits() const {
   return {seconds, static_cast<i64>(bytes)};
 }
 
+// Those that are timed come first and have the machine for themselves; the others share it.
 void Sweep::run_plans() {
-  Worker worker(
-      [this](const std::string& line) { return bytes_of(check_plan(Plan::parse(line), standard_)); },
+  std::vector<const Plan*> alone, beside;
+  for (const Plan& plan : all_.plans)
+    if (!done_.count(plan.line())) (is_timed(plan, standard_) ? alone : beside).push_back(&plan);
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  run_plans(alone, 1);
+  run_plans(beside, options_.jobs > 0 ? options_.jobs : std::clamp(cores, 1, kMostJobs));
+}
+
+void Sweep::run_plans(const std::vector<const Plan*>& plans, int jobs) {
+  Crew crew(
+      jobs, [this](const std::string& line) { return bytes_of(check_plan(Plan::parse(line), standard_)); },
       limits());
-  for (const Plan& plan : all_.plans) {
-    if (interrupted) break;
-    if (done_.count(plan.line())) continue;
-    progress_.begin(plan.line());
-    if (folder_) folder_->begun(plan);
-    const PlanRecord& p = done_.emplace(plan.line(), in(worker, plan)).first->second;
+  std::vector<std::string> lines;
+  for (const Plan* plan : plans) lines.push_back(plan->line());
+  const auto begun = [&](std::size_t i) {
+    progress_.begin(lines[i]);
+    if (folder_) folder_->begun(*plans[i]);
+  };
+  const auto ended = [&](std::size_t i, const Answer& answer, double seconds) {
+    PlanRecord record = record_of(*plans[i], answer, seconds);
+    const PlanRecord& p = done_.emplace(lines[i], std::move(record)).first->second;
     if (folder_) folder_->ended(p);
-    busy_seconds_ += p.wall_seconds;
+    busy_seconds_ += p.wall_seconds / jobs;
     if (p.status != "ok")
       progress_.say(
           fmt::format("FAILED {}: {}\n       again: {}", p.plan, complaint(p), judge_again(suite_, p.plan)));
-    progress_.end();
-  }
+    progress_.end(p.plan);
+  };
+  crew.ask(lines, {.go_on = [] { return !interrupted; }, .begun = begun, .ended = ended});
 }
 
-PlanRecord Sweep::in(Worker& worker, const Plan& plan) {
-  const Clock::time_point start = Clock::now();
-  Answer answer = worker.ask(plan.line());
-  if (answer.end == Answer::End::killed) answer = worker.ask(plan.line());  // once: no plan kills itself
+PlanRecord Sweep::record_of(const Plan& plan, const Answer& answer, double seconds) const {
   if (answer.end == Answer::End::answered) return plan_of(answer.text);
-  PlanRecord p = record_of(plan, answer, suite_.threads);
-  p.wall_seconds = since(start);
+  PlanRecord p = lockstep::record_of(plan, answer, suite_.threads);
+  p.wall_seconds = seconds;
   return p;
 }
 
@@ -217,7 +234,13 @@ int Sweep::end(const std::string& verdict, int status) {
   progress_.finish();
   save(verdict);
   if (folder_) folder_->note(verdict);
-  fmt::print("{}\n", verdict);
+  if (options_.verdict_file.empty()) {
+    fmt::print("{}\n", verdict);
+    return status;
+  }
+  std::ofstream file(options_.verdict_file);
+  file << verdict << '\n';
+  if (!file.flush()) throw UserError(options_.verdict_file + ": this file cannot be written");
   return status;
 }
 

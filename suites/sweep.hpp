@@ -17,6 +17,8 @@ struct SweepOptions {
   bool fresh = false;  // start anew, instead of going on
   bool retry = false;  // run again what was recorded without a verdict: crashed, timeout, out of memory
   bool timed = true;   // time what passes, not only judge
+  int jobs = 0;        // plans at once that are judged and not timed; 0: one per core, at most eight
+  std::string verdict_file{};  // where the last line goes; empty: to stdout
 };
 
 class Sweep {
@@ -32,7 +34,8 @@ class Sweep {
   void take_up();         // what is recorded already
   void make_reference();  // or read it
   void run_plans();
-  PlanRecord in(Worker&, const Plan&);
+  void run_plans(const std::vector<const Plan*>&, int jobs);
+  PlanRecord record_of(const Plan&, const Answer&, double seconds) const;
   Worker::Limits limits() const;
   void save(const std::string& verdict);
   int conclude();

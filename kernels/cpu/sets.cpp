@@ -22,3 +22,15 @@ const KernelSet avx512{"avx512", 3, has_avx512, simd::apply_avx512};
 }  // namespace
 }  // namespace lockstep
 #endif
+
+namespace lockstep {
+
+Ops<double> double_ops() {
+  Ops<double> ops = plain_ops<double>();
+#if defined(__x86_64__)
+  if (has_avx2()) simd::apply_avx2(ops);
+#endif
+  return ops;
+}
+
+}  // namespace lockstep

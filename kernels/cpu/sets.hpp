@@ -4,5 +4,6 @@
 
 namespace lockstep::simd {
 void apply_avx2(Ops<float>& ops);
+void apply_avx2(Ops<double>& ops);
 void apply_avx512(Ops<float>& ops);
 }  // namespace lockstep::simd

@@ -105,7 +105,7 @@ struct Float64::Training {
   Lanes lanes{1};
   Trainer<double> trainer;
   Training(const ModelConfig& model, const Settings& settings)
-      : trainer(model, settings, plain_ops<double>(), lanes) {}
+      : trainer(model, settings, double_ops(), lanes) {}
 };
 
 Float64::Float64(const ModelConfig& model, const Settings& settings)

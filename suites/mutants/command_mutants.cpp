@@ -77,7 +77,7 @@ int false_alarms(const Options& o, const TokenFile& data) {
         [&](Mutant& m) {
           if (m.caught())
             ++alarms, progress.say(fmt::format("FALSE ALARM, seed {}: {}", seed, spelled_out(m)));
-          progress.end();
+          progress.end(m.plan);
         });
   }
   progress.finish();
@@ -108,7 +108,7 @@ int command_mutants(const Options& o) {
         if (!m.caught()) weigh_survivor(m, stages);
         if (m.missed()) progress.say("MISSED  " + m.text());
         if (!o.only.empty() && m.caught()) progress.say(spelled_out(m));
-        progress.end();
+        progress.end(m.text());
       });
   progress.finish();
   const int alarms = o.seeds > 0 ? false_alarms(o, data) : 0;

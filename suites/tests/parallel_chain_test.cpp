@@ -48,7 +48,7 @@ TEST_P(Chain, FromPyTorchToEveryPlan) {
 
   // Link 1: PyTorch's float64 -> the reference's, on PyTorch's batch.
   Lanes lanes(1);
-  Trainer<double> float64(model, settings, plain_ops<double>(), lanes);
+  Trainer<double> float64(model, settings, double_ops(), lanes);
   Trainer<float> float32(model, settings, cpu_ops(), lanes);
   for (std::size_t i = 0; i < table.size(); ++i)
     if (!initial[i].empty())

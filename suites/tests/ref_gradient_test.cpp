@@ -44,7 +44,7 @@ TEST_P(Gradient, EqualsFiniteDifferences) {
   }
 
   Lanes lanes;
-  const Ops<double> ops = plain_ops<double>();
+  const Ops<double> ops = double_ops();
   const Model<double> model(config, seq, 8, table, weights, ops, lanes);
   auto loss = [&] {
     Kept<double> kept = model.forward(tokens.data());

@@ -88,6 +88,29 @@ TEST(Trainer, SumsOverSequencesAsATree) {
   }
 }
 
+// Compiled for another processor, the plain kernels in double are the same to the bit: three steps with each.
+TEST(Trainer, DoubleKernelsEqualThePlainOnes) {
+  for (const bool tied : {false, true}) {
+    Settings s;
+    s.batch = 3, s.seq = 21, s.lr = 0.01;
+    const Batch batch(s);
+    Lanes lanes;
+    Trainer<double> plain(small(tied), s, plain_ops<double>(), lanes);
+    Trainer<double> fast(small(tied), s, double_ops(), lanes);
+    plain.initialise(), fast.initialise();
+    for (int step = 0; step < 3; ++step) {
+      const auto a = plain.step(batch.tokens.data(), batch.labels.data());
+      const auto b = fast.step(batch.tokens.data(), batch.labels.data());
+      EXPECT_EQ(a.loss, b.loss);
+      EXPECT_EQ(a.grad_norm, b.grad_norm);
+      for (int p = 0; p < static_cast<int>(plain.params().size()); ++p) {
+        EXPECT_EQ(plain.gradient(p), fast.gradient(p)) << plain.params()[static_cast<std::size_t>(p)].name;
+        EXPECT_EQ(plain.weight(p), fast.weight(p)) << plain.params()[static_cast<std::size_t>(p)].name;
+      }
+    }
+  }
+}
+
 TEST(Trainer, PadsStayZero) {
   Settings s;
   s.batch = 2, s.seq = 10;

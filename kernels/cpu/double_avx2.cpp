@@ -1,0 +1,36 @@
+// The plain kernels once more, compiled for AVX2: the same code and so the same bits, but here fma is an
+// instruction, and in plain/ a call of the C library. Only their table in double is used.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/sets.hpp"
+
+#define plain plain_avx2  // a namespace of its own: neither symbol nor code is shared with plain/
+#include "kernels/plain/adamw.cpp"
+#include "kernels/plain/attention.cpp"
+#include "kernels/plain/cross_entropy.cpp"
+#include "kernels/plain/elementwise.cpp"
+#include "kernels/plain/embed.cpp"
+#include "kernels/plain/matmul.cpp"
+#include "kernels/plain/norm.cpp"
+#include "kernels/plain/rope.cpp"
+#include "kernels/plain/squares.cpp"
+#include "kernels/plain/swiglu.cpp"
+
+namespace lockstep::simd {
+
+void apply_avx2(Ops<double>& ops) {
+  plain::fill_matmul(ops);
+  plain::fill_embed(ops);
+  plain::fill_norm(ops);
+  plain::fill_rope(ops);
+  plain::fill_attention(ops);
+  plain::fill_swiglu(ops);
+  plain::fill_cross_entropy(ops);
+  plain::fill_elementwise(ops);
+  plain::fill_squares(ops);
+  plain::fill_adamw(ops);
+}
+
+}  // namespace lockstep::simd

@@ -1,0 +1,64 @@
+#include "suites/crew.hpp"
+
+#include <numeric>
+
+namespace lockstep {
+namespace {
+
+constexpr int kGlanceMilliseconds = 2;  // at one worker, before the next
+
+bool ran_into_a_limit(const Answer& answer) {
+  return answer.end == Answer::End::timeout || answer.end == Answer::End::out_of_memory;
+}
+
+}  // namespace
+
+Crew::Crew(int workers, const Worker::Body& body, Worker::Limits limits) {
+  for (int i = 0; i < workers; ++i) posts_.push_back({.worker = std::make_unique<Worker>(body, limits)});
+}
+
+void Crew::ask(const std::vector<std::string>& requests, const Listener& listener) {
+  Indices all(requests.size());
+  std::iota(all.begin(), all.end(), 0);
+  const Indices limited = serve(requests, all, posts_.size(), listener);
+  serve(requests, limited, 1, listener);
+}
+
+Crew::Indices Crew::serve(const std::vector<std::string>& requests, const Indices& which, std::size_t workers,
+                          const Listener& listener) {
+  Indices limited;
+  auto next = which.begin();
+  const auto begin = [&](Post& post) {
+    post.busy = true;
+    post.since = Clock::now();
+    post.worker->begin(requests[post.request]);
+  };
+  const auto hear = [&](Post& post, const Answer& answer) {
+    post.busy = false;
+    if (answer.end == Answer::End::killed && !post.again) {  // no plan kills itself
+      post.again = true;
+      begin(post);
+    } else if (workers > 1 && ran_into_a_limit(answer)) {
+      limited.push_back(post.request);
+    } else {
+      listener.ended(post.request, answer, std::chrono::duration<double>(Clock::now() - post.since).count());
+    }
+  };
+  for (bool busy = true; busy;) {
+    busy = false;
+    for (std::size_t i = 0; i < workers; ++i) {
+      Post& post = posts_[i];
+      if (!post.busy && next != which.end() && listener.go_on()) {
+        post.request = *next++, post.again = false;
+        listener.begun(post.request);
+        begin(post);
+      }
+      if (!post.busy) continue;
+      if (const auto answer = post.worker->glance(kGlanceMilliseconds)) hear(post, *answer);
+      busy = true;
+    }
+  }
+  return limited;
+}
+
+}  // namespace lockstep
