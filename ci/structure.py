@@ -107,7 +107,7 @@ def wide_code_stays_in_its_file():
     for path in sorted(Path(os.environ.get("B", "build")).glob("obj/kernels/*/*_avx*.o")):
         symbols = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True).stdout
         for name in re.findall(r"^[0-9a-f]+ [VWu] (.*)", symbols, flags=re.M):
-            if "Avx" not in name:
+            if "Avx" not in name and "_avx" not in name:  # a class or namespace of this set's own
                 yield f"{path}: '{name}' may replace the copy that runs on any processor"
 
 

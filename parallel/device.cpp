@@ -45,6 +45,7 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
     e.request = r.id;
     e.message = m;
     e.ends = {from.block, to.block};
+    e.firsts = {from.first, to.first};
     trace_->events.push_back(std::move(e));
   }
   if (comm_) r.id = comm_->start(m);

@@ -129,6 +129,8 @@ struct PriceOf<Schedule> {
   // that wait beside `in_flight`.
   i64 (*waiting)(const Shape&) = [](const Shape&) { return i64{0}; };
   i64 (*beside)(const Shape&) = [](const Shape&) { return i64{0}; };
+  // Passes of weight gradients that another one follows at once.
+  i64 (*weights_in_a_row)(const Shape&) = [](const Shape&) { return i64{0}; };
   // Forwards of this stage's k-th chunk that are followed at once by one of the model's first chunk.
   i64 (*into_first)(const Shape&, i64 k);
   bool reversed = false;  // backward takes the last microbatch first, not the first one

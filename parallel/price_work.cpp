@@ -124,7 +124,8 @@ void weights_on_their_way(const Pricing& p, StepWork& w) {
 }
 
 // A reduction hides behind what backward still has to do: nothing comes after the lowest units, nor between
-// head and final norm.
+// head and final norm. A unit that is all of its stage is waited for as soon as its next weight gradients
+// begin.
 void hidden_reductions(const Pricing& p, StepWork& w) {
   const Shape& s = p.s;
   const bool each = p.store.reduces_each_microbatch(s);
@@ -133,7 +134,8 @@ void hidden_reductions(const Pricing& p, StepWork& w) {
     const i64 lowest = std::max<i64>(0, highest - together + 1);
     if (!p.store.reduce(s, 1)) continue;
     const bool lone_head = lowest == highest && p.units[highest].number == s.L + 2;
-    const i64 times = lone_head ? 0 : (each ? s.m : 1) - (lowest == 0);
+    i64 times = lone_head ? 0 : (each ? s.m : 1) - (lowest == 0);
+    if (each && lowest == 0 && highest == all - 1) times -= p.schedule.weights_in_a_row(s);
     w.hide(bucket_name(p.units[lowest].number, p.units[highest].number), times);
   }
 }

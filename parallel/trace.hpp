@@ -18,6 +18,7 @@ struct Trace {
     int request = -1;                 // start, wait; copy, copied
     Message message{};                // start (addresses mean nothing)
     std::array<int, 2> ends{-1, -1};  // start: blocks of in and out
+    std::array<i64, 2> firsts{};      // and the elements in them where the message begins
     std::vector<View> views{};        // run; copy: to, from
     std::vector<double> numbers{};    // run: sizes and scalars in the kernel's order; copy: elements
     int microbatch = -1, chunk = -1;  // action

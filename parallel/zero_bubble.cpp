@@ -49,6 +49,7 @@ const Strategy<Schedule> strategy(
      .handovers = [](const Shape& s) -> i64 { return s.last() && s.m == 1 ? 1 : 2; },
      .waiting = [](const Shape& s) { return std::min<i64>(s.m, s.stage + 1); },
      .beside = [](const Shape& s) { return std::clamp<i64>(s.m - (s.pp - s.stage), 0, s.stage); },
+     .weights_in_a_row = [](const Shape& s) { return std::min<i64>(s.stage, s.m - 1); },
      .into_first = [](const Shape& s, i64) -> i64 { return s.first() ? std::min<i64>(s.m, s.pp) - 1 : 0; }});
 
 }  // namespace

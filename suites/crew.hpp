@@ -19,8 +19,8 @@ class Crew {
     std::function<void(std::size_t request, const Answer&, double seconds)> ended;
   };
   // Asks them all, in order, as many at a time as there are workers; returns when all have ended. A request
-  // whose process somebody killed is asked once more. So is one that ran into a limit beside others: alone, in
-  // the end, for it may have been their fault.
+  // whose process somebody killed is asked once more. So is one that ran into a limit beside others: alone,
+  // in the end, for it may have been their fault.
   void ask(const std::vector<std::string>& requests, const Listener&);
 
  private:

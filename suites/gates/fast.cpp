@@ -148,7 +148,7 @@ FastReference fast_reference(const ModelConfig& model, const Settings& settings,
 FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastReference& exact,
                        const GateOptions& options, const Weights& initial) {
   FastVerdict verdict;
-  verdict.messages = p.deadlock.empty() ? never_waited_for(p) : "deadlock: " + p.deadlock;
+  verdict.messages = p.deadlock.empty() ? never_waited_for(p) : judge_messages(p, p.posted);
   if (!verdict.messages.empty()) return verdict;
   const i64 steps = static_cast<i64>(reference.steps.size());
   try {

@@ -47,4 +47,7 @@ std::vector<Posted> lasting(const Prepared&, std::vector<Posted> posted);
 // guard_peaks by rank, empty if there was no guarded run.
 std::string judge_memory(const Prepared&, const std::vector<i64>& guard_peaks);
 
+// extent.cpp: every buffer of a step is used to its end.
+std::string judge_extents(const Prepared&);
+
 }  // namespace lockstep

@@ -95,7 +95,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
               const std::vector<std::vector<float>>& initial) {
   Verdict verdict;
   if (!p.deadlock.empty()) {
-    verdict.messages = "deadlock: " + p.deadlock;
+    verdict.messages = judge_messages(p, p.posted);
     return verdict;
   }
   if (verdict.messages = never_waited_for(p); !verdict.messages.empty()) return verdict;

@@ -24,7 +24,7 @@ std::string judge_memory(const Prepared& p, const std::vector<i64>& guard_peaks)
         return fmt::format("rank {}: the {} {} bytes for {} alive, more than 1.05 x", rank, what, bytes,
                            live);
   }
-  return "pass";
+  return judge_extents(p);
 }
 
 }  // namespace lockstep

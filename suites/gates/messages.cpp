@@ -77,8 +77,9 @@ std::vector<Posted> lasting(const Prepared& p, std::vector<Posted> posted) {
   return posted;
 }
 
-std::string judge_messages(const Prepared& p, const std::vector<std::vector<Posted>>& posted) {
-  if (!p.deadlock.empty()) return "deadlock: " + p.deadlock;
+namespace {
+
+std::string first_wrong(const Prepared& p, const std::vector<std::vector<Posted>>& posted) {
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
     Bag formula;
     for (const Price::Line& line : price(p.run.plan, p.run.model, p.run.settings, rank).messages)
@@ -90,6 +91,15 @@ std::string judge_messages(const Prepared& p, const std::vector<std::vector<Post
     if (!wrong.empty()) return fmt::format("rank {}: {}", rank, wrong);
   }
   return judge_work(p);
+}
+
+}  // namespace
+
+// Where it hangs is not where it went wrong: the first message that is not as it should be says that.
+std::string judge_messages(const Prepared& p, const std::vector<std::vector<Posted>>& posted) {
+  const std::string wrong = first_wrong(p, posted);
+  if (p.deadlock.empty()) return wrong;
+  return "deadlock: " + p.deadlock + (wrong == "pass" ? "" : "; " + wrong);
 }
 
 }  // namespace lockstep

@@ -1,4 +1,5 @@
 // The gates themselves: what each must see, and sizes that nothing divides.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -85,6 +86,27 @@ TEST(Gates, ArenasOfDeviceAndHostTogetherAreHeldToTheirLiveBytes) {
   EXPECT_EQ(judge_memory(p, {}), "pass");
   host.bytes += 2;
   EXPECT_TRUE(judge_memory(p, {}).starts_with("rank 0: the arenas have ")) << judge_memory(p, {});
+}
+
+// Beside the peak a longer buffer raises no kind's bytes: what is done in it says that it is too long.
+TEST(Gates, EveryBufferOfAStepIsUsedToItsEnd) {
+  Prepared p = Scene("gate-tiny").prepared("dp=2 tp=2 sp=1 ckpt=full zero=3 offload=optimizer");
+  EXPECT_EQ(judge_extents(p), "pass");
+  auto& events = p.traces[3].events;
+  const auto begin = std::find_if(events.begin(), events.end(),
+                                  [](const Trace::Event& e) { return e.what == Trace::Event::step; });
+  int tried = 0;
+  for (auto e = begin; e != events.end(); ++e) {
+    if (e->what != Trace::Event::take || ++tried % 20 != 0) continue;
+    e->bytes += 4;
+    const std::string wrong = judge_memory(p, {});
+    EXPECT_TRUE(wrong.starts_with("rank 3: ")) << e->name << ": " << wrong;
+    EXPECT_EQ(judge_extents(p),
+              fmt::format("rank 3: buffer `{}` has {} bytes, of which the first {} are used", e->name,
+                          e->bytes, e->bytes - 4));
+    e->bytes -= 4;
+  }
+  EXPECT_GT(tried, 200);
 }
 
 // The n-th event of a kind in a rank's step.
