@@ -37,6 +37,7 @@ Buf Chunk::forward(int j, Buf x) {
     x = embedding_->forward(j);
     r_.store.release(0);
   }
+  r_.device.show(2 * layers_.front().index(), r_.store.sample(j, 0), r_.b, x);
   r_.shelf.settle();
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     Saved& saved = microbatch_[j].saved[l];

@@ -1,8 +1,10 @@
 // One rank's device: the same calls compute, or only note what would be computed.
 #pragma once
 #include <array>
+#include <functional>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.hpp"
@@ -68,6 +70,14 @@ class PlainDevice {
 
   void begin_step();
   void note_action(const char* name, int chunk, int microbatch);
+
+  // The residual stream [b, Ts, D] of samples from `first` on, behind one of its places (suites/stream.hpp):
+  // for who looks on; nothing is computed.
+  using Watch = std::function<void(int place, i64 first, i64 b, View x, i64 elements)>;
+  void set_watch(Watch watch) { watch_ = std::move(watch); }
+  void show(int place, i64 first, i64 b, const Buf& x) const {
+    if (watch_) watch_(place, first, b, x.view(), x.elements());
+  }
 
   // Runs one kernel. Views become the pointers the kernel asks for; numbers pass through.
   template <class... P, class... A>
@@ -138,6 +148,7 @@ class PlainDevice {
   std::vector<Posted> posted_;
   i64 kernels_ = 0, started_copies_ = 0;
   int requests_ = 0;
+  Watch watch_;
 };
 
 }  // namespace lockstep

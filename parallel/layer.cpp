@@ -121,6 +121,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       Buf sum = r_.seam.close(std::move(partial), names_.attn_out.c_str(), j, b);
       d.run(ops.add, sum, s[Part::x], sum, rows_ * D);
       if (r_.stash.keeps(index_, Part::x2)) sum.relabel(kept);
+      d.show(2 * index_ + 1, r_.store.sample(j, 0), b, sum);
       s[Part::x2] = std::move(sum);
       break;
     }
@@ -166,6 +167,7 @@ Buf Layer::forward(int j, Buf x, Saved& s) {
   Buf y = r_.seam.close(std::move(partial), names_.mlp_out.c_str(), j, r_.b);
   d.run(d.ops().add, y, s[Part::x2], y, rows_ * D);
   drop(s, {Part::x2});
+  d.show(2 * index_ + 2, r_.store.sample(j, 0), r_.b, y);
   return y;
 }
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+#include <utility>
 
 #include "kernels/extents.hpp"
 #include "suites/gates/gates.hpp"
@@ -14,13 +16,18 @@ struct Life {
   const char* name;
   i64 bytes, touched = 0;
 };
+// Of buffers of one name and size together: one may be as long as another microbatch or rank needs it.
+struct Use {
+  int rank;
+  i64 touched = 0;
+};
+using Uses = std::map<std::pair<std::string, i64>, Use>;
 
 class Extent {
  public:
-  Extent(const Mesh& mesh, int rank) : mesh_(mesh), rank_(rank) {}
+  Extent(const Mesh& mesh, int rank, Uses& uses) : mesh_(mesh), rank_(rank), uses_(uses) {}
 
-  // The first buffer that ends with bytes nothing has touched.
-  std::string judge(const Trace& trace) {
+  void see(const Trace& trace) {
     bool in_step = false;
     for (const Trace::Event& e : trace.events) {
       if (e.what == Trace::Event::step) in_step = true;
@@ -29,13 +36,10 @@ class Extent {
       if (e.what != Trace::Event::give) continue;
       const auto it = lives_.find(e.block);
       if (it == lives_.end()) continue;
-      const Life life = it->second;
+      Use& use = uses_.try_emplace({it->second.name, it->second.bytes}, Use{rank_}).first->second;
+      use.touched = std::max(use.touched, it->second.touched);
       lives_.erase(it);
-      if (life.touched != life.bytes)
-        return fmt::format("buffer `{}` has {} bytes, of which the first {} are used", life.name, life.bytes,
-                           life.touched);
     }
-    return {};
   }
 
  private:
@@ -61,15 +65,19 @@ class Extent {
 
   const Mesh& mesh_;
   const int rank_;
+  Uses& uses_;
   std::map<int, Life> lives_;  // by block, of those taken in the step
 };
 
 }  // namespace
 
 std::string judge_extents(const Prepared& p) {
-  for (int rank = 0; rank < p.mesh.size(); ++rank)
-    if (const std::string wrong = Extent(p.mesh, rank).judge(p.traces[rank]); !wrong.empty())
-      return fmt::format("rank {}: {}", rank, wrong);
+  Uses uses;
+  for (int rank = 0; rank < p.mesh.size(); ++rank) Extent(p.mesh, rank, uses).see(p.traces[rank]);
+  for (const auto& [buffer, use] : uses)
+    if (use.touched != buffer.second)
+      return fmt::format("rank {}: buffer `{}` has {} bytes, of which the first {} are used", use.rank,
+                         buffer.first, buffer.second, use.touched);
   return "pass";
 }
 

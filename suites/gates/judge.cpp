@@ -10,6 +10,7 @@
 #include "suites/gates/gates.hpp"
 #include "suites/locate.hpp"
 #include "suites/reference.hpp"
+#include "suites/stream.hpp"
 
 namespace lockstep {
 namespace {
@@ -81,12 +82,17 @@ bool makes_copies(const Prepared& p) {
   return false;
 }
 
-std::string judge_numbers(const Outcome& ran, const Whole& reference, i64 steps, const char* mode) {
-  if (!ran.problem.empty()) return std::string(mode) + ran.problem;
+std::string judge_numbers(const Outcome& ran, const Prepared& p, const Launch& how, const Weights& initial,
+                          const Whole& reference, i64 steps) {
+  const std::string mode = how.guard ? "guarded, lazy: " : "";
+  if (!ran.problem.empty()) return mode + ran.problem;
   Whole expected = reference;
   expected.steps.resize(steps);
-  if (const auto found = locate(expected, ran.whole, ran.holdings, ran.mesh)) return mode + found->text();
-  return "pass";
+  const auto found = locate(expected, ran.whole, ran.holdings, ran.mesh);
+  if (!found) return "pass";
+  if (found->first.what != "loss") return mode + found->text();
+  // Every gradient is wrong then, and says little: the forward pass itself is looked at.
+  return mode + found->text() + "; " + follow_stream(p, how, initial, reference, found->first.step);
 }
 
 }  // namespace
@@ -104,7 +110,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   try {
     Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
     Outcome ran = run(p, how, steps, initial);
-    verdict.numbers = judge_numbers(ran, reference, steps, "");
+    verdict.numbers = judge_numbers(ran, p, how, initial, reference, steps);
     verdict.messages = judge_messages(p, ran.posted);
     if (verdict.messages == "pass") verdict.messages = judge_work(p, ran.work);
     verdict.hash = ran.whole.hash();
@@ -114,9 +120,9 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
       how.timing = Timing::lazy, how.guard = true;
       const FaultSentence sentence(p.run.plan.line());
       const i64 guarded_steps = std::min(steps, options.guarded_steps + makes_copies(p));
-      const Outcome guarded =
-          run(p, how, guarded_steps, options.fresh ? std::vector<std::vector<float>>{} : initial);
-      verdict.numbers = judge_numbers(guarded, reference, guarded_steps, "guarded, lazy: ");
+      const Weights begin = options.fresh ? Weights{} : initial;
+      const Outcome guarded = run(p, how, guarded_steps, begin);
+      verdict.numbers = judge_numbers(guarded, p, how, begin, reference, guarded_steps);
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);

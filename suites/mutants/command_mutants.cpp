@@ -41,7 +41,7 @@ std::vector<Mutant> all_mutants(const Options& o, const Stages& stages) {
   std::vector<Mutant> mutants;
   for (NamedMutant& n : named_mutants()) {
     complete(n.mutation, prepare(stages.at(true).run(n.plan, false)));
-    mutants.push_back({n.plan, true, "named", n.mutation, n.bug, n.seen_in});
+    mutants.push_back({n.plan, true, "named", n.mutation, "", n.bug, n.seen_in});
   }
   if (!o.named_only) {
     std::vector<Prepared> plans;
@@ -115,7 +115,8 @@ int command_mutants(const Options& o) {
   if (!o.out.empty()) {
     write_mutants(mutants, o.out + ".h5");
     write_text(o.out + ".md", "# Mutants\n\n" + verdict_line(mutants) + "\n\n" + summary_table(mutants) +
-                                  "\n" + mutant_table(mutants));
+                                  "\n## Ten messages of a layer, by chance\n\n" +
+                                  ten_at_random(mutants, o.seed) + "\n## All\n\n" + mutant_table(mutants));
   }
   fmt::print("{}\n{}, {:.0f} s\n", summary_table(mutants), verdict_line(mutants), progress.seconds());
   const bool missed = std::any_of(mutants.begin(), mutants.end(), [](const Mutant& m) { return m.missed(); });

@@ -16,9 +16,9 @@ std::string Mutant::text() const { return fmt::format("{}: {}", plan, bug.empty(
 
 std::vector<Mutant> choose_mutants(const std::vector<Prepared>& plans, int each, i64 seed) {
   // By kind and plan, so that a plan with many sites does not crowd out the others.
-  std::map<std::string, std::map<int, std::vector<Mutation>>> sites;
+  std::map<std::string, std::map<int, std::vector<Site>>> sites;
   for (int plan = 0; plan < static_cast<int>(plans.size()); ++plan)
-    for (const Site& s : sites_of(plans[plan])) sites[s.kind][plan].push_back(s.mutation);
+    for (const Site& s : sites_of(plans[plan])) sites[s.kind][plan].push_back(s);
   std::mt19937_64 random(static_cast<std::uint64_t>(seed));  // its numbers are the same everywhere
   std::vector<Mutant> mutants;
   for (auto& [kind, by_plan] : sites) {
@@ -26,9 +26,11 @@ std::vector<Mutant> choose_mutants(const std::vector<Prepared>& plans, int each,
     for (const auto& [plan, list] : by_plan) where.push_back(plan);
     for (int i = 0; i < each && !where.empty(); ++i) {
       const auto at = where.begin() + static_cast<std::ptrdiff_t>(random() % where.size());
-      const std::vector<Mutation>& list = by_plan[*at];
+      const std::vector<Site>& list = by_plan[*at];
       const Run& run = plans[*at].run;
-      mutants.push_back({run.plan.line(), run.model.tied, kind, list[random() % list.size()]});
+      const Site& site = list[random() % list.size()];
+      mutants.push_back({run.plan.line(), run.model.tied, kind, site.mutation});
+      mutants.back().axis = site.axis;
       where.erase(at);
     }
   }

@@ -13,6 +13,7 @@ struct Mutant {
   bool tied;         // the model's head and embedding share a weight
   std::string kind;  // the same for sites that are alike
   Mutation mutation;
+  std::string axis{};            // of the mesh, of a message
   std::string bug{}, seen_in{};  // of a named one
   std::vector<GateVerdict>
       verdicts{};            // without those that pass; in the order in which a plan's gates are asked

@@ -54,6 +54,7 @@ class Program {
         continue;
       m.occurrence = seen[{m.door, m.name, m.tensor, m.setup}]++;
       m_ = m, sites_ = &sites;
+      axis_ = m.door == Door::start ? axis_name(e.message.axis) : "";
       if (m.door == Door::run) list_run(t);
       if (m.door == Door::start) list_start(t);
       if (m.door == Door::copy) list_copy(t);
@@ -137,7 +138,7 @@ class Program {
          {without_digits(m.name), without_digits(m.tensor), std::string(m.setup ? "set-up" : ""),
           std::string(change_name(change)), std::string(detail)})
       if (!part.empty()) kind += " " + part;
-    sites_->push_back({kind, m});
+    sites_->push_back({kind, m, axis_});
   }
   void add_on_one_rank(Change change, int index = 0) {
     add(change, index);
@@ -221,6 +222,7 @@ class Program {
   std::map<std::pair<Event::What, int>, int> waited_;
   std::vector<int> calls_;
   Mutation m_;
+  std::string axis_;
   std::vector<Site>* sites_ = nullptr;
 };
 

@@ -12,6 +12,7 @@ namespace lockstep {
 struct Site {
   std::string kind;  // of sites that are alike, digits apart: "run matmul_dw gradients number 3"
   Mutation mutation;
+  std::string axis{};  // of a message
 };
 // On all ranks at once, and (kind begins with "one rank: ") on one alone. Of a program that does not change
 // with the step: set-up and one step.

@@ -47,7 +47,7 @@ const std::vector<StagedPlan>& staged_plans() {
 
 std::vector<GateVerdict> judge_traces(const Prepared& p) {
   std::vector<GateVerdict> found;
-  found.push_back({"deadlock", p.deadlock.empty() ? "pass" : p.deadlock});
+  found.push_back({"deadlock", p.deadlock.empty() ? "pass" : judge_messages(p, p.posted)});
   const std::string waits = never_waited_for(p);
   found.push_back({"waits", waits.empty() ? "pass" : waits});
   // The messages gate says one thing, the first: here each for itself.

@@ -7,6 +7,7 @@
 #include "suites/gates/gates.hpp"
 #include "suites/locate.hpp"
 #include "suites/reference.hpp"
+#include "suites/stream.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
@@ -224,6 +225,33 @@ TEST(LocateFault, AForwardPassHasItsLossWrong) {
   goes_wrong = call(3);
   EXPECT_TRUE(says(run("tp=2 pp=2", on_tp_1).said(), "step 0: loss: ", "; gradient of lm_head.weight at [",
                    "the loss differs before any backward"));
+}
+
+// Held to a reference whose second step begins with one weight changed, the stream is wrong from there on,
+// and right before, on every rank that holds a part of it.
+TEST(LocateFault, AForwardPassIsFollowedToItsPlace) {
+  const auto wrong_from = [](const char* plan, const std::string& weight) {
+    Whole reference = scene().reference;
+    for (std::size_t i = 0; i < reference.table.size(); ++i)
+      if (reference.table[i].name == weight) change(reference.steps[0].weight[i]);
+    const Prepared p = prepare({scene().model, scene().settings, Plan::parse(plan), &scene().data});
+    return follow_stream(p, {}, {}, reference, 1);
+  };
+  for (const char* plan : {"micro=2", "dp=2 tp=2 sp=1", "dp=2 zero=3 micro=2", "pp=2 tp=2 ckpt=full",
+                           "pp=2 schedule=interleaved virtual=2"}) {
+    SCOPED_TRACE(plan);
+    for (const auto& [weight, place] : {std::pair{"embed_tokens", "model.embed_tokens"},
+                                        {"layers.0.mlp.down_proj", "model.layers.0.mlp"},
+                                        {"layers.2.self_attn.v_proj", "model.layers.2.self_attn"},
+                                        {"layers.2.post_attention_layernorm", "model.layers.2.mlp"}}) {
+      const std::string said = wrong_from(plan, std::string("model.") + weight + ".weight");
+      EXPECT_TRUE(says(said, std::string("the residual stream is wrong from ") + place + " on (sample "))
+          << said;
+      EXPECT_EQ(said.find("suspect"), std::string::npos) << said;
+    }
+    for (const char* weight : {"model.norm.weight", "lm_head.weight"})
+      EXPECT_TRUE(says(wrong_from(plan, weight), "the residual stream is right to its end"));
+  }
 }
 
 TEST(LocateFault, ANormThatCountsTwice) {

@@ -1,0 +1,117 @@
+#include "suites/stream.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <mutex>
+#include <set>
+
+#include "ref/data_order.hpp"
+#include "ref/model.hpp"
+#include "suites/locate.hpp"
+
+namespace lockstep {
+namespace {
+
+// The single device's stream in one step, by place: [B, T, D].
+std::vector<std::vector<float>> stream_of(const Run& run, const Whole& reference, const Weights& initial,
+                                          i64 step, const std::string& isa) {
+  const Settings& s = run.settings;
+  const std::vector<Param> table = parameter_table(run.model, s.leaves);
+  Tensors<float> weights = step > 0          ? reference.steps[step - 1].weight
+                           : initial.empty() ? fresh_weights(run.model, s)
+                                             : initial;
+  for (std::size_t i = 0; i < table.size(); ++i)
+    if (table[i].tied_to < 0) weights[i].resize(table[i].stored());
+  Lanes lanes(1);
+  const Ops<float> ops = cpu_ops(isa);
+  const Model<float> model(run.model, s.seq, s.leaves, table, weights, ops, lanes);
+  std::vector<std::vector<float>> stream(2 * run.model.layers + 1);
+  const auto append = [](std::vector<float>& to, const std::vector<float>& x) {
+    to.insert(to.end(), x.begin(), x.end());
+  };
+  std::vector<i32> tokens(s.seq), labels(s.seq);
+  for (i64 b = 0; b < s.batch; ++b) {
+    sample(*run.data, s, step, b, tokens.data(), labels.data());
+    const Kept<float> kept = model.forward(tokens.data());
+    for (i64 l = 0; l < run.model.layers; ++l) {
+      append(stream[2 * l], kept.layers[l].norm1.x);
+      append(stream[2 * l + 1], kept.layers[l].norm2.x);
+    }
+    append(stream.back(), kept.norm.x);
+  }
+  return stream;
+}
+
+class Follower {
+ public:
+  Follower(const Prepared& p, std::vector<std::vector<float>> expected)
+      : p_(p), expected_(std::move(expected)), seen_(expected_.size()) {}
+
+  // x: [b, Ts, D] of samples from `first` on; Ts < T: the rank's part of the tokens.
+  void see(int rank, int place, i64 first, i64 b, View x, i64 elements) {
+    const i64 D = p_.run.model.hidden, T = p_.run.settings.seq;
+    const i64 Ts = elements / (b * D), from = Ts < T ? p_.mesh.tp_of(rank) * Ts : 0;
+    const float* found = static_cast<const float*>(x.at);
+    const std::lock_guard lock(mutex_);
+    bool equal = true;
+    for (i64 i = 0; i < b && equal; ++i)
+      for (i64 e = 0; e < Ts * D && equal; ++e) {
+        const float y = found[i * Ts * D + e];
+        const float wanted = expected_[place][((first + i) * T + from) * D + e];
+        equal = same(y, wanted);
+        if (!equal && seen_[place].differ.empty())
+          seen_[place].first = fmt::format("sample {}, token {}, [{}]: {:.9g} instead of {:.9g}", first + i,
+                                           from + e / D, e % D, y, wanted);
+      }
+    (equal ? seen_[place].agree : seen_[place].differ).insert(rank);
+  }
+
+  std::string text() const {
+    for (std::size_t place = 0; place < seen_.size(); ++place) {
+      const Seen& s = seen_[place];
+      if (s.differ.empty()) continue;
+      std::string text = fmt::format("the residual stream is wrong from {} on ({})", name(place), s.first);
+      const std::vector<int> differ(s.differ.begin(), s.differ.end());
+      std::vector<int> agree;
+      for (const int rank : s.agree)
+        if (!s.differ.count(rank)) agree.push_back(rank);
+      if (!agree.empty()) text += which_axis_parts(p_.mesh, agree, differ);
+      return text;
+    }
+    return "the residual stream is right to its end: suspect the final norm, the head or the loss";
+  }
+
+ private:
+  struct Seen {
+    std::set<int> agree, differ;  // ranks, in some microbatch
+    std::string first;
+  };
+  static std::string name(std::size_t place) {
+    if (place == 0) return "model.embed_tokens";
+    return fmt::format("model.layers.{}.{}", (place - 1) / 2, place % 2 ? "self_attn" : "mlp");
+  }
+
+  const Prepared& p_;
+  const std::vector<std::vector<float>> expected_;
+  std::vector<Seen> seen_;
+  std::mutex mutex_;
+};
+
+}  // namespace
+
+std::string follow_stream(const Prepared& p, const Launch& how, const Weights& initial,
+                          const Whole& reference, i64 step) {
+  Follower follower(p, stream_of(p.run, reference, initial, step, how.isa));
+  launch(p, how, [&](RankView v) {
+    initialise(v, initial);
+    for (i64 k = 0; k < step; ++k) v.executor.step(k);
+    v.device.set_watch([&](int place, i64 first, i64 b, View x, i64 elements) {
+      follower.see(v.rank, place, first, b, x, elements);
+    });
+    v.executor.step(step);
+  });
+  return follower.text();
+}
+
+}  // namespace lockstep
