@@ -57,7 +57,8 @@ PICTURES = [
      "<b>Simulated</b> at the same rates, one rank of each stage. Numbers are microbatches; gaps are idle time. All of "
      "these plans give the same bits, and differ in their schedule alone."),
     ("scaling", "More ranks", steps.scaling,
-     "Speed where one axis of the mesh alone grows and the batch stays (strong scaling), in multiples of one device's: "
+     "Speed where one axis of the mesh alone grows, in multiples of one device's. The batch stays (strong scaling), or "
+     "grows with dp (a suite of weak scaling): "
      "<b>simulated</b> at the same rates, and as rings what was measured on this machine, where there were cores enough."),
     ("loss", "Did it train?", plots.loss_curve,
      "{loss} Nothing can be read here about which plan is faster: how a step is split must not change what it "
@@ -77,7 +78,7 @@ def numbers(run):
     timed, good = int(plans.shown_time.sum()), plans[plans.status == "ok"]
     untimed = good[~good.shown_time]
     crowded = (untimed.ranks * untimed.threads > run.facts["cores"]).all()
-    agree = plans.hash[plans.numbers != run_file.NOT_POSSIBLE].nunique() == 1
+    agree = plans.hash[(plans.numbers != run_file.NOT_POSSIBLE) & run_file.of_the_batch(run)].nunique() == 1
     shown = len(derived.shown(plans))
     return {
         "points": f"Each of the {timed} points is a timed plan" if timed > 1 else "The point is the only timed plan",

@@ -4,6 +4,7 @@ import numpy
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+import run_file
 from plans import alone, shown, solo
 from style import BLACK, BLUE, GREY, ORANGE, VERMILLION, bytes_unit, look, pyplot
 
@@ -192,7 +193,7 @@ def ratio_bars(axes, places, ratios, xlabel, better):
 
 def loss_curve(run):
     """Loss and gradient norm by step: one line if all plans agree, every plan that does not by name."""
-    plans = run.plans
+    plans = run.plans[run_file.of_the_batch(run)]
     agree = plans[plans.hash == run.facts["reference_hash"]] if run.facts["reference_hash"] else plans
     agree = agree if len(agree) else plans.iloc[:0]
     others = plans.drop(agree.index)

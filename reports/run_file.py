@@ -77,6 +77,11 @@ def read(path):
     return run
 
 
+def of_the_batch(run):
+    """Which plans train on the run's batch: all, but in weak scaling, where the batch grows with dp."""
+    return run.plans.tokens_per_step == run.plans.tokens_per_step.min()
+
+
 def judge(run):
     """A report of plans that nobody checked, or that contradicts its own verdict, would mislead. Raises Refused."""
     plans, path = run.plans, run.path
@@ -100,7 +105,11 @@ def judge(run):
         raise Refused(f"'{path}' has no verdict; the sweep that writes it must end in VALID or INVALID")
     if verdict == "VALID":
         complain(plans.status != "ok", "failed although the run says VALID")
-        complain((plans.hash != run.facts["hash"]) & ~alone, "have another hash than the run, which says VALID")
+        complain((plans.hash != run.facts["hash"]) & ~alone & of_the_batch(run),
+                 "have another hash than the run, which says VALID")
+        for _, batch in plans[~alone & ~of_the_batch(run)].groupby("tokens_per_step"):   # weak scaling
+            complain(plans.index.isin(batch.index) & (plans.hash != batch.hash.iloc[0]),
+                     "have another hash than those of their batch, and the run says VALID")
         if run.facts["reference_hash"] and run.facts["hash"] != run.facts["reference_hash"] and not alone.all():
             raise Refused(f"'{path}' cannot be reported: it says VALID, but its hash {run.facts['hash']} is not "
                           f"the reference's {run.facts['reference_hash']}")

@@ -15,13 +15,13 @@ namespace lockstep {
 
 bool is_timed(const Plan& plan, const Standard& s) {
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  return s.timed && Run{s.model, s.suite.settings, plan, &s.data}.mesh().size() * s.suite.threads <= cores;
+  return s.timed && Run{s.model, s.settings, plan, &s.data}.mesh().size() * s.suite.threads <= cores;
 }
 
 PlanRecord check_plan(const Plan& plan, const Standard& s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  Run run{s.model, s.suite.settings, plan, &s.data};
+  Run run{s.model, s.settings, plan, &s.data};
   const GateOptions gates{
       .isa = s.suite.isa, .threads = s.suite.threads, .fresh = true, .scratch = s.suite.scratch};
   std::optional<Prepared> exact;

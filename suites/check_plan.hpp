@@ -11,6 +11,7 @@ namespace lockstep {
 // What all plans of a sweep are held to, made once.
 struct Standard {
   const Suite& suite;
+  Settings settings;
   const ModelConfig& model;
   const TokenFile& data;
   Weights initial;

@@ -83,6 +83,7 @@ int command_table(const Options& o) {
   check_isa(suite.isa);
   const ModelConfig model = load_model_config(suite.model);
   const TokenFile data(suite.data);
+  if (suite.weak) throw UserError("a table is of one batch, and this suite is of weak scaling");
   check_data(data, suite.data, model, suite.settings);
   std::vector<Plan> plans = enumerate(suite, model).plans;
   std::erase_if(plans, [&](const Plan& p) { return p.line().find(o.only) == std::string::npos; });

@@ -41,6 +41,13 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
                          "mode can sum are run too, in that mode alone",
                          mode));
   suite.fast = mode == "fast";
+  std::string scaling = "strong";
+  run.read("scaling", scaling);
+  if (scaling != "strong" && scaling != "weak")
+    run.fail(*run.find("scaling"),
+             fmt::format("scaling is \"{}\"; it can be \"strong\", or \"weak\": batch is then of one replica",
+                         scaling));
+  suite.weak = scaling == "weak";
   run.read("threads", suite.threads, 1, 1024);
   run.read("timed_steps", suite.repeats.least, 1, kMostSteps);
   suite.repeats.most = std::max(suite.repeats.most, suite.repeats.least);
@@ -179,7 +186,7 @@ std::map<std::string, i64> Enumeration::by_rule() const {
 
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
   auto judge = [&](const Plan& plan) -> std::optional<Refusal> {
-    if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.admitting());
+    if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.admitting(plan));
     return Refusal{"limit-ranks",
                    fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks),
                    {"dp", "tp", "pp"}};

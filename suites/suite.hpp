@@ -18,6 +18,7 @@ struct Suite {
   std::string isa = "auto";
   int threads = 1;    // of each rank
   bool fast = false;  // mode = "fast": plans that only fast mode can sum are run too, in that mode alone
+  bool weak = false;  // scaling = "weak": settings.batch is a replica's, and a step's is dp times that
   Repeats repeats;    // of a timed step
   int max_ranks = 64;
   double max_seconds = 0;  // of one plan; 0: by the reference's time
@@ -25,9 +26,15 @@ struct Suite {
   std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
   std::optional<CoverOrder> cover;
   std::vector<Plan> also;
-  // With what a plan of this suite must be possible.
-  Settings admitting() const {
+  // What a plan of this suite is run with.
+  Settings settings_of(const Plan& plan) const {
     Settings s = settings;
+    if (weak) s.batch *= plan.number("dp");
+    return s;
+  }
+  // With what it must be possible.
+  Settings admitting(const Plan& plan) const {
+    Settings s = settings_of(plan);
     s.fast = fast;
     return s;
   }

@@ -40,7 +40,8 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   check_isa(suite.isa);
   const ModelConfig model = load_model_config(suite.model);
   if (!o.plan.empty()) {
-    chosen.all.plans.push_back(legal_plan(o.plan, model, suite.admitting()));
+    const Plan plan = Plan::parse(o.plan);
+    chosen.all.plans.push_back(legal_plan(o.plan, model, suite.admitting(plan)));
     return chosen;
   }
   chosen.all = enumerate(suite, model);

@@ -54,9 +54,14 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
       data_(suite.data),
       all_(std::move(plans)),
       options_(options),
-      progress_(static_cast<int>(all_.plans.size())),
-      standard_{suite_, model_, data_, {}, {}, {}, {}, options.timed} {
-  check_data(data_, suite.data, model_, suite.settings);
+      progress_(static_cast<int>(all_.plans.size())) {
+  for (const Plan& plan : all_.plans) {
+    const Settings settings = suite.settings_of(plan);
+    if (standards_.count(settings.batch)) continue;
+    check_data(data_, suite.data, model_, settings);
+    standards_.emplace(settings.batch,
+                       Standard{suite_, settings, model_, data_, {}, {}, {}, {}, options.timed});
+  }
   run_ = lockstep::record_of(suite, model_, data_);
   run_.isa = isa_here(suite.isa);
   run_.refused = all_.by_rule();
@@ -70,6 +75,7 @@ Identity Sweep::identity() const {
               {"cpu", run_.cpu}};
   id["threads"] = fmt::format("{}", suite_.threads);
   id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);
+  if (suite_.weak) id["scaling"] = "weak";
   id["timed_spread"] = fmt::format("{}", suite_.repeats.spread);
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { id[s.name] = fmt::format("{}", suite_.settings.*field); }, s.field);
@@ -80,9 +86,10 @@ int Sweep::run() {
   listen_for_signals();
   introduce();
   take_up();
-  make_reference();
-  if (const std::string why = vacuous(standard_.reference, suite_.settings); !why.empty())
-    return end("INVALID: the reference would prove nothing: " + why, 1);
+  make_references();
+  for (const auto& [batch, standard] : standards_)
+    if (const std::string why = vacuous(standard.reference, standard.settings); !why.empty())
+      return end("INVALID: the reference would prove nothing: " + why, 1);
   run_plans();
   return conclude();
 }
@@ -109,30 +116,39 @@ void Sweep::take_up() {
   save(kNotFinished);
 }
 
-void Sweep::make_reference() {
-  standard_.initial = fresh_weights(model_, suite_.settings);
-  const std::string key = reference_key(identity());
-  const std::vector<Param> table = parameter_table(model_, suite_.settings.leaves);
-  auto kept = folder_ ? kept_reference(folder_->reference_file(), key, table) : std::nullopt;
+void Sweep::make_references() {
+  for (auto& [batch, standard] : standards_)
+    make_reference(standard, &standard == &standards_.begin()->second);
+}
+
+// The first is the run's; those of other batches, in a suite of weak scaling, lie beside it.
+void Sweep::make_reference(Standard& standard, bool first) {
+  const Settings& settings = standard.settings;
+  standard.initial = fresh_weights(model_, settings);
+  std::string key = reference_key(identity()), file = folder_ ? folder_->reference_file() : "";
+  if (!first) key += fmt::format(" of {}", settings.batch), file += fmt::format(".{}", settings.batch);
+  const std::vector<Param> table = parameter_table(model_, settings.leaves);
+  auto kept = folder_ ? kept_reference(file, key, table) : std::nullopt;
   const char* origin = kept ? "reference, kept" : "reference";
   if (!kept) {
     const Clock::time_point start = Clock::now();
     kept.emplace();
-    kept->whole =
-        reference_run(model_, suite_.settings, data_, suite_.isa, suite_.threads, standard_.initial);
+    kept->whole = reference_run(model_, settings, data_, suite_.isa, suite_.threads, standard.initial);
     kept->seconds = since(start);
     busy_seconds_ += kept->seconds;
-    if (folder_) keep_reference(folder_->reference_file(), key, *kept);
+    if (folder_) keep_reference(file, key, *kept);
   }
-  standard_.reference = std::move(kept->whole);
+  standard.reference = std::move(kept->whole);
   const Clock::time_point start = Clock::now();
-  standard_.float64 = fast_reference(model_, suite_.settings, data_, standard_.reference, standard_.initial);
+  standard.float64 = fast_reference(model_, settings, data_, standard.reference, standard.initial);
   busy_seconds_ += since(start);
-  reference_seconds_ = kept->seconds;
-  run_.reference_hash = standard_.reference_hash = standard_.reference.hash();
-  const auto& steps = standard_.reference.steps;
-  progress_.say(fmt::format("{}: hash {}, loss {:.4f} to {:.4f}", origin, run_.reference_hash.substr(0, 16),
-                            steps.front().loss, steps.back().loss));
+  reference_seconds_ = std::max(reference_seconds_, kept->seconds);
+  standard.reference_hash = standard.reference.hash();
+  if (first) run_.reference_hash = standard.reference_hash;
+  const auto& steps = standard.reference.steps;
+  progress_.say(fmt::format("{}{}: hash {}, loss {:.4f} to {:.4f}", origin,
+                            suite_.weak ? fmt::format(" of {} sequences", settings.batch) : "",
+                            standard.reference_hash.substr(0, 16), steps.front().loss, steps.back().loss));
 }
 
 // By default far above what a plan needs that ends by itself: a step that recomputes, has guarded buffers and
@@ -151,7 +167,7 @@ Worker::Limits Sweep::limits() const {
 void Sweep::run_plans() {
   std::vector<const Plan*> alone, beside;
   for (const Plan& plan : all_.plans)
-    if (!done_.count(plan.line())) (is_timed(plan, standard_) ? alone : beside).push_back(&plan);
+    if (!done_.count(plan.line())) (is_timed(plan, standard_of(plan)) ? alone : beside).push_back(&plan);
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   run_plans(alone, 1);
   run_plans(beside, options_.jobs > 0 ? options_.jobs : std::clamp(cores, 1, kMostJobs));
@@ -159,7 +175,11 @@ void Sweep::run_plans() {
 
 void Sweep::run_plans(const std::vector<const Plan*>& plans, int jobs) {
   Crew crew(
-      jobs, [this](const std::string& line) { return bytes_of(check_plan(Plan::parse(line), standard_)); },
+      jobs,
+      [this](const std::string& line) {
+        const Plan plan = Plan::parse(line);
+        return bytes_of(check_plan(plan, standard_of(plan)));
+      },
       limits());
   std::vector<std::string> lines;
   for (const Plan* plan : plans) lines.push_back(plan->line());
@@ -221,7 +241,9 @@ int Sweep::conclude() {
                             exact > 0 ? run_.reference_hash : "none", exact, all, worst->fast_worst,
                             worst->plan, worst->fast_where));
   if (exact > 0) run_.hash = run_.reference_hash;
-  const std::string behind = exact == all ? fmt::format("one hash {}", run_.hash.substr(0, 16))
+  const std::string each =
+      standards_.size() > 1 ? fmt::format("for each of {} batches ", standards_.size()) : "";
+  const std::string behind = exact == all ? fmt::format("{}one hash {}", each, run_.hash.substr(0, 16))
                              : exact > 0  ? fmt::format("one hash {} of {}, {} in fast mode alone",
                                                         run_.hash.substr(0, 16), exact, all - exact)
                                           : "in fast mode alone";

@@ -31,8 +31,12 @@ class Sweep {
  private:
   Identity identity() const;
   void introduce();
-  void take_up();         // what is recorded already
-  void make_reference();  // or read it
+  void take_up();          // what is recorded already
+  void make_references();  // or read them: one for each batch that a plan is run with
+  void make_reference(Standard&, bool first);
+  const Standard& standard_of(const Plan& plan) const {
+    return standards_.at(suite_.settings_of(plan).batch);
+  }
   void run_plans();
   void run_plans(const std::vector<const Plan*>&, int jobs);
   PlanRecord record_of(const Plan&, const Answer&, double seconds) const;
@@ -49,7 +53,7 @@ class Sweep {
   Progress progress_;
   RunRecord run_;
   std::optional<SweepFolder> folder_;
-  Standard standard_;
+  std::map<i64, Standard> standards_;  // by batch
   double reference_seconds_ = 0;
   std::map<std::string, PlanRecord> done_;  // by the plan's line
   double busy_seconds_ = 0;                 // in steps and gates, the reference's included

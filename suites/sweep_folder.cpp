@@ -74,7 +74,9 @@ SweepFolder::~SweepFolder() {
 // Only what a sweep makes: the folder may hold other things.
 void SweepFolder::remove_all() const {
   std::error_code ignored;
-  for (const char* name : {"/identity.json", "/run.h5", "/reference.h5"}) fs::remove(path_ + name, ignored);
+  for (const char* name : {"/identity.json", "/run.h5"}) fs::remove(path_ + name, ignored);
+  for (const auto& entry : fs::directory_iterator(path_, ignored))  // of weak scaling there are several
+    if (entry.path().filename().string().starts_with("reference.h5")) fs::remove(entry.path(), ignored);
   for (const auto& entry : fs::directory_iterator(path_ + "/plans", ignored))
     if (entry.path().extension() == ".h5") fs::remove(entry.path(), ignored);
   if (ftruncate(journal_, 0) < 0) cannot_write(path_ + "/journal");

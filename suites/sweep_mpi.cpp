@@ -66,6 +66,9 @@ int sweep_over_mpi(MpiWorld& world, const Suite& suite, const Enumeration& all) 
                                 suite.name, world.size()));
   const ModelConfig model = load_model_config(suite.model);
   const TokenFile data(suite.data);
+  if (suite.weak)
+    throw UserError(
+        "a suite of weak scaling is run without --comm mpi: each batch has a reference of its own");
   check_data(data, suite.data, model, suite.settings);
   const Weights initial = fresh_weights(model, suite.settings);
 
