@@ -6,6 +6,7 @@
 #include <optional>
 #include <thread>
 
+#include "suites/command_options.hpp"
 #include "suites/nominal_costs.hpp"
 #include "suites/record_of.hpp"
 #include "suites/stopwatch.hpp"
@@ -18,7 +19,11 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const Clock::time_point start = Clock::now();
   Run run{s.model, s.suite.settings, plan, &s.data};
   const GateOptions gates{
-      .isa = s.suite.isa, .threads = s.suite.threads, .fresh = true, .scratch = s.suite.scratch};
+      .isa = s.suite.isa,
+      .threads = s.suite.threads,
+      .fresh = true,
+      .scratch = s.suite.scratch,
+      .accelerator = device_here(s.suite.device)};
   std::optional<Prepared> exact;
   Verdict verdict;
   if (refuse(plan, run.model, run.settings)) {
@@ -33,11 +38,15 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const Prepared fast = prepare(run);
   const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
   PlanRecord p = record_of(exact ? &*exact : nullptr, verdict, fast, second, s.suite.threads);
-  // Ranks that share a core would time the operating system.
+  // Ranks that share a core would time the operating system; those that share an accelerator, its queue.
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  if (s.timed && p.status == "ok" && p.ranks * p.threads <= cores) {
+  const bool alone = p.ranks * p.threads <= cores && (!gates.accelerator || p.ranks == 1);
+  if (s.timed && p.status == "ok" && alone) {
     Timed timed =
-        time_steps(fast, {.isa = s.suite.isa, .threads = s.suite.threads, .scratch = s.suite.scratch},
+        time_steps(fast, {.isa = s.suite.isa,
+                    .threads = s.suite.threads,
+                    .scratch = s.suite.scratch,
+                    .accelerator = gates.accelerator},
                    s.initial, s.suite.repeats);
     p.timed = true;
     p.step_seconds = std::move(timed.step_seconds);

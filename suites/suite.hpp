@@ -16,6 +16,7 @@ struct Suite {
   Settings settings;
   std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
+  std::string device = "cpu";  // what computes
   int threads = 1;    // of each rank
   bool fast = false;  // mode = "fast": plans that only fast mode can sum are run too, in that mode alone
   Repeats repeats;    // of a timed step

@@ -52,7 +52,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
       standard_{suite_, model_, data_, {}, {}, {}, {}, options.timed} {
   check_data(data_, suite.data, model_, suite.settings);
   run_ = record_of(suite, model_, data_);
-  run_.isa = isa_here(suite.isa);
+  run_.isa = isa_here(suite.isa), run_.device = suite.device;
   run_.refused = all_.by_rule();
   run_.verdict = kNotFinished;
   if (!options.out.empty()) folder_.emplace(options.out, identity(), options.fresh);
@@ -61,7 +61,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
 Identity Sweep::identity() const {
   Identity id{{"suite", suite_.name}, {"model", run_.model_hash}, {"data", run_.data_hash},
               {"dtype", run_.dtype},  {"isa", run_.isa},          {"build", build_identity()},
-              {"cpu", run_.cpu}};
+              {"cpu", run_.cpu},      {"device", run_.device}};
   id["threads"] = fmt::format("{}", suite_.threads);
   id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);
   id["timed_spread"] = fmt::format("{}", suite_.repeats.spread);

@@ -9,31 +9,38 @@
 
 namespace lockstep::cuda {
 
+template <class... A>
+void set(Op<A...>& op, void (*call)(Lanes&, A...)) {
+  op.on_host = op.call;
+  op.call = call;
+}
+
+// What the table held before is for host memory from now on.
 template <class On>
 void fill(Ops<float>& ops) {
-  ops.matmul.call = matmul<On>;
-  ops.matmul_dx.call = matmul_dx<On>;
-  ops.matmul_dw.call = matmul_dw<On>;
-  ops.embed.call = embed<On>;
-  ops.embed_dw.call = embed_dw<On>;
-  ops.rms_norm.call = rms_norm<On>;
-  ops.rms_norm_dx.call = rms_norm_dx<On>;
-  ops.rms_norm_dw.call = rms_norm_dw<On>;
-  ops.rope.call = rope<On>;
-  ops.attention.call = attention<On>;
-  ops.attention_dx.call = attention_dx<On>;
-  ops.swiglu.call = swiglu<On>;
-  ops.swiglu_dx.call = swiglu_dx<On>;
-  ops.ce_max.call = ce_max<On>;
-  ops.ce_sum.call = ce_sum<On>;
-  ops.ce_loss.call = ce_loss<On>;
-  ops.ce_dx.call = ce_dx<On>;
-  ops.add.call = add<On>;
-  ops.scale.call = scale<On>;
-  ops.copy.call = copy<On>;
-  ops.zero.call = zero<On>;
-  ops.add_squares.call = add_squares<On>;
-  ops.adamw.call = adamw<On>;
+  set(ops.matmul, matmul<On>);
+  set(ops.matmul_dx, matmul_dx<On>);
+  set(ops.matmul_dw, matmul_dw<On>);
+  set(ops.embed, embed<On>);
+  set(ops.embed_dw, embed_dw<On>);
+  set(ops.rms_norm, rms_norm<On>);
+  set(ops.rms_norm_dx, rms_norm_dx<On>);
+  set(ops.rms_norm_dw, rms_norm_dw<On>);
+  set(ops.rope, rope<On>);
+  set(ops.attention, attention<On>);
+  set(ops.attention_dx, attention_dx<On>);
+  set(ops.swiglu, swiglu<On>);
+  set(ops.swiglu_dx, swiglu_dx<On>);
+  set(ops.ce_max, ce_max<On>);
+  set(ops.ce_sum, ce_sum<On>);
+  set(ops.ce_loss, ce_loss<On>);
+  set(ops.ce_dx, ce_dx<On>);
+  set(ops.add, add<On>);
+  set(ops.scale, scale<On>);
+  set(ops.copy, copy<On>);
+  set(ops.zero, zero<On>);
+  set(ops.add_squares, add_squares<On>);
+  set(ops.adamw, adamw<On>);
 }
 
 }  // namespace lockstep::cuda
