@@ -73,6 +73,7 @@ $B/obj/%.o: %.cpp $B/flags
 
 # What reads options and what tests is not what takes time when it runs: it compiles sooner instead.
 $B/obj/suites/command_%.o $B/obj/suites/tests/%.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2)
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
@@ -135,8 +136,11 @@ $B/test_mpi: | $B/lockstep $(mpi_object)
 # The tests of vector kernels go through the GPU's kernels too.
 $B/test_cuda: $(call obj,$(wildcard suites/tests/kernels_simd_*_test.cpp)) | $(cuda_object)
 
-# For a machine that has the C++ library, and none of the others.
-gpu_libs = -Wl,-Bstatic $(HDF5_LIBS) -lsz -laec -lz -lfmt -lxxhash $1 -Wl,-Bdynamic -pthread -rdynamic -ldl -lm
+# For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
+# beside the program.
+gpu_libs = $(filter -L%,$(HDF5_LIBS)) -Wl,-Bstatic $(or $(filter -lhdf5_serial,$(HDF5_LIBS)),-lhdf5) -lsz -laec -lz -lxxhash $1 \
+    -Wl,-Bdynamic -lfmt -pthread -rdynamic -ldl -lm '-Wl,-rpath,$$ORIGIN'
+fmt_object = $(shell $(CXX) -print-file-name=libfmt.so)
 $B/gpu/lockstep: $B/obj/suites/main.o $(all_obj)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
@@ -147,6 +151,7 @@ $B/gpu/test_cuda: $(call obj,$(filter suites/tests/cuda_%,$(test_src)) $(wildcar
 	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs,-lgtest -lgtest_main)
 $B/gpu/lockstep_cuda.so: $(cuda_object)
 	@mkdir -p $(@D) && cp $< $@
+	@cp $(fmt_object) $(@D)/$$(readlink $(fmt_object) || basename $(fmt_object))
 
 $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)

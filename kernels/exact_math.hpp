@@ -137,7 +137,9 @@ LOCKSTEP_ANYWHERE inline double exact_log(double x) {
 }
 
 // One per row of a softmax, never in an inner loop: the double result, rounded once.
-LOCKSTEP_ANYWHERE inline float exact_log(float x) { return static_cast<float>(exact_log(static_cast<double>(x))); }
+LOCKSTEP_ANYWHERE inline float exact_log(float x) {
+  return static_cast<float>(exact_log(static_cast<double>(x)));
+}
 
 // x^y for x > 0; the relative error grows as |y log x| * 2^-53.
 inline double exact_pow(double x, double y) { return exact_exp(y * exact_log(x)); }

@@ -38,8 +38,7 @@ class PlainDevice {
   // comm == nullptr: trace only, nothing is computed, sent or copied. engine: whose memory the device's
   // buffers lie in, and whose kernels work there; null: this program's own, and `ops`.
   PlainDevice(int rank, Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes,
-              Comm* comm, Trace* trace, Timing timing = Timing::eager,
-              Engine* engine = nullptr)
+              Comm* comm, Trace* trace, Timing timing = Timing::eager, Engine* engine = nullptr)
       : rank_(rank),
         memory_(device, host, disk, trace),
         disk_(disk),

@@ -25,7 +25,7 @@ Accelerator& open(const std::string& device) {
         path));
   void* object = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!object) throw UserError(fmt::format("device cuda cannot be used here: {}", dlerror()));
-  using Entry = Accelerator*(std::string& complaint);
+  using Entry = Accelerator*(std::string & complaint);
   const auto entry = reinterpret_cast<Entry*>(dlsym(object, "lockstep_cuda"));
   if (!entry) throw UserError(fmt::format("{} is not of this program; run make again", path));
   std::string complaint;

@@ -1,6 +1,6 @@
-// What a rank has of an accelerator: its memory, its kernels, its copies. Nothing here names a maker's library:
-// what does is a shared object of its own beside the program, opened when asked for, so that the program also
-// runs where there is no such device.
+// What a rank has of an accelerator: its memory, its kernels, its copies. Nothing here names a maker's
+// library: what does is a shared object of its own beside the program, opened when asked for, so that the
+// program also runs where there is no such device.
 #pragma once
 #include <memory>
 #include <string>
@@ -24,8 +24,8 @@ class Engine {
   // Copies to and from the device's memory, done when they return.
   virtual void upload(void* to, const void* from, i64 bytes) = 0;
   virtual void download(void* to, const void* from, i64 bytes) = 0;
-  // A copy between allocated memories, beside later kernels. Of a slot below kCopies one at a time; end_copy()
-  // returns when it is done.
+  // A copy between allocated memories, beside later kernels. Of a slot below kCopies one at a time;
+  // end_copy() returns when it is done.
   static constexpr int kCopies = 128;
   virtual void begin_copy(int slot, void* to, const void* from, i64 bytes) = 0;
   virtual void end_copy(int slot) = 0;
@@ -39,8 +39,8 @@ class Accelerator {
   virtual std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool fast) = 0;
 };
 
-// The accelerator that --device names; the same each time. Not to be asked for in a process that forks later: a
-// driver does not outlive that. UserError: there is none of that name, it was not built, or none is here.
+// The accelerator that --device names; the same each time. Not to be asked for in a process that forks later:
+// a driver does not outlive that. UserError: there is none of that name, it was not built, or none is here.
 Accelerator& accelerator(const std::string& device);
 
 // What accelerator() would complain of, found out in a process aside; empty: nothing, or device is "cpu".

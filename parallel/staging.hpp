@@ -1,5 +1,5 @@
-// Messages of an accelerator's memory over a communicator that knows host memory only: inputs are copied to the
-// host at the start, outputs to the device at the wait. Sums are the inner communicator's.
+// Messages of an accelerator's memory over a communicator that knows host memory only: inputs are copied to
+// the host at the start, outputs to the device at the wait. Sums are the inner communicator's.
 #pragma once
 #include <vector>
 
@@ -16,9 +16,9 @@ class Staging final : public Comm {
 
  private:
   struct Slot {
-    int id = -1;                // of the inner communicator; -1: free
-    void *in, *out;             // on the host
-    void* to = nullptr;         // on the device; null: nothing to bring
+    int id = -1;         // of the inner communicator; -1: free
+    void *in, *out;      // on the host
+    void* to = nullptr;  // on the device; null: nothing to bring
     i64 bytes = 0;
   };
   Comm& inner_;

@@ -18,12 +18,11 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   Run run{s.model, s.suite.settings, plan, &s.data};
-  const GateOptions gates{
-      .isa = s.suite.isa,
-      .threads = s.suite.threads,
-      .fresh = true,
-      .scratch = s.suite.scratch,
-      .accelerator = device_here(s.suite.device)};
+  const GateOptions gates{.isa = s.suite.isa,
+                          .threads = s.suite.threads,
+                          .fresh = true,
+                          .scratch = s.suite.scratch,
+                          .accelerator = device_here(s.suite.device)};
   std::optional<Prepared> exact;
   Verdict verdict;
   if (refuse(plan, run.model, run.settings)) {
@@ -42,12 +41,12 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const bool alone = p.ranks * p.threads <= cores && (!gates.accelerator || p.ranks == 1);
   if (s.timed && p.status == "ok" && alone) {
-    Timed timed =
-        time_steps(fast, {.isa = s.suite.isa,
-                    .threads = s.suite.threads,
-                    .scratch = s.suite.scratch,
-                    .accelerator = gates.accelerator},
-                   s.initial, s.suite.repeats);
+    Timed timed = time_steps(fast,
+                             {.isa = s.suite.isa,
+                              .threads = s.suite.threads,
+                              .scratch = s.suite.scratch,
+                              .accelerator = gates.accelerator},
+                             s.initial, s.suite.repeats);
     p.timed = true;
     p.step_seconds = std::move(timed.step_seconds);
     p.tokens_per_second = static_cast<double>(p.tokens_per_step) / median(p.step_seconds);

@@ -25,8 +25,8 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, data, plan = "dp=1", init, dump, save, isa = "auto", timing = "eager", comm = "local", device = "cpu",
-                           scratch, cluster;
+  std::string model, data, plan = "dp=1", init, dump, save, isa = "auto", timing = "eager", comm = "local",
+                           device = "cpu", scratch, cluster;
   int threads = 1;
   double shard_gb = 5;
   bool check = false, fast = false;
@@ -164,10 +164,10 @@ int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
   settings.fast = false;
   const Whole reference = reference_run(p.run.model, settings, *p.run.data, o.isa, o.threads, initial);
   const FastReference float64 = fast_reference(p.run.model, settings, *p.run.data, reference, initial);
-  const FastVerdict v =
-      judge_fast(
+  const FastVerdict v = judge_fast(
       p, reference, float64,
-      {.isa = o.isa, .threads = o.threads, .scratch = o.scratch, .accelerator = device_here(o.device)}, initial);
+      {.isa = o.isa, .threads = o.threads, .scratch = o.scratch, .accelerator = device_here(o.device)},
+      initial);
   for (const auto& [gate, found] :
        {std::pair{"numbers", &v.numbers}, {"messages", &v.messages}, {"memory", &v.memory}})
     if (*found != "pass") fmt::print("not right in fast mode: {}: {}\n", gate, *found);

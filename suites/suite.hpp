@@ -17,7 +17,7 @@ struct Suite {
   std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
   std::string device = "cpu";  // what computes
-  int threads = 1;    // of each rank
+  int threads = 1;             // of each rank
   bool fast = false;  // mode = "fast": plans that only fast mode can sum are run too, in that mode alone
   Repeats repeats;    // of a timed step
   int max_ranks = 64;

@@ -54,8 +54,8 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
 }
 
 std::string judge_again(const Suite& suite, const std::string& plan) {
-  return fmt::format("{} gate {} --plan \"{}\" --isa {} --device {} --threads {}", program_invocation_name, suite.path,
-                     plan, isa_here(suite.isa), suite.device, suite.threads);
+  return fmt::format("{} gate {} --plan \"{}\" --isa {} --device {} --threads {}", program_invocation_name,
+                     suite.path, plan, isa_here(suite.isa), suite.device, suite.threads);
 }
 
 }  // namespace lockstep

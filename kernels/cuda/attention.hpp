@@ -7,8 +7,8 @@
 namespace lockstep::cuda {
 
 inline constexpr int kQueries = 16, kKeys = 32;  // of a tile
-inline constexpr int kDimensions = 64;                 // of the head's dimensions in shared memory, for scores
-inline constexpr int kPadded = kDimensions + 1;        // so that rows lie in different banks
+inline constexpr int kDimensions = 64;           // of the head's dimensions in shared memory, for scores
+inline constexpr int kPadded = kDimensions + 1;  // so that rows lie in different banks
 inline constexpr int kWidth = 128;               // columns of a block's output
 
 // What the kernels of attention share: rows in [B, T, heads, hd], and a block's share of the work.
@@ -46,8 +46,8 @@ LOCKSTEP_ANYWHERE inline float go_on(float sum, const float* a, const float* b, 
 }
 
 struct Attention {
-  static constexpr int kPer = kKeys / kLanes;      // scores of a thread in a tile
-  static constexpr int kOutputs = kWidth / kLanes; // and its columns
+  static constexpr int kPer = kKeys / kLanes;       // scores of a thread in a tile
+  static constexpr int kOutputs = kWidth / kLanes;  // and its columns
   struct State {
     float score[kPer], out[kOutputs];
     float max, sum;
@@ -60,7 +60,10 @@ struct Attention {
   struct Shared {
     float *q, *k, *v, *p, *lane;
     LOCKSTEP_ANYWHERE explicit Shared(float* at)
-        : q(at), k(q + kQueries * kPadded), v(k + kKeys * kPadded), p(v + kKeys * kWidth),
+        : q(at),
+          k(q + kQueries * kPadded),
+          v(k + kKeys * kPadded),
+          p(v + kKeys * kWidth),
           lane(p + kQueries * kKeys) {}
   };
   static constexpr int kShared =
@@ -121,9 +124,8 @@ struct Attention {
     }
     const int query = at.thread / kLanes, lane = at.thread % kLanes;
     for (int j = 0; j < kPer; ++j)
-      state.score[j] =
-          go_on(d0 == 0 ? 0.0f : state.score[j], shared.q + query * kPadded,
-                shared.k + (lane + j * kLanes) * kPadded, lesser(kDimensions, s.hd - d0));
+      state.score[j] = go_on(d0 == 0 ? 0.0f : state.score[j], shared.q + query * kPadded,
+                             shared.k + (lane + j * kLanes) * kPadded, lesser(kDimensions, s.hd - d0));
   }
   LOCKSTEP_ANYWHERE void begin(const Shared& shared, int query, State& state) const {
     for (int i = 0; i < kLanes; ++i) {
@@ -157,8 +159,8 @@ struct Attention {
 };
 
 template <class On>
-void attention(Lanes& lanes, float* o, float* lse, const float* q, const float* k, const float* v, i64 B, i64 T,
-               i64 H, i64 K, i64 hd) {
+void attention(Lanes& lanes, float* o, float* lse, const float* q, const float* k, const float* v, i64 B,
+               i64 T, i64 H, i64 K, i64 hd) {
   const AttentionShape s{B, T, H, K, hd};
   if (s.blocks() > 0)
     On::launch(lanes, Attention{o, lse, q, k, v, s, attention_scale<float>(hd)}, s.blocks(), kThreads,

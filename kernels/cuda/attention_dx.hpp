@@ -30,8 +30,13 @@ struct QueryGradient {
   struct Shared {
     float *q, *dO, *k, *v, *columns, *ds, *lane;
     LOCKSTEP_ANYWHERE explicit Shared(float* at)
-        : q(at), dO(q + kQueries * kPadded), k(dO + kQueries * kPadded), v(k + kKeys * kPadded),
-          columns(v + kKeys * kPadded), ds(columns + kKeys * kWidth), lane(ds + kQueries * kKeys) {}
+        : q(at),
+          dO(q + kQueries * kPadded),
+          k(dO + kQueries * kPadded),
+          v(k + kKeys * kPadded),
+          columns(v + kKeys * kPadded),
+          ds(columns + kKeys * kWidth),
+          lane(ds + kQueries * kKeys) {}
   };
   static constexpr int kShared =
       2 * (kQueries + kKeys) * kPadded + kKeys * kWidth + kQueries * kKeys + kQueries * kLanes;
@@ -71,8 +76,12 @@ struct QueryGradient {
                                   shared.columns[j * kWidth + lane + c * kLanes], state.out[c]);
       return;
     }
-    const auto key_row = [&](const float* x) { return [=, &s](i64 j) { return x + s.key(mine.b, j, mine.h); }; };
-    const auto query_row = [&](const float* x) { return [=, &s](i64 r) { return x + s.query(mine.b, r, mine.h); }; };
+    const auto key_row = [&](const float* x) {
+      return [=, &s](i64 j) { return x + s.key(mine.b, j, mine.h); };
+    };
+    const auto query_row = [&](const float* x) {
+      return [=, &s](i64 r) { return x + s.query(mine.b, r, mine.h); };
+    };
     const i64 d0 = part / 2 * kDimensions;
     if (part % 2 == 0) {
       load_rows(at, shared.q, kQueries, kDimensions, kPadded, mine.first, s.T, d0, s.hd, query_row(in.q));
@@ -80,13 +89,14 @@ struct QueryGradient {
       load_rows(at, shared.k, kKeys, kDimensions, kPadded, first_key, s.T, d0, s.hd, key_row(in.k));
       load_rows(at, shared.v, kKeys, kDimensions, kPadded, first_key, s.T, d0, s.hd, key_row(in.v));
       if (part == 0)
-        load_rows(at, shared.columns, kKeys, kWidth, kWidth, first_key, s.T, mine.column, s.hd, key_row(in.k));
+        load_rows(at, shared.columns, kKeys, kWidth, kWidth, first_key, s.T, mine.column, s.hd,
+                  key_row(in.k));
       return;
     }
     for (int j = 0; j < kPer; ++j) {
       const i64 key = lane + j * kLanes, n = lesser(kDimensions, s.hd - d0);
-      state.score[j] = go_on(d0 == 0 ? 0.0f : state.score[j], shared.q + query * kPadded,
-                             shared.k + key * kPadded, n);
+      state.score[j] =
+          go_on(d0 == 0 ? 0.0f : state.score[j], shared.q + query * kPadded, shared.k + key * kPadded, n);
       state.dp[j] =
           go_on(d0 == 0 ? 0.0f : state.dp[j], shared.dO + query * kPadded, shared.v + key * kPadded, n);
       if (part + 2 < a_tile || key >= keys) continue;
@@ -113,10 +123,15 @@ struct KeyGradient {
   struct Shared {
     float *q, *dO, *k, *v, *q_columns, *dO_columns, *p, *ds, *lane;
     LOCKSTEP_ANYWHERE explicit Shared(float* at)
-        : q(at), dO(q + kQueriesHere * kPadded), k(dO + kQueriesHere * kPadded),
-          v(k + kKeysHere * kPadded), q_columns(v + kKeysHere * kPadded),
-          dO_columns(q_columns + kQueriesHere * kColumns), p(dO_columns + kQueriesHere * kColumns),
-          ds(p + kQueriesHere * kKeysHere), lane(ds + kQueriesHere * kKeysHere) {}
+        : q(at),
+          dO(q + kQueriesHere * kPadded),
+          k(dO + kQueriesHere * kPadded),
+          v(k + kKeysHere * kPadded),
+          q_columns(v + kKeysHere * kPadded),
+          dO_columns(q_columns + kQueriesHere * kColumns),
+          p(dO_columns + kQueriesHere * kColumns),
+          ds(p + kQueriesHere * kKeysHere),
+          lane(ds + kQueriesHere * kKeysHere) {}
   };
   static constexpr int kShared = 2 * (kQueriesHere + kKeysHere) * kPadded + 2 * kQueriesHere * kColumns +
                                  2 * kQueriesHere * kKeysHere + kQueriesHere * kLanes;
@@ -167,7 +182,8 @@ struct KeyGradient {
     const auto key_row = [&](const float* x) { return [=, &s](i64 j) { return x + s.key(b, j, h); }; };
     const auto query_row = [&](const float* x) { return [=, &s](i64 i) { return x + s.query(b, i, h); }; };
     load_rows(at, shared.q, kQueriesHere, kDimensions, kPadded, first_query, s.T, d0, s.hd, query_row(in.q));
-    load_rows(at, shared.dO, kQueriesHere, kDimensions, kPadded, first_query, s.T, d0, s.hd, query_row(in.dO));
+    load_rows(at, shared.dO, kQueriesHere, kDimensions, kPadded, first_query, s.T, d0, s.hd,
+              query_row(in.dO));
     load_rows(at, shared.k, kKeysHere, kDimensions, kPadded, mine.first, s.T, d0, s.hd, key_row(in.k));
     load_rows(at, shared.v, kKeysHere, kDimensions, kPadded, mine.first, s.T, d0, s.hd, key_row(in.v));
     if (part > 0) return;
@@ -186,8 +202,8 @@ struct KeyGradient {
     const i64 d0 = part / 2 * kDimensions, n = lesser(kDimensions, s.hd - d0);
     for (int j = 0; j < kPer; ++j) {
       const i64 query = at.thread % kLanes + j * kLanes, i = first_query + query;
-      state.score[j] = go_on(d0 == 0 ? 0.0f : state.score[j], shared.q + query * kPadded,
-                             shared.k + key * kPadded, n);
+      state.score[j] =
+          go_on(d0 == 0 ? 0.0f : state.score[j], shared.q + query * kPadded, shared.k + key * kPadded, n);
       state.dp[j] =
           go_on(d0 == 0 ? 0.0f : state.dp[j], shared.dO + query * kPadded, shared.v + key * kPadded, n);
       if (part + 1 < 2 * s.chunks() || i >= s.T) continue;
@@ -227,8 +243,8 @@ struct KeyGradient {
 
 template <class On>
 void attention_dx(Lanes& lanes, float* dq, float* dk, float* dv, const float* dO, const float* q,
-                  const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T, i64 H, i64 K,
-                  i64 hd) {
+                  const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T, i64 H,
+                  i64 K, i64 hd) {
   const AttentionOperands in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
   if (in.s.blocks() == 0) return;
   check_leaves(H / K);

@@ -55,8 +55,8 @@ LOCKSTEP_ANYWHERE inline float fold_lanes(const float* lane) {
   return fold[0];
 }
 
-// A tree over leaves that come in ascending order, on a stack: after leaf i the two topmost are added as often
-// as there are nodes of the tree that end with leaf i.
+// A tree over leaves that come in ascending order, on a stack: after leaf i the two topmost are added as
+// often as there are nodes of the tree that end with leaf i.
 LOCKSTEP_ANYWHERE inline int merges_after(i64 i, i64 leaves) {
   int nodes = 0;
   for (i64 lo = 0, hi = leaves; hi - lo > 1;) {

@@ -17,9 +17,7 @@ inline void must(cudaError_t status, const char* what) {
 // A rank's kernels run one after another on this stream.
 class Queue : public Lanes {
  public:
-  Queue() : Lanes(1) {
-    must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
-  }
+  Queue() : Lanes(1) { must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream"); }
   ~Queue() { cudaStreamDestroy(stream); }
   cudaStream_t stream;
 };
@@ -41,7 +39,8 @@ struct Gpu {
   template <class Kernel>
   static void launch(Lanes& lanes, const Kernel& kernel, i64 blocks, int threads, i64 shared_floats) {
     if (blocks > INT32_MAX) throw std::runtime_error("device cuda: a kernel of more than 2^31 blocks");
-    run_blocks<<<static_cast<unsigned>(blocks), threads, static_cast<std::size_t>(shared_floats) * sizeof(float),
+    run_blocks<<<static_cast<unsigned>(blocks), threads,
+                 static_cast<std::size_t>(shared_floats) * sizeof(float),
                  static_cast<Queue&>(lanes).stream>>>(kernel);
     must(cudaGetLastError(), "a kernel did not start");
   }

@@ -1,4 +1,5 @@
-// The table of kernels for a GPU, launched by On::launch(lanes, kernel, blocks, threads, floats of shared memory).
+// The table of kernels for a GPU, launched by On::launch(lanes, kernel, blocks, threads, floats of shared
+// memory).
 #pragma once
 #include "kernels/cuda/attention.hpp"
 #include "kernels/cuda/attention_dx.hpp"

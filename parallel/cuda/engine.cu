@@ -1,5 +1,5 @@
-// A rank's share of an NVIDIA GPU: memory by cudaMalloc, pinned host memory, one stream for kernels and one for
-// copies, joined by events. Built into a shared object of its own, which the program opens.
+// A rank's share of an NVIDIA GPU: memory by cudaMalloc, pinned host memory, one stream for kernels and one
+// for copies, joined by events. Built into a shared object of its own, which the program opens.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -40,7 +40,8 @@ class CudaEngine final : public Engine {
     void* at = nullptr;
     const auto size = static_cast<std::size_t>(bytes);
     const bool pinned = medium == Medium::host;
-    const cudaError_t status = pinned ? cudaHostAlloc(&at, size, cudaHostAllocPortable) : cudaMalloc(&at, size);
+    const cudaError_t status =
+        pinned ? cudaHostAlloc(&at, size, cudaHostAllocPortable) : cudaMalloc(&at, size);
     if (status == cudaErrorMemoryAllocation) throw std::bad_alloc();
     must(status, "memory");
     blocks_.push_back({at, bytes, pinned});
@@ -54,7 +55,9 @@ class CudaEngine final : public Engine {
     });
   }
 
-  void upload(void* to, const void* from, i64 bytes) override { move(to, from, bytes, cudaMemcpyHostToDevice); }
+  void upload(void* to, const void* from, i64 bytes) override {
+    move(to, from, bytes, cudaMemcpyHostToDevice);
+  }
   void download(void* to, const void* from, i64 bytes) override {
     move(to, from, bytes, cudaMemcpyDeviceToHost);
   }
@@ -111,7 +114,9 @@ extern "C" Accelerator* lockstep_cuda(std::string& complaint) {
     static Cuda cuda(devices);
     return &cuda;
   }
-  complaint = status == cudaSuccess ? "there is no NVIDIA GPU" : cudaGetErrorString(status);
+  complaint = status == cudaSuccess                   ? "there is no NVIDIA GPU"
+              : status == cudaErrorInsufficientDriver ? "there is no NVIDIA driver, or one too old"
+                                                      : cudaGetErrorString(status);
   return nullptr;
 }
 

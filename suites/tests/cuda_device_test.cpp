@@ -1,5 +1,5 @@
-// On a GPU. The tests of vector kernels are linked into this program: its memory is made the GPU's to read and
-// write too, so that the GPU's kernels are one more set that they hold to the plain ones bit by bit.
+// On a GPU. The tests of vector kernels are linked into this program: its memory is made the GPU's to read
+// and write too, so that the GPU's kernels are one more set that they hold to the plain ones bit by bit.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -82,14 +82,6 @@ Engine* const engine = [] {
   return found;
 }();
 
-class NeedsGpu : public testing::Environment {
- public:
-  void SetUp() override {
-    if (!engine) GTEST_SKIP() << "no GPU: " << complaint;
-  }
-};
-const testing::Environment* const needs_gpu = testing::AddGlobalTestEnvironment(new NeedsGpu);
-
 // Entries of the GPU's table, each done when it returns.
 template <auto entry, class... A>
 void set(Op<A...>& op) {
@@ -99,25 +91,35 @@ void set(Op<A...>& op) {
     engine->download(&nothing, &nothing, 0);  // waits
   };
 }
-const KernelSet cuda_set("cuda", 1000, [] { return engine != nullptr; }, [](Ops<float>& ops) {
-  using T = Ops<float>;
-  set<&T::matmul>(ops.matmul), set<&T::matmul_dx>(ops.matmul_dx), set<&T::matmul_dw>(ops.matmul_dw);
-  set<&T::embed>(ops.embed), set<&T::embed_dw>(ops.embed_dw), set<&T::rms_norm>(ops.rms_norm);
-  set<&T::rms_norm_dx>(ops.rms_norm_dx), set<&T::rms_norm_dw>(ops.rms_norm_dw), set<&T::rope>(ops.rope);
-  set<&T::attention>(ops.attention), set<&T::attention_dx>(ops.attention_dx), set<&T::swiglu>(ops.swiglu);
-  set<&T::swiglu_dx>(ops.swiglu_dx), set<&T::ce_max>(ops.ce_max), set<&T::ce_sum>(ops.ce_sum);
-  set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add), set<&T::scale>(ops.scale);
-  set<&T::copy>(ops.copy), set<&T::zero>(ops.zero), set<&T::add_squares>(ops.add_squares);
-  set<&T::adamw>(ops.adamw);
-});
+const KernelSet cuda_set(
+    "cuda", 1000, [] { return engine != nullptr; },
+    [](Ops<float>& ops) {
+      using T = Ops<float>;
+      set<&T::matmul>(ops.matmul), set<&T::matmul_dx>(ops.matmul_dx), set<&T::matmul_dw>(ops.matmul_dw);
+      set<&T::embed>(ops.embed), set<&T::embed_dw>(ops.embed_dw), set<&T::rms_norm>(ops.rms_norm);
+      set<&T::rms_norm_dx>(ops.rms_norm_dx), set<&T::rms_norm_dw>(ops.rms_norm_dw), set<&T::rope>(ops.rope);
+      set<&T::attention>(ops.attention), set<&T::attention_dx>(ops.attention_dx), set<&T::swiglu>(ops.swiglu);
+      set<&T::swiglu_dx>(ops.swiglu_dx), set<&T::ce_max>(ops.ce_max), set<&T::ce_sum>(ops.ce_sum);
+      set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add),
+          set<&T::scale>(ops.scale);
+      set<&T::copy>(ops.copy), set<&T::zero>(ops.zero), set<&T::add_squares>(ops.add_squares);
+      set<&T::adamw>(ops.adamw);
+    });
 
-TEST(CudaDevice, ItsKernelsAreASetOfTheseTests) {
+class CudaDevice : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!engine) GTEST_SKIP() << "no GPU: " << complaint;
+  }
+};
+
+TEST_F(CudaDevice, ItsKernelsAreASetOfTheseTests) {
   bool found = false;
   for (const KernelSet* s : kernel_sets()) found |= s == &cuda_set && s->runs_here();
   EXPECT_TRUE(found);
 }
 
-TEST(CudaDevice, PlansPassTheGates) {
+TEST_F(CudaDevice, PlansPassTheGates) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   const TokenFile data("datasets/excerpt-v509.tok");
   Settings settings;
@@ -136,3 +138,11 @@ TEST(CudaDevice, PlansPassTheGates) {
 
 }  // namespace
 }  // namespace lockstep
+
+// The tests of vector kernels would pass without a GPU, by the sets that are here: then only those of this
+// file are asked, and say that they are skipped.
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  if (!lockstep::engine) testing::GTEST_FLAG(filter) = "CudaDevice.*";
+  return RUN_ALL_TESTS();
+}

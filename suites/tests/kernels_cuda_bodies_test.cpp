@@ -27,7 +27,8 @@ struct Here {
   }
 };
 
-const KernelSet set("cuda-bodies", -1, [] { return true; }, cuda::fill<Here>);
+const KernelSet set(
+    "cuda-bodies", -1, [] { return true; }, cuda::fill<Here>);
 
 TEST(CudaBodies, AreASetOfKernelsOfTheseTests) {
   ASSERT_FALSE(kernel_sets().empty());

@@ -20,7 +20,8 @@ constexpr std::uintptr_t kAway = std::uintptr_t{1} << 62;
 
 template <class A>
 A real(A a) {
-  if constexpr (std::is_pointer_v<A>) return reinterpret_cast<A>(reinterpret_cast<std::uintptr_t>(a) ^ (a ? kAway : 0));
+  if constexpr (std::is_pointer_v<A>)
+    return reinterpret_cast<A>(reinterpret_cast<std::uintptr_t>(a) ^ (a ? kAway : 0));
   return a;
 }
 const Ops<float>& plain() {
