@@ -29,17 +29,19 @@ done
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/gpu.txt" 2>&1 ||
     { echo "gpu-check: no GPU: nvidia-smi says: $(head -c 200 "$out/gpu.txt")" >&2; exit 2; }
 cat "$out/gpu.txt"
-run=(--model suites/models/gate-tiny.json --data datasets/excerpt-v509.tok --batch 16 --seq 32 --steps 3)
+run=(--model suites/models/gate-tiny.json --data datasets/excerpt-v509.tok --seq 32)
+usual=(--batch 16 --steps 3)
 
-part hash 60 "$bin/lockstep" train "${run[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
+part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
 part kernels 120 "$bin/test_cuda"
-part fast 60 "$bin/lockstep" train "${run[@]}" --plan "dp=2" --device cuda --fast --check
+part fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2" --device cuda --fast --check
 part gate 200 "$bin/lockstep" gate suites/gpu.toml --jobs 4 --junit "$out/gate.xml"
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.
-    part sanitizer 120 "$sanitizer" --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --steps 1 --device cuda
-    part races 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --steps 1 \
-        --device cuda --batch 2
+    part sanitizer 120 "$sanitizer" --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 4 --steps 1 \
+        --plan "dp=2 tp=2" --device cuda
+    part races 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 2 --steps 1 \
+        --device cuda
 else
     summary+=("skipped sanitizer: no compute-sanitizer here")
 fi
