@@ -35,7 +35,7 @@ usual=(--batch 16 --steps 3)
 part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
 part kernels 120 "$bin/test_cuda"
 part fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2" --device cuda --fast --check
-part gate 200 "$bin/lockstep" gate suites/gpu.toml --jobs 4 --junit "$out/gate.xml"
+part gate 240 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.
     part sanitizer 120 "$sanitizer" --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 4 --steps 1 \
@@ -45,7 +45,7 @@ if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sa
 else
     summary+=("skipped sanitizer: no compute-sanitizer here")
 fi
-part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "pp=1" --out "$out/sweep" --jobs 1
+part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "pp=1" --out "$out/sweep"
 part speed 60 "$bin/lockstep" train --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok \
     --batch 8 --seq 512 --steps 5 --device cuda --fast
 echo "== gpu-check, $((SECONDS - started)) s"
