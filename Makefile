@@ -14,7 +14,7 @@ WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
 
 .PHONY: all
-all: $B/lockstep mpi  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
+all: $B/lockstep mpi cuda  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
 ifneq ($(filter-out help clean format deps sources programs tokens report,$(or $(MAKECMDGOALS),all)),)
@@ -73,6 +73,7 @@ $B/obj/%.o: %.cpp $B/flags
 
 # What reads options and what tests is not what takes time when it runs: it compiles sooner instead.
 $B/obj/suites/command_%.o $B/obj/suites/tests/%.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2)
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
@@ -96,6 +97,26 @@ $B/lockstep_mpi.so: $(call obj,$(mpi_src))
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -shared -o $@ $^ $(MPI_LIBS)
 
+# Kernels of NVIDIA GPUs, in a shared object too: machine code for what this nvcc knows, and PTX for what comes.
+# No contraction, IEEE division and square root, no flush to zero: kernels/EXACT.md.
+cuda_src := $(wildcard kernels/cuda/*.cu parallel/cuda/*.cu)
+cuda_obj := $(cuda_src:%.cu=$B/obj/%.cu.o)
+ifneq ($(NVCC),)
+cuda_object := $B/lockstep_cuda.so
+endif
+NVCCFLAGS := -std=c++20 -O2 -lineinfo --expt-relaxed-constexpr --extended-lambda -fmad=false -prec-div=true \
+    -prec-sqrt=true -ftz=false $(CUDA_ARCHS) -I. -Xcompiler -fPIC,-ffp-contract=off,-Wall,-Wextra,-Wshadow \
+    $(if $(WERROR),-Werror all-warnings)
+$(eval $(call remember,$B/nvcc_flags,$(NVCC) $(NVCCFLAGS)))
+$B/obj/%.cu.o: %.cu $B/nvcc_flags
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D) && touch $@.start
+	$Q$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+	@touch -r $@.start $@
+$B/lockstep_cuda.so: $(cuda_obj)
+	$(call say,LINK,$@)
+	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $^
+
 # One test program per layer, so that a lower layer is tested while a higher one does not build: the files
 # suites/tests/<layer>_*_test.cpp. A layer not named here is linked with everything.
 layers := $(sort $(foreach f,$(notdir $(test_src)),$(firstword $(subst _, ,$f))))
@@ -112,14 +133,43 @@ $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
 $B/test_mpi: | $B/lockstep $(mpi_object)
 
+# The tests of vector kernels go through the GPU's kernels too.
+$B/test_cuda: $(call obj,$(wildcard suites/tests/kernels_simd_*_test.cpp)) | $(cuda_object)
+
+# For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
+# beside the program.
+gpu_libs = $(filter -L%,$(HDF5_LIBS)) -Wl,-Bstatic $(or $(filter -lhdf5_serial,$(HDF5_LIBS)),-lhdf5) -lsz -laec -lz -lxxhash $1 \
+    -Wl,-Bdynamic -lfmt -pthread -rdynamic -ldl -lm '-Wl,-rpath,$$ORIGIN'
+fmt_object = $(shell $(CXX) -print-file-name=libfmt.so)
+$B/gpu/lockstep: $B/obj/suites/main.o $(all_obj)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs)
+$B/gpu/test_cuda: $(call obj,$(filter suites/tests/cuda_%,$(test_src)) $(wildcard suites/tests/kernels_simd_*_test.cpp)) $(all_obj)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs,-lgtest -lgtest_main)
+$B/gpu/lockstep_cuda.so: $(cuda_object)
+	@mkdir -p $(@D) && cp $< $@
+	@cp $(fmt_object) $(@D)/$$(readlink $(fmt_object) || basename $(fmt_object))
+
 $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: calibrate auto mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
+.PHONY: cuda gpu-pack gpu-check calibrate auto mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
+
+cuda: $(cuda_object)
+	$(if $(cuda_object),,@echo "  built without CUDA: no nvcc was found, so --device cuda is not there")
+
+gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_cuda.so)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
+	$(if $(cuda_object),@du -sh $B/gpu,$(error make gpu-pack needs the CUDA toolkit, and found no nvcc))
+
+gpu-check:  ## on a machine with a GPU: tests, gates, sanitizer and times on it (OUT=build/gpu-check)
+	@ci/gpu_check.sh $B/gpu '$(if $(filter file,$(origin OUT)),$B/gpu-check,$(OUT))'
 
 sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)

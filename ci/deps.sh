@@ -53,6 +53,18 @@ mpi() {
     mpi_cflags=$flags mpi_libs=${libs:--lmpi}
 }
 
+# CUDA is optional: where its compiler is, and the GPUs it knows of those wanted (Ampere, Hopper, Blackwell).
+nvcc='' cuda_archs=''
+cuda() {
+    local arch newest=''
+    nvcc=$(command -v nvcc || ls "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2>/dev/null) || return 0
+    for arch in 80 90 100; do
+        "$nvcc" --list-gpu-code 2>/dev/null | grep -qx "sm_$arch" || continue
+        cuda_archs+=" -gencode=arch=compute_$arch,code=sm_$arch" newest=$arch
+    done
+    [[ -n $newest ]] && cuda_archs+=" -gencode=arch=compute_$newest,code=compute_$newest" || nvcc=''
+}
+
 # What is needed: for what | its name elsewhere than in Debian | Debian packages | how to see that it is there.
 needs=(
     'build|a C++20 compiler (g++ 12 or newer)|g++|library barrier'
@@ -111,6 +123,8 @@ if [[ -n $packages ]]; then
     fi
 fi
 
+cuda
+
 # Make reads this file, and starts over once it is newer. While something is missing, every run looks again.
 mkdir -p "$(dirname "$out")"
 {
@@ -119,6 +133,8 @@ mkdir -p "$(dirname "$out")"
     echo "HDF5_LIBS := $hdf5_libs"
     echo "MPI_CFLAGS := $mpi_cflags"
     echo "MPI_LIBS := $mpi_libs"
+    echo "NVCC := $nvcc"
+    echo "CUDA_ARCHS :=$cuda_archs"
     [[ -z $packages ]] || printf 'ifndef MAKE_RESTARTS\n%s: FORCE\nendif\n' "$out"
 } >"$scratch/deps.mk"
 cp "$scratch/deps.mk" "$out"

@@ -14,6 +14,13 @@
 #include <cstdint>
 #include <limits>
 
+// What kernels of an accelerator call too.
+#ifdef __CUDACC__
+#define LOCKSTEP_ANYWHERE __host__ __device__
+#else
+#define LOCKSTEP_ANYWHERE
+#endif
+
 namespace lockstep {
 
 using i64 = std::int64_t;
@@ -45,7 +52,7 @@ struct ExpFloat {
                          c6 = 0x1.6a2434p-10f;
 };
 
-inline float exact_exp(float x) {
+LOCKSTEP_ANYWHERE inline float exact_exp(float x) {
   using E = ExpFloat;
   x = E::high_limit < x ? E::high_limit : x;
   x = E::low_limit > x ? E::low_limit : x;
@@ -104,7 +111,7 @@ inline double exact_exp(double x) {
 
 // Natural logarithm: x = m * 2^e with m in [sqrt(1/2), sqrt(2)), and with s = (m - 1) / (m + 1)
 // log m = 2 * (s + s^3 / 3 + s^5 / 5 + ...), cut after s^21 / 21. log(0) = -inf, NaN below 0.
-inline double exact_log(double x) {
+LOCKSTEP_ANYWHERE inline double exact_log(double x) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   if (!(x > 0.0)) return x == 0.0 ? -inf : std::numeric_limits<double>::quiet_NaN();
   if (x == inf) return x;
@@ -130,7 +137,9 @@ inline double exact_log(double x) {
 }
 
 // One per row of a softmax, never in an inner loop: the double result, rounded once.
-inline float exact_log(float x) { return static_cast<float>(exact_log(static_cast<double>(x))); }
+LOCKSTEP_ANYWHERE inline float exact_log(float x) {
+  return static_cast<float>(exact_log(static_cast<double>(x)));
+}
 
 // x^y for x > 0; the relative error grows as |y log x| * 2^-53.
 inline double exact_pow(double x, double y) { return exact_exp(y * exact_log(x)); }
@@ -167,7 +176,7 @@ inline Real attention_scale(i64 hd) {
 // ---- sums
 
 // Leaf r of n terms cut in `leaves` covers [leaf_begin(r, n, leaves), leaf_begin(r + 1, n, leaves)).
-inline i64 leaf_begin(i64 r, i64 n, i64 leaves) { return r * n / leaves; }
+LOCKSTEP_ANYWHERE inline i64 leaf_begin(i64 r, i64 n, i64 leaves) { return r * n / leaves; }
 
 // tree(lo, hi) of scalars; leaf(i) gives leaf i. lo < hi.
 template <class Leaf>
@@ -180,7 +189,7 @@ inline auto tree_sum(i64 lo, i64 hi, const Leaf& leaf) -> decltype(leaf(lo)) {
 }
 
 // Depth of tree(0, leaves): as many spare rows does tree_rows need.
-inline i64 tree_depth(i64 leaves) {
+LOCKSTEP_ANYWHERE inline i64 tree_depth(i64 leaves) {
   i64 depth = 0;
   while ((i64{1} << depth) < leaves) ++depth;
   return depth;

@@ -15,6 +15,8 @@ template <class... A>
 struct Op {
   const char* name;
   void (*call)(Lanes&, A...) = nullptr;
+  // For operands in host memory, where `call` is an accelerator's; null: `call` is for those too.
+  void (*on_host)(Lanes&, A...) = nullptr;
   void operator()(Lanes& lanes, A... a) const { call(lanes, a...); }
 };
 

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "parallel/comm/mpi.hpp"
+#include "parallel/staging.hpp"
 
 namespace lockstep {
 namespace {
@@ -59,6 +60,7 @@ Prepared prepare(const Run& run) {
     const CommNeeds needs = comm_needs(trace, p.mesh, rank);
     p.needs.largest_bytes = std::max(p.needs.largest_bytes, needs.largest_bytes);
     p.needs.outstanding = std::max(p.needs.outstanding, needs.outstanding);
+    p.needs.in_flight = std::max(p.needs.in_flight, needs.in_flight);
   }
   p.deadlock = find_deadlock(p.traces, p.mesh);
   return p;
@@ -67,15 +69,27 @@ Prepared prepare(const Run& run) {
 void launch(const Prepared& p, const Launch& how, const std::function<void(RankView)>& body) {
   const Ops<float> ops = cpu_ops(how.isa);
   const auto live = [&](int rank, Comm& comm) {
+    std::unique_ptr<Engine> engine;
+    if (how.accelerator) engine = how.accelerator->engine(rank, ops, p.run.settings.fast);
     GuardPlacer guard;
     std::optional<ArenaPlacer> arena, host;
-    if (!how.guard) arena.emplace(p.layout(rank, Medium::device)), host.emplace(p.layout(rank, Medium::host));
+    const auto lay = [&](std::optional<ArenaPlacer>& placer, Medium medium) {
+      const ArenaPlan& plan = p.layout(rank, medium);
+      if (engine)
+        placer.emplace(plan, engine->allocate(medium, plan.bytes + 64));
+      else if (!how.guard)
+        placer.emplace(plan);
+    };
+    lay(arena, Medium::device), lay(host, Medium::host);
     const auto placer = [&](std::optional<ArenaPlacer>& laid_out) -> Placer& {
       return laid_out ? static_cast<Placer&>(*laid_out) : guard;
     };
     Disk disk(p.layout(rank, Medium::disk), how.scratch, how.guard);
     Lanes lanes(how.threads);
-    Device device(rank, placer(arena), placer(host), disk, ops, lanes, &comm, nullptr, how.timing);
+    std::optional<Staging> staging;
+    if (engine) staging.emplace(comm, *engine, p.mesh, rank, p.needs);
+    Device device(rank, placer(arena), placer(host), disk, ops, lanes, staging ? &*staging : &comm, nullptr,
+                  how.timing, engine.get());
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
   };

@@ -32,13 +32,15 @@ struct Prepared {
 Prepared prepare(const Run&);
 
 struct Launch {
-  std::string isa = "auto";
+  std::string isa = "auto";  // of kernels that work in host memory
   int threads = 1;
   Timing timing = Timing::eager;
   bool guard = false;  // every buffer between guard pages instead of the arena
   // Not null: ranks are the processes of this job instead of threads of this one. Its messages are eager.
   MpiWorld* mpi = nullptr;
   std::string scratch{};  // folder of the ranks' files; empty: the system's for temporary files
+  // Not null: what computes, instead of this processor. It has neither guard pages nor lazy timing.
+  Accelerator* accelerator = nullptr;
 };
 
 struct RankView {

@@ -1,11 +1,17 @@
 #include "parallel/copies.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
 namespace lockstep {
 
-Copies::Copies(const Disk& disk, Timing timing) : disk_(disk), timing_(timing) {
+Copies::Copies(const Disk& disk, Timing timing, Engine* engine)
+    : disk_(disk), timing_(timing), engine_(engine) {
+  static_assert(kMost <= Engine::kCopies);
+  if (engine && timing == Timing::lazy)
+    throw std::logic_error("copies of an accelerator cannot be made late");
+  if (engine && disk.open()) between_ = engine->allocate(Medium::host, kBetween);
   if (disk.open() && timing == Timing::eager) thread_ = std::thread([this] { work(); });
 }
 
@@ -31,6 +37,11 @@ int Copies::start(const View& to, const View& from, i64 elements) {
       disk_.poison(to.at, bytes);
     else
       std::memset(to.at, 0xFF, static_cast<std::size_t>(bytes));
+  } else if (by_engine(c)) {
+    engine_->begin_copy(id, to.at, from.at, bytes);
+  } else if (engine_ && (to.medium == Medium::device || from.medium == Medium::device)) {
+    move_through_host(c);
+    c.done = true;
   } else if (to.medium != Medium::disk && from.medium != Medium::disk) {
     move(c);
   } else {
@@ -45,12 +56,33 @@ void Copies::wait(int id) {
   Copy& c = copies_[id];
   if (timing_ == Timing::lazy) {
     move(c);
+  } else if (by_engine(c)) {
+    engine_->end_copy(id);
   } else if (c.to.medium == Medium::disk || c.from.medium == Medium::disk) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return c.done || failure_; });
     if (failure_) std::rethrow_exception(failure_);
   }
   c.used = false;
+}
+
+bool Copies::by_engine(const Copy& c) const {
+  return engine_ && c.to.medium != Medium::disk && c.from.medium != Medium::disk;
+}
+
+// Between the file and the device's memory.
+void Copies::move_through_host(const Copy& c) const {
+  const i64 all = c.elements * type_bytes(c.to.type);
+  for (i64 at = 0; at < all; at += kBetween) {
+    const i64 bytes = std::min(kBetween, all - at);
+    if (c.from.medium == Medium::disk) {
+      disk_.read(between_, static_cast<std::byte*>(c.from.at) + at, bytes);
+      engine_->upload(static_cast<std::byte*>(c.to.at) + at, between_, bytes);
+    } else {
+      engine_->download(between_, static_cast<std::byte*>(c.from.at) + at, bytes);
+      disk_.write(static_cast<std::byte*>(c.to.at) + at, between_, bytes);
+    }
+  }
 }
 
 void Copies::move(const Copy& c) const {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "parallel/disk.hpp"
+#include "parallel/engine.hpp"
 
 namespace lockstep {
 
@@ -15,8 +16,9 @@ class Copies {
  public:
   // eager: a copy that touches the file is handed to a thread of its own at the start and goes on beside the
   // computation; one within memory is done at the start. lazy: done at the wait, with the target poisoned
-  // until then, so that a dropped wait or an early reuse shows.
-  Copies(const Disk&, Timing);
+  // until then, so that a dropped wait or an early reuse shows. With an engine, which is eager: its memory's
+  // copies are its own, and those to and from the file are done at the start, through memory between them.
+  Copies(const Disk&, Timing, Engine* = nullptr);
   ~Copies();
   Copies(const Copies&) = delete;
   Copies& operator=(const Copies&) = delete;
@@ -34,9 +36,14 @@ class Copies {
     bool done = false;  // under the mutex
   };
   void move(const Copy&) const;
+  void move_through_host(const Copy&) const;
+  bool by_engine(const Copy&) const;
   void work();
   const Disk& disk_;
   const Timing timing_;
+  Engine* const engine_;
+  void* between_ = nullptr;  // kBetween bytes of host memory
+  static constexpr i64 kBetween = i64{1} << 22;
   std::array<Copy, kMost> copies_;
 
   // For the thread, which takes one copy after another in the order of their starts.

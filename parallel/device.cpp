@@ -106,6 +106,8 @@ void PlainDevice::upload(View to, const void* from, i64 elements) {
   const i64 bytes = elements * type_bytes(to.type);
   if (to.medium == Medium::disk)
     disk_.write(to.at, from, bytes);
+  else if (engine_ && to.medium == Medium::device)
+    engine_->upload(to.at, from, bytes);
   else
     std::memcpy(to.at, from, static_cast<std::size_t>(bytes));
 }
@@ -115,6 +117,8 @@ void PlainDevice::download(void* to, View from, i64 elements) {
   const i64 bytes = elements * type_bytes(from.type);
   if (from.medium == Medium::disk)
     disk_.read(to, from.at, bytes);
+  else if (engine_ && from.medium == Medium::device)
+    engine_->download(to, from.at, bytes);
   else
     std::memcpy(to, from.at, static_cast<std::size_t>(bytes));
 }

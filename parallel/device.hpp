@@ -37,15 +37,18 @@ struct Request {
 
 class PlainDevice {
  public:
-  // comm == nullptr: trace only, nothing is computed, sent or copied.
+  // comm == nullptr: trace only, nothing is computed, sent or copied. engine: whose memory the device's
+  // buffers lie in, and whose kernels work there; null: this program's own, and `ops`.
   PlainDevice(int rank, Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes,
-              Comm* comm, Trace* trace, Timing timing = Timing::eager)
+              Comm* comm, Trace* trace, Timing timing = Timing::eager, Engine* engine = nullptr)
       : rank_(rank),
         memory_(device, host, disk, trace),
         disk_(disk),
-        copies_(disk, timing),
-        ops_(ops),
-        lanes_(lanes),
+        copies_(disk, timing, engine),
+        engine_(engine),
+        ops_(engine ? engine->ops() : ops),
+        lanes_(engine ? engine->lanes() : lanes),
+        host_lanes_(lanes),
         comm_(comm),
         trace_(trace) {
     posted_.reserve(1 << 15);
@@ -85,7 +88,11 @@ class PlainDevice {
     static_assert(sizeof...(P) == sizeof...(A), "the kernel takes another number of arguments");
     ++kernels_;
     if (trace_) note_run(op.name, args...);
-    if (comm_) op.call(lanes_, convert<P>(args)...);
+    if (!comm_) return;
+    if (op.on_host && (on_host(args) || ...))
+      op.on_host(host_lanes_, convert<P>(args)...);
+    else
+      op.call(lanes_, convert<P>(args)...);
   }
 
   // Starts a message on the given buffers; fields `in` and `out` are filled in here.
@@ -116,6 +123,11 @@ class PlainDevice {
     else
       return static_cast<P>(a);
   }
+  template <class A>
+  static bool on_host(const A& a) {
+    if constexpr (std::is_convertible_v<A, View>) return View(a).medium == Medium::host;
+    return false;
+  }
   static View in_memory(const View& v) {
     if (v.medium == Medium::disk) throw std::logic_error("a buffer on disk can only be copied");
     return v;
@@ -141,8 +153,9 @@ class PlainDevice {
   const Disk& disk_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
   Copies copies_;
+  Engine* engine_;
   const Ops<float>& ops_;
-  Lanes& lanes_;
+  Lanes &lanes_, &host_lanes_;
   Comm* comm_;
   Trace* trace_;
   std::vector<Posted> posted_;

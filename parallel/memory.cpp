@@ -91,7 +91,10 @@ ArenaPlacer::ArenaPlacer(const ArenaPlan& plan) : places_(plan), bytes_(plan.byt
                -1, 0);
   if (base_ == MAP_FAILED) throw std::bad_alloc();
 }
-ArenaPlacer::~ArenaPlacer() { munmap(base_, static_cast<std::size_t>(bytes_)); }
+ArenaPlacer::ArenaPlacer(const ArenaPlan& plan, void* base) : places_(plan), bytes_(0), base_(base) {}
+ArenaPlacer::~ArenaPlacer() {
+  if (bytes_) munmap(base_, static_cast<std::size_t>(bytes_));
+}
 
 void* ArenaPlacer::take(i64 bytes) { return static_cast<std::byte*>(base_) + places_.next(bytes); }
 

@@ -162,6 +162,7 @@ class Places {
 class ArenaPlacer final : public Placer {
  public:
   explicit ArenaPlacer(const ArenaPlan&);
+  ArenaPlacer(const ArenaPlan&, void* base);  // in memory that is somebody else's
   ~ArenaPlacer() override;
   void* take(i64 bytes) override;
   void give(void*, i64) override {}

@@ -212,6 +212,7 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
       needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
       open[e.request] = m.axis;
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);
+      needs.in_flight = std::max(needs.in_flight, static_cast<int>(open.size()));
     } else if (e.what == Trace::Event::wait) {
       // One that is not open is waited for twice: find_deadlock() says so.
       if (const auto it = open.find(e.request); it != open.end()) --under_way[it->second], open.erase(it);

@@ -75,7 +75,8 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
   for (const auto& [name, value] : {std::pair{"verdict", &run.verdict},
                                     {"hash", &run.reference_hash},
                                     {"revision", &run.revision},
-                                    {"isa", &run.isa}})
+                                    {"isa", &run.isa},
+                                    {"device", &run.device}})
     properties += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", name, escaped(*value));
   return fmt::format(
       "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {0}>\n  <testsuite {0} skipped=\"0\" "

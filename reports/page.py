@@ -190,11 +190,17 @@ def faults(plan):
     return "; ".join(found) or plan.status
 
 
+def processor(known):
+    """What computed: the kernels' instruction set, and the accelerator if there was one."""
+    device = known.get("device", "cpu")
+    return known["isa"] if device == "cpu" else f"{known['isa']} and {device}"
+
+
 def summary(run):
     known = run.facts
     return html.escape(f"Suite {known['suite']}: {Path(known['model']).stem}, {known['parameters']:,} parameters; "
                        f"{known['batch']} sequences of {known['seq']} tokens a step; {known['cpu']}, {known['cores']} cores, "
-                       f"{known['isa']}; revision {known['revision']}")
+                       f"{processor(known)}; revision {known['revision']}")
 
 
 def facts(run):
@@ -204,7 +210,7 @@ def facts(run):
         ("Model", f"{known['model']}, {known['parameters']:,} parameters, {known['dtype']}"),
         ("Data", known["data"]),
         ("Step", f"{known['batch']} sequences of {known['seq']} tokens; {known['steps']} steps checked"),
-        ("Machine", f"{known['host']}: {known['cpu']}, {known['cores']} cores, {known['isa']}"),
+        ("Machine", f"{known['host']}: {known['cpu']}, {known['cores']} cores, {processor(known)}"),
         ("Revision", known["revision"]),
         ("Compiler", known["compiler"]),
         ("Started", known["started"].replace("T", " ").replace("Z", " UTC")),

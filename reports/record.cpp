@@ -113,6 +113,7 @@ void write_run(const RunRecord& run, const std::string& path) {
       {"host", &RunRecord::host},
       {"cpu", &RunRecord::cpu},
       {"isa", &RunRecord::isa},
+      {"device", &RunRecord::device},
       {"simulated_with", &RunRecord::simulated_with},
       {"started", &RunRecord::started},
       {"verdict", &RunRecord::verdict},

@@ -57,7 +57,7 @@ std::string complaint(const PlanRecord&);
 
 struct RunRecord {
   std::string suite, model, model_hash, data, data_hash, dtype = "float32";
-  std::string revision, compiler, flags, host, cpu, isa, started;  // ISO 8601
+  std::string revision, compiler, flags, host, cpu, isa, device = "cpu", started;  // ISO 8601
   i64 seed = 0, batch = 0, seq = 0, steps = 0, parameters = 0;
   int cores = 0;
   std::string simulated_with;          // the rates of simulated steps, in words

@@ -6,6 +6,7 @@
 #include <optional>
 #include <thread>
 
+#include "suites/command_options.hpp"
 #include "suites/nominal_costs.hpp"
 #include "suites/record_of.hpp"
 #include "suites/stopwatch.hpp"
@@ -15,15 +16,19 @@ namespace lockstep {
 
 bool is_timed(const Plan& plan, const Standard& s) {
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  return s.timed && Run{s.model, s.settings, plan, &s.data}.mesh().size() * s.suite.threads <= cores;
+  const int ranks = plan.ranks();
+  return s.timed && ranks * s.suite.threads <= cores && (s.suite.device == "cpu" || ranks == 1);
 }
 
 PlanRecord check_plan(const Plan& plan, const Standard& s) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   Run run{s.model, s.settings, plan, &s.data};
-  const GateOptions gates{
-      .isa = s.suite.isa, .threads = s.suite.threads, .fresh = true, .scratch = s.suite.scratch};
+  const GateOptions gates{.isa = s.suite.isa,
+                          .threads = s.suite.threads,
+                          .fresh = true,
+                          .scratch = s.suite.scratch,
+                          .accelerator = device_here(s.suite.device)};
   std::optional<Prepared> exact;
   Verdict verdict;
   if (refuse(plan, run.model, run.settings)) {
@@ -39,9 +44,12 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
   PlanRecord p = record_of(exact ? &*exact : nullptr, verdict, fast, second, s.suite.threads);
   if (is_timed(plan, s) && p.status == "ok") {
-    Timed timed =
-        time_steps(fast, {.isa = s.suite.isa, .threads = s.suite.threads, .scratch = s.suite.scratch},
-                   s.initial, s.suite.repeats);
+    Timed timed = time_steps(fast,
+                             {.isa = s.suite.isa,
+                              .threads = s.suite.threads,
+                              .scratch = s.suite.scratch,
+                              .accelerator = gates.accelerator},
+                             s.initial, s.suite.repeats);
     p.timed = true;
     p.step_seconds = std::move(timed.step_seconds);
     p.tokens_per_second = static_cast<double>(p.tokens_per_step) / median(p.step_seconds);

@@ -21,7 +21,8 @@ struct Standard {
   bool timed = true;  // plans that pass are timed too, where the cores suffice
 };
 
-// Whether its steps will be timed if it passes. Ranks that share a core would time the operating system.
+// Whether its steps will be timed if it passes. Ranks that share a core would time the operating system;
+// those that share an accelerator, its queue.
 bool is_timed(const Plan&, const Standard&);
 
 PlanRecord check_plan(const Plan&, const Standard&);

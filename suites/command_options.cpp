@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "kernels/ops.hpp"
+#include "parallel/engine.hpp"
 #include "ref/error.hpp"
 #include "suites/settings_list.hpp"
 
@@ -37,6 +38,18 @@ void add_kernels(CLI::App& app, std::string& isa, int& threads) {
   app.add_option("--threads", threads, "threads of each rank")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
+}
+
+void add_device(CLI::App& app, std::string& device) {
+  app.add_option("--device", device, "what computes: cpu, cuda")->capture_default_str();
+}
+
+Accelerator* device_here(const std::string& device) {
+  return device == "cpu" ? nullptr : &accelerator(device);
+}
+
+void check_device(const std::string& device) {
+  if (const std::string why = why_no_device(device); !why.empty()) throw UserError(why);
 }
 
 void add_scratch(CLI::App& app, std::string& folder) {

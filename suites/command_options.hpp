@@ -14,6 +14,11 @@ void add_settings(CLI::App&, Settings&);      // one option per entry of setting
 void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the help
 // The folder of files for what a plan keeps on disk.
 void add_scratch(CLI::App&, std::string& folder);
+void add_device(CLI::App&, std::string& device);
+// The accelerator of that name, null for "cpu". In this process and none that it forks later.
+class Accelerator* device_here(const std::string& device);
+// UserError: a device that is not here. This process stays without its driver.
+void check_device(const std::string& device);
 void add_kernels(CLI::App&, std::string& isa, int& threads);
 
 // UserError: kernels that this machine has not.

@@ -26,7 +26,7 @@ namespace {
 
 struct Options {
   std::string model, data, plan = "dp=1", init, dump, save, isa = "auto", timing = "eager", comm = "local",
-                           scratch, cluster;
+                           device = "cpu", scratch, cluster;
   int threads = 1;
   double shard_gb = 5;
   bool check = false, fast = false;
@@ -164,8 +164,10 @@ int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
   settings.fast = false;
   const Whole reference = reference_run(p.run.model, settings, *p.run.data, o.isa, o.threads, initial);
   const FastReference float64 = fast_reference(p.run.model, settings, *p.run.data, reference, initial);
-  const FastVerdict v =
-      judge_fast(p, reference, float64, {.isa = o.isa, .threads = o.threads, .scratch = o.scratch}, initial);
+  const FastVerdict v = judge_fast(
+      p, reference, float64,
+      {.isa = o.isa, .threads = o.threads, .scratch = o.scratch, .accelerator = device_here(o.device)},
+      initial);
   for (const auto& [gate, found] :
        {std::pair{"numbers", &v.numbers}, {"messages", &v.messages}, {"memory", &v.memory}})
     if (*found != "pass") fmt::print("not right in fast mode: {}: {}\n", gate, *found);
@@ -178,6 +180,7 @@ int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
 int train_among(MpiWorld* mpi, const Options& o) {
   check_settings(o.settings);
   check_isa(o.isa);
+  check_device(o.device);
   const ModelConfig model = load_model_config(o.model);
   const TokenFile data(o.data);
   check_data(data, o.data, model, o.settings);
@@ -201,9 +204,16 @@ int train_among(MpiWorld* mpi, const Options& o) {
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
   if (report)
-    fmt::print("{}: {} rank{}, {} thread{} each, {}\n", run.plan.line(), run.plan.ranks(),
-               run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa));
-  train(prepared, {.isa = o.isa, .threads = o.threads, .timing = timing, .mpi = mpi, .scratch = o.scratch},
+    fmt::print("{}: {} rank{}, {} thread{} each, {}{}\n", run.plan.line(), run.plan.ranks(),
+               run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa),
+               o.device == "cpu" ? "" : " and " + device_here(o.device)->name());
+  train(prepared,
+        {.isa = o.isa,
+         .threads = o.threads,
+         .timing = timing,
+         .mpi = mpi,
+         .scratch = o.scratch,
+         .accelerator = device_here(o.device)},
         initial, report ? &*report : nullptr);
   int status = report ? report->finish() : 0;
   if (o.check && o.fast) status = check_fast(prepared, o, initial);
@@ -211,6 +221,7 @@ int train_among(MpiWorld* mpi, const Options& o) {
 }
 
 int command_train(const Options& o) {
+  if (o.timing == "lazy" && o.device != "cpu") throw UserError("--timing lazy needs --device cpu");
   if (o.comm == "local") return train_among(nullptr, o);
   if (o.check && o.fast)
     throw UserError("--check of --fast needs --comm local: each step begins with the reference's weights");
@@ -240,6 +251,7 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--fast", o->fast,
                "sums in any order: dp may be any divisor of the batch, tp any of the heads");
   add_kernels(app, o->isa, o->threads);
+  add_device(app, o->device);
   add_scratch(app, o->scratch);
   app.add_option("--comm", o->comm,
                  "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi)")

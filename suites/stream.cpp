@@ -49,10 +49,10 @@ class Follower {
       : p_(p), expected_(std::move(expected)), seen_(expected_.size()) {}
 
   // x: [b, Ts, D] of samples from `first` on; Ts < T: the rank's part of the tokens.
-  void see(int rank, int place, i64 first, i64 b, View x, i64 elements) {
+  void see(int rank, int place, i64 first, i64 b, const std::vector<float>& found) {
+    const i64 elements = static_cast<i64>(found.size());
     const i64 D = p_.run.model.hidden, T = p_.run.settings.seq;
     const i64 Ts = elements / (b * D), from = Ts < T ? p_.mesh.tp_of(rank) * Ts : 0;
-    const float* found = static_cast<const float*>(x.at);
     const std::lock_guard lock(mutex_);
     bool equal = true;
     for (i64 i = 0; i < b && equal; ++i)
@@ -107,7 +107,9 @@ std::string follow_stream(const Prepared& p, const Launch& how, const Weights& i
     initialise(v, initial);
     for (i64 k = 0; k < step; ++k) v.executor.step(k);
     v.device.set_watch([&](int place, i64 first, i64 b, View x, i64 elements) {
-      follower.see(v.rank, place, first, b, x, elements);
+      std::vector<float> found(static_cast<std::size_t>(elements));
+      v.device.download(found.data(), x, elements);
+      follower.see(v.rank, place, first, b, found);
     });
     v.executor.step(step);
   });

@@ -33,6 +33,7 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { run.read(s.name, suite.settings.*field); }, s.field);
   run.read("isa", suite.isa);
+  run.read("device", suite.device);
   std::string mode = "exact";
   run.read("mode", mode);
   if (mode != "exact" && mode != "fast")

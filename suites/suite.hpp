@@ -16,7 +16,8 @@ struct Suite {
   Settings settings;
   std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
-  int threads = 1;    // of each rank
+  std::string device = "cpu";  // what computes
+  int threads = 1;             // of each rank
   bool fast = false;  // mode = "fast": plans that only fast mode can sum are run too, in that mode alone
   bool weak = false;  // scaling = "weak": settings.batch is a replica's, and a step's is dp times that
   Repeats repeats;    // of a timed step

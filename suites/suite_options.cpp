@@ -24,6 +24,7 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
   app.add_option("--plan", o.plan, "this one plan, of the suite or not, by the suite's settings")
       ->excludes(only);
   app.add_option("--isa", o.isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
+  app.add_option("--device", o.device, "what computes: cpu, cuda; default: the suite's");
   app.add_option("--threads", o.threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));
   app.add_option("--jobs", o.jobs,
@@ -35,9 +36,11 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   Chosen chosen{read_suite(o.suite), {}};
   Suite& suite = chosen.suite;
   if (!o.isa.empty()) suite.isa = o.isa;
+  if (!o.device.empty()) suite.device = o.device;
   if (o.threads > 0) suite.threads = o.threads;
   suite.scratch = o.scratch;
   check_isa(suite.isa);
+  check_device(suite.device);
   const ModelConfig model = load_model_config(suite.model);
   if (!o.plan.empty()) {
     const Plan plan = Plan::parse(o.plan);
@@ -54,8 +57,8 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
 }
 
 std::string judge_again(const Suite& suite, const std::string& plan) {
-  return fmt::format("{} gate {} --plan \"{}\" --isa {} --threads {}", program_invocation_name, suite.path,
-                     plan, isa_here(suite.isa), suite.threads);
+  return fmt::format("{} gate {} --plan \"{}\" --isa {} --device {} --threads {}", program_invocation_name,
+                     suite.path, plan, isa_here(suite.isa), suite.device, suite.threads);
 }
 
 }  // namespace lockstep

@@ -11,7 +11,7 @@ class App;
 namespace lockstep {
 
 struct SuiteOptions {
-  std::string suite, only, plan, isa, scratch;
+  std::string suite, only, plan, isa, device, scratch;
   int threads = 0;  // 0, and an empty isa: as the suite says
   int jobs = 0;     // plans judged at once; 0: one per core, at most eight
 };

@@ -63,7 +63,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
                        Standard{suite_, settings, model_, data_, {}, {}, {}, {}, options.timed});
   }
   run_ = lockstep::record_of(suite, model_, data_);
-  run_.isa = isa_here(suite.isa);
+  run_.isa = isa_here(suite.isa), run_.device = suite.device;
   run_.refused = all_.by_rule();
   run_.verdict = kNotFinished;
   if (!options.out.empty()) folder_.emplace(options.out, identity(), options.fresh);
@@ -72,7 +72,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
 Identity Sweep::identity() const {
   Identity id{{"suite", suite_.name}, {"model", run_.model_hash}, {"data", run_.data_hash},
               {"dtype", run_.dtype},  {"isa", run_.isa},          {"build", build_identity()},
-              {"cpu", run_.cpu}};
+              {"cpu", run_.cpu},      {"device", run_.device}};
   id["threads"] = fmt::format("{}", suite_.threads);
   id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);
   if (suite_.weak) id["scaling"] = "weak";

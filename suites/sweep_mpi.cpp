@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "ref/error.hpp"
+#include "suites/command_options.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/locate.hpp"
 #include "suites/reference.hpp"
@@ -29,7 +30,12 @@ std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, c
   if (!p.deadlock.empty()) return "messages: deadlock: " + p.deadlock;
   Assembly assembly(p, suite.settings.steps, &world);
   std::string messages;
-  launch(p, {.isa = suite.isa, .threads = suite.threads, .mpi = &world, .scratch = suite.scratch},
+  launch(p,
+         {.isa = suite.isa,
+          .threads = suite.threads,
+          .mpi = &world,
+          .scratch = suite.scratch,
+          .accelerator = device_here(suite.device)},
          [&](RankView v) {
            initialise(v, initial);
            for (i64 k = 0; k < suite.settings.steps; ++k) {

@@ -72,6 +72,7 @@ class Comm {
 struct CommNeeds {
   i64 largest_bytes = 0;  // of one message: blocks * n * size (for gather and scatter) * type
   int outstanding = 1;    // most started and not yet waited for, per rank and group
+  int in_flight = 1;      // per rank, in all of its groups together
 };
 
 // When a message's input is really read. eager: at start. lazy: as late as allowed, at its wait, so that

@@ -155,7 +155,10 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
     Assembly assembly(p, steps);
     std::vector<std::vector<Posted>> posted(p.mesh.size());
     std::vector<Ran> ran(p.mesh.size());
-    const Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
+    const Launch how{.isa = options.isa,
+                     .threads = options.threads,
+                     .scratch = options.scratch,
+                     .accelerator = options.accelerator};
     launch(p, how, [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
         initialise(v, weights_before(reference, initial, k));

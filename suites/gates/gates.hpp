@@ -22,7 +22,8 @@ struct GateOptions {
   // `initial` are the fresh weights: the guarded run makes them again, each rank its own part, so that both
   // ways to begin are judged.
   bool fresh = false;
-  std::string scratch;  // as in Launch
+  std::string scratch{};                     // as in Launch
+  class Accelerator* accelerator = nullptr;  // as in Launch; there is no guarded run then
 };
 
 // Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. What

@@ -108,7 +108,10 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   verdict.messages = "not run";
   const i64 steps = static_cast<i64>(reference.steps.size());
   try {
-    Launch how{.isa = options.isa, .threads = options.threads, .scratch = options.scratch};
+    Launch how{.isa = options.isa,
+               .threads = options.threads,
+               .scratch = options.scratch,
+               .accelerator = options.accelerator};
     Outcome ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, p, how, initial, reference, steps);
     verdict.messages = judge_messages(p, ran.posted);
@@ -116,7 +119,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     verdict.hash = ran.whole.hash();
     verdict.whole = std::move(ran.whole);
     std::vector<i64> guard_peaks;
-    if (options.guarded && verdict.numbers == "pass") {
+    if (options.guarded && !options.accelerator && verdict.numbers == "pass") {
       how.timing = Timing::lazy, how.guard = true;
       const FaultSentence sentence(p.run.plan.line());
       const i64 guarded_steps = std::min(steps, options.guarded_steps + makes_copies(p));

@@ -105,6 +105,7 @@ inline RunRecord sample_run(std::size_t plans = 100, const SampleSize& size = {}
   describe_machine(run);
   run.cores = size.cores;
   run.isa = "avx2";
+  run.device = "cuda";
   run.simulated_with = "made-up rates";
   run.refused = {{"tp-divides-heads", 12}, {"zero-needs-dp", 30}, {"pp-divides-layers", 6}};
   run.hash = run.reference_hash = "8c1f0a92d4e65b37";

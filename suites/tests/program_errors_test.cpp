@@ -46,6 +46,7 @@ INSTANTIATE_TEST_SUITE_P(
          {"tp=3 does not divide the model's 8 attention heads", "tp-divides-heads"}},
         {"MoreRanksThanThereAre", train + "--plan 'dp=8 tp=4 pp=4'", {"128 ranks", "at most 64"}},
         {"MoreThanTheModelHas", train + "--plan pp=9", {"pp=9 stages", "8 layers"}},
+        {"UnknownDevice", train + "--device tpu", {"no device 'tpu'", "cpu or cuda"}},
         {"UnknownIsa", train + "--isa avx3", {"no isa 'avx3'", "plain"}},
         {"MissingModel", "train --model no/such.json --data datasets/excerpt-v509.tok", {"no/such.json"}},
         {"MissingData", "train --data no/such.tok " + tiny_model, {"no/such.tok"}},

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# All that a GPU is asked, in one go and without a network, from programs that `make gpu-pack` packed:
+#   ci/gpu_check.sh build/gpu build/gpu-check
+# Tables, logs and the sweep's HDF5 go to the second folder. Ends in one line a part; fails if a part does.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=$1 out=$2
+seconds=${GPU_CHECK_SECONDS:-450}  # of all parts together
+mkdir -p "$out"
+started=$SECONDS summary=() status=0
+
+# part NAME SECONDS COMMAND...: one part, no longer than it may and than there is time.
+part() {
+    local name=$1 most=$2 left=$((seconds - SECONDS + started)) begin=$SECONDS ended=0
+    shift 2
+    ((left >= 5)) || { summary+=("skipped $name: no time left") && return; }
+    timeout -k 5 $((most < left ? most : left)) "$@" >"$out/$name.log" 2>&1 || ended=$?
+    tail -n 4 "$out/$name.log"
+    case $ended in
+        0) summary+=("ok      $name, $((SECONDS - begin)) s") ;;
+        124 | 137) summary+=("late    $name, $((SECONDS - begin)) s") && status=1 ;;
+        *) summary+=("FAILED  $name (status $ended), $((SECONDS - begin)) s: $out/$name.log") && status=1 ;;
+    esac
+}
+
+for program in lockstep test_cuda lockstep_cuda.so; do
+    [[ -e $bin/$program ]] || { echo "gpu-check: $bin/$program is missing; run make gpu-pack where the project builds" >&2; exit 2; }
+done
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader >"$out/gpu.txt" 2>&1 ||
+    { echo "gpu-check: no GPU: nvidia-smi says: $(head -c 200 "$out/gpu.txt")" >&2; exit 2; }
+cat "$out/gpu.txt"
+run=(--model suites/models/gate-tiny.json --data datasets/excerpt-v509.tok --seq 32)
+usual=(--batch 16 --steps 3)
+
+part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
+part kernels 120 "$bin/test_cuda"
+part fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2" --device cuda --fast --check
+part gate 240 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
+if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
+    # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.
+    part sanitizer 120 "$sanitizer" --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 4 --steps 1 \
+        --plan "dp=2 tp=2" --device cuda
+    part races 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 2 --steps 1 \
+        --device cuda
+else
+    summary+=("skipped sanitizer: no compute-sanitizer here")
+fi
+part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "pp=1" --out "$out/sweep"
+part speed 60 "$bin/lockstep" train --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok \
+    --batch 8 --seq 512 --steps 5 --device cuda --fast
+echo "== gpu-check, $((SECONDS - started)) s"
+printf '%s\n' "${summary[@]}" | tee "$out/summary.txt"
+exit $status

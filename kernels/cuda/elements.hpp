@@ -1,0 +1,110 @@
+// Kernels whose outputs are each computed by one thread from few inputs. Sources: kernels/plain.
+#pragma once
+#include "kernels/cuda/frame.hpp"
+
+namespace lockstep::cuda {
+
+template <class On>
+void add(Lanes& lanes, float* y, const float* a, const float* b, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = a[i] + b[i]; });
+}
+template <class On>
+void scale(Lanes& lanes, float* y, float s, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = y[i] * s; });
+}
+template <class On>
+void copy(Lanes& lanes, float* y, const float* x, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = x[i]; });
+}
+template <class On>
+void zero(Lanes& lanes, float* y, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = 0.0f; });
+}
+
+LOCKSTEP_ANYWHERE inline float sigmoid(float g) { return 1.0f / (1.0f + exact_exp(-g)); }
+
+template <class On>
+void swiglu(Lanes& lanes, float* a, const float* g, const float* u, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { a[i] = (g[i] * sigmoid(g[i])) * u[i]; });
+}
+template <class On>
+void swiglu_dx(Lanes& lanes, float* dg, float* du, const float* da, const float* g, const float* u, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    const float grad = da[i], gate = g[i], up = u[i];
+    const float sg = sigmoid(gate);
+    dg[i] = (grad * up) * (sg * (1.0f + gate * (1.0f - sg)));
+    du[i] = grad * (gate * sg);
+  });
+}
+
+template <class On>
+void adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, AdamWStep<float> s) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    m[i] = s.b1 * m[i] + s.c1 * g[i];
+    v[i] = s.b2 * v[i] + (s.c2 * g[i]) * g[i];
+    const float d = std::sqrt(v[i]) / s.root_bias2 + s.eps;
+    w[i] = w[i] * s.keep - s.rate * (m[i] / d);
+  });
+}
+
+template <class On>
+void rope(Lanes& lanes, float* x, const float* cos, const float* sin, i64 M, i64 T, i64 heads, i64 hd,
+          bool inverse) {
+  const i64 half = hd / 2;
+  each<On>(lanes, M * heads * half, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    const i64 j = i % half, row = i / half, m = row / heads;
+    float *low = x + row * hd + j, *high = low + half;
+    const float c = cos[m % T * half + j], plus = sin[m % T * half + j];
+    const float s = inverse ? -plus : plus;
+    const float a = *low, b = *high;
+    *low = std::fma(-b, s, a * c);
+    *high = std::fma(a, s, b * c);
+  });
+}
+
+template <class On>
+void embed(Lanes& lanes, float* y, const float* table, const i32* ids, i64 M, i64 D, i64 first, i64 rows) {
+  each<On>(lanes, M * D, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    const i64 row = ids[i / D] - first;
+    y[i] = 0 <= row && row < rows ? table[row * D + i % D] : 0.0f;
+  });
+}
+
+// One block a token. The first of its like in the sequence adds them all up; the others leave at once.
+struct EmbedGradient {
+  struct State {};
+  float* dtable;
+  const float* dy;
+  const i32* ids;
+  i64 T, D, first, rows;
+  LOCKSTEP_ANYWHERE i64 phases(i64 t) const {
+    const i64 row = ids[t] - first;
+    return 0 <= row && row < rows ? 3 : 0;
+  }
+  LOCKSTEP_ANYWHERE void phase(i64 p, const Place& at, State&) const {
+    const i64 t = at.block;
+    const i32 id = ids[t];
+    if (p == 0) {
+      if (at.thread == 0) at.shared[0] = 0.0f;
+    } else if (p == 1) {
+      for (i64 s = at.thread; s < t; s += at.threads)
+        if (ids[s] == id) at.shared[0] = 1.0f;  // whoever writes, writes this
+    } else if (at.shared[0] == 0.0f) {
+      for (i64 d = at.thread; d < D; d += at.threads) {
+        float sum = 0.0f;
+        for (i64 s = t; s < T; ++s)
+          if (ids[s] == id) sum = sum + dy[s * D + d];
+        float* out = dtable + (id - first) * D + d;
+        *out = *out + sum;
+      }
+    }
+  }
+};
+template <class On>
+void embed_dw(Lanes& lanes, float* dtable, const float* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
+              bool add) {
+  if (!add) zero<On>(lanes, dtable, rows * D);
+  if (T > 0) On::launch(lanes, EmbedGradient{dtable, dy, ids, T, D, first, rows}, T, kThreads, 1);
+}
+
+}  // namespace lockstep::cuda

@@ -1,0 +1,148 @@
+// On a GPU. The tests of vector kernels are linked into this program: its memory is made the GPU's to read
+// and write too, so that the GPU's kernels are one more set that they hold to the plain ones bit by bit.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#include "parallel/engine.hpp"
+#include "suites/gates/gates.hpp"
+#include "suites/reference.hpp"
+#include "suites/tests/kernels_simd.hpp"
+
+namespace lockstep {
+namespace {
+
+// Host memory of the engine's in blocks of powers of two; what has been given back is handed out again.
+class Slab {
+ public:
+  static constexpr std::size_t kBytes = std::size_t{3} << 30;
+  void begin(void* at) { begin_ = next_ = static_cast<std::byte*>(at); }
+  bool holds(const void* at) const { return begin_ && at >= begin_ && at < begin_ + kBytes; }
+  void* take(std::size_t bytes) {
+    const int size = std::bit_width(bytes + kHead - 1);
+    const std::lock_guard lock(mutex_);
+    std::byte* at = free_[size];
+    if (at) {
+      free_[size] = *reinterpret_cast<std::byte**>(at + kHead);
+    } else {
+      at = next_;
+      if (at + (std::size_t{1} << size) > begin_ + kBytes) throw std::bad_alloc();
+      next_ += std::size_t{1} << size;
+    }
+    *reinterpret_cast<int*>(at) = size;
+    return at + kHead;
+  }
+  void give(void* p) {
+    std::byte* at = static_cast<std::byte*>(p) - kHead;
+    const std::lock_guard lock(mutex_);
+    std::byte*& list = free_[*reinterpret_cast<int*>(at)];
+    *static_cast<std::byte**>(p) = list;
+    list = at;
+  }
+  explicit operator bool() const { return begin_; }
+
+ private:
+  static constexpr std::size_t kHead = 64;
+  std::mutex mutex_;
+  std::byte *begin_ = nullptr, *next_ = nullptr;
+  std::byte* free_[64] = {};
+};
+Slab slab;
+
+}  // namespace
+}  // namespace lockstep
+
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  if (lockstep::slab) return lockstep::slab.take(bytes);
+  if (void* p = std::malloc(bytes ? bytes : 1)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept {
+  lockstep::slab.holds(p) ? lockstep::slab.give(p) : std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { operator delete(p); }
+
+namespace lockstep {
+namespace {
+
+std::string complaint;  // why there is no GPU
+
+// Before the tests, for all memory that they take must be the slab's. It lives as long as the program.
+Engine* const engine = [] {
+  Engine* found = nullptr;
+  try {
+    found = accelerator("cuda").engine(0, plain_ops<float>(), false).release();
+    slab.begin(found->allocate(Medium::host, static_cast<i64>(Slab::kBytes)));
+  } catch (const std::exception& e) {
+    complaint = e.what();
+  }
+  return found;
+}();
+
+// Entries of the GPU's table, each done when it returns.
+template <auto entry, class... A>
+void set(Op<A...>& op) {
+  op.call = [](Lanes&, A... a) {
+    (engine->ops().*entry).call(engine->lanes(), a...);
+    float nothing = 0;
+    engine->download(&nothing, &nothing, 0);  // waits
+  };
+}
+const KernelSet cuda_set(
+    "cuda", 1000, [] { return engine != nullptr; },
+    [](Ops<float>& ops) {
+      using T = Ops<float>;
+      set<&T::matmul>(ops.matmul), set<&T::matmul_dx>(ops.matmul_dx), set<&T::matmul_dw>(ops.matmul_dw);
+      set<&T::embed>(ops.embed), set<&T::embed_dw>(ops.embed_dw), set<&T::rms_norm>(ops.rms_norm);
+      set<&T::rms_norm_dx>(ops.rms_norm_dx), set<&T::rms_norm_dw>(ops.rms_norm_dw), set<&T::rope>(ops.rope);
+      set<&T::attention>(ops.attention), set<&T::attention_dx>(ops.attention_dx), set<&T::swiglu>(ops.swiglu);
+      set<&T::swiglu_dx>(ops.swiglu_dx), set<&T::ce_max>(ops.ce_max), set<&T::ce_sum>(ops.ce_sum);
+      set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add),
+          set<&T::scale>(ops.scale);
+      set<&T::copy>(ops.copy), set<&T::zero>(ops.zero), set<&T::add_squares>(ops.add_squares);
+      set<&T::adamw>(ops.adamw);
+    });
+
+class CudaDevice : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!engine) GTEST_SKIP() << "no GPU: " << complaint;
+  }
+};
+
+TEST_F(CudaDevice, ItsKernelsAreASetOfTheseTests) {
+  bool found = false;
+  for (const KernelSet* s : kernel_sets()) found |= s == &cuda_set && s->runs_here();
+  EXPECT_TRUE(found);
+}
+
+TEST_F(CudaDevice, PlansPassTheGates) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16, settings.steps = 2;
+  const Whole reference = reference_run(model, settings, data, "plain", 1);
+  for (const char* line : {"dp=1 micro=2", "dp=2 tp=2 pp=2 zero=1 ckpt=full", "dp=2 offload=optimizer",
+                           "dp=2 zero=3 offload=weights to=disk activations=host"}) {
+    const Prepared p = prepare({model, settings, Plan::parse(line), &data});
+    const Verdict v = judge(p, reference, {.isa = "plain", .accelerator = &accelerator("cuda")});
+    EXPECT_EQ(v.numbers, "pass") << line;
+    EXPECT_EQ(v.messages, "pass") << line;
+    EXPECT_EQ(v.memory, "pass") << line;
+    EXPECT_EQ(v.hash, reference.hash()) << line;
+  }
+}
+
+}  // namespace
+}  // namespace lockstep
+
+// The tests of vector kernels would pass without a GPU, by the sets that are here: then only those of this
+// file are asked, and say that they are skipped.
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  if (!lockstep::engine) testing::GTEST_FLAG(filter) = "CudaDevice.*";
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,119 @@
+// Plans on an accelerator that is not there: its memory lies at addresses that fault when touched, and its
+// kernels, which know where it really is, run here. So whatever forgets that device memory is elsewhere, or
+// takes the wrong kernels for the host's, ends badly; and all plans have the reference's hash.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <cstring>
+#include <deque>
+
+#include "kernels/cuda/table.hpp"
+#include "parallel/engine.hpp"
+#include "suites/gates/gates.hpp"
+#include "suites/reference.hpp"
+
+namespace lockstep {
+namespace {
+
+// Device memory is handed out this far from where it is: nothing lies there.
+constexpr std::uintptr_t kAway = std::uintptr_t{1} << 62;
+
+template <class A>
+A real(A a) {
+  if constexpr (std::is_pointer_v<A>)
+    return reinterpret_cast<A>(reinterpret_cast<std::uintptr_t>(a) ^ (a ? kAway : 0));
+  return a;
+}
+const Ops<float>& plain() {
+  static const Ops<float> ops = plain_ops<float>();
+  return ops;
+}
+template <auto entry, class... A>
+void set(Op<A...>& op) {
+  op.on_host = op.call;
+  op.call = [](Lanes& lanes, A... a) { (plain().*entry)(lanes, real(a)...); };
+}
+
+class FarEngine final : public Engine {
+ public:
+  explicit FarEngine(const Ops<float>& host) : ops_(host) {
+    using T = Ops<float>;
+    set<&T::matmul>(ops_.matmul), set<&T::matmul_dx>(ops_.matmul_dx), set<&T::matmul_dw>(ops_.matmul_dw);
+    set<&T::embed>(ops_.embed), set<&T::embed_dw>(ops_.embed_dw), set<&T::rms_norm>(ops_.rms_norm);
+    set<&T::rms_norm_dx>(ops_.rms_norm_dx), set<&T::rms_norm_dw>(ops_.rms_norm_dw), set<&T::rope>(ops_.rope);
+    set<&T::attention>(ops_.attention), set<&T::attention_dx>(ops_.attention_dx);
+    set<&T::swiglu>(ops_.swiglu), set<&T::swiglu_dx>(ops_.swiglu_dx), set<&T::ce_max>(ops_.ce_max);
+    set<&T::ce_sum>(ops_.ce_sum), set<&T::ce_loss>(ops_.ce_loss), set<&T::ce_dx>(ops_.ce_dx);
+    set<&T::add>(ops_.add), set<&T::scale>(ops_.scale), set<&T::copy>(ops_.copy), set<&T::zero>(ops_.zero);
+    set<&T::add_squares>(ops_.add_squares), set<&T::adamw>(ops_.adamw);
+  }
+  const Ops<float>& ops() const override { return ops_; }
+  Lanes& lanes() override { return lanes_; }
+  void* allocate(Medium medium, i64 bytes) override {
+    blocks_.emplace_back(static_cast<std::size_t>(bytes / 8 + 1), std::nan(""));
+    return medium == Medium::device ? real(static_cast<void*>(blocks_.back().data())) : blocks_.back().data();
+  }
+  bool holds(const void* at) const override { return reinterpret_cast<std::uintptr_t>(at) & kAway; }
+  void upload(void* to, const void* from, i64 bytes) override {
+    std::memcpy(real(to), from, static_cast<std::size_t>(bytes));
+  }
+  void download(void* to, const void* from, i64 bytes) override {
+    std::memcpy(to, real(from), static_cast<std::size_t>(bytes));
+  }
+  // As late as it may be.
+  void begin_copy(int slot, void* to, const void* from, i64 bytes) override {
+    under_way_[slot] = {near(to), near(const_cast<void*>(from)), static_cast<std::size_t>(bytes)};
+    std::memset(near(to), 0xff, static_cast<std::size_t>(bytes));
+  }
+  void end_copy(int slot) override {
+    std::memcpy(under_way_[slot].to, under_way_[slot].from, under_way_[slot].bytes);
+  }
+
+ private:
+  struct Copy {
+    void *to, *from;
+    std::size_t bytes;
+  };
+  void* near(void* at) const { return holds(at) ? real(at) : at; }
+  Ops<float> ops_;
+  Lanes lanes_{1};
+  std::deque<std::vector<double>> blocks_;
+  std::array<Copy, kCopies> under_way_;
+};
+
+class Far final : public Accelerator {
+ public:
+  std::string name() const override { return "far"; }
+  std::unique_ptr<Engine> engine(int, const Ops<float>& host, bool) override {
+    return std::make_unique<FarEngine>(host);
+  }
+};
+
+TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16, settings.steps = 2;
+  const Whole reference = reference_run(model, settings, data, "auto", 1);
+  Far far;
+  for (const char* line :
+       {"dp=1 micro=2", "dp=2 tp=2 pp=2 zero=1 ckpt=full", "tp=4 sp=1 pp=2", "dp=4 zero=3 micro=2",
+        "dp=2 zero=2 pp=2 schedule=zero-bubble", "dp=2 offload=optimizer", "dp=2 offload=optimizer to=disk",
+        "dp=2 zero=3 offload=weights activations=host", "pp=2 activations=disk",
+        "dp=2 zero=3 offload=weights to=disk activations=host", "pp=2 schedule=interleaved virtual=2 dp=2"}) {
+    const Prepared p = prepare({model, settings, Plan::parse(line), &data});
+    const Verdict v = judge(p, reference, {.accelerator = &far});
+    EXPECT_EQ(v.numbers, "pass") << line;
+    EXPECT_EQ(v.messages, "pass") << line;
+    EXPECT_EQ(v.memory, "pass") << line;
+    EXPECT_EQ(v.hash, reference.hash()) << line;
+  }
+}
+
+TEST(Engine, ADeviceThatIsNotThereIsExplained) {
+  EXPECT_EQ(why_no_device("cpu"), "");
+  EXPECT_NE(why_no_device("tpu").find("there is no device 'tpu'; it can be cpu or cuda"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lockstep
