@@ -48,14 +48,16 @@ Crew::Indices Crew::serve(const std::vector<std::string>& requests, const Indice
     busy = false;
     for (std::size_t i = 0; i < workers; ++i) {
       Post& post = posts_[i];
-      if (!post.busy && next != which.end() && listener.go_on()) {
-        post.request = *next++, post.again = false;
-        listener.begun(post.request);
-        begin(post);
-      }
+      if (post.busy || next == which.end() || !listener.go_on()) continue;
+      post.request = *next++, post.again = false;
+      listener.begun(post.request);
+      begin(post);
+    }
+    for (std::size_t i = 0; i < workers; ++i) {
+      Post& post = posts_[i];
       if (!post.busy) continue;
-      if (const auto answer = post.worker->glance(kGlanceMilliseconds)) hear(post, *answer);
       busy = true;
+      if (const auto answer = post.worker->glance(kGlanceMilliseconds)) hear(post, *answer);
     }
   }
   return limited;

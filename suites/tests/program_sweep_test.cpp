@@ -52,6 +52,36 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   EXPECT_EQ(run.read<double>("/plans/step_seconds").shape, (h5::Shape{5, 2}));
 }
 
+// A replica keeps its 4 sequences: one device of 4 and one of 8 have each a reference of their own.
+TEST(ProgramSweep, WeakScalingHoldsEachBatchToItsOwnReference) {
+  const TemporaryFolder folder;
+  const std::string suite =
+      folder.write("weak.toml", suite_text("scaling = \"weak\"\n[axes]\ndp = [1, 2]\nzero = [0, 1]\n"));
+  const std::string out = folder.path() + "/out";
+  const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "reference of 8 sequences: hash ", "reference of 16 sequences: hash ",
+                   "for each of 2 batches one hash "));
+  const h5::Reader run(out + "/run.h5");
+  EXPECT_EQ(run.read<i64>("/plans/tokens_per_step").values, (std::vector<i64>{128, 128, 256, 256}));
+  const auto hash = run.strings("/plans/hash");
+  EXPECT_EQ(hash[0], run.attribute("reference_hash"));
+  EXPECT_EQ(hash[1], hash[0]);
+  EXPECT_NE(hash[2], hash[0]);
+  EXPECT_EQ(hash[3], hash[2]);
+  // The hash of two replicas is that of one device on 16 sequences.
+  std::string other = suite_text("[[also]]\nplan = \"dp=1\"\n");
+  other.replace(other.find("batch = 8"), 9, "batch = 16");
+  EXPECT_TRUE(
+      says(lockstep_program("gate " + folder.write("sixteen.toml", other)).out, "exact: hash " + hash[2]));
+  // Going on needs neither reference again.
+  EXPECT_TRUE(says(lockstep_program("sweep " + suite + " --out " + out).out, "reference, kept of 8 sequences",
+                   "reference, kept of 16 sequences"));
+  EXPECT_TRUE(
+      says(lockstep_program("sweep " + folder.write("x.toml", suite_text("scaling = \"week\"\n"))).err,
+           "scaling is \"week\"; it can be \"strong\", or \"weak\""));
+}
+
 TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ntp = [1, 3]\nsp = [0, 1]\n"));
