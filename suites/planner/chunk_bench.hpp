@@ -1,0 +1,117 @@
+// A rank that holds some layers alone, with the plan's real store, shelf and home, on a device that only
+// notes: what chunk_programs.hpp and the update are traced from.
+#pragma once
+#include <array>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "suites/planner/chunk_programs.hpp"
+
+namespace lockstep {
+
+// Of layers: the third stands for all between the second and the fourth.
+inline constexpr int kBlocks = 5;
+// Enough for a first one, another one, and one whose activations are leaving.
+inline constexpr int kMicrobatches = 3;
+
+class ChunkBench {
+ public:
+  using Kept = std::vector<const std::vector<KeptPart>*>;
+  ChunkBench(const Run& run, const Costs& costs, int layers, bool first, bool last, const Kept& kept,
+             Pending pending);
+  PassScript pass(const PassShape& p);
+  // Where each layer's items begin in the script, and behind them how many requests there were.
+  const std::vector<std::pair<std::size_t, int>>& blocks() const { return blocks_; }
+
+  UpdateProgram update(bool first_microbatch, int pp);
+
+ private:
+  static Run alone(const Run& run, int layers);
+  int norm() const { return static_cast<int>(run_.model.layers) + 1; }
+  int head() const { return norm() + 1; }
+
+  void skip() {
+    writer_.skip(trace_, seen_, trace_.events.size());
+    seen_ = trace_.events.size();
+  }
+  // Calls a strategy and writes down what it did.
+  template <class Action>
+  void hook(const Action& action) {
+    action();
+    writer_.write(trace_, seen_, trace_.events.size());
+    seen_ = trace_.events.size();
+  }
+
+  void flush() {
+    Program hooks = writer_.take();
+    requests_ = hooks.requests;
+    if (hooks.operations.empty() && hooks.live.now == Live{}.now && hooks.live.most == Live{}.most) return;
+    PassScript::Item item;
+    item.program = std::move(hooks);
+    script_.items.push_back(std::move(item));
+  }
+  void block(int position) {
+    flush();
+    position_ = position;
+    blocks_.emplace_back(script_.items.size(), requests_);
+  }
+  using Item = PassScript::Item;
+  void put(decltype(Item::what) what, int index, bool adds) {
+    flush();
+    Item item;
+    item.what = what, item.index = index, item.adds = adds, item.position = position_;
+    script_.items.push_back(std::move(item));
+  }
+
+  std::array<i64, 3> taken() const;
+
+  // What happened before.
+  Saved saved_of(int layer);
+  void shelve(int layer, int j);
+  void shelve_all();
+  void reduce_before(const PassShape& p);
+
+  // The passes, as parallel/chunk.cpp has them.
+  void acquire(const std::vector<int>& order, std::size_t k);
+  void release(int unit);
+  void ready(int unit, bool last);
+  void part(decltype(Item::what) what, const std::vector<int>& units);
+  std::vector<int> weighed(bool now, std::vector<int> units) const;
+  void forward();
+  void backward(bool weights_now, bool last);
+  void weight_grads(bool last);
+
+  // The update, as parallel/executor.cpp has it.
+  void join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgram& u);
+  void step(const std::vector<Piece>& pieces);
+
+  const int layers_;
+  const bool first_, last_;
+  const Kept& kept_;
+  const Run run_;
+  const Mesh mesh_;
+  const Ops<float> ops_;
+  Lanes lanes_;
+  NoPlacer nowhere_;
+  Disk no_file_;
+  Trace trace_;
+  Device device_;
+  ProgramWriter writer_;
+  const Costs& costs_;
+  std::size_t seen_ = 0;
+  LocalParams params_;
+  std::vector<std::vector<int>> order_;
+  std::vector<int> locals_;  // by unit: its first parameter
+  std::unique_ptr<Seam> seam_;
+  std::unique_ptr<Home> home_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Shelf> shelf_;
+  bool shelved_ = false;
+  int j_ = 0, position_ = 0, requests_ = 0;
+  PassScript script_;
+  std::vector<std::pair<std::size_t, int>> blocks_;
+  std::vector<Operation> optimizer_;
+};
+
+}  // namespace lockstep

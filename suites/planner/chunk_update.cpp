@@ -1,0 +1,124 @@
+// A stage's update, as parallel/executor.cpp has it.
+#include <algorithm>
+
+#include "suites/planner/chunk_bench.hpp"
+
+namespace lockstep {
+UpdateProgram ChunkBench::update(bool first_microbatch, int pp) {
+  UpdateProgram u;
+  const std::vector<Piece>& pieces = store_->pieces();
+  home_->prepare(pieces, params_);
+  u.kept = taken();
+  j_ = first_microbatch ? 0 : 1;
+  for (auto unit = params_.units.rbegin(); unit != params_.units.rend(); ++unit) {
+    store_->leaf(locals_[*unit], store_->sample(j_, 0));
+    store_->ready(*unit, j_, true);
+  }
+  skip();
+  writer_.updating = true;
+  hook([&] { store_->finish(); });
+  join_tied(pieces, pp, u);
+  u.arrive = writer_.take();
+  hook([&] {
+    for (const Piece& p : pieces)
+      if (p.counted) device_.run(ops_.add_squares, View{}, p.gradient, p.n);
+  });
+  u.norm = writer_.take();
+  step(pieces);
+  hook([&] { store_->republish(); });
+  u.update = writer_.take();
+  u.update.operations.insert(u.update.operations.begin(), optimizer_.begin(), optimizer_.end());
+  return u;
+}
+
+void ChunkBench::join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgram& u) {
+  const int last = static_cast<int>(params_.table.size()) - 1;
+  if (params_.table[last].tied_to < 0) return;
+  const int embedding = params_.local(0), head = params_.local(last);
+  for (const Piece& p : pieces) {
+    if (p.local != embedding && p.local != head) continue;
+    if (pp == 1) {
+      hook([&] { device_.run(ops_.add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n); });
+    } else {
+      Message m;
+      m.verb = Verb::all_reduce, m.axis = Axis::tie, m.type = p.gradient.type, m.n = p.n;
+      u.tied += costs_.message(m, {});
+    }
+  }
+}
+
+// The optimizer. One that works through blocks on their way between memories is traced on the beginning of
+// each piece, and once more on twice as much: from there on the same blocks follow each other.
+void ChunkBench::step(const std::vector<Piece>& pieces) {
+  constexpr i64 kBeginning = 1 << 18, kWhole = 1 << 22;
+  i64 all = 0;
+  for (const Piece& p : pieces) all += p.n;
+  if (!chosen<Home>(run_.plan).wants || all <= kWhole)
+    return hook([&] { home_->step(pieces, params_, 0, 1.0); });
+  double elements[2], seconds[2];
+  Spent spent[2];
+  for (const int k : {0, 1}) {
+    std::vector<Piece> part = pieces;
+    elements[k] = 0;
+    for (Piece& p : part) p.n = std::min(p.n, kBeginning << k), elements[k] += static_cast<double>(p.n);
+    home_->prepare(part, params_);
+    skip();
+    hook([&] { home_->step(part, params_, 0, 1.0); });
+    Clock clock;
+    lockstep::run(writer_.take(), clock, spent[k]);
+    seconds[k] = clock.now;
+  }
+  const double more =
+      elements[1] > elements[0] ? (static_cast<double>(all) - elements[1]) / (elements[1] - elements[0]) : 0;
+  const auto beyond = [&](double first, double second) { return second + more * (second - first); };
+  Operation o;
+  o.seconds = beyond(seconds[0], seconds[1]);
+  o.spent.update = beyond(spent[0].update, spent[1].update);
+  o.spent.copies = o.seconds - o.spent.update;
+  optimizer_.push_back(o);
+}
+
+namespace {
+
+// A program that begins with idle streams, as one piece of work.
+Operation at_once(const Program& p) {
+  Operation o;
+  Clock clock;
+  run(p, clock, o.spent);
+  o.seconds = clock.now;
+  return o;
+}
+
+// What n layers take, of two examples with a and a + 1.
+Operation beyond(const Operation& a, const Operation& b, double more) {
+  const auto line = [&](double x, double y) { return y + more * (y - x); };
+  Operation o;
+  o.seconds = line(a.seconds, b.seconds);
+  o.spent.compute = line(a.spent.compute, b.spent.compute);
+  o.spent.update = line(a.spent.update, b.spent.update);
+  o.spent.copies = line(a.spent.copies, b.spent.copies);
+  for (std::size_t x = 0; x < o.spent.exposed.size(); ++x)
+    o.spent.exposed[x] = line(a.spent.exposed[x], b.spent.exposed[x]);
+  return o;
+}
+
+}  // namespace
+
+// The optimizer takes one unit after the other: each further layer adds the same.
+UpdateProgram update_program(const Run& run, const Costs& costs, int layers, bool first, bool last,
+                             bool first_microbatch) {
+  const int pp = run.plan.number("pp");
+  const auto of = [&](int n) {
+    return ChunkBench(run, costs, n, first, last, {}, Pending::nothing).update(first_microbatch, pp);
+  };
+  if (layers <= kBlocks) return of(layers);
+  const UpdateProgram a = of(kBlocks - 1), b = of(kBlocks);
+  const i64 more = layers - kBlocks;
+  UpdateProgram u = b;
+  u.norm.operations = {beyond(at_once(a.norm), at_once(b.norm), static_cast<double>(more))};
+  u.update.operations = {beyond(at_once(a.update), at_once(b.update), static_cast<double>(more))};
+  for (std::size_t m = 0; m < u.kept.size(); ++m) u.kept[m] += more * (b.kept[m] - a.kept[m]);
+  return u;
+}
+
+}  // namespace lockstep
