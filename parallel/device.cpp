@@ -26,6 +26,7 @@ void PlainDevice::begin_step() {
 }
 
 void PlainDevice::note_action(const char* name, int chunk, int microbatch) {
+  if (clock_) clock_->begins(name, chunk, microbatch);
   if (!trace_) return;
   Trace::Event e{Trace::Event::action};
   e.name = name;
@@ -49,6 +50,7 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
     trace_->events.push_back(std::move(e));
   }
   if (comm_) r.id = comm_->start(m);
+  r.stream = axis_name(m.axis);
   return r;
 }
 
@@ -58,7 +60,9 @@ void PlainDevice::wait(Request& r) {
     e.request = r.id;
     trace_->events.push_back(std::move(e));
   }
+  if (clock_) clock_->waits(r.stream);
   if (comm_) comm_->wait(r.id);
+  if (clock_) clock_->goes_on();
   r = {};
 }
 
@@ -97,7 +101,9 @@ void PlainDevice::wait_copy(Request& r) {
     e.request = r.id;
     trace_->events.push_back(std::move(e));
   }
+  if (clock_) clock_->waits(r.stream);
   if (comm_) copies_.wait(r.id);
+  if (clock_) clock_->goes_on();
   r = {};
 }
 

@@ -32,7 +32,17 @@ struct Posted {
 struct Request {
   int id = -1;
   Buf in, out;
+  const char* stream = "copies";  // or the axis of a message
   explicit operator bool() const { return id >= 0; }
+};
+
+// Hears what a rank does when, for who measures a step.
+class StepClock {
+ public:
+  virtual ~StepClock() = default;
+  virtual void begins(const char* action, int chunk, int microbatch) = 0;
+  virtual void waits(const char* stream) = 0;  // for a message of this axis, or "copies"
+  virtual void goes_on() = 0;
 };
 
 class PlainDevice {
@@ -81,6 +91,8 @@ class PlainDevice {
   void show(int place, i64 first, i64 b, const Buf& x) const {
     if (watch_) watch_(place, first, b, x.view(), x.elements());
   }
+
+  void set_clock(StepClock* clock) { clock_ = clock; }
 
   // Runs one kernel. Views become the pointers the kernel asks for; numbers pass through.
   template <class... P, class... A>
@@ -162,6 +174,7 @@ class PlainDevice {
   i64 kernels_ = 0, started_copies_ = 0;
   int requests_ = 0;
   Watch watch_;
+  StepClock* clock_ = nullptr;
 };
 
 }  // namespace lockstep

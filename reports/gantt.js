@@ -1,4 +1,4 @@
-// Draws the simulated step of a chosen plan: a row for each rank's computation, messages by axis, and copies.
+// Draws the simulated, or the measured, step of a chosen plan: a row for each rank's computation, messages by axis, and copies.
 // Needs page.js before it (view, remember). The numbers are the run file's `timeline` (reports/schema.md).
 const timelines = JSON.parse(document.getElementById("timelines").textContent);
 const plan = document.getElementById("gantt-plan");
@@ -31,7 +31,7 @@ function bars(stream, timeline, left, top, height, width) {
     const [from, length, pass, chunk, microbatch] = numbers.slice(i, i + 5);
     const kind = name === "compute" ? passClass[timeline.passes[pass]] || "other" : name === "copies" ? "copies" : "message";
     const x = left + from / 10000 * width, long = Math.max(length / 10000 * width, 0.6);
-    const what = name === "compute" ? timeline.passes[pass] || "clearing buffers" : name === "copies" ? "copy" : `message on ${name}`;
+    const what = name === "compute" ? timeline.passes[pass] || "clearing buffers" : name === "copies" ? "copy" : `${timeline.measured ? "waiting for a message" : "message"} on ${name}`;
     group.append(hint(shape("rect", {class: kind, x: x.toFixed(2), y: top, width: long.toFixed(2), height}),
         what + (microbatch >= 0 ? `, microbatch ${microbatch}` : "") + (chunk >= 0 ? `, chunk ${chunk}` : "") +
         `: ${time(length / 10000 * timeline.seconds)} from ${time(from / 10000 * timeline.seconds)} on`));
@@ -53,7 +53,7 @@ function ticks(svg, timeline, left, width, bottom) {
 
 function draw() {
   const timeline = timelines[plan.value], left = 108, width = 1000;
-  const svg = shape("svg", {role: "img", "aria-label": `simulated step of ${plan.selectedOptions[0].textContent}`});
+  const svg = shape("svg", {role: "img", "aria-label": `${timeline.measured ? "measured" : "simulated"} step of ${plan.selectedOptions[0].textContent}`});
   let top = 8, rank = timeline.streams[0][0];
   const rows = timeline.streams.map(stream => {
     const height = stream[1] === "compute" ? 20 : 9;

@@ -139,13 +139,20 @@ PART_NAMES = {"compute": "forward and backward", "update": "optimizer", "copies"
 
 
 def timelines(run):
-    """{row: what reports/gantt.js draws} of the plans that have a simulated step."""
+    """{row, or row-measured: what reports/gantt.js draws} of the plans that have a simulated step, or a measured one."""
     found = {}
     for index, plan in steps.simulated(run).iterrows():
         timeline = json.loads(plan.timeline)
         timeline["parts"] = {PART_NAMES.get(name, f"waiting for {name}"): round(plan[column] / plan.simulated_seconds, 4)
                              for name, column in steps.parts_of(run).items()}
-        found[index] = timeline
+        found[str(index)] = timeline
+        measured = getattr(plan, "measured_timeline", "")
+        if measured:
+            timeline = json.loads(measured)
+            timeline["parts"] = {PART_NAMES.get(name, f"waiting for {name} and other ranks"): round(part, 4)
+                                 for name, part in timeline["parts"].items()}
+            timeline["measured"] = True
+            found[f"{index}-measured"] = timeline
     return found
 
 
@@ -154,13 +161,14 @@ def gantt(run):
     found = timelines(run)
     if not found:
         return ""
-    some = derived.simplest_first(run.plans.loc[list(found)])
-    first = some.assign(streams=[len(found[index]["streams"]) for index in some.index]).sort_values(
+    some = derived.simplest_first(run.plans.loc[[int(name) for name in found if name.isdigit()]])
+    first = some.assign(streams=[len(found[str(index)]["streams"]) for index in some.index]).sort_values(
         ["size", "streams"], ascending=[True, False], kind="stable").index[0]
     side = steps.schedules_side_by_side(run)
     first = side.index[-1] if len(side) else first
-    options = "".join(f'<option value="{index}"{" selected" if index == first else ""}>'
-                      f"{html.escape(run.plans.label[index])}</option>" for index in found)
+    options = "".join(f'<option value="{name}"{" selected" if name == str(first) else ""}>'
+                      f'{html.escape(run.plans.label[int(name.split("-")[0])])}{"" if name.isdigit() else ", measured"}</option>'
+                      for name in found)
     text = (HERE / "gantt.html").read_text(encoding="utf-8")
     return string.Template(text).substitute(options=options, rates=html.escape(run.facts.get("simulated_with", "")),
                                             data=json.dumps(found, separators=(",", ":")).replace("</", "<\\/"))

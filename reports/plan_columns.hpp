@@ -33,6 +33,7 @@ void each_column(Visitor&& column) {
   column("step_seconds", &PlanRecord::step_seconds);
   column("simulated_seconds", &PlanRecord::simulated_seconds);
   column("timeline", &PlanRecord::timeline);
+  column("measured_timeline", &PlanRecord::measured_timeline);
 }
 
 }  // namespace lockstep

@@ -50,6 +50,7 @@ struct PlanRecord {
   double simulated_seconds = kNotTimed;
   std::map<std::string, double> simulated;  // its seconds by what they go to, a mean over ranks
   std::string timeline;                     // JSON: who does what when (reports/schema.md)
+  std::string measured_timeline;            // the same of a step on this machine; empty: not timed
 };
 
 // What a plan failed by, and what was found: "numbers: step 0: ..."; empty if its status is ok.

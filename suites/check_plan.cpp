@@ -55,6 +55,7 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
     p.tokens_per_second = static_cast<double>(p.tokens_per_step) / median(p.step_seconds);
     p.median_spread = median_spread(p.step_seconds);
     p.resident_bytes = timed.resident_bytes;
+    p.measured_timeline = json_of(timed.timeline);
   }
   const Timeline simulated = timeline_of(fast, nominal_costs());
   p.simulated_seconds = simulated.seconds;

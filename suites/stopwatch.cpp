@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "suites/machine_memory.hpp"
+#include "suites/step_recorder.hpp"
 
 namespace lockstep {
 
@@ -38,6 +39,7 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
   timed.step_seconds.reserve(static_cast<std::size_t>(repeats.most));
   bool enough = false;  // written by rank 0 while the others wait for it
   std::barrier meeting(p.mesh.size());
+  std::vector<StepRecorder> recorders(static_cast<std::size_t>(p.mesh.size()));
   launch(p, how, [&](RankView v) {
     try {
       initialise(v, initial);
@@ -52,12 +54,17 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
         }
         meeting.arrive_and_wait();
       }
+      StepRecorder& recorder = recorders[v.rank];
+      v.device.set_clock(&recorder);
+      v.executor.step(static_cast<i64>(timed.step_seconds.size()) + 1);
+      recorder.ends();
     } catch (...) {
       meeting.arrive_and_drop();  // or the others would wait for this rank for ever
       throw;
     }
     if (v.rank == 0) timed.resident_bytes = resident_bytes();
   });
+  timed.timeline = timeline_of(recorders, p.mesh);
   return timed;
 }
 

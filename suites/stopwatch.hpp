@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "suites/reference.hpp"
+#include "suites/timeline.hpp"
 
 namespace lockstep {
 
@@ -15,6 +16,7 @@ struct Repeats {
 
 struct Timed {
   std::vector<double> step_seconds;
+  Timeline timeline;       // of one more step
   i64 resident_bytes = 0;  // of the whole process, at the end of the last step
 };
 

@@ -64,13 +64,17 @@ char letter(const Timeline::Bar& bar) {
 
 }  // namespace
 
+void close_gaps(Timeline& t) {
+  for (Timeline::Stream& stream : t.streams) join_neighbours(stream.bars, t.seconds / 2000);
+}
+
 Timeline timeline_of(const Prepared& p, const Costs& costs) {
   std::vector<const Trace*> traces;
   for (const Trace& trace : p.traces) traces.push_back(&trace);
   const std::vector<int> ranks = one_of_each_stage(p.mesh);
   const Simulated s = simulate(traces, p.mesh, ranks, costs);
   Timeline t{s.seconds, streams_of(s), {}};
-  for (Timeline::Stream& stream : t.streams) join_neighbours(stream.bars, s.seconds / 2000);
+  close_gaps(t);
   const double n = static_cast<double>(ranks.size());
   for (const auto& [rank, r] : s.ranks) {
     t.parts["compute"] += r.compute / n;
@@ -100,6 +104,7 @@ std::string json_of(const Timeline& t) {
     streams.push_back({stream.rank, stream.name, numbers});
   }
   json["passes"] = passes, json["streams"] = streams;
+  for (const auto& [name, seconds] : t.parts) json["parts"][name] = seconds / t.seconds;
   return json.dump();
 }
 

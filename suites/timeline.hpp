@@ -28,11 +28,15 @@ struct Timeline {
   std::map<std::string, double> parts;
 };
 
+// Joins neighbouring bars of one kind whose gap is shorter than the 2000th part of the step.
+void close_gaps(Timeline&);
+
 // Gaps shorter than the 2000th part of a step are closed.
 Timeline timeline_of(const Prepared&, const Costs&);
 
 // For the page: {"seconds": s, "passes": [name, ...], "streams": [[rank, name, [from, length, pass, chunk,
-// microbatch, ...]], ...]} with times in 10000ths of the step; pass counts in `passes`.
+// microbatch, ...]], ...], "parts": {name: part of the step}} with times in 10000ths of the step; pass counts
+// in `passes`.
 std::string json_of(const Timeline&);
 
 // For the terminal: a line per stream, `width` characters to a step.

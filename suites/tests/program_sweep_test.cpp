@@ -1,6 +1,10 @@
 // lockstep sweep: a suite's plans, its verdict and its record.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
 #include "reports/h5.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
@@ -50,6 +54,23 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   for (std::size_t i = 0; i < ranks.size(); ++i)
     EXPECT_EQ(timed[i], ranks[i] <= std::stoi(run.attribute("cores")));
   EXPECT_EQ(run.read<double>("/plans/step_seconds").shape, (h5::Shape{5, 2}));
+  // One more step of a timed plan is recorded as it went: every instant of every rank belongs to something.
+  const auto measured = run.strings("/plans/measured_timeline");
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    ASSERT_EQ(measured[i].empty(), !timed[i]);
+    if (!timed[i]) continue;
+    const auto step = nlohmann::json::parse(measured[i]);
+    double parts = 0;
+    for (const auto& [name, part] : step["parts"].items()) parts += part.get<double>();
+    EXPECT_GT(parts, 0.5);  // ranks begin and end at different moments
+    EXPECT_LT(parts, 1 + 1e-9);
+    for (const char* pass : {"forward", "backward", "update"})
+      EXPECT_NE(std::find(step["passes"].begin(), step["passes"].end(), pass), step["passes"].end()) << pass;
+    std::set<int> stages;
+    for (const auto& stream : step["streams"])
+      if (stream[1] == "compute") stages.insert(stream[0].get<int>());
+    EXPECT_EQ(stages.size(), i % 2 + 1);  // pp of the five plans
+  }
 }
 
 // A replica keeps its 4 sequences: one device of 4 and one of 8 have each a reference of their own.
