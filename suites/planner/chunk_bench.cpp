@@ -15,7 +15,12 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       writer_(costs),
       costs_(costs) {
   device_.set_types(run_.settings);
+  shelved_ = !kept.empty();
   Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};
+  if (shelved_) {
+    shelf_ = chosen<Shelf>(run_.plan).make(context);
+    return;
+  }
   seam_ = chosen<Seam>(run_.plan).make(context);
   std::vector<int> units;
   if (first || pending == Pending::embedding) units.push_back(0);
@@ -28,8 +33,6 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
   home_ = chosen<Home>(run_.plan).make(context);
   context.home = home_.get();
   store_ = chosen<Store>(run_.plan).make(context);
-  shelf_ = chosen<Shelf>(run_.plan).make(context);
-  shelved_ = !kept.empty();
   locals_.resize(params_.unit_elements.size(), -1);
   for (int l = static_cast<int>(params_.all.size()); l-- > 0;) locals_[params_.all[l].unit] = l;
 }
@@ -65,7 +68,6 @@ Saved ChunkBench::saved_of(int layer) {
 }
 
 void ChunkBench::shelve(int layer, int j) {
-  if (!shelved_) return;
   Saved saved = saved_of(layer);
   shelf_->put(layer, j, saved);
 }
