@@ -26,7 +26,7 @@ class ChunkBench {
   // Where each layer's items begin in the script, and behind them how many requests there were.
   const std::vector<std::pair<std::size_t, int>>& blocks() const { return blocks_; }
 
-  UpdateProgram update(bool first_microbatch, int pp);
+  UpdateProgram update(bool first_microbatch, int pp, OptimizerSteps& known);
 
  private:
   static Run alone(const Run& run, int layers);
@@ -101,7 +101,7 @@ class ChunkBench {
 
   // The update, as parallel/executor.cpp has it.
   void join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgram& u);
-  void step(const std::vector<Piece>& pieces);
+  void step(const std::vector<Piece>& pieces, OptimizerSteps& known);
 
   const int layers_;
   const bool first_, last_;
@@ -116,6 +116,7 @@ class ChunkBench {
   Device device_;
   ProgramWriter writer_;
   const Costs& costs_;
+  Context context_;
   std::size_t seen_ = 0;
   LocalParams params_;
   std::vector<std::vector<int>> order_;

@@ -3,6 +3,8 @@
 // shelves know nothing of each other: each is traced alone, and they are put together with the parts.
 #pragma once
 #include <compare>
+#include <map>
+#include <tuple>
 
 #include "suites/planner/layer_programs.hpp"
 
@@ -73,7 +75,13 @@ struct UpdateProgram {
   double tied = 0;  // seconds of the message that joins a tied weight's gradients, between arrive and norm
   std::array<i64, 3> kept{};  // bytes by medium that set-up takes: weights, gradients, moments
 };
+// What an optimizer that works through blocks took, by its words and the pieces it was given: many plans have
+// the same.
+struct OptimizerSteps {
+  using Pieces = std::vector<std::tuple<i64, Type, Type>>;  // elements; of weights, of gradients
+  std::map<std::pair<std::string, Pieces>, Operation> seconds;
+};
 UpdateProgram update_program(const Run&, const Costs&, int layers, bool first, bool last,
-                             bool first_microbatch);
+                             bool first_microbatch, OptimizerSteps& known);
 
 }  // namespace lockstep

@@ -41,6 +41,7 @@ struct Composer::Memory {
   std::map<std::string, std::map<std::pair<Layers, bool>, UpdateProgram>> updates;
   // By the layers' classes; a forward, or something that goes back; after a forward.
   std::map<std::string, std::map<std::tuple<std::vector<int>, bool, bool>, ShelfScript>> shelves;
+  OptimizerSteps steps;
   std::string mesh;  // scripts and updates are of this one: plans are asked for mesh by mesh
   // Of the plans that were asked for last, which differ in their schedule alone.
   std::string last;
@@ -48,7 +49,7 @@ struct Composer::Memory {
 };
 
 Composer::Composer(const ModelConfig& model, const Settings& settings, const Cluster& cluster)
-    : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}, {}, {}}) {}
+    : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}, {}, {}, {}}) {}
 Composer::~Composer() = default;
 
 Prediction Composer::predict(const Plan& plan) { return compose(plan, Depth::whole, 0); }
@@ -137,7 +138,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
     auto it = updates.find(key);
     if (it == updates.end())
-      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch)).first;
+      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch, m.steps)).first;
     return it->second;
   };
   const auto lack = [&](const Prediction& p) { return lacks(needs(p, m.cluster, mesh), has(m.cluster)); };
