@@ -13,10 +13,15 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       lanes_(1),
       device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
       writer_(costs),
-      costs_(costs) {
+      costs_(costs),
+      context_{run_.model, run_.settings, run_.plan, mesh_, 0, device_} {
   device_.set_types(run_.settings);
-  Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};
-  seam_ = chosen<Seam>(run_.plan).make(context);
+  shelved_ = !kept.empty();
+  if (shelved_) {
+    shelf_ = chosen<Shelf>(run_.plan).make(context_);
+    return;
+  }
+  seam_ = chosen<Seam>(run_.plan).make(context_);
   std::vector<int> units;
   if (first || pending == Pending::embedding) units.push_back(0);
   for (int l = 0; l < run_.model.layers; ++l) units.push_back(l + 1);
@@ -24,12 +29,10 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
   params_ = narrow(parameter_table(run_.model, run_.settings.leaves), static_cast<int>(run_.model.layers),
                    units, [&](const Param& p) { return seam_->slice(p); });
   order_.assign(params_.unit_elements.size(), {0, 1, 2});
-  context.params = &params_, context.gradient_order = &order_;
-  home_ = chosen<Home>(run_.plan).make(context);
-  context.home = home_.get();
-  store_ = chosen<Store>(run_.plan).make(context);
-  shelf_ = chosen<Shelf>(run_.plan).make(context);
-  shelved_ = !kept.empty();
+  context_.params = &params_, context_.gradient_order = &order_;
+  home_ = chosen<Home>(run_.plan).make(context_);
+  context_.home = home_.get();
+  store_ = chosen<Store>(run_.plan).make(context_);
   locals_.resize(params_.unit_elements.size(), -1);
   for (int l = static_cast<int>(params_.all.size()); l-- > 0;) locals_[params_.all[l].unit] = l;
 }
@@ -65,7 +68,6 @@ Saved ChunkBench::saved_of(int layer) {
 }
 
 void ChunkBench::shelve(int layer, int j) {
-  if (!shelved_) return;
   Saved saved = saved_of(layer);
   shelf_->put(layer, j, saved);
 }

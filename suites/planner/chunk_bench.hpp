@@ -1,5 +1,5 @@
-// A rank that holds some layers alone, with the plan's real store, shelf and home, on a device that only
-// notes: what chunk_programs.hpp and the update are traced from.
+// A rank that holds some layers alone, with the plan's real store and home or with its real shelf, on a
+// device that only notes: what chunk_programs.hpp and the update are traced from.
 #pragma once
 #include <array>
 #include <map>
@@ -18,13 +18,15 @@ inline constexpr int kMicrobatches = 3;
 class ChunkBench {
  public:
   using Kept = std::vector<const std::vector<KeptPart>*>;
+  // With `kept`: the shelf's side of a chunk, else the store's.
   ChunkBench(const Run& run, const Costs& costs, int layers, bool first, bool last, const Kept& kept,
              Pending pending);
   PassScript pass(const PassShape& p);
+  ShelfScript shelf_pass(const PassShape& p);
   // Where each layer's items begin in the script, and behind them how many requests there were.
   const std::vector<std::pair<std::size_t, int>>& blocks() const { return blocks_; }
 
-  UpdateProgram update(bool first_microbatch, int pp);
+  UpdateProgram update(bool first_microbatch, int pp, OptimizerSteps& known);
 
  private:
   static Run alone(const Run& run, int layers);
@@ -52,16 +54,29 @@ class ChunkBench {
     script_.items.push_back(std::move(item));
   }
   void block(int position) {
+    if (shelved_) return;
     flush();
     position_ = position;
     blocks_.emplace_back(script_.items.size(), requests_);
   }
   using Item = PassScript::Item;
   void put(decltype(Item::what) what, int index, bool adds) {
+    if (shelved_) return;
     flush();
     Item item;
     item.what = what, item.index = index, item.adds = adds, item.position = position_;
     script_.items.push_back(std::move(item));
+  }
+  // Calls the shelf on its own side; on the store's, marks where. -1: before the layers.
+  template <class Action>
+  void at_shelf(int position, const Action& action) {
+    if (shelved_) {
+      hook(action);
+      shelf_script_.programs.push_back(writer_.take());
+    } else {
+      put(Item::shelf, 0, false);
+      script_.items.back().position = position;
+    }
   }
 
   std::array<i64, 3> taken() const;
@@ -78,13 +93,15 @@ class ChunkBench {
   void ready(int unit, bool last);
   void part(decltype(Item::what) what, const std::vector<int>& units);
   std::vector<int> weighed(bool now, std::vector<int> units) const;
+  void before(const PassShape& p);
+  void passes(const PassShape& p);
   void forward();
   void backward(bool weights_now, bool last);
   void weight_grads(bool last);
 
   // The update, as parallel/executor.cpp has it.
   void join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgram& u);
-  void step(const std::vector<Piece>& pieces);
+  void step(const std::vector<Piece>& pieces, OptimizerSteps& known);
 
   const int layers_;
   const bool first_, last_;
@@ -99,6 +116,7 @@ class ChunkBench {
   Device device_;
   ProgramWriter writer_;
   const Costs& costs_;
+  Context context_;
   std::size_t seen_ = 0;
   LocalParams params_;
   std::vector<std::vector<int>> order_;
@@ -110,6 +128,7 @@ class ChunkBench {
   bool shelved_ = false;
   int j_ = 0, position_ = 0, requests_ = 0;
   PassScript script_;
+  ShelfScript shelf_script_;
   std::vector<std::pair<std::size_t, int>> blocks_;
   std::vector<Operation> optimizer_;
 };

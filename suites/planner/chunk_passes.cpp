@@ -2,24 +2,38 @@
 #include "suites/planner/chunk_bench.hpp"
 
 namespace lockstep {
-PassScript ChunkBench::pass(const PassShape& p) {
+void ChunkBench::before(const PassShape& p) {
   j_ = p.first ? 0 : 1;
-  const bool backward = p.pass == Pass::backward || p.pass == Pass::input_grad;
-  if (backward) shelve_all();
-  if (p.after_forward) shelve(layers_ - 1, kMicrobatches - 1);
-  if (p.pending != Pending::nothing) reduce_before(p);
+  if (shelved_ && (p.pass == Pass::backward || p.pass == Pass::input_grad)) shelve_all();
+  if (shelved_ && p.after_forward) shelve(layers_ - 1, kMicrobatches - 1);
+  if (!shelved_ && p.pending != Pending::nothing) reduce_before(p);
   skip();
+}
+
+void ChunkBench::passes(const PassShape& p) {
+  before(p);
   if (p.pass == Pass::forward)
     forward();
   else if (p.pass == Pass::weight_grad)
     weight_grads(p.last);
   else
-    this->backward(p.pass == Pass::backward, p.last);
+    backward(p.pass == Pass::backward, p.last);
+}
+
+PassScript ChunkBench::pass(const PassShape& p) {
+  passes(p);
   flush();
+  script_.all_requests = requests_;
   return std::move(script_);
 }
 
+ShelfScript ChunkBench::shelf_pass(const PassShape& p) {
+  passes(p);
+  return std::move(shelf_script_);
+}
+
 void ChunkBench::acquire(const std::vector<int>& order, std::size_t k) {
+  if (shelved_) return;
   hook([&] {
     store_->acquire(order[k]);
     if (k + 1 < order.size()) store_->prefetch(order[k + 1]);
@@ -27,10 +41,12 @@ void ChunkBench::acquire(const std::vector<int>& order, std::size_t k) {
 }
 
 void ChunkBench::release(int unit) {
+  if (shelved_) return;
   hook([&] { store_->release(unit); });
 }
 
 void ChunkBench::ready(int unit, bool last) {
+  if (shelved_) return;
   hook([&] {
     if (unit < norm()) return store_->ready(unit, j_, last);
     store_->ready(head(), j_, last);
@@ -41,6 +57,7 @@ void ChunkBench::ready(int unit, bool last) {
 // A part's backward or weight gradients, which units' first gradients divide; the store says whether they
 // are the first of the step.
 void ChunkBench::part(decltype(Item::what) what, const std::vector<int>& units) {
+  if (shelved_) return;
   bool adds = false;
   put(what, 0, adds);
   for (std::size_t i = 0; i < units.size(); ++i) {
@@ -63,16 +80,15 @@ void ChunkBench::forward() {
     put(Item::embedding, 0, false);
     release(0);
   }
-  hook([&] { shelf_->settle(); });
+  at_shelf(-1, [&] { shelf_->settle(); });
   for (int l = 0; l < layers_; ++l) {
     block(l);
     acquire(order, k++);
     put(Item::layer, 0, false);
     release(l + 1);
-    if (!shelved_) continue;
-    Saved saved = saved_of(l);
-    skip();
-    hook([&] { shelf_->put(l, j_, saved); });
+    Saved saved;
+    if (shelved_) saved = saved_of(l), skip();
+    at_shelf(l, [&] { shelf_->put(l, j_, saved); });
   }
 }
 
@@ -81,9 +97,9 @@ void ChunkBench::backward(bool weights_now, bool last) {
   if (last_) order = {head(), norm()};
   for (int l = layers_; l-- > 0;) order.push_back(l + 1);
   std::vector<Saved> saved(static_cast<std::size_t>(layers_));
-  hook([&] {
+  at_shelf(-1, [&] {
     shelf_->settle();
-    if (shelved_) shelf_->prefetch(layers_ - 1, j_, saved.back());
+    shelf_->prefetch(layers_ - 1, j_, saved.back());
   });
   std::size_t k = 0;
   if (last_) {
@@ -95,14 +111,12 @@ void ChunkBench::backward(bool weights_now, bool last) {
   for (int l = layers_; l-- > 0;) {
     block(layers_ - 1 - l);
     acquire(order, k++);
-    if (shelved_)
-      hook([&] {
-        shelf_->bring(l, j_, saved[l]);
-        if (l > 0) shelf_->prefetch(l - 1, j_, saved[l - 1]);
-      });
+    at_shelf(layers_ - 1 - l, [&] {
+      shelf_->bring(l, j_, saved[l]);
+      if (l > 0) shelf_->prefetch(l - 1, j_, saved[l - 1]);
+    });
     part(Item::layer, weighed(weights_now, {l + 1}));
-    saved[l] = {};
-    skip();
+    if (shelved_) saved[l] = {}, skip();
     release(l + 1);
     if (weights_now) ready(l + 1, last);
   }

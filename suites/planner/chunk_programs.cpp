@@ -27,13 +27,20 @@ bool same(const PassScript& s, std::size_t a, std::size_t b, std::size_t n, int 
   return true;
 }
 
-// Visits the parts' programs and the hooks', with what is to be added to the hooks' requests.
+// Visits the programs of parts, hooks and shelf, with what is to be added to the hooks' requests.
 template <class Visit>
-void each_program(const PassScript& s, const LayerPrograms& parts, const ChunkShape& shape, Pass pass,
-                  const Visit& visit) {
+void each_program(const PassScript& s, const ShelfScript& shelf, const LayerPrograms& parts,
+                  const ChunkShape& shape, Pass pass, const Visit& visit) {
   const int layers = static_cast<int>(shape.classes.size());
+  const auto at_shelf = [&](int position) {
+    if (shelf.programs.empty()) return;
+    const int again = std::clamp(position - 2, 0, shelf.times - 1);
+    visit(shelf.programs[static_cast<std::size_t>(1 + position - again)],
+          s.all_requests + (s.times - 1) * s.requests + again * shelf.requests);
+  };
   const auto item = [&](const PassScript::Item& i, int position, int more) {
     if (i.what == PassScript::Item::hook) return visit(i.program, more);
+    if (i.what == PassScript::Item::shelf) return at_shelf(position);
     const int layer = pass == Pass::forward ? position : layers - 1 - position;
     const PartPrograms& part = i.what == PassScript::Item::embedding ? parts.embedding
                                : i.what == PassScript::Item::head
@@ -54,10 +61,9 @@ void each_program(const PassScript& s, const LayerPrograms& parts, const ChunkSh
 }  // namespace
 
 PassScript pass_script(const Run& run, const Costs& costs, int layers, bool first, bool last,
-                       const std::vector<const std::vector<KeptPart>*>& kept, const PassShape& pass) {
-  const bool alike = std::all_of(kept.begin(), kept.end(), [&](const auto* k) { return k == kept.front(); });
-  if (layers > kBlocks && alike) {
-    ChunkBench bench(run, costs, kBlocks, first, last, kept, pass.pending);
+                       const PassShape& pass) {
+  if (layers > kBlocks) {
+    ChunkBench bench(run, costs, kBlocks, first, last, {}, pass.pending);
     PassScript script = bench.pass(pass);
     const auto& at = bench.blocks();
     const std::size_t items = at[3].first - at[2].first;
@@ -68,13 +74,32 @@ PassScript pass_script(const Run& run, const Costs& costs, int layers, bool firs
       return script;
     }
   }
-  return ChunkBench(run, costs, layers, first, last, kept, pass.pending).pass(pass);
+  return ChunkBench(run, costs, layers, first, last, {}, pass.pending).pass(pass);
 }
 
-Program whole_program(const PassScript& script, const LayerPrograms& parts, const ChunkShape& shape,
-                      Pass pass) {
+ShelfScript shelf_script(const Run& run, const Costs& costs,
+                         const std::vector<const std::vector<KeptPart>*>& kept, const PassShape& pass) {
+  const auto of = [&](const ChunkBench::Kept& some) {
+    return ChunkBench(run, costs, static_cast<int>(some.size()), false, false, some, Pending::nothing)
+        .shelf_pass(pass);
+  };
+  const bool alike = std::all_of(kept.begin(), kept.end(), [&](const auto* k) { return k == kept.front(); });
+  if (alike && kept.size() > kBlocks && pass.pass != Pass::weight_grad) {
+    ShelfScript script = of({kept.begin(), kept.begin() + kBlocks});
+    const std::vector<Program>& p = script.programs;
+    script.requests = p[1 + 2].requests - p[1 + 1].requests;
+    if (same(p[1 + 1], p[1 + 2], script.requests)) {
+      script.times = static_cast<int>(kept.size()) - kBlocks + 1;
+      return script;
+    }
+  }
+  return of(kept);
+}
+
+Program whole_program(const PassScript& script, const ShelfScript& shelf, const LayerPrograms& parts,
+                      const ChunkShape& shape, Pass pass) {
   Program whole;
-  each_program(script, parts, shape, pass, [&](const Program& p, int more) {
+  each_program(script, shelf, parts, shape, pass, [&](const Program& p, int more) {
     for (Operation o : p.operations) {
       if (o.request >= 0) o.request += more, whole.requests = std::max(whole.requests, o.request + 1);
       whole.operations.push_back(o);
@@ -84,10 +109,10 @@ Program whole_program(const PassScript& script, const LayerPrograms& parts, cons
   return whole;
 }
 
-QuickProgram quick_program(const PassScript& script, const LayerPrograms& parts, const ChunkShape& shape,
-                           Pass pass) {
+QuickProgram quick_program(const PassScript& script, const ShelfScript& shelf, const LayerPrograms& parts,
+                           const ChunkShape& shape, Pass pass) {
   QuickProgram quick;
-  each_program(script, parts, shape, pass, [&](const Program& p, int more) {
+  each_program(script, shelf, parts, shape, pass, [&](const Program& p, int more) {
     for (const Operation& o : p.operations) {
       const int request = o.request < 0 ? o.request : o.request + more;
       if (o.what == Operation::work)

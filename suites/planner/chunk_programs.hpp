@@ -1,7 +1,10 @@
 // What a run of layers does in one pass, and a stage in the step's update: the parts of layer_programs.hpp
-// with the plan's real store, shelf and home called where a chunk calls them (parallel/chunk.cpp).
+// with the plan's real store, shelf and home called where a chunk calls them (parallel/chunk.cpp). Stores and
+// shelves know nothing of each other: each is traced alone, and they are put together with the parts.
 #pragma once
 #include <compare>
+#include <map>
+#include <tuple>
 
 #include "suites/planner/layer_programs.hpp"
 
@@ -26,33 +29,44 @@ struct PassShape {
   auto operator<=>(const PassShape&) const = default;
 };
 
-// What a pass is made of: operations of store and shelf, and between them the parts. Layers follow each other
-// in blocks; of many layers one block stands for all in the middle, and is repeated.
+// What a pass is made of: operations of the store, and between them the parts and the shelf's calls. Layers
+// follow each other in blocks; of many layers one block stands for all in the middle, and is repeated.
 struct PassScript {
   struct Item {
-    enum { hook, embedding, head, layer } what = hook;
-    Program program{};  // of a hook
-    int index = 0;      // of a part: which of its programs
+    enum { hook, shelf, embedding, head, layer } what = hook;  // shelf: it is called here
+    Program program{};                                         // of a hook
+    int index = 0;                                             // of a part: which of its programs
     bool adds = false;
-    int position = 0;  // of a layer in the order of the pass
+    int position = 0;  // of a layer in the order of the pass, of a shelf's call
   };
   std::vector<Item> items;
   // Items [from, to) are one layer's; it occurs `times` in all, each with `requests` more than before.
   std::size_t from = 0, to = 0;
   int times = 1, requests = 0;
+  int all_requests = 0;  // of the items as they are
 };
 
-// Of a chunk of so many layers; `kept` says what each leaves to a shelf, or is empty where none is.
-PassScript pass_script(const Run&, const Costs&, int layers, bool first, bool last,
-                       const std::vector<const std::vector<KeptPart>*>& kept, const PassShape&);
+// A shelf's calls: before the layers, then one a layer in the order of the pass. The third layer's stands for
+// `times`, each with `requests` more than before.
+struct ShelfScript {
+  std::vector<Program> programs;
+  int times = 1, requests = 0;
+};
 
-// With its parts put in.
-Program whole_program(const PassScript&, const LayerPrograms&, const ChunkShape&, Pass);
+// Of a chunk of so many layers. Whether a forward left something to a shelf makes no difference.
+PassScript pass_script(const Run&, const Costs&, int layers, bool first, bool last, const PassShape&);
+// Of layers that leave `kept`; the pass and what came before it are all that matters of the shape.
+ShelfScript shelf_script(const Run&, const Costs&, const std::vector<const std::vector<KeptPart>*>& kept,
+                         const PassShape&);
+
+// With its parts put in, and the shelf's calls where there are any.
+Program whole_program(const PassScript&, const ShelfScript&, const LayerPrograms&, const ChunkShape&, Pass);
 struct QuickProgram {
   Transit transit;
   Live live;
 };
-QuickProgram quick_program(const PassScript&, const LayerPrograms&, const ChunkShape&, Pass);
+QuickProgram quick_program(const PassScript&, const ShelfScript&, const LayerPrograms&, const ChunkShape&,
+                           Pass);
 
 // After the last microbatch: up to the gradient of a tied weight, up to the norm's message, up to the
 // losses'.
@@ -61,7 +75,13 @@ struct UpdateProgram {
   double tied = 0;  // seconds of the message that joins a tied weight's gradients, between arrive and norm
   std::array<i64, 3> kept{};  // bytes by medium that set-up takes: weights, gradients, moments
 };
+// What an optimizer that works through blocks took, by its words and the pieces it was given: many plans have
+// the same.
+struct OptimizerSteps {
+  using Pieces = std::vector<std::tuple<i64, Type, Type>>;  // elements; of weights, of gradients
+  std::map<std::pair<std::string, Pieces>, Operation> seconds;
+};
 UpdateProgram update_program(const Run&, const Costs&, int layers, bool first, bool last,
-                             bool first_microbatch);
+                             bool first_microbatch, OptimizerSteps& known);
 
 }  // namespace lockstep

@@ -4,7 +4,7 @@
 #include "suites/planner/chunk_bench.hpp"
 
 namespace lockstep {
-UpdateProgram ChunkBench::update(bool first_microbatch, int pp) {
+UpdateProgram ChunkBench::update(bool first_microbatch, int pp, OptimizerSteps& known) {
   UpdateProgram u;
   const std::vector<Piece>& pieces = store_->pieces();
   home_->prepare(pieces, params_);
@@ -24,7 +24,7 @@ UpdateProgram ChunkBench::update(bool first_microbatch, int pp) {
       if (p.counted) device_.run(ops_.add_squares, View{}, p.gradient, p.n);
   });
   u.norm = writer_.take();
-  step(pieces);
+  step(pieces, known);
   hook([&] { store_->republish(); });
   u.update = writer_.take();
   u.update.operations.insert(u.update.operations.begin(), optimizer_.begin(), optimizer_.end());
@@ -47,33 +47,46 @@ void ChunkBench::join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgr
   }
 }
 
-// The optimizer. One that works through blocks on their way between memories is traced on the beginning of
-// each piece, and once more on twice as much: from there on the same blocks follow each other.
-void ChunkBench::step(const std::vector<Piece>& pieces) {
+// The optimizer. One that works through blocks on their way between memories is traced on shorter pieces:
+// what remains of each beyond whole beginnings, and one beginning more. From there on the same blocks follow
+// each other; what a beginning adds, a piece of three and one of six show (their blocks may take turns by
+// three). Neither depends on the mesh but by the pieces' sizes.
+void ChunkBench::step(const std::vector<Piece>& pieces, OptimizerSteps& known) {
   constexpr i64 kBeginning = 1 << 18, kWhole = 1 << 22;
+  const auto& home = chosen<Home>(run_.plan);
   i64 all = 0;
   for (const Piece& p : pieces) all += p.n;
-  if (!chosen<Home>(run_.plan).wants || all <= kWhole)
-    return hook([&] { home_->step(pieces, params_, 0, 1.0); });
-  double elements[2], seconds[2];
-  Spent spent[2];
-  for (const int k : {0, 1}) {
-    std::vector<Piece> part = pieces;
-    elements[k] = 0;
-    for (Piece& p : part) p.n = std::min(p.n, kBeginning << k), elements[k] += static_cast<double>(p.n);
-    home_->prepare(part, params_);
+  if (!home.wants || all <= kWhole) return hook([&] { home_->step(pieces, params_, 0, 1.0); });
+  std::string words = home.name;
+  for (const Word& word : home.words) words += " " + run_.plan.text(word.name);
+  const auto of = [&](const std::vector<Piece>& some) -> const Operation& {
+    OptimizerSteps::Pieces sizes;
+    for (const Piece& p : some) sizes.emplace_back(p.n, p.weight.type, p.gradient.type);
+    const auto [it, fresh] = known.seconds.try_emplace({words, sizes});
+    if (!fresh) return it->second;
+    const std::unique_ptr<Home> alone = home.make(context_);
+    alone->prepare(some, params_);
     skip();
-    hook([&] { home_->step(part, params_, 0, 1.0); });
+    hook([&] { alone->step(some, params_, 0, 1.0); });
     Clock clock;
-    lockstep::run(writer_.take(), clock, spent[k]);
-    seconds[k] = clock.now;
+    lockstep::run(writer_.take(), clock, it->second.spent);
+    it->second.seconds = clock.now;
+    return it->second;
+  };
+  std::vector<Piece> shorter = pieces;
+  Piece one = pieces.front();
+  double more = 0;
+  for (Piece& p : shorter) {
+    const i64 left_out = std::max<i64>(0, p.n / kBeginning - 1);
+    p.n -= left_out * kBeginning, more += static_cast<double>(left_out);
   }
-  const double more =
-      elements[1] > elements[0] ? (static_cast<double>(all) - elements[1]) / (elements[1] - elements[0]) : 0;
-  const auto beyond = [&](double first, double second) { return second + more * (second - first); };
-  Operation o;
-  o.seconds = beyond(seconds[0], seconds[1]);
-  o.spent.update = beyond(spent[0].update, spent[1].update);
+  one.n = 3 * kBeginning;
+  const Operation three = of({one});
+  one.n = 6 * kBeginning;
+  const Operation six = of({one});
+  Operation o = of(shorter);
+  o.seconds += more * (six.seconds - three.seconds) / 3;
+  o.spent.update += more * (six.spent.update - three.spent.update) / 3;
   o.spent.copies = o.seconds - o.spent.update;
   optimizer_.push_back(o);
 }
@@ -106,10 +119,10 @@ Operation beyond(const Operation& a, const Operation& b, double more) {
 
 // The optimizer takes one unit after the other: each further layer adds the same.
 UpdateProgram update_program(const Run& run, const Costs& costs, int layers, bool first, bool last,
-                             bool first_microbatch) {
+                             bool first_microbatch, OptimizerSteps& known) {
   const int pp = run.plan.number("pp");
   const auto of = [&](int n) {
-    return ChunkBench(run, costs, n, first, last, {}, Pending::nothing).update(first_microbatch, pp);
+    return ChunkBench(run, costs, n, first, last, {}, Pending::nothing).update(first_microbatch, pp, known);
   };
   if (layers <= kBlocks) return of(layers);
   const UpdateProgram a = of(kBlocks - 1), b = of(kBlocks);

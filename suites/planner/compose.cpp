@@ -37,8 +37,11 @@ struct Composer::Memory {
   const Cluster& cluster;
   std::map<std::string, LayerPrograms> parts;
   using Layers = std::tuple<int, bool, bool>;  // how many, with the model's first, its last
-  std::map<std::string, std::map<std::tuple<std::vector<int>, Layers, PassShape>, PassScript>> scripts;
+  std::map<std::string, std::map<std::pair<Layers, PassShape>, PassScript>> scripts;
   std::map<std::string, std::map<std::pair<Layers, bool>, UpdateProgram>> updates;
+  // By the layers' classes; a forward, or something that goes back; after a forward.
+  std::map<std::string, std::map<std::tuple<std::vector<int>, bool, bool>, ShelfScript>> shelves;
+  OptimizerSteps steps;
   std::string mesh;  // scripts and updates are of this one: plans are asked for mesh by mesh
   // Of the plans that were asked for last, which differ in their schedule alone.
   std::string last;
@@ -46,7 +49,7 @@ struct Composer::Memory {
 };
 
 Composer::Composer(const ModelConfig& model, const Settings& settings, const Cluster& cluster)
-    : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}, {}}) {}
+    : memory_(new Memory{model, settings, cluster, {}, {}, {}, {}, {}, {}, {}, {}}) {}
 Composer::~Composer() = default;
 
 Prediction Composer::predict(const Plan& plan) { return compose(plan, Depth::whole, 0); }
@@ -90,8 +93,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   const bool shelved = chosen<Shelf>(plan).wants != nullptr;
   const std::string mesh_words = plan.text("dp") + "," + plan.text("tp") + ";" + words_of<Seam>(plan);
   const std::string stored = mesh_words + words_of<Store>(plan) + words_of<Home>(plan);
-  const std::string outer = stored + (shelved ? words_of<Shelf>(plan) + inner : "");
-  const std::string both = inner + outer + (quick ? "quick" : "");
+  const std::string both = inner + stored + words_of<Shelf>(plan) + (quick ? "quick" : "");
   if (both != m.last) m.passes.clear(), m.last = both;
   const std::string at = plan.text("dp") + "," + plan.text("tp") + "," + plan.text("pp");
   if (at != m.mesh) m.scripts.clear(), m.updates.clear(), m.mesh = at;
@@ -101,17 +103,26 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   const LayerPrograms& layers = parts->second;
   const std::vector<ChunkShape> shapes = chunk_shapes(layers, m.model.layers, chunks);
 
-  auto& scripts = m.scripts[outer];
-  const auto script = [&](const ChunkShape& shape, const PassShape& pass) -> const PassScript& {
+  auto& scripts = m.scripts[stored];
+  const auto script = [&](const ChunkShape& shape, PassShape pass) -> const PassScript& {
     const int n = static_cast<int>(shape.classes.size());
-    const auto key = std::tuple{shelved ? shape.classes : std::vector<int>{},
-                                Memory::Layers{n, shape.first, shape.last}, pass};
+    pass.after_forward = false;
+    const auto key = std::pair{Memory::Layers{n, shape.first, shape.last}, pass};
     auto it = scripts.find(key);
-    if (it == scripts.end()) {
+    if (it == scripts.end())
+      it = scripts.emplace(key, pass_script(run, costs, n, shape.first, shape.last, pass)).first;
+    return it->second;
+  };
+  auto& shelves = m.shelves[words_of<Shelf>(plan) + inner];
+  const auto shelf = [&](const ChunkShape& shape, const PassShape& pass) -> const ShelfScript& {
+    static const ShelfScript nothing;
+    if (!shelved || pass.pass == Pass::weight_grad) return nothing;
+    const auto [it, fresh] =
+        shelves.try_emplace({shape.classes, pass.pass == Pass::forward, pass.after_forward});
+    if (fresh) {
       std::vector<const std::vector<KeptPart>*> kept;
-      if (shelved)
-        for (const int c : shape.classes) kept.push_back(&layers.classes[static_cast<std::size_t>(c)].kept);
-      it = scripts.emplace(key, pass_script(run, costs, n, shape.first, shape.last, kept, pass)).first;
+      for (const int c : shape.classes) kept.push_back(&layers.classes[static_cast<std::size_t>(c)].kept);
+      it->second = shelf_script(run, costs, kept, pass);
     }
     return it->second;
   };
@@ -127,7 +138,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
     auto it = updates.find(key);
     if (it == updates.end())
-      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch)).first;
+      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch, m.steps)).first;
     return it->second;
   };
   const auto lack = [&](const Prediction& p) { return lacks(needs(p, m.cluster, mesh), has(m.cluster)); };
@@ -152,8 +163,9 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
       auto [it, fresh] = m.passes.try_emplace({shape, pass});
       if (fresh) {
         const PassScript& s = script(shape, pass);
-        it->second.quick = quick_program(s, layers, shape, pass.pass);
-        if (!quick) it->second.program = whole_program(s, layers, shape, pass.pass);
+        const ShelfScript& away = shelf(shape, pass);
+        it->second.quick = quick_program(s, away, layers, shape, pass.pass);
+        if (!quick) it->second.program = whole_program(s, away, layers, shape, pass.pass);
       }
       return it->second;
     };
@@ -163,12 +175,12 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   };
 
   // Schedules go through microbatches in groups of as many as there are stages at most. (Copies of
-  // activations may lag further and further behind at first, and then be waited for: all microbatches are
-  // looked at.)
+  // activations may lag further and further behind at first, and then be waited for: time is simulated over
+  // all microbatches, bytes are not.)
   const int group = schedule->chunks_per_stage() > 1 ? mesh.pp : 1;
   const int some = (2 * mesh.pp / group + 2) * group + microbatches % group;
   const auto by_some = [&](Look look) {
-    if (quick && !shelved && microbatches > some + 3 * group)
+    if (quick && (!shelved || look == Look::memory) && microbatches > some + 3 * group)
       if (const auto p = beyond(of(some, look), of(some + group, look), of(some + 2 * group, look),
                                 (microbatches - some) / group - 2))
         return *p;

@@ -72,5 +72,24 @@ TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
   EXPECT_GE(done, wanted / 5 * 5);
 }
 
+// The host's optimizer takes a large model's pieces block by block; the composition looks at few of them.
+TEST(Compose, EqualsTheWholeTraceWhereTheOptimizerWorksInManyBlocks) {
+  Cluster cluster = small_cluster();
+  cluster.memory = 1e11, cluster.host_memory = 1e12;
+  const ModelConfig model = load_model_config("suites/models/smol-100m.json");
+  Settings settings = settings_on(cluster, {});
+  settings.batch = 4, settings.seq = 32;
+  Composer composer(model, settings, cluster);
+  for (const char* line : {"offload=optimizer", "offload=weights", "offload=optimizer to=disk",
+                           "tp=2 dp=2 zero=2 offload=optimizer", "dp=4 zero=3 offload=weights"}) {
+    const Plan plan = Plan::parse(line);
+    const Prediction whole = predict_by_trace({model, settings, plan}, cluster);
+    for (const Prediction& p : {composer.predict(plan), composer.weigh(plan)}) {
+      EXPECT_NEAR(p.seconds / whole.seconds, 1, 1e-6) << line;
+      EXPECT_EQ(p.stages.front().live, whole.stages.front().live) << line;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace lockstep
