@@ -72,23 +72,36 @@ TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
   EXPECT_GE(done, wanted / 5 * 5);
 }
 
-// The host's optimizer takes a large model's pieces block by block; the composition looks at few of them.
-TEST(Compose, EqualsTheWholeTraceWhereTheOptimizerWorksInManyBlocks) {
+// Of a model of 100 M parameters.
+void expect_the_whole_trace(const std::vector<std::string>& lines) {
   Cluster cluster = small_cluster();
   cluster.memory = 1e11, cluster.host_memory = 1e12;
   const ModelConfig model = load_model_config("suites/models/smol-100m.json");
   Settings settings = settings_on(cluster, {});
   settings.batch = 4, settings.seq = 32;
   Composer composer(model, settings, cluster);
-  for (const char* line : {"offload=optimizer", "offload=weights", "offload=optimizer to=disk",
-                           "tp=2 dp=2 zero=2 offload=optimizer", "dp=4 zero=3 offload=weights"}) {
+  for (const std::string& line : lines) {
     const Plan plan = Plan::parse(line);
     const Prediction whole = predict_by_trace({model, settings, plan}, cluster);
     for (const Prediction& p : {composer.predict(plan), composer.weigh(plan)}) {
       EXPECT_NEAR(p.seconds / whole.seconds, 1, 1e-6) << line;
-      EXPECT_EQ(p.stages.front().live, whole.stages.front().live) << line;
+      ASSERT_EQ(p.stages.size(), whole.stages.size()) << line;
+      for (std::size_t s = 0; s < p.stages.size(); ++s)
+        EXPECT_EQ(p.stages[s].live, whole.stages[s].live) << line << ", stage " << s;
     }
   }
+}
+
+// Of a deep model one layer's calls of the shelf stand for many layers'.
+TEST(Compose, EqualsTheWholeTraceWhereManyLayersLeaveTheirActivations) {
+  expect_the_whole_trace({"activations=host", "activations=disk ckpt=attention", "pp=2 activations=host",
+                          "dp=2 zero=3 offload=weights activations=host"});
+}
+
+// The host's optimizer takes a large model's pieces block by block; the composition looks at few of them.
+TEST(Compose, EqualsTheWholeTraceWhereTheOptimizerWorksInManyBlocks) {
+  expect_the_whole_trace({"offload=optimizer", "offload=weights", "offload=optimizer to=disk",
+                          "tp=2 dp=2 zero=2 offload=optimizer", "dp=4 zero=3 offload=weights"});
 }
 
 }  // namespace
