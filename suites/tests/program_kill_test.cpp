@@ -51,6 +51,7 @@ bool soon(const Condition& condition) {
 std::string lasting_part(PlanRecord p) {
   p.step_seconds.clear();
   p.tokens_per_second = p.median_spread = p.wall_seconds = 0, p.resident_bytes = 0;
+  p.measured_timeline.clear();
   return bytes_of(p);
 }
 
