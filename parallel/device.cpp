@@ -26,7 +26,7 @@ void PlainDevice::begin_step() {
 }
 
 void PlainDevice::note_action(const char* name, int chunk, int microbatch) {
-  if (clock_) clock_->begins(name, chunk, microbatch);
+  if (onlooker_) onlooker_->begins(name, chunk, microbatch);
   if (!trace_) return;
   Trace::Event e{Trace::Event::action};
   e.name = name;
@@ -60,9 +60,9 @@ void PlainDevice::wait(Request& r) {
     e.request = r.id;
     trace_->events.push_back(std::move(e));
   }
-  if (clock_) clock_->waits(r.stream);
+  if (onlooker_) onlooker_->waits(r.stream);
   if (comm_) comm_->wait(r.id);
-  if (clock_) clock_->goes_on();
+  if (onlooker_) onlooker_->goes_on();
   r = {};
 }
 
@@ -101,9 +101,9 @@ void PlainDevice::wait_copy(Request& r) {
     e.request = r.id;
     trace_->events.push_back(std::move(e));
   }
-  if (clock_) clock_->waits(r.stream);
+  if (onlooker_) onlooker_->waits(r.stream);
   if (comm_) copies_.wait(r.id);
-  if (clock_) clock_->goes_on();
+  if (onlooker_) onlooker_->goes_on();
   r = {};
 }
 

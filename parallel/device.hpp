@@ -1,7 +1,6 @@
 // One rank's device: the same calls compute, or only note what would be computed.
 #pragma once
 #include <array>
-#include <functional>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
@@ -36,13 +35,16 @@ struct Request {
   explicit operator bool() const { return id >= 0; }
 };
 
-// Hears what a rank does when, for who measures a step.
-class StepClock {
+// Looks on while a rank computes; nothing is computed for it.
+class Onlooker {
  public:
-  virtual ~StepClock() = default;
-  virtual void begins(const char* action, int chunk, int microbatch) = 0;
-  virtual void waits(const char* stream) = 0;  // for a message of this axis, or "copies"
-  virtual void goes_on() = 0;
+  virtual ~Onlooker() = default;
+  virtual void begins(const char* /*action*/, int /*chunk*/, int /*microbatch*/) {}
+  virtual void waits(const char* /*stream*/) {}  // for a message of this axis, or "copies"
+  virtual void goes_on() {}
+  // x: the residual stream [b, Ts, D] of samples from `first` on. Place 0 is behind the embedding, 2l + 1
+  // behind layer l's attention, 2l + 2 behind its MLP.
+  virtual void shows(int /*place*/, i64 /*first*/, i64 /*b*/, View /*x*/, i64 /*elements*/) {}
 };
 
 class PlainDevice {
@@ -84,15 +86,10 @@ class PlainDevice {
   void begin_step();
   void note_action(const char* name, int chunk, int microbatch);
 
-  // The residual stream [b, Ts, D] of samples from `first` on, behind one of its places (suites/stream.hpp):
-  // for who looks on; nothing is computed.
-  using Watch = std::function<void(int place, i64 first, i64 b, View x, i64 elements)>;
-  void set_watch(Watch watch) { watch_ = std::move(watch); }
+  void set_onlooker(Onlooker* onlooker) { onlooker_ = onlooker; }
   void show(int place, i64 first, i64 b, const Buf& x) const {
-    if (watch_) watch_(place, first, b, x.view(), x.elements());
+    if (onlooker_) onlooker_->shows(place, first, b, x.view(), x.elements());
   }
-
-  void set_clock(StepClock* clock) { clock_ = clock; }
 
   // Runs one kernel. Views become the pointers the kernel asks for; numbers pass through.
   template <class... P, class... A>
@@ -173,8 +170,7 @@ class PlainDevice {
   std::vector<Posted> posted_;
   i64 kernels_ = 0, started_copies_ = 0;
   int requests_ = 0;
-  Watch watch_;
-  StepClock* clock_ = nullptr;
+  Onlooker* onlooker_ = nullptr;
 };
 
 }  // namespace lockstep

@@ -5,9 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <mutex>
 
+#include "parallel/comm/beside.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {
@@ -16,18 +16,12 @@ namespace {
 Accelerator& open(const std::string& device) {
   if (device != "cuda")
     throw UserError(fmt::format("there is no device '{}'; it can be cpu or cuda", device));
-  const auto folder = std::filesystem::read_symlink("/proc/self/exe").parent_path();
-  const std::string path = folder / "lockstep_cuda.so";
-  if (!std::filesystem::exists(path))
-    throw UserError(fmt::format(
-        "device cuda is not there: this program was built without CUDA ({} does not exist); install the CUDA "
-        "toolkit, so that nvcc is found, and run make again",
-        path));
-  void* object = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!object) throw UserError(fmt::format("device cuda cannot be used here: {}", dlerror()));
   using Entry = Accelerator*(std::string & complaint);
-  const auto entry = reinterpret_cast<Entry*>(dlsym(object, "lockstep_cuda"));
-  if (!entry) throw UserError(fmt::format("{} is not of this program; run make again", path));
+  const auto entry = reinterpret_cast<Entry*>(entry_beside(
+      "lockstep_cuda.so", "lockstep_cuda", RTLD_LOCAL,
+      "device cuda is not there: this program was built without CUDA ({} does not exist); install the CUDA "
+      "toolkit, so that nvcc is found, and run make again",
+      "device cuda cannot be used here"));
   std::string complaint;
   Accelerator* found = entry(complaint);
   if (!found) throw UserError("device cuda cannot be used here: " + complaint);

@@ -8,7 +8,7 @@
 namespace lockstep {
 
 // Of one rank. Has all its memory before the step; a step of more marks than that is recorded to there.
-class StepRecorder final : public StepClock {
+class StepRecorder final : public Onlooker {
  public:
   StepRecorder() { marks_.reserve(kMarks); }
   void begins(const char* action, int chunk, int microbatch) override;

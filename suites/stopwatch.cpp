@@ -55,7 +55,7 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
         meeting.arrive_and_wait();
       }
       StepRecorder& recorder = recorders[v.rank];
-      v.device.set_clock(&recorder);
+      v.device.set_onlooker(&recorder);
       v.executor.step(static_cast<i64>(timed.step_seconds.size()) + 1);
       recorder.ends();
     } catch (...) {

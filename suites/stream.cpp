@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
 #include <mutex>
 #include <set>
 
@@ -98,6 +97,21 @@ class Follower {
   std::mutex mutex_;
 };
 
+// A rank's.
+class Eye final : public Onlooker {
+ public:
+  Eye(Follower& follower, const RankView& rank) : follower_(follower), rank_(rank) {}
+  void shows(int place, i64 first, i64 b, View x, i64 elements) override {
+    std::vector<float> found(static_cast<std::size_t>(elements));
+    rank_.device.download(found.data(), x, elements);
+    follower_.see(rank_.rank, place, first, b, found);
+  }
+
+ private:
+  Follower& follower_;
+  const RankView& rank_;
+};
+
 }  // namespace
 
 std::string follow_stream(const Prepared& p, const Launch& how, const Weights& initial,
@@ -106,11 +120,8 @@ std::string follow_stream(const Prepared& p, const Launch& how, const Weights& i
   launch(p, how, [&](RankView v) {
     initialise(v, initial);
     for (i64 k = 0; k < step; ++k) v.executor.step(k);
-    v.device.set_watch([&](int place, i64 first, i64 b, View x, i64 elements) {
-      std::vector<float> found(static_cast<std::size_t>(elements));
-      v.device.download(found.data(), x, elements);
-      follower.see(v.rank, place, first, b, found);
-    });
+    Eye eye(follower, v);
+    v.device.set_onlooker(&eye);
     v.executor.step(step);
   });
   return follower.text();

@@ -1,6 +1,5 @@
 // Where a forward pass leaves the reference's: the first place at which the residual stream of some rank is
-// not the single device's. Places of a model of L layers: 0 behind the embedding, 2l + 1 behind layer l's
-// attention, 2l + 2 behind its MLP.
+// not the single device's.
 #pragma once
 #include <string>
 

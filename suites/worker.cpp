@@ -22,7 +22,6 @@
 namespace lockstep {
 namespace {
 
-constexpr int kGlanceMilliseconds = 20;      // between two looks at the clock and the memory
 constexpr std::size_t kMostLastWords = 400;  // bytes of stderr in an answer
 constexpr double kGiB = 1 << 30;
 
@@ -118,12 +117,6 @@ void Worker::serve(int channel) {
     if (!send_all(channel, reply)) break;
   }
   _exit(0);  // what is to be done at exit is the parent's
-}
-
-Answer Worker::ask(const std::string& request) {
-  begin(request);
-  for (;;)
-    if (const auto answer = glance(kGlanceMilliseconds)) return *answer;
 }
 
 void Worker::begin(const std::string& request) {

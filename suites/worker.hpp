@@ -34,9 +34,8 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // What the body says on stderr meanwhile ends a bad answer's words.
-  Answer ask(const std::string& request);
-  // The same in two, for several at work at once: glance() waits so long at most, and may have the answer.
+  // Asks in two, for several at work at once: glance() waits so long at most, and may have the answer. What
+  // the body says on stderr meanwhile ends a bad answer's words.
   void begin(const std::string& request);
   std::optional<Answer> glance(int milliseconds);
   pid_t pid() const { return pid_; }  // of the process at work; -1: none

@@ -20,17 +20,6 @@
 
 namespace lockstep::simd {
 
-void apply_avx2(Ops<double>& ops) {
-  plain::fill_matmul(ops);
-  plain::fill_embed(ops);
-  plain::fill_norm(ops);
-  plain::fill_rope(ops);
-  plain::fill_attention(ops);
-  plain::fill_swiglu(ops);
-  plain::fill_cross_entropy(ops);
-  plain::fill_elementwise(ops);
-  plain::fill_squares(ops);
-  plain::fill_adamw(ops);
-}
+void apply_avx2(Ops<double>& ops) { plain::fill(ops); }
 
 }  // namespace lockstep::simd

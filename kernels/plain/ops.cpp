@@ -7,16 +7,7 @@ namespace lockstep {
 template <class Real>
 Ops<Real> plain_ops() {
   Ops<Real> ops;
-  plain::fill_matmul(ops);
-  plain::fill_embed(ops);
-  plain::fill_norm(ops);
-  plain::fill_rope(ops);
-  plain::fill_attention(ops);
-  plain::fill_swiglu(ops);
-  plain::fill_cross_entropy(ops);
-  plain::fill_elementwise(ops);
-  plain::fill_squares(ops);
-  plain::fill_adamw(ops);
+  plain::fill(ops);
   return ops;
 }
 

@@ -29,6 +29,20 @@ void fill_squares(Ops<Real>& ops);
 template <class Real>
 void fill_adamw(Ops<Real>& ops);
 
+template <class Real>
+void fill(Ops<Real>& ops) {
+  fill_matmul(ops);
+  fill_embed(ops);
+  fill_norm(ops);
+  fill_rope(ops);
+  fill_attention(ops);
+  fill_swiglu(ops);
+  fill_cross_entropy(ops);
+  fill_elementwise(ops);
+  fill_squares(ops);
+  fill_adamw(ops);
+}
+
 // Grains of Lanes::split: whole cache lines, and enough work to be worth waking a thread.
 inline constexpr i64 kColumnGrain = 16;
 inline constexpr i64 kElementGrain = 4096;

@@ -97,8 +97,8 @@ INSTANTIATE_TEST_SUITE_P(
         "dp=2 tp=2 pp=2 schedule=zero-bubble ckpt=selective every=2",
         "pp=2 schedule=zero-bubble ckpt=attention offload=optimizer",
         "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 pp=2 schedule=zero-bubble zero=2",
-        "dp=2 pp=4 schedule=zero-bubble zero=3 ckpt=full", "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2",
-        "dp=2 zero=2 micro=4"));
+        "dp=2 pp=4 schedule=zero-bubble zero=3 ckpt=full", "pp=8 micro=4 schedule=zero-bubble zero=2",
+        "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2", "dp=2 zero=2 micro=4"));
 
 // Batches of three times a power of two: a replica's samples are a whole subtree, microbatches may not be.
 class EveryPlanOf12 : public testing::TestWithParam<const char*> {};

@@ -103,6 +103,20 @@ TEST(ProgramSweep, WeakScalingHoldsEachBatchToItsOwnReference) {
            "scaling is \"week\"; it can be \"strong\", or \"weak\""));
 }
 
+// ci/sweep.sh holds the verdict back, so that it stands last.
+TEST(ProgramSweep, TheVerdictGoesToAFileWhenAsked) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("one.toml", suite_text("[[also]]\nplan = \"dp=1\"\n"));
+  const std::string file = folder.path() + "/verdict.txt";
+  const Ended ended = lockstep_program("sweep " + suite + " --verdict " + file);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_EQ(ended.out.find("VALID: "), std::string::npos) << ended.out;
+  std::string verdict;
+  std::getline(std::ifstream(file), verdict);
+  EXPECT_TRUE(verdict.starts_with("VALID: 1 plans, one hash ")) << verdict;
+  EXPECT_TRUE(says(lockstep_program("sweep " + suite + " --jobs 0").err, "--jobs"));
+}
+
 TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ntp = [1, 3]\nsp = [0, 1]\n"));

@@ -37,6 +37,12 @@ bool ends_soon(pid_t pid) {
   return true;
 }
 
+Answer ask(Worker& worker, const std::string& request) {
+  worker.begin(request);
+  for (;;)
+    if (const auto answer = worker.glance(20)) return *answer;
+}
+
 [[noreturn]] void spin() {
   for (;;) getppid();
 }
@@ -48,12 +54,12 @@ TEST(Worker, AnswersOneRequestAfterAnotherInOneProcess) {
         return request + " " + std::to_string(++asked) + " " + std::to_string(getpid());
       },
       kWide);
-  const Answer first = worker.ask("a");
+  const Answer first = ask(worker, "a");
   const std::string pid = std::to_string(worker.pid());
   EXPECT_NE(pid, std::to_string(getpid()));
   EXPECT_EQ(first.text, "a 1 " + pid);
-  EXPECT_EQ(worker.ask("b").text, "b 2 " + pid);
-  EXPECT_EQ(worker.ask("").text, " 3 " + pid);
+  EXPECT_EQ(ask(worker, "b").text, "b 2 " + pid);
+  EXPECT_EQ(ask(worker, "").text, " 3 " + pid);
   EXPECT_EQ(asked, 0);  // that was the other process's
 }
 
@@ -61,7 +67,7 @@ TEST(Worker, SharesWhatWasMadeBefore) {
   std::vector<float> weights(1 << 20, 1.5f);
   Worker worker([&](const std::string&) { return std::to_string(weights[12345]); }, kWide);
   weights[12345] = 2;  // the process is not there yet
-  EXPECT_EQ(worker.ask("").text, std::to_string(2.0));
+  EXPECT_EQ(ask(worker, "").text, std::to_string(2.0));
 }
 
 // One answers only after the other has: they must work at once.
@@ -98,7 +104,7 @@ TEST(Worker, WhatItSaysMayBeKeptQuiet) {
       },
       quiet);
   testing::internal::CaptureStderr();
-  const Answer answer = worker.ask("");
+  const Answer answer = ask(worker, "");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
   EXPECT_NE(answer.text.find("it said: not to be heard"), std::string::npos) << answer.text;
 }
@@ -106,7 +112,7 @@ TEST(Worker, WhatItSaysMayBeKeptQuiet) {
 TEST(Worker, AnswersMayBeLong) {
   const std::string request(3'000'000, 'x');
   Worker worker([](const std::string& r) { return r + r; }, kWide);
-  const Answer answer = worker.ask(request);
+  const Answer answer = ask(worker, request);
   EXPECT_EQ(answer.end, End::answered);
   EXPECT_TRUE(answer.text == request + request);
 }
@@ -118,11 +124,11 @@ TEST(Worker, AnExceptionIsSaidAndTheProcessGoesOn) {
         return "well";
       },
       kWide);
-  const Answer bad = worker.ask("bad");
+  const Answer bad = ask(worker, "bad");
   const pid_t pid = worker.pid();
   EXPECT_EQ(bad.end, End::failed);
   EXPECT_EQ(bad.text, "rank 3: no such thing");
-  EXPECT_EQ(worker.ask("good").text, "well");
+  EXPECT_EQ(ask(worker, "good").text, "well");
   EXPECT_EQ(worker.pid(), pid);
 }
 
@@ -137,13 +143,13 @@ class EveryCrash : public testing::TestWithParam<Crash> {};
 TEST_P(EveryCrash, IsNamedAndANewProcessAnswersTheNext) {
   Worker worker([](const std::string& r) { return r == "crash" ? GetParam().body(r) : std::string("well"); },
                 kWide);
-  EXPECT_EQ(worker.ask("first").text, "well");
+  EXPECT_EQ(ask(worker, "first").text, "well");
   const pid_t before = worker.pid();
-  const Answer crash = worker.ask("crash");
+  const Answer crash = ask(worker, "crash");
   EXPECT_EQ(crash.end, End::crashed) << crash.text;
   EXPECT_TRUE(says(crash.text, GetParam().said));
   EXPECT_FALSE(runs(before));
-  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_EQ(ask(worker, "next").text, "well");
   EXPECT_NE(worker.pid(), before);
 }
 
@@ -179,9 +185,9 @@ TEST(Worker, LastWordsAreKept) {
       },
       kWide);
   testing::internal::CaptureStderr();
-  EXPECT_EQ(worker.ask("speak").text, "well");
+  EXPECT_EQ(ask(worker, "speak").text, "well");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "a mere remark\n");
-  EXPECT_EQ(worker.ask("die").text, "Aborted (SIGABRT); it said: buffer used after its release");
+  EXPECT_EQ(ask(worker, "die").text, "Aborted (SIGABRT); it said: buffer used after its release");
 }
 
 TEST(Worker, AHangIsEndedWithAllThatItStarted) {
@@ -198,7 +204,7 @@ TEST(Worker, AHangIsEndedWithAllThatItStarted) {
         spin();
       },
       {0.5, kWide.bytes});
-  const Answer hang = worker.ask("hang");
+  const Answer hang = ask(worker, "hang");
   EXPECT_EQ(hang.end, End::timeout);
   EXPECT_TRUE(says(hang.text, "no end after 0.5 s"));
   pid_t child = 0;
@@ -206,7 +212,7 @@ TEST(Worker, AHangIsEndedWithAllThatItStarted) {
   EXPECT_GT(child, 0);
   EXPECT_TRUE(ends_soon(child));
   if (child > 0) kill(child, SIGKILL);  // a failing test leaves nothing either
-  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_EQ(ask(worker, "next").text, "well");
   std::filesystem::remove(child_file);
 }
 
@@ -220,10 +226,10 @@ TEST(Worker, TakingMoreMemoryThanAllowedIsEnded) {
         return "eaten";
       },
       {60, allowed});
-  const Answer eater = worker.ask("eat");
+  const Answer eater = ask(worker, "eat");
   EXPECT_EQ(eater.end, End::out_of_memory) << eater.text;
   EXPECT_TRUE(says(eater.text, "GiB were resident"));
-  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
 TEST(Worker, NoMemoryToBeHadIsNoCrash) {
@@ -233,9 +239,9 @@ TEST(Worker, NoMemoryToBeHadIsNoCrash) {
         return "well";
       },
       kWide);
-  const Answer eater = worker.ask("ask");
+  const Answer eater = ask(worker, "ask");
   EXPECT_EQ(eater.end, End::out_of_memory);
-  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
 TEST(Worker, KilledBySomebodyElseIsNoCrash) {
@@ -245,13 +251,13 @@ TEST(Worker, KilledBySomebodyElseIsNoCrash) {
         return "well";
       },
       kWide);
-  EXPECT_EQ(worker.ask("kill").end, End::killed);
-  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_EQ(ask(worker, "kill").end, End::killed);
+  EXPECT_EQ(ask(worker, "next").text, "well");
   // Between two requests, too.
   kill(worker.pid(), SIGKILL);
   ASSERT_TRUE(ends_soon(worker.pid()));
-  EXPECT_EQ(worker.ask("next").end, End::killed);
-  EXPECT_EQ(worker.ask("next").text, "well");
+  EXPECT_EQ(ask(worker, "next").end, End::killed);
+  EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
 TEST(Worker, SignalsToEndAreForTheParent) {
@@ -261,14 +267,14 @@ TEST(Worker, SignalsToEndAreForTheParent) {
         return std::string(getpgrp() == getpid() ? "alone" : "in its parent's group");
       },
       kWide);
-  EXPECT_EQ(worker.ask("").text, "alone");
+  EXPECT_EQ(ask(worker, "").text, "alone");
 }
 
 TEST(Worker, NoProcessIsLeftWhenItGoes) {
   pid_t pid = 0;
   {
     Worker worker([](const std::string&) { return ""; }, kWide);
-    worker.ask("");
+    ask(worker, "");
     pid = worker.pid();
     EXPECT_TRUE(runs(pid));
   }
@@ -288,7 +294,7 @@ TEST(Worker, DiesWithItsParent) {
           spin();
         },
         kWide);
-    worker.ask("");
+    ask(worker, "");
     _exit(0);
   }
   pid_t worker = 0;
