@@ -14,7 +14,7 @@ WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
 WARN := -Wall -Wextra -Wshadow $(WERROR)
 
 .PHONY: all
-all: $B/lockstep mpi cuda  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
+all: $B/lockstep mpi cuda nccl  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
 
 # Dependencies first: this file is made by installing what is missing, and says where HDF5 is.
 ifneq ($(filter-out help clean format deps sources programs tokens report,$(or $(MAKECMDGOALS),all)),)
@@ -117,6 +117,17 @@ $B/lockstep_cuda.so: $(cuda_obj)
 	$(call say,LINK,$@)
 	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $^
 
+# NCCL's messages, in a third: a program with it does not start where NCCL is not. It finds NCCL where it was built, or
+# beside itself.
+nccl_src := $(wildcard parallel/nccl/*.cu)
+ifneq ($(NCCL_FLAGS),)
+nccl_object := $B/lockstep_nccl.so
+endif
+$B/obj/parallel/nccl/%.cu.o: NVCCFLAGS += $(filter -I%,$(NCCL_FLAGS))
+$B/lockstep_nccl.so: $(nccl_src:%.cu=$B/obj/%.cu.o)
+	$(call say,LINK,$@)
+	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $^ $(NCCL_FLAGS) -Xlinker '-rpath=$$ORIGIN'
+
 # One test program per layer, so that a lower layer is tested while a higher one does not build: the files
 # suites/tests/<layer>_*_test.cpp. A layer not named here is linked with everything.
 layers := $(sort $(foreach f,$(notdir $(test_src)),$(firstword $(subst _, ,$f))))
@@ -157,13 +168,16 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: cuda gpu-pack gpu-check calibrate auto mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
+.PHONY: cuda nccl gpu-pack gpu-check calibrate auto mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
 
 cuda: $(cuda_object)
 	$(if $(cuda_object),,@echo "  built without CUDA: no nvcc was found, so --device cuda is not there")
+
+nccl: $(nccl_object)
+	$(if $(nccl_object),,@echo "  built without NCCL: no nccl.h was found beside nvcc, so --comm nccl is not there")
 
 gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_cuda.so)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
 	$(if $(cuda_object),@du -sh $B/gpu,$(error make gpu-pack needs the CUDA toolkit, and found no nvcc))

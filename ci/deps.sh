@@ -65,6 +65,23 @@ cuda() {
     [[ -n $newest ]] && cuda_archs+=" -gencode=arch=compute_$newest,code=compute_$newest" || nvcc=''
 }
 
+# NCCL is optional too, and of use with CUDA only: beside the toolkit, in $NCCL_HOME, or where the compiler looks.
+nccl_flags=''
+nccl() {
+    local where lib
+    [[ -n $nvcc ]] || return 0
+    for where in "${NCCL_HOME:-}" "$(dirname "$(dirname "$(readlink -f "$nvcc")")")" /usr; do
+        for lib in lib lib64; do
+            [[ -f $where/include/nccl.h ]] || continue
+            compiles $'extern "C" int ncclGetVersion(int*);\nint main() { int v; return ncclGetVersion(&v); }' \
+                "-L$where/$lib" -lnccl || continue
+            nccl_flags="-L$where/$lib -lnccl"
+            [[ $where == /usr ]] || nccl_flags="-I$where/include $nccl_flags -Xlinker -rpath=$where/$lib"
+            return 0
+        done
+    done
+}
+
 # What is needed: for what | its name elsewhere than in Debian | Debian packages | how to see that it is there.
 needs=(
     'build|a C++20 compiler (g++ 12 or newer)|g++|library barrier'
@@ -124,6 +141,7 @@ if [[ -n $packages ]]; then
 fi
 
 cuda
+nccl
 
 # Make reads this file, and starts over once it is newer. While something is missing, every run looks again.
 mkdir -p "$(dirname "$out")"
@@ -135,6 +153,7 @@ mkdir -p "$(dirname "$out")"
     echo "MPI_LIBS := $mpi_libs"
     echo "NVCC := $nvcc"
     echo "CUDA_ARCHS :=$cuda_archs"
+    echo "NCCL_FLAGS := $nccl_flags"
     [[ -z $packages ]] || printf 'ifndef MAKE_RESTARTS\n%s: FORCE\nendif\n' "$out"
 } >"$scratch/deps.mk"
 cp "$scratch/deps.mk" "$out"

@@ -73,6 +73,19 @@ struct CommNeeds {
   i64 largest_bytes = 0;  // of one message: blocks * n * size (for gather and scatter) * type
   int outstanding = 1;    // most started and not yet waited for, per rank and group
   int in_flight = 1;      // per rank, in all of its groups together
+  // Of an axis' collectives; by axis, or empty: any of them may be as large, and in blocks.
+  struct Collectives {
+    i64 largest_bytes = 0;
+    bool in_blocks = false;  // some have more than one block
+  };
+  std::vector<Collectives> on_axis{};
+  // Who sends to whom, world ranks, in one order on all ranks; only communicators that must know ask for it.
+  struct Pair {
+    Axis axis;
+    int from, to;
+    auto operator<=>(const Pair&) const = default;
+  };
+  std::vector<Pair> pairs{};
 };
 
 // When a message's input is really read. eager: at start. lazy: as late as allowed, at its wait, so that

@@ -82,8 +82,8 @@ bool poisoned(T x) {
 inline void finish(Comm& comm, const Message& m) { comm.wait(comm.start(m)); }
 
 // The text of the CommError that this program ends in; "" if it ends well.
-template <class Body>
-std::string error_of(LocalWorld& world, Body&& body) {
+template <class World, class Body>
+std::string error_of(World& world, Body&& body) {
   try {
     world.run(body);
   } catch (const CommError& e) {

@@ -1,12 +1,13 @@
 // When inputs are read and outputs written, and what that shows about a program that breaks the rules.
 #include <atomic>
 
-#include "suites/tests/comm_support.hpp"
+#include "suites/tests/comm_world.hpp"
 
 namespace lockstep::test {
 namespace {
 
 class Timings : public BothTimings {};
+class Waits : public EveryWay {};
 
 TEST_P(Timings, AnOutputIsPoisonUntilItsWait) {
   LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 64}, GetParam());
@@ -100,8 +101,8 @@ TEST(Timing, AGroupOfOneIsLazyToo) {
 
 // Rank 0 waits for what rank 1 has sent but not yet waited for, while rank 1 waits for rank 0: right under
 // any timing. The lazy contributions are read when nothing else can move.
-TEST_P(Timings, AWaitNeedsOnlyTheOthersStarts) {
-  LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 4, .outstanding = 2}, GetParam());
+TEST_P(Waits, AWaitNeedsOnlyTheOthersStarts) {
+  World world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 4, .outstanding = 2}, GetParam());
   world.run([&](int rank, Comm& comm) {
     const float in[2] = {static_cast<float>(1 + rank), static_cast<float>(10 + rank)};
     float sum = 0, other = 0;
@@ -142,10 +143,10 @@ TEST(Timing, TheLastResortReadsNoMoreThanItMust) {
 }
 
 // A send's wait is a rendezvous: it ends only when the receiver has started.
-TEST_P(Timings, ASendWaitsForItsReceiver) {
+TEST_P(Waits, ASendWaitsForItsReceiver) {
   std::atomic<bool> started{false};
   bool seen = false;
-  LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 4, .outstanding = 2}, GetParam());
+  World world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 4, .outstanding = 2}, GetParam());
   world.run([&](int rank, Comm& comm) {
     float x = 1;
     if (rank == 0) {
@@ -161,9 +162,9 @@ TEST_P(Timings, ASendWaitsForItsReceiver) {
 }
 
 // Stage s and s + 1 in the steady state of 1F1B: each starts its receive before it waits for its send.
-TEST_P(Timings, OneForwardOneBackwardPasses) {
+TEST_P(Waits, OneForwardOneBackwardPasses) {
   const int stages = 4, microbatches = 6;
-  LocalWorld world(Mesh{.pp = stages}, CommNeeds{.largest_bytes = 4, .outstanding = 4}, GetParam());
+  World world(Mesh{.pp = stages}, CommNeeds{.largest_bytes = 4, .outstanding = 4}, GetParam());
   std::vector<float> arrived;
   world.run([&](int stage, Comm& comm) {
     const auto on_pp = [](Message m) {
@@ -204,6 +205,7 @@ TEST_P(Timings, OneForwardOneBackwardPasses) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Both, Timings, both_timings(), timing_name);
+INSTANTIATE_TEST_SUITE_P(Ways, Waits, every_way(), way_name);
 
 }  // namespace
 }  // namespace lockstep::test

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "suites/tests/comm_support.hpp"
+#include "suites/tests/comm_world.hpp"
 
 namespace lockstep::test {
 namespace {
@@ -14,11 +14,11 @@ struct Shape {
 
 template <class T>
 struct Case {
-  Case(const Shape& s, Timing timing)
+  Case(const Shape& s, Way way)
       : shape(s),
         size(static_cast<std::size_t>(s.members)),
         world(Mesh{.dp = s.members},
-              CommNeeds{.largest_bytes = s.blocks * s.n * s.members * static_cast<i64>(sizeof(T))}, timing) {}
+              CommNeeds{.largest_bytes = s.blocks * s.n * s.members * static_cast<i64>(sizeof(T))}, way) {}
 
   void new_inputs(i64 n) {
     inputs.clear();
@@ -81,48 +81,46 @@ struct Case {
 
   Shape shape;
   std::size_t size;
-  LocalWorld world;
+  World world;
   std::vector<std::vector<T>> inputs;
 };
 
-using Params = std::tuple<Timing, int>;
+using Params = std::tuple<Way, int>;
 class Values : public ::testing::TestWithParam<Params> {};
 
 TEST_P(Values, OfEveryVerbAndType) {
-  const auto [timing, members] = GetParam();
+  const auto [way, members] = GetParam();
   for (i64 blocks : {1, 3})
     for (i64 n : {0, 1, 5, 515}) {
       const Shape shape{members, blocks, n};
-      Case<float>(shape, timing).all_verbs();
-      Case<double>(shape, timing).all_verbs();
-      Case<i64>(shape, timing).all_verbs();
-      Case<i32>(shape, timing).all_verbs();
+      Case<float>(shape, way).all_verbs();
+      Case<double>(shape, way).all_verbs();
+      Case<i64>(shape, way).all_verbs();
+      Case<i32>(shape, way).all_verbs();
     }
 }
 
 // Long enough that the members share the work of an all_reduce.
 TEST_P(Values, OfLongMessages) {
-  const auto [timing, members] = GetParam();
-  Case<float>({members, 1, 33003}, timing).all_verbs();
+  const auto [way, members] = GetParam();
+  Case<float>({members, 1, 33003}, way).all_verbs();
 }
 
 std::string name_of(const ::testing::TestParamInfo<Params>& info) {
-  return (std::get<0>(info.param) == Timing::eager ? "eager" : "lazy") +
-         std::to_string(std::get<1>(info.param));
+  return name_of(std::get<0>(info.param)) + std::to_string(std::get<1>(info.param));
 }
 INSTANTIATE_TEST_SUITE_P(Members, Values,
-                         ::testing::Combine(::testing::Values(Timing::eager, Timing::lazy),
-                                            ::testing::Values(1, 2, 3, 4, 8, 16)),
-                         name_of);
+                         ::testing::Combine(every_way(), ::testing::Values(1, 2, 3, 4, 8, 16)), name_of);
 
-class OneMessage : public BothTimings {};
+class OneMessage : public EveryWay {};
+class LocalMessage : public BothTimings {};
 
 // The order is part of the result: from left to right, four members would give other bits.
 TEST_P(OneMessage, SumsFollowTheTreeAndNotTheRanks) {
   const i64 n = 1000;
   std::vector<std::vector<float>> in, out(4, std::vector<float>(n));
   for (int i = 0; i < 4; ++i) in.push_back(values<float>(n, i));
-  LocalWorld world(Mesh{.tp = 4}, CommNeeds{.largest_bytes = n * 4}, GetParam());
+  World world(Mesh{.tp = 4}, CommNeeds{.largest_bytes = n * 4}, GetParam());
   world.run([&](int rank, Comm& comm) { finish(comm, sum_all(in[rank].data(), out[rank].data(), n, "x")); });
   std::vector<float> by_tree, left_to_right;
   for (i64 e = 0; e < n; ++e) {
@@ -137,7 +135,7 @@ TEST_P(OneMessage, TheMaximumOfAnythingAndNaNIsNaN) {
   std::vector<float> out(3);
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   const std::vector<std::vector<float>> in = {{nan, 1, -inf}, {2, nan, -inf}};
-  LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 12}, GetParam());
+  World world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 12}, GetParam());
   world.run([&](int rank, Comm& comm) {
     std::vector<float> mine(3);
     Message m = sum_all(in[rank].data(), mine.data(), 3, "max");
@@ -153,7 +151,7 @@ TEST_P(OneMessage, TheMaximumOfAnythingAndNaNIsNaN) {
 // A collective of each axis adds up world ranks, so the sum says who was in the group.
 TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
   const Mesh mesh{.dp = 2, .tp = 4, .pp = 2, .kv_replicas = 2};
-  LocalWorld world(mesh, CommNeeds{.largest_bytes = 8}, GetParam());
+  World world(mesh, CommNeeds{.largest_bytes = 8}, GetParam());
   for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
     std::vector<i64> got(mesh.size());
     world.run([&](int rank, Comm& comm) {
@@ -181,7 +179,7 @@ TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
   }
 }
 
-TEST_P(OneMessage, SendsMeetReceivesByPeerAndTagInOrder) {
+TEST_P(LocalMessage, SendsMeetReceivesByPeerAndTagInOrder) {
   LocalWorld world(Mesh{.pp = 3}, CommNeeds{.largest_bytes = 8, .outstanding = 8}, GetParam());
   std::vector<i64> got(6);
   const auto as_i64 = [](Message m) {
@@ -212,7 +210,7 @@ TEST_P(OneMessage, InPlaceWorksForEveryVerb) {
   const int P = 4;
   std::vector<std::vector<float>> in;
   for (int i = 0; i < P; ++i) in.push_back(values<float>(n * P, i));
-  LocalWorld world(Mesh{.tp = P}, CommNeeds{.largest_bytes = n * P * 4}, GetParam());
+  World world(Mesh{.tp = P}, CommNeeds{.largest_bytes = n * P * 4}, GetParam());
   auto reduced = in, scattered = in, gathered = in, exchanged = in;
   world.run([&](int rank, Comm& comm) {
     finish(comm, sum_all(reduced[rank].data(), reduced[rank].data(), n, "x"));
@@ -235,7 +233,7 @@ TEST_P(OneMessage, InPlaceWorksForEveryVerb) {
     }
 }
 
-TEST_P(OneMessage, TheWireCountsWhatARankSentAndReceived) {
+TEST_P(LocalMessage, TheWireCountsWhatARankSentAndReceived) {
   LocalWorld world(Mesh{.dp = 2, .tp = 2}, CommNeeds{.largest_bytes = 64}, GetParam());
   world.run([&](int, Comm& comm) {
     float in[8] = {}, out[8];
@@ -259,7 +257,8 @@ TEST_P(OneMessage, TheWireCountsWhatARankSentAndReceived) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Timings, OneMessage, both_timings(), timing_name);
+INSTANTIATE_TEST_SUITE_P(Ways, OneMessage, every_way(), way_name);
+INSTANTIATE_TEST_SUITE_P(Timings, LocalMessage, both_timings(), timing_name);
 
 }  // namespace
 }  // namespace lockstep::test
