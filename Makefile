@@ -142,7 +142,7 @@ $B/test_$1: $(call obj,$(filter suites/tests/$1_%,$(test_src))) $(or $(below_$1)
 endef
 $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
-$B/test_mpi: | $B/lockstep $(mpi_object)
+$B/test_mpi: | $B/lockstep $(mpi_object) $(cuda_object) $(nccl_object)
 
 # The tests of vector kernels go through the GPU's kernels too.
 $B/test_cuda: $(call obj,$(wildcard suites/tests/kernels_simd_*_test.cpp)) | $(cuda_object)
@@ -164,6 +164,10 @@ $B/gpu/lockstep_cuda.so: $(cuda_object)
 	@mkdir -p $(@D) && cp $< $@
 	@cp $(fmt_object) $(@D)/$$(readlink $(fmt_object) || basename $(fmt_object))
 
+# What ranks on several GPUs need beside these: Open MPI is packed along, 4 MB; NCCL, 200 MB, is what PyTorch brings.
+$B/gpu/lockstep_nccl.so: $(nccl_object) $(mpi_object)
+	@mkdir -p $(@D) && cp $^ $(@D) && ci/pack_mpi.sh $(@D)/mpi
+
 $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
@@ -179,7 +183,8 @@ cuda: $(cuda_object)
 nccl: $(nccl_object)
 	$(if $(nccl_object),,@echo "  built without NCCL: no nccl.h was found beside nvcc, so --comm nccl is not there")
 
-gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_cuda.so)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
+gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_cuda.so) \
+        $(if $(and $(nccl_object),$(mpi_object)),$B/gpu/lockstep_nccl.so)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
 	$(if $(cuda_object),@du -sh $B/gpu,$(error make gpu-pack needs the CUDA toolkit, and found no nvcc))
 
 gpu-check:  ## on a machine with a GPU: tests, gates, sanitizer and times on it (OUT=build/gpu-check)

@@ -48,6 +48,41 @@ fi
 part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "pp=1" --out "$out/sweep"
 part speed 60 "$bin/lockstep" train --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok \
     --batch 8 --seq 512 --steps 5 --device cuda --fast
+# NCCL: one process a GPU, by the Open MPI that was packed along, with the NCCL that lies here, be it PyTorch's.
+why_no_nccl=''
+mpi=$PWD/$bin/mpi/usr
+if [[ ! -e $bin/lockstep_nccl.so ]]; then why_no_nccl="it was built without NCCL or MPI"
+elif [[ ! -x $mpi/bin/mpirun ]]; then why_no_nccl="no Open MPI was packed along"
+elif ! ldd "$bin/lockstep_nccl.so" | grep -q 'libnccl.so.2 => /'; then
+    nccl=$(python3 -c 'import importlib.util as u; print(list(u.find_spec("nvidia.nccl").submodule_search_locations)[0])' 2>/dev/null)/lib
+    [[ -e $nccl/libnccl.so.2 ]] || nccl=$(dirname "$(find /usr /opt -name libnccl.so.2 -print -quit 2>/dev/null)")
+    [[ -e $nccl/libnccl.so.2 ]] && export LD_LIBRARY_PATH=$nccl${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} || why_no_nccl="no libnccl.so.2 is here"
+fi
+over_nccl() {  # RANKS ARGUMENTS...
+    local lib etc=$mpi/../etc/openmpi
+    lib=$(echo "$mpi"/lib/*-linux-gnu)
+    OPAL_PREFIX=$mpi OPAL_SYSCONFDIR=$etc OPAL_LIBDIR=$lib/openmpi/lib PATH=$mpi/bin:$PATH OMPI_MCA_plm=isolated \
+        LD_LIBRARY_PATH=$lib:$mpi/../lib/${lib##*/}:$lib/openmpi/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
+        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 LOCKSTEP_NCCL_PATIENCE=20 \
+        mpirun --oversubscribe -n "$1" "$bin/lockstep" "${@:2}" --comm nccl
+}
+export -f over_nccl
+export mpi bin
+gpus=$(wc -l <"$out/gpu.txt")
+for ranks in 8 4 2; do ((ranks > gpus)) || break; done
+if [[ -n $why_no_nccl ]]; then
+    summary+=("skipped nccl: $why_no_nccl")
+else
+    smoke=(sweep suites/smoke.toml --device cuda)
+    part nccl-1 60 bash -c 'over_nccl "$@"' _ 1 "${smoke[@]}"
+    if ((gpus == 1)); then
+        summary+=("skipped nccl between GPUs: there is one")
+    else
+        part "nccl-$ranks" 150 bash -c 'over_nccl "$@"' _ "$ranks" "${smoke[@]}"
+        part nccl-fast 60 bash -c 'over_nccl "$@"' _ "$ranks" train "${run[@]}" "${usual[@]}" --plan "dp=$ranks" \
+            --device cuda --fast
+    fi
+fi
 echo "== gpu-check, $((SECONDS - started)) s"
 printf '%s\n' "${summary[@]}" | tee "$out/summary.txt"
 exit $status

@@ -4,6 +4,8 @@
 #include <optional>
 
 #include "parallel/comm/mpi.hpp"
+#include "parallel/comm/nccl.hpp"
+#include "parallel/pairs.hpp"
 #include "parallel/staging.hpp"
 
 namespace lockstep {
@@ -68,9 +70,24 @@ Prepared prepare(const Run& run) {
 
 void launch(const Prepared& p, const Launch& how, const std::function<void(RankView)>& body) {
   const Ops<float> ops = cpu_ops(how.isa);
+  const bool fast = p.run.settings.fast;
+  CommNeeds direct, needs = p.needs;
+  if (how.fabrics) {
+    check_order(p.traces, p.mesh);
+    direct = channel_needs(p.needs, p.traces, p.mesh);
+    needs = {.largest_bytes = NcclComm::kIntroduction};
+  }
   const auto live = [&](int rank, Comm& comm) {
     std::unique_ptr<Engine> engine;
-    if (how.accelerator) engine = how.accelerator->engine(rank, ops, p.run.settings.fast);
+    // Ranks of one machine take its devices in turn.
+    if (how.accelerator) engine = how.accelerator->engine(how.mpi ? how.mpi->rank_here() : rank, ops, fast);
+    // After the engine, so that whatever is stuck has ended before the engine waits for its kernels.
+    std::unique_ptr<Fabric> fabric;
+    std::optional<NcclComm> nccl;
+    if (how.fabrics) {
+      fabric = how.fabrics->fabric(engine.get(), how.mpi ? how.mpi->ranks_here() : p.mesh.size());
+      nccl.emplace(comm, *fabric, p.mesh, rank, direct, NcclOptions{.fast = fast});
+    }
     GuardPlacer guard;
     std::optional<ArenaPlacer> arena, host;
     const auto lay = [&](std::optional<ArenaPlacer>& placer, Medium medium) {
@@ -87,16 +104,20 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     Disk disk(p.layout(rank, Medium::disk), how.scratch, how.guard);
     Lanes lanes(how.threads);
     std::optional<Staging> staging;
-    if (engine) staging.emplace(comm, *engine, p.mesh, rank, p.needs);
-    Device device(rank, placer(arena), placer(host), disk, ops, lanes, staging ? &*staging : &comm, nullptr,
-                  how.timing, engine.get());
+    if (engine && !nccl) staging.emplace(comm, *engine, p.mesh, rank, p.needs);
+    Comm* messages = &comm;
+    if (nccl) messages = &*nccl;
+    if (staging) messages = &*staging;
+    Device device(rank, placer(arena), placer(host), disk, ops, lanes, messages, nullptr, how.timing,
+                  engine.get());
     Executor executor(p.run, rank, device);
     body({rank, executor, device, how.guard ? &guard : nullptr});
+    if (nccl) nccl->finish();
   };
   if (how.mpi)
-    how.mpi->run(p.mesh, p.needs, live);
+    how.mpi->run(p.mesh, needs, live);
   else
-    LocalWorld(p.mesh, p.needs, how.timing).run(live);
+    LocalWorld(p.mesh, needs, how.timing).run(live);
 }
 
 }  // namespace lockstep

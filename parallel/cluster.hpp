@@ -9,6 +9,7 @@
 
 namespace lockstep {
 
+class Fabrics;
 class MpiWorld;
 
 // What one rank does in a step, noted without the others. What the trace points to is put into `names`, the
@@ -41,6 +42,9 @@ struct Launch {
   std::string scratch{};  // folder of the ranks' files; empty: the system's for temporary files
   // Not null: what computes, instead of this processor. It has neither guard pages nor lazy timing.
   Accelerator* accelerator = nullptr;
+  // Not null: messages go over these, between the accelerator's memories, and the ranks' own communicator
+  // only introduces them to each other. Such messages are eager.
+  Fabrics* fabrics = nullptr;
 };
 
 struct RankView {

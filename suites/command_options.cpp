@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "kernels/ops.hpp"
+#include "parallel/comm/fabric.hpp"
 #include "parallel/engine.hpp"
 #include "ref/error.hpp"
 #include "suites/settings_list.hpp"
@@ -50,6 +51,23 @@ Accelerator* device_here(const std::string& device) {
 
 void check_device(const std::string& device) {
   if (const std::string why = why_no_device(device); !why.empty()) throw UserError(why);
+}
+
+void add_comm(CLI::App& app, std::string& comm, const char* help) {
+  app.add_option("--comm", comm, help)->capture_default_str()->check(CLI::IsMember({"local", "mpi", "nccl"}));
+}
+
+void check_comm(const std::string& comm, const std::string& device) {
+  if (comm == "nccl" && device != "cuda")
+    throw UserError(
+        fmt::format("--comm nccl carries messages between GPUs: it needs device cuda, not {}", device));
+}
+
+Fabrics* fabrics_here(const std::string& comm, const std::string& device) {
+  if (comm != "nccl") return nullptr;
+  Fabrics& found = nccl();
+  check_device(device);
+  return &found;
 }
 
 void add_scratch(CLI::App& app, std::string& folder) {

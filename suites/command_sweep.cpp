@@ -5,6 +5,7 @@
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
+#include "suites/command_options.hpp"
 #include "suites/suite_options.hpp"
 #include "suites/sweep.hpp"
 #include "suites/sweep_mpi.hpp"
@@ -34,12 +35,15 @@ int list(const Enumeration& all) {
 }
 
 int command_sweep(const Options& o) {
-  if (o.comm == "mpi" && !o.out.empty())
+  if (o.comm != "local" && !o.out.empty())
     throw UserError("--out needs --comm local: over MPI plans are checked, and no record is written");
   auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
   if (o.dry_run) return list(all);
-  if (o.comm == "mpi")
-    return with_mpi([&, &s = suite, &a = all](MpiWorld& world) { return sweep_over_mpi(world, s, a); });
+  check_comm(o.comm, suite.device);
+  if (o.comm != "local")
+    return with_mpi([&, &s = suite, &a = all](MpiWorld& world) {
+      return sweep_over_mpi(world, fabrics_here(o.comm, s.device), s, a);
+    });
   return Sweep(suite, std::move(all),
                {.out = o.out,
                 .fresh = o.fresh,
@@ -60,11 +64,10 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--fresh", o->fresh, "start anew: remove what an earlier sweep left in --out");
   app.add_flag("--retry", o->retry, "going on, run again what crashed, hung or had no memory");
   app.add_flag("--dry-run", o->dry_run, "list the plans, and the refused ones with their reasons");
-  app.add_option(
-         "--comm", o->comm,
-         "ranks are threads of this process (local), or processes: mpirun -n N (mpi), plans of N ranks only")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"local", "mpi"}));
+  add_comm(
+      app, o->comm,
+      "ranks are threads of this process (local), or processes: mpirun -n N (mpi), plans of N ranks only; "
+      "nccl: those, each with a GPU of its own");
   return [o] { return command_sweep(*o); };
 }
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "parallel/comm/fabric.hpp"
 #include "parallel/comm/mpi.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
@@ -177,7 +178,7 @@ int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
   return v.pass() ? 0 : 1;
 }
 
-int train_among(MpiWorld* mpi, const Options& o) {
+int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   check_settings(o.settings);
   check_isa(o.isa);
   check_device(o.device);
@@ -204,16 +205,18 @@ int train_among(MpiWorld* mpi, const Options& o) {
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
   if (report)
-    fmt::print("{}: {} rank{}, {} thread{} each, {}{}\n", run.plan.line(), run.plan.ranks(),
+    fmt::print("{}: {} rank{}, {} thread{} each, {}{}{}\n", run.plan.line(), run.plan.ranks(),
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa),
-               o.device == "cpu" ? "" : " and " + device_here(o.device)->name());
+               o.device == "cpu" ? "" : " and " + device_here(o.device)->name(),
+               fabrics ? ", " + fabrics->name() : "");
   train(prepared,
         {.isa = o.isa,
          .threads = o.threads,
          .timing = timing,
          .mpi = mpi,
          .scratch = o.scratch,
-         .accelerator = device_here(o.device)},
+         .accelerator = device_here(o.device),
+         .fabrics = fabrics},
         initial, report ? &*report : nullptr);
   int status = report ? report->finish() : 0;
   if (o.check && o.fast) status = check_fast(prepared, o, initial);
@@ -222,12 +225,13 @@ int train_among(MpiWorld* mpi, const Options& o) {
 
 int command_train(const Options& o) {
   if (o.timing == "lazy" && o.device != "cpu") throw UserError("--timing lazy needs --device cpu");
-  if (o.comm == "local") return train_among(nullptr, o);
+  check_comm(o.comm, o.device);
+  if (o.comm == "local") return train_among(nullptr, nullptr, o);
   if (o.check && o.fast)
     throw UserError("--check of --fast needs --comm local: each step begins with the reference's weights");
   if (o.timing == "lazy")
     throw UserError("--timing lazy needs --comm local: over MPI inputs are read at the start");
-  return with_mpi([&](MpiWorld& world) { return train_among(&world, o); });
+  return with_mpi([&](MpiWorld& world) { return train_among(&world, fabrics_here(o.comm, o.device), o); });
 }
 
 Command::Action declare(CLI::App& app) {
@@ -253,10 +257,10 @@ Command::Action declare(CLI::App& app) {
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
   add_scratch(app, o->scratch);
-  app.add_option("--comm", o->comm,
-                 "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi)")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"local", "mpi"}));
+  add_comm(
+      app, o->comm,
+      "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi); nccl: those, each "
+      "with a GPU of its own");
   app.add_option("--timing", o->timing, "messages are done at their start (eager) or at their wait (lazy)")
       ->capture_default_str()
       ->check(CLI::IsMember({"eager", "lazy"}));

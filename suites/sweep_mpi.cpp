@@ -25,8 +25,8 @@ std::string judge_mine(const Prepared& p, int rank, const std::vector<Posted>& m
 }
 
 // On rank 0: the first thing wrong on any rank, or "pass".
-std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, const Weights& initial,
-                       const Whole* reference) {
+std::string judge_plan(MpiWorld& world, Fabrics* fabrics, const Prepared& p, const Suite& suite,
+                       const Weights& initial, const Whole* reference) {
   if (!p.deadlock.empty()) return "messages: deadlock: " + p.deadlock;
   Assembly assembly(p, suite.settings.steps, &world);
   std::string messages;
@@ -35,7 +35,8 @@ std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, c
           .threads = suite.threads,
           .mpi = &world,
           .scratch = suite.scratch,
-          .accelerator = device_here(suite.device)},
+          .accelerator = device_here(suite.device),
+          .fabrics = fabrics},
          [&](RankView v) {
            initialise(v, initial);
            for (i64 k = 0; k < suite.settings.steps; ++k) {
@@ -63,7 +64,7 @@ std::string judge_plan(MpiWorld& world, const Prepared& p, const Suite& suite, c
 
 }  // namespace
 
-int sweep_over_mpi(MpiWorld& world, const Suite& suite, const Enumeration& all) {
+int sweep_over_mpi(MpiWorld& world, Fabrics* fabrics, const Suite& suite, const Enumeration& all) {
   std::vector<Plan> plans;
   std::copy_if(all.plans.begin(), all.plans.end(), std::back_inserter(plans),
                [&](const Plan& p) { return p.ranks() == world.size(); });
@@ -89,7 +90,8 @@ int sweep_over_mpi(MpiWorld& world, const Suite& suite, const Enumeration& all) 
   int failed = 0;
   for (const Plan& plan : plans) {
     const Prepared prepared = prepare({model, suite.settings, plan, &data});
-    const std::string found = judge_plan(world, prepared, suite, initial, first ? &*reference : nullptr);
+    const std::string found =
+        judge_plan(world, fabrics, prepared, suite, initial, first ? &*reference : nullptr);
     if (!first) continue;
     if (found != "pass") ++failed;
     fmt::print("{} {}{}\n", found == "pass" ? "ok    " : "FAILED", plan.line(),

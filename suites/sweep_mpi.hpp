@@ -5,7 +5,10 @@
 
 namespace lockstep {
 
+class Fabrics;
+
 // Prints what fails, and VALID or INVALID at the end; returns the exit status. Gates: numbers and messages.
-int sweep_over_mpi(MpiWorld&, const Suite&, const Enumeration&);
+// fabrics: as in Launch.
+int sweep_over_mpi(MpiWorld&, Fabrics*, const Suite&, const Enumeration&);
 
 }  // namespace lockstep

@@ -397,9 +397,16 @@ class World : public MpiWorld {
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    MPI_Comm here;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here);
+    MPI_Comm_rank(here, &rank_here_);
+    MPI_Comm_size(here, &ranks_here_);
+    MPI_Comm_free(&here);
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  int ranks_here() const override { return ranks_here_; }
+  int rank_here() const override { return rank_here_; }
 
   void run(const Mesh& mesh, const CommNeeds& needs, const std::function<void(int, Comm&)>& body) override {
     if (mesh.size() != size_)
@@ -463,7 +470,7 @@ class World : public MpiWorld {
 
  private:
   static constexpr i64 kChunk = 1 << 28;
-  int rank_ = 0, size_ = 1;
+  int rank_ = 0, size_ = 1, rank_here_ = 0, ranks_here_ = 1;
 };
 
 }  // namespace

@@ -15,6 +15,8 @@ class MpiWorld {
   virtual ~MpiWorld() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  virtual int ranks_here() const = 0;  // how many of the processes this machine has,
+  virtual int rank_here() const = 0;   // and which of them this is
 
   // Runs body(rank, comm) on this process. UserError: the mesh has another number of ranks than the job.
   virtual void run(const Mesh&, const CommNeeds&, const std::function<void(int, Comm&)>& body) = 0;

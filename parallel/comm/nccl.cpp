@@ -1,21 +1,25 @@
-// Channels, and why they never block each other.
+// Channels, and why they do not block each other.
 //
-// The contract of comm.hpp: a start never waits, and a wait waits only until every member has started. NCCL
-// does the operations of one NCCL communicator in the order of their calls, each when all members have come
-// to it; so two operations may share one only if no rank ever needs the later one first. Hence
+// By the contract of comm.hpp a start never waits, and a wait waits only until every member has started. NCCL
+// does the operations of one of its communicators in the order of their calls, each when all members have
+// come to it. So operations may share one only if no rank can need a later one first. Hence
 //   - the collectives of an axis share a channel: all members start them in one order, which is their
 //   pairing;
-//   - whoever sends to another has a channel with it, for this direction and nothing else: NCCL has no tags,
-//     so the k-th send meets the k-th receive (parallel/pairs.hpp sees to it before the first step).
-// Then an operation waits for two things: the kernels called before its start on each member, and earlier
-// operations of its channel, which have been started before it on all members. Take the operation that was
-// started first, on whichever rank was last to start it, of those not yet done: nothing of its channel is
-// before it, and the kernels in its way wait, by way of their own waits, only for operations whose waits the
-// program puts before this start. So if the program is free of deadlock by the contract, which the traces
-// say, it is here. What is left is room: operations of all channels must be able to run at once, since NCCL's
-// kernels occupy their part of the GPU until their peers come. Fabric::channels() sees to that.
+//   - whoever sends to another has a channel with it, in this direction only. NCCL knows no tags: the k-th
+//     send meets the k-th receive, as parallel/pairs.hpp has seen in the traces before the first step.
 //
-// Source of NCCL's semantics: NCCL User Guide, "Point-to-point communication", "Group Calls" and "Creating a
+// Then no program hangs here that does not hang by the contract. Suppose some operations are never done. An
+// operation runs when the kernels called before its start are done on all of its members, and so are the
+// operations before it in its channel, which its members have all started before it. Kernels wait only for
+// operations that the program waits for before them. So by the contract, where waiting for an operation is
+// waiting for its members' starts and no more, all of these come to pass, the earliest first. The traces say
+// that a plan keeps the contract (find_deadlock).
+//
+// What this takes for granted is room: NCCL's kernels hold their part of a GPU until their peers come, so
+// those of all channels must be able to run at once. Fabric::channels() and what lockstep_nccl() sets see
+// to that. It is more than NCCL asks for when all ranks call in one order, which pipelines do not.
+//
+// Source of NCCL's semantics: NCCL User Guide, "Point-to-point communication", "Group Calls", "Creating a
 // Communicator" (using several concurrently).
 #include "parallel/comm/nccl.hpp"
 

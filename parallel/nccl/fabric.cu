@@ -240,7 +240,8 @@ class NcclFabric final : public Fabric {
   void warm_up(int channel, int size, int me) {
     constexpr i64 kBytes = 16;
     char* scratch = static_cast<char*>(allocate(kBytes * (2 * size + 1)));
-    must(cudaMemset(scratch, 0, static_cast<std::size_t>(kBytes * (2 * size + 1))), "memory");
+    must(cudaMemsetAsync(scratch, 0, static_cast<std::size_t>(kBytes * (2 * size + 1)), stream(channel)),
+         "memory");
     begin();
     for (int i = 0; i < size; ++i) {
       if (i == me) continue;
@@ -248,12 +249,10 @@ class NcclFabric final : public Fabric {
       recv(channel, i, scratch + (size + i) * kBytes, kBytes);
     }
     end();
-    if (size > 2) {
-      all_gather(channel, scratch + 2 * size * kBytes, scratch, kBytes);
-      broadcast(channel, 0, scratch, scratch, kBytes);
-      all_reduce(channel, Type::f32, Reduce::sum, scratch, scratch, 4);
-      reduce_scatter(channel, Type::f32, Reduce::sum, scratch, scratch + 2 * size * kBytes, 4);
-    }
+    all_gather(channel, scratch + 2 * size * kBytes, scratch, kBytes);
+    broadcast(channel, 0, scratch, scratch, kBytes);
+    all_reduce(channel, Type::f32, Reduce::sum, scratch, scratch, 4);
+    reduce_scatter(channel, Type::f32, Reduce::sum, scratch, scratch + 2 * size * kBytes, 4);
     must(cudaStreamSynchronize(stream(channel)), "NCCL's first messages");
   }
 
@@ -292,6 +291,9 @@ extern "C" Fabrics* lockstep_nccl() {
   // A stream shares a queue of the hardware's with others when there are more streams than queues, 8 unless
   // told, and then one that waits for a peer keeps back the rest.
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+  // The first call of a kernel may load it, and that may wait for kernels that wait for peers (CUDA C++
+  // Programming Guide, "Lazy Loading", concurrent execution): load all at once.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   // Connect a communicator when it is made, not at its first collective (see warm_up).
   setenv("NCCL_RUNTIME_CONNECT", "0", 0);
   static Nccl nccl;

@@ -2,6 +2,7 @@
 // that does one thing after another, and what moves data waits for its peers as NCCL's kernels do. The queue
 // of a rank's kernels is the rank's thread itself, so whoever waits there waits on the host.
 #pragma once
+#include <cmath>
 #include <condition_variable>
 #include <cstring>
 #include <deque>

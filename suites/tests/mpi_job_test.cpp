@@ -5,6 +5,7 @@
 #include <map>
 
 #include "parallel/comm/mpi.hpp"
+#include "parallel/engine.hpp"
 #include "suites/tests/comm_support.hpp"
 #include "suites/tests/program_runner.hpp"
 
@@ -341,6 +342,35 @@ TEST(MpiMissing, IsSaidInOneSentence) {
   const Ended ended = shell("'" + alone + "' train --comm mpi " + tiny_run);
   EXPECT_EQ(ended.status, 2);
   EXPECT_TRUE(ended.err.starts_with("lockstep: this program was built without MPI")) << ended.err;
+}
+
+// --comm nccl needs more than there is, on any machine without a GPU: one sentence for all ranks.
+class Nccl : public Mpi {
+ protected:
+  Ended train_over_nccl(const std::string& program) {
+    return mpirun(2,
+                  "'" + program + "' train --comm nccl --device cuda --steps 2 " + tiny_run + "--plan dp=2");
+  }
+  void is_refused(const Ended& ended, const std::string& sentence) {
+    EXPECT_EQ(ended.status, 2) << ended.err;
+    const std::size_t at = ended.err.find("lockstep: " + sentence);
+    ASSERT_NE(at, std::string::npos) << ended.err;
+    EXPECT_EQ(ended.err.find(sentence, at + 10 + sentence.size()), std::string::npos) << ended.err;
+  }
+};
+
+TEST_F(Nccl, WithoutAGpuIsRefusedInOneSentence) {
+  if (!std::filesystem::exists(beside("lockstep_nccl.so"))) GTEST_SKIP() << "skipped: built without NCCL";
+  const std::string why = why_no_device("cuda");
+  if (why.empty()) GTEST_SKIP() << "skipped: there is a GPU";
+  is_refused(train_over_nccl(beside("lockstep")), why);
+}
+
+TEST_F(Nccl, NotBuiltIsSaidInOneSentence) {
+  const TemporaryFolder folder;
+  for (const char* name : {"lockstep", "lockstep_mpi.so"})
+    std::filesystem::copy_file(beside(name), folder.path() + "/" + name);
+  is_refused(train_over_nccl(folder.path() + "/lockstep"), "this program was built without NCCL");
 }
 
 TEST_F(Mpi, AUsersMistakeIsSaidOnce) {
