@@ -12,7 +12,8 @@ using Weights = std::vector<std::vector<float>>;
 Weights fresh_weights(const ModelConfig&, const Settings&);
 void initialise(const RankView&, const Weights&);
 
-// One step after another, for runs too long to be kept whole.
+// One step after another, for runs too long to be kept whole. In the run's type of numbers: weights are those
+// that the model computes with, bf16 ones widened.
 class Reference {
  public:
   // Keeps the data. initial: one vector per parameter of the table, as load_weights() gives them, or empty
@@ -22,9 +23,9 @@ class Reference {
   ~Reference();
   const std::vector<Param>& table() const;
   Whole::Step step();
+  struct Training;
 
  private:
-  struct Training;
   std::unique_ptr<Training> training_;
 };
 

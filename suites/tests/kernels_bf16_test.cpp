@@ -26,7 +26,8 @@ TEST(Bf16, WidensExactly) {
   EXPECT_TRUE(std::isnan(wide(0x7fc0)));
 }
 
-// What torch 2 gives: torch.tensor(x, dtype=torch.float32).to(torch.bfloat16).view(torch.int16).
+// Numbers as ml_dtypes 0.5 gives them, numpy.float32(x).astype(ml_dtypes.bfloat16); NaNs as PyTorch says in
+// c10/util/BFloat16.h, round_to_nearest_even.
 TEST(Bf16, RoundsToNearestTiesToEven) {
   const auto bits = [](float x) { return bf16(x).bits; };
   EXPECT_EQ(bits(0x1.00p0f), 0x3f80);
