@@ -73,8 +73,8 @@ typename Model<T>::Sum Model<T>::attention(i64 layer, const Tensor<T>& x, Attent
   kept.v = linear(param_index(layer, v_proj), x, 1);  // [T, K*hd]
   ops_.rope(lanes_, kept.q.data(), rope_.cos.data(), rope_.sin.data(), seq_, seq_, H, hd, false);
   ops_.rope(lanes_, kept.k.data(), rope_.cos.data(), rope_.sin.data(), seq_, seq_, K, hd, false);
-  kept.o = tensor(seq_, H * hd);           // [T, H*hd]
-  kept.lse = tensor<Wide<T>>(H, seq_);     // [H, T]
+  kept.o = tensor(seq_, H * hd);        // [T, H*hd]
+  kept.lse = tensor<Wide<T>>(H, seq_);  // [H, T]
   ops_.attention(lanes_, kept.o.data(), kept.lse.data(), kept.q.data(), kept.k.data(), kept.v.data(), 1, seq_,
                  H, K, hd);
   return linear<Wide<T>>(param_index(layer, o_proj), kept.o, leaves_);  // [T, D]
@@ -163,8 +163,7 @@ Tensor<T> Model<T>::norm_input_gradient(int param, const NormKept<T>& kept, cons
 }
 
 template <class T>
-void Model<T>::norm_weight_gradient(int param, const NormKept<T>& kept, const Sum& dy,
-                                    Grads& grads) const {
+void Model<T>::norm_weight_gradient(int param, const NormKept<T>& kept, const Sum& dy, Grads& grads) const {
   Wide<T>* dw = grads[static_cast<std::size_t>(param)].data();  // [D]
   ops_.rms_norm_dw(lanes_, dw, dy.data(), kept.x.data(), kept.rstd.data(), seq_, config_.hidden, leaves_,
                    false);

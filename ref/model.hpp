@@ -25,15 +25,15 @@ using Tensors = std::vector<Tensor<T>>;  // one per parameter, in the order of p
 // ---- What the forward pass keeps for the backward pass.
 template <class T>
 struct NormKept {
-  Tensor<T> x;     // [T, D] input
+  Tensor<T> x;           // [T, D] input
   Tensor<Wide<T>> rstd;  // [T] 1 / root mean square of each row
   Tensor<T> y;           // [T, D] output
 };
 template <class T>
 struct AttentionKept {
-  Tensor<T> q;     // [T, H*hd] after rotation
-  Tensor<T> k, v;  // [T, K*hd] k after rotation
-  Tensor<T> o;     // [T, H*hd] weighted values
+  Tensor<T> q;          // [T, H*hd] after rotation
+  Tensor<T> k, v;       // [T, K*hd] k after rotation
+  Tensor<T> o;          // [T, H*hd] weighted values
   Tensor<Wide<T>> lse;  // [H, T] log of the sum of the exponentials of a row of scores
 };
 template <class T>
@@ -52,15 +52,15 @@ template <class T>
 struct Kept {
   std::vector<LayerKept<T>> layers;
   NormKept<T> norm;
-  Tensor<T> logits;    // [T, Vp]
+  Tensor<T> logits;          // [T, Vp]
   Tensor<Wide<T>> max, sum;  // [T] of each row of logits: largest, and sum of exp(logit - largest)
 };
 
 // ---- What the input gradient of a branch leaves for its weight gradient.
 template <class T>
 struct AttentionGrads {
-  Tensor<T> dq;      // [T, H*hd] before rotation
-  Tensor<T> dk, dv;  // [T, K*hd] dk before rotation
+  Tensor<T> dq;        // [T, H*hd] before rotation
+  Tensor<T> dk, dv;    // [T, K*hd] dk before rotation
   Tensor<Wide<T>> dx;  // [T, D] of the branch's input
 };
 template <class T>

@@ -47,7 +47,8 @@ Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const O
 template <class T>
 typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* labels) {
   const i64 valid = count_valid(tokens, labels);
-  const Real scale = static_cast<Real>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
+  const Real scale =
+      static_cast<Real>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
 
   grads_ = tensors<Real>();
   const double total = gradient_of(0, settings_.batch, tokens, labels, scale, grads_);

@@ -65,7 +65,7 @@ class Trainer {
   Ops<Real> ops_;
   Lanes& lanes_;
   std::vector<Param> table_;
-  Tensors<T> weights_;                    // a tied head's is empty, as are the next
+  Tensors<T> weights_;  // a tied head's is empty, as are the next
   Tensors<Real> grads_, first_, second_;
   Tensors<Real> masters_;  // where weights are stored as something narrower; from the first step on
   Model<T> model_;

@@ -14,6 +14,13 @@ Weights fresh_weights(const ModelConfig& model, const Settings& settings) {
       for (i64 col = 0; col < p.cols; ++col)
         weights.back().push_back(initial_value(model, p, settings.seed, row, col));
   }
+  return as_stored(std::move(weights), settings);
+}
+
+Weights as_stored(Weights weights, const Settings& settings) {
+  if (settings.weight_bytes == 2)
+    for (auto& tensor : weights)
+      for (float& x : tensor) x = bf16(x);
   return weights;
 }
 

@@ -10,6 +10,8 @@ namespace lockstep {
 // By parameter of the table, [rows, cols] each; a tied head's is empty. As load_weights() gives them.
 using Weights = std::vector<std::vector<float>>;
 Weights fresh_weights(const ModelConfig&, const Settings&);
+Weights as_stored(Weights,
+                  const Settings&);  // rounded to what the run's weights are stored as; fresh ones are
 void initialise(const RankView&, const Weights&);
 
 // One step after another, for runs too long to be kept whole. In the run's type of numbers: weights are those
