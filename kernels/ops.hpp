@@ -3,10 +3,13 @@
 // Symbols: B sequences, T tokens per sequence, M = B*T rows, D width, H heads, K kv heads, hd head size,
 // F ffn width, V vocabulary (this rank's columns), R leaves.
 // A table starts as the plain kernels; faster sets override entries, a missing one stays right.
+// Weights, activations and their gradients may also be stored as bf16; what a kernel sums up for others to go
+// on with (a weight's gradient, a statistic of a row, a rank's part of a matmul) is float32 then.
 #pragma once
 #include <string>
 #include <vector>
 
+#include "kernels/bf16.hpp"
 #include "kernels/lanes.hpp"
 
 namespace lockstep {
@@ -17,7 +20,15 @@ struct Op {
   void (*call)(Lanes&, A...) = nullptr;
   // For operands in host memory, where `call` is an accelerator's; null: `call` is for those too.
   void (*on_host)(Lanes&, A...) = nullptr;
+  // The same arithmetic on operands of which some are stored as bf16: argument i points to such if bit i of
+  // `halves` is set. They are widened exactly, and results rounded once. std::logic_error: no kernel for
+  // these.
+  void (*mixed)(Lanes&, unsigned halves, A...) = nullptr;
   void operator()(Lanes& lanes, A... a) const { call(lanes, a...); }
+  template <class... B>
+  requires(kHalves<B...> != 0) void operator()(Lanes& lanes, B... b) const {
+    mixed(lanes, kHalves<B...>, retyped<A>(b)...);
+  }
 };
 
 // The scalars of one AdamW step, computed in double and rounded once to T.

@@ -38,7 +38,7 @@ class Data final : public Store {
 
   i64 sample(int microbatch, i64 i) const override { return first_ + microbatch * b_ + i; }
   void load(int local, const float* values) override {
-    device_.upload(kept(local), values, params_.all[local].count());
+    put(device_, kept(local), values, params_.all[local].count());
   }
   void prefetch(int unit) override { weights_.prefetch(of(unit)); }
   void acquire(int unit) override { weights_.acquire(of(unit)); }

@@ -1,5 +1,6 @@
 #include "parallel/device.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "ref/error.hpp"
@@ -7,11 +8,14 @@
 namespace lockstep {
 
 void PlainDevice::set_types(const Settings& s) {
-  const auto type = [&](int bytes) {
-    if (bytes == 4) return Type::f32;
-    if (comm_) throw UserError("this device computes in float32 only: bf16 can be traced and priced");
-    return Type::bf16;
-  };
+  const auto type = [](int bytes) { return bytes == 4 ? Type::f32 : Type::bf16; };
+  if (comm_ && (s.weight_bytes != s.activation_bytes || s.gradient_bytes != 4))
+    throw UserError(
+        "weights and activations are computed with as one type, float32 or bf16, and gradients are summed in "
+        "float32: other mixtures can be traced and priced");
+  if (comm_ && s.activation_bytes == 2 && !ops_.matmul.mixed)
+    throw UserError("this device computes in float32 only: bf16 can be traced and priced");
+  partial_ = s.fast ? type(s.activation_bytes) : Type::f32;
   for (const Kind k : {Kind::weights, Kind::gathered}) types_[static_cast<int>(k)] = type(s.weight_bytes);
   for (const Kind k : {Kind::gradients, Kind::reducing}) types_[static_cast<int>(k)] = type(s.gradient_bytes);
   for (const Kind k : {Kind::activations, Kind::messages, Kind::waiting, Kind::buffers})
@@ -127,6 +131,21 @@ void PlainDevice::download(void* to, View from, i64 elements) {
     engine_->download(to, from.at, bytes);
   else
     std::memcpy(to, from.at, static_cast<std::size_t>(bytes));
+}
+
+void put(Device& d, View to, const float* from, i64 n) {
+  if (to.type != Type::bf16) return d.upload(to, from, n);
+  std::vector<bf16> rounded;
+  rounded.reserve(static_cast<std::size_t>(n));
+  for (i64 i = 0; i < n; ++i) rounded.emplace_back(from[i]);
+  d.upload(to, rounded.data(), n);
+}
+
+void get(Device& d, float* to, View from, i64 n) {
+  if (from.type != Type::bf16) return d.download(to, from, n);
+  std::vector<bf16> stored(static_cast<std::size_t>(n));
+  d.download(stored.data(), from, n);
+  std::copy(stored.begin(), stored.end(), to);
 }
 
 }  // namespace lockstep

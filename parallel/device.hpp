@@ -81,6 +81,8 @@ class PlainDevice {
     return memory_.take(name, kind, elements, type);
   }
   Type type_of(Kind kind) const { return types_[static_cast<int>(kind)]; }
+  // Of activations that are this rank's part of a sum: in exact mode float32, rounded once, behind the sum.
+  Type partial() const { return partial_; }
   void set_types(const Settings&);  // UserError: this device has no kernels for them
 
   void begin_step();
@@ -98,7 +100,9 @@ class PlainDevice {
     ++kernels_;
     if (trace_) note_run(op.name, args...);
     if (!comm_) return;
-    if (op.on_host && (on_host(args) || ...))
+    if (const unsigned halves = halves_of(args...))
+      op.mixed(lanes_, halves, convert<P>(args)...);
+    else if (op.on_host && (on_host(args) || ...))
       op.on_host(host_lanes_, convert<P>(args)...);
     else
       op.call(lanes_, convert<P>(args)...);
@@ -132,6 +136,18 @@ class PlainDevice {
     else
       return static_cast<P>(a);
   }
+  // Bit i: the i-th argument is stored as bf16.
+  template <class... A>
+  static unsigned halves_of(const A&... args) {
+    unsigned halves = 0, bit = 1;
+    ((halves |= is_half(args) ? bit : 0, bit <<= 1), ...);
+    return halves;
+  }
+  template <class A>
+  static bool is_half(const A& a) {
+    if constexpr (std::is_convertible_v<A, View>) return View(a).type == Type::bf16;
+    return false;
+  }
   template <class A>
   static bool on_host(const A& a) {
     if constexpr (std::is_convertible_v<A, View>) return View(a).medium == Medium::host;
@@ -161,6 +177,7 @@ class PlainDevice {
   Memory memory_;
   const Disk& disk_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
+  Type partial_ = Type::f32;
   Copies copies_;
   Engine* engine_;
   const Ops<float>& ops_;
@@ -183,3 +200,12 @@ namespace lockstep {
 using Device = PlainDevice;
 }
 #endif
+
+namespace lockstep {
+
+// Upload and download of float32 numbers that the view stores as its type says: rounded, and widened exactly.
+// Not in a step: they allocate.
+void put(Device&, View to, const float* from, i64 n);
+void get(Device&, float* to, View from, i64 n);
+
+}  // namespace lockstep

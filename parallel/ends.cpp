@@ -49,7 +49,7 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
 
   weigh(r_, later, j, {WeightWork::linear, head, logits, e, {}, c.vocab, D, ""});
   e.free();
-  Buf de = d.take("final de", Kind::buffers, inner * D);
+  Buf de = d.take("final de", Kind::buffers, inner * D, d.partial());
   input_gradient(d, de, {{{logits, c.vocab, r_.store.weight(head), c.vocab}}}, inner, D, c.leaves);
   logits.free();
   Buf dh = r_.seam.open(std::move(de), "head.din", j, r_.b);

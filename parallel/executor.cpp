@@ -128,6 +128,7 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
                                      : initial_value(run_.model, p, run_.settings.seed, r - offset, c));
     store_->load(i, values.data());
   }
+  home_->begin(store_->pieces());
 }
 
 void Executor::load_tokens(i64 step) {

@@ -57,6 +57,25 @@ void input_gradient(Device& d, const View& dx, const std::array<GradientTerm, 3>
         t[2].dy, t[2].ld, t[2].weight, t[2].n, M, K, leaves);
 }
 
+namespace {
+
+// x + sum, in the sum's place unless it is stored as something wider than x.
+Buf add_to_stream(Device& d, const Buf& x, Buf sum, const char* name) {
+  const Type type = x.view().type;
+  Buf y = sum.view().type == type ? sum : d.take(name, Kind::buffers, sum.elements(), type);
+  d.run(d.ops().add, y, x, sum, y.elements());
+  return y;
+}
+
+Buf stored_as(Device& d, Type type, Buf sum, const char* name) {
+  if (sum.view().type == type) return sum;
+  Buf y = d.take(name, Kind::buffers, sum.elements(), type);
+  d.run(d.ops().copy, y, sum, y.elements());  // rounds
+  return y;
+}
+
+}  // namespace
+
 Layer::Layer(const Rank& r, int index, const Buf& cos, const Buf& sin)
     : r_(r),
       index_(index),
@@ -116,13 +135,13 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       d.run(ops.attention, s[Part::o], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H, K, hd);
       break;
     case middle: {
-      Buf partial = d.take("attention output", Kind::buffers, inner_ * D);
+      Buf partial = d.take("attention output", Kind::buffers, inner_ * D, d.partial());
       d.run(ops.matmul, partial, s[Part::o], weight(o_proj), inner_, D, H * hd, c_.leaves);
       Buf sum = r_.seam.close(std::move(partial), names_.attn_out.c_str(), j, b);
-      d.run(ops.add, sum, s[Part::x], sum, rows_ * D);
-      if (r_.stash.keeps(index_, Part::x2)) sum.relabel(kept);
-      d.show(2 * index_ + 1, r_.store.sample(j, 0), b, sum);
-      s[Part::x2] = std::move(sum);
+      Buf x2 = add_to_stream(d, s[Part::x], std::move(sum), part_name(Part::x2));
+      if (r_.stash.keeps(index_, Part::x2)) x2.relabel(kept);
+      d.show(2 * index_ + 1, r_.store.sample(j, 0), b, x2);
+      s[Part::x2] = std::move(x2);
       break;
     }
     case norm2:
@@ -161,11 +180,11 @@ Buf Layer::forward(int j, Buf x, Saved& s) {
 
   Device& d = r_.device;
   const i64 D = r_.model.hidden;
-  Buf partial = d.take("mlp output", Kind::buffers, inner_ * D);
+  Buf partial = d.take("mlp output", Kind::buffers, inner_ * D, d.partial());
   d.run(d.ops().matmul, partial, s[Part::act], weight(down_proj), inner_, D, c_.ffn, c_.leaves);
   drop(s, {Part::act});
-  Buf y = r_.seam.close(std::move(partial), names_.mlp_out.c_str(), j, r_.b);
-  d.run(d.ops().add, y, s[Part::x2], y, rows_ * D);
+  Buf sum = r_.seam.close(std::move(partial), names_.mlp_out.c_str(), j, r_.b);
+  Buf y = add_to_stream(d, s[Part::x2], std::move(sum), part_name(Part::x));
   drop(s, {Part::x2});
   d.show(2 * index_ + 2, r_.store.sample(j, 0), r_.b, y);
   return y;
@@ -244,7 +263,7 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   linear(gate_proj, dgate, s[Part::e2], F, D);
   linear(up_proj, dup, s[Part::e2], F, D);
   s[Part::e2].free();
-  Buf de2 = d.take("de2", Kind::buffers, inner_ * D);
+  Buf de2 = d.take("de2", Kind::buffers, inner_ * D, d.partial());
   input_gradient(d, de2, {{{dgate, F, weight(gate_proj), F}, {dup, F, weight(up_proj), F}}}, inner_, D,
                  c_.leaves);
   dgate.free(), dup.free();
@@ -263,13 +282,17 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   linear(o_proj, dx2c, s[Part::o], D, H * hd);
   dx2c.free();
   Buf dq = d.take("dq", Kind::buffers, inner_ * H * hd);
-  Buf dk = d.take("dk", Kind::buffers, inner_ * K * hd);
-  Buf dv = d.take("dv", Kind::buffers, inner_ * K * hd);
+  // Of this rank's query heads: others may use the same key/value head.
+  const Type stored = dq.view().type, part = r_.mesh.kv_replicas > 1 ? d.partial() : stored;
+  Buf dk = d.take("dk", Kind::buffers, inner_ * K * hd, part);
+  Buf dv = d.take("dv", Kind::buffers, inner_ * K * hd, part);
   d.run(ops.attention_dx, dq, dk, dv, dO, s[Part::q], s[Part::k], s[Part::v], s[Part::o], s[Part::lse], b, T,
         H, K, hd);
   dO.free();
   for (const Part p : {Part::q, Part::k, Part::v, Part::o, Part::lse}) s[p].free();
   r_.seam.kv_grad(dk, dv, names_.attn_dkv.c_str(), j, b);
+  dk = stored_as(d, stored, std::move(dk), "dk");
+  dv = stored_as(d, stored, std::move(dv), "dv");
   d.run(ops.rope, dq, cos_, sin_, inner_, T, H, hd, true);
   d.run(ops.rope, dk, cos_, sin_, inner_, T, K, hd, true);
   need(Part::e1, j, s);
@@ -278,7 +301,7 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   linear(k_proj, dk, s[Part::e1], K * hd, D);
   linear(v_proj, dv, s[Part::e1], K * hd, D);
   s[Part::e1].free();
-  Buf de1 = d.take("de1", Kind::buffers, inner_ * D);
+  Buf de1 = d.take("de1", Kind::buffers, inner_ * D, d.partial());
   const i64 from = c_.kv_first, cols = c_.kv_cols;  // this rank's leaves of a key/value head it may share
   input_gradient(d, de1,
                  {{{dq, H * hd, weight(q_proj), H * hd},

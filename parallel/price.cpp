@@ -17,6 +17,7 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
   x.sums = s.fast ? 1 : b, x.fast = s.fast;
   x.weight = s.weight_bytes, x.gradient = s.gradient_bytes, x.activation = s.activation_bytes;
+  x.partial = s.fast ? x.activation : 4;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
   x.reversed = chosen<Schedule>(plan).price.reversed;
@@ -188,7 +189,7 @@ KindBytes memory(const Pricing& p) {
       const Dropped d = p.stash.drops(s, l);
       buffers = std::max({buffers, forward_buffers(p.z, d), backward_buffers(p.z, d, k.split)});
     }
-  if (s.first()) buffers = std::max({buffers, p.z.sum, p.z.X + p.z.E});
+  if (s.first()) buffers = std::max({buffers, p.z.embedded, p.z.X + p.z.E});
   if (s.last()) buffers = std::max(buffers, head_buffers(p.z, k.split));
   peak(Kind::waiting) = s.activation * p.schedule.waiting(s) * made_waiting(p, p.stretches.front());
   peak(Kind::buffers) = s.activation * buffers;
@@ -203,6 +204,7 @@ std::vector<Price::Line> messages(const Pricing& p) {
   std::vector<Price::Line> lines;
   const auto type_of = [](i64 bytes) { return bytes == 2 ? Type::bf16 : Type::f32; };
   const Type activation = type_of(s.activation), gradient = type_of(s.gradient), weight = type_of(s.weight);
+  const Type partial = type_of(s.partial);
   auto say = [&](const std::string& what, i64 j, const Maybe& said, i64 times = 1, Type type = Type::f32,
                  Reduce reduce = Reduce::sum) {
     if (!said) return;
@@ -213,6 +215,10 @@ std::vector<Price::Line> messages(const Pricing& p) {
   // Of activations and their gradients.
   auto pass = [&](const std::string& what, i64 j, const Maybe& said, i64 times = 1) {
     say(what, j, said, times, activation);
+  };
+  // Of their parts on ranks that share a sum.
+  auto sum = [&](const std::string& what, i64 j, const Maybe& said, i64 times = 1) {
+    say(what, j, said, times, partial);
   };
   auto hand = [&](Verb verb, i64 chunk, i64 other, const char* which, i64 j) {
     pass("chunk" + std::to_string(chunk) + which, j, Said{Axis::pp, verb, p.z.X});
@@ -228,13 +234,13 @@ std::vector<Price::Line> messages(const Pricing& p) {
         const std::string at = "layers." + std::to_string(l) + ".";
         pass(at + "attn.enter", j, p.seam.enter(s), 2);  // forward, and again for the weight gradients
         pass(at + "mlp.enter", j, p.seam.enter(s), 2);
-        pass(at + "attn.out", j, p.seam.close(s), p.stash.drops(s, l).x2 ? 2 : 1);
-        pass(at + "mlp.out", j, p.seam.close(s));
+        sum(at + "attn.out", j, p.seam.close(s), p.stash.drops(s, l).x2 ? 2 : 1);
+        sum(at + "mlp.out", j, p.seam.close(s));
         pass(at + "attn.dout", j, p.seam.close_back(s));
         pass(at + "mlp.dout", j, p.seam.close_back(s));
-        pass(at + "attn.din", j, p.seam.open(s));
-        pass(at + "mlp.din", j, p.seam.open(s));
-        pass(at + "attn.dkv", j, p.seam.kv_grad(s), 2);
+        sum(at + "attn.din", j, p.seam.open(s));
+        sum(at + "mlp.din", j, p.seam.open(s));
+        sum(at + "attn.dkv", j, p.seam.kv_grad(s), 2);
         say(at + "input_norm.grad", j, p.seam.norm_grad(s));
         say(at + "post_norm.grad", j, p.seam.norm_grad(s));
       }
@@ -242,7 +248,7 @@ std::vector<Price::Line> messages(const Pricing& p) {
         pass("head.enter", j, p.seam.enter(s));
         say("head.max", j, p.seam.vocab_max(s), 1, Type::f32, Reduce::max);
         say("head.sum", j, p.seam.vocab_sum(s));
-        pass("head.din", j, p.seam.open(s));
+        sum("head.din", j, p.seam.open(s));
         say("norm.grad", j, p.seam.norm_grad(s));
       }
       if (s.pp == 1) continue;

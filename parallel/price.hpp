@@ -22,6 +22,7 @@ struct Shape {
   i64 sums;  // weight gradients of a microbatch: one a sequence; in fast mode one
   bool fast;
   i64 weight, gradient, activation;  // bytes of one number
+  i64 partial;                       // of an activation that is a rank's part of a sum: in exact mode float32
   int dp, tp, pp;
   int dp_at, tp_at, stage;
   bool reversed;     // the schedule's backward takes the last microbatch first

@@ -5,7 +5,8 @@
 namespace lockstep {
 
 Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
-  const i64 Ts = seam.outside(s), M = s.b * s.T, statistic = 4 / s.activation;
+  const i64 Ts = seam.outside(s), M = s.b * s.T, statistic = 4 / s.activation,
+            part = s.partial / s.activation;
   const bool gathers = seam.enter(s).has_value();
   Sizes z{};
   z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = statistic * s.b * Ts;
@@ -13,7 +14,11 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
   z.S = statistic * s.b * seam.heads(s) * s.T;
   z.F = M * seam.ffn(s), z.M = statistic * M, z.logits = M * seam.vocab(s);
   z.E = gathers ? z.W : 0;
-  z.sum = gathers ? z.W + z.X : z.W;
+  z.Xp = part * z.X, z.Wp = part * z.W;
+  z.KVp = (s.K < s.tp ? part : 1) * z.KV;
+  z.sum = gathers ? z.Wp + z.Xp : z.Wp;
+  z.closed = std::max(z.sum, part > 1 ? z.Xp + z.X : z.X);
+  z.embedded = gathers ? z.W + z.X : z.W;
   z.leaves = statistic * s.sums * s.D;
   return z;
 }
@@ -31,8 +36,8 @@ i64 forward_buffers(const Sizes& z, const Dropped& d) {
   const i64 o = d.attention ? z.Q : 0, lse = d.attention ? z.S : 0, x2 = d.x2 ? z.X : 0;
   const i64 gates = d.gate_up ? 2 * z.F : 0, act = d.product ? z.F : 0;
   const i64 entered = z.E ? z.E : h;  // a gathered copy, or the norm's output itself
-  return std::max({h + rstd, h + z.E, entered + qkv, qkv + o + lse, o + z.sum, x2 + h + rstd, x2 + h + z.E,
-                   x2 + entered + gates, x2 + gates + act, x2 + act + z.W, x2 + z.sum});
+  return std::max({h + rstd, h + z.E, entered + qkv, qkv + o + lse, o + z.closed, x2 + h + rstd, x2 + h + z.E,
+                   x2 + entered + gates, x2 + gates + act, x2 + act + z.Wp, x2 + z.closed});
 }
 
 // The same in backward: the gradient that goes through the layer, those inside its branches, and what was
@@ -62,7 +67,7 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
     if (again2) return;
     if (d.norms && d.x2) {
       attention();
-      at_least(z.sum);
+      at_least(z.closed);
       made += z.X;
     }
     made += z.E + (d.norms ? z.X + z.r : 0);
@@ -84,9 +89,9 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   enter2();
   at_least(2 * z.F);
   made -= z.E + (d.norms ? z.X : 0);
-  at_least((split ? 0 : 2 * z.F) + z.W);  // the branch's input gradient
+  at_least((split ? 0 : 2 * z.F) + z.Wp);  // the branch's input gradient
   at_least(z.sum);
-  if (!split) at_least(z.X + std::max(z.leaves, z.X));  // norm'
+  if (!split) at_least(z.Xp + std::max(z.leaves, z.X));  // norm'
   made -= (d.x2 ? z.X : 0) + (d.norms ? z.r : 0);
   if (split) at_least(z.X);
   through = z.X;
@@ -94,22 +99,23 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   at_least(z.E + z.Q);  // do
   leave_through();
   if (split && d.attention) made -= z.Q;
-  at_least(2 * z.Q + 2 * z.KV);  // do, dq, dk, dv
+  at_least(2 * z.Q + 2 * z.KVp);  // do, dq, dk, dv
   made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.S + (split ? 0 : z.Q) : 0);
+  if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);  // dk is rounded, then dv
   enter1();
   at_least(z.Q + 2 * z.KV);
   made -= z.E + (d.norms ? z.X : 0);
-  at_least((split ? 0 : z.Q + 2 * z.KV) + z.W);
+  at_least((split ? 0 : z.Q + 2 * z.KV) + z.Wp);
   at_least(z.sum);
-  if (!split) at_least(z.X + std::max(z.leaves, z.X));
+  if (!split) at_least(z.Xp + std::max(z.leaves, z.X));
   made -= d.norms ? z.r : 0;
   if (split) at_least(std::max(z.X, z.leaves));
   return peak;
 }
 
 i64 head_buffers(const Sizes& z, bool split) {
-  return std::max({z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + z.sum,
-                   split ? z.X : z.r + z.X + std::max(z.leaves, z.X)});
+  return std::max({z.X + z.r + z.E, z.r + z.W + z.logits + 3 * z.M, z.r + (split ? 0 : z.logits) + z.Wp,
+                   z.r + z.sum, split ? z.X : z.r + z.Xp + std::max(z.leaves, z.X)});
 }
 
 // The inputs of the norms x and x2, of the projections h1, o, h2 and act; a gathered copy is made anew.
@@ -122,11 +128,11 @@ i64 kept_for_weights(const Sizes& z, const Dropped& d) {
 // Gradients of seven projections' and two norms' outputs; gathered inputs, and what was made again.
 i64 made_for_weights(const Sizes& z, const Dropped& d) {
   const i64 inputs = z.E ? 2 * z.E : d.norms ? 2 * z.X : 0;
-  return 2 * z.W + 2 * z.F + z.Q + 2 * z.KV + 2 * z.X + inputs + (d.norms ? 2 * z.r : 0) +
+  return 2 * z.W + 2 * z.F + z.Q + 2 * z.KV + 2 * z.Xp + inputs + (d.norms ? 2 * z.r : 0) +
          (d.attention ? z.Q : 0) + (d.x2 ? z.X : 0) + (d.product ? z.F : 0);
 }
 
-i64 head_for_weights(const Sizes& z) { return z.logits + z.W + z.X + z.r; }
+i64 head_for_weights(const Sizes& z) { return z.logits + z.W + z.Xp + z.r; }
 i64 embedding_for_weights(const Sizes& z) { return z.W; }
 
 }  // namespace lockstep

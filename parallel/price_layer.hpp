@@ -8,13 +8,17 @@ namespace lockstep {
 // and count as so many of them.
 struct Sizes {
   i64 X, W;       // [b,Ts,D] outside the branches, [b,T,D] inside
+  i64 Xp, Wp;     // the same of parts of sums
   i64 r;          // rstd of a norm
   i64 Q, KV, S;   // q or o; k or v; log-sum-exp
   i64 F;          // gate, up or act
   i64 M, logits;  // a statistic of each token; tokens x vocabulary rows
   i64 E;          // what entering a branch adds: a gathered copy, or nothing where it is the norm's output
-  i64 sum;     // most that closing a branch holds: partial and sum, or one buffer where it is summed in place
-  i64 leaves;  // norm-weight gradients of the sequences
+  i64 sum;     // most that opening a branch holds: partial and sum, or one buffer where it is summed in place
+  i64 closed;  // and closing it: also the sum and what comes of adding it, or one buffer
+  i64 embedded;  // most that the embedding holds, whose parts are activations
+  i64 KVp;       // parts of dk or dv, where ranks share heads
+  i64 leaves;    // norm-weight gradients of the sequences
 };
 
 Sizes sizes(const Shape&, const PriceOf<Seam>&);

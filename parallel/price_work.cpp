@@ -29,6 +29,7 @@ void layer_kernels(const Shape& s, const Dropped& d, StepWork& w) {
   w.run("swiglu", m * (d.product ? 2 : 1));
   w.run("add", m * (d.x2 ? 5 : 4));  // two residual sums, and their gradients
   w.run("attention_dx", m), w.run("swiglu_dx", m);
+  if (s.K < s.tp && s.partial > s.activation) w.run("copy", 2 * m);  // dk and dv are rounded
   w.run("rms_norm_dx", 2 * m), w.run("rms_norm_dw", 2 * weights);
   w.run("matmul_dx", 4 * m), w.run("matmul_dw", 7 * weights);  // q k v, and gate up, are one product back
 }

@@ -39,7 +39,7 @@ struct Context {
 
 // ---- Seam ---------------------------------------------------------------------------------------------
 // A layer is norm -> [enter] branch [close] -> add. Backward: [close_back] branch' [open] -> norm'.
-// `what` names the tensor, j is the microbatch; b sequences are in a call.
+// `what` names the tensor, j is the microbatch; b sequences are in a call. A sum is of its parts' type.
 class Seam {
  public:
   virtual ~Seam() = default;
@@ -116,6 +116,8 @@ class Home {
   virtual Kind rest() const { return Kind::weights; }  // where weights rest between uses, see RestingWeights
   // Makes room for the optimizer's state of these pieces (set-up).
   virtual void prepare(const std::vector<Piece>&, const LocalParams&) = 0;
+  // The pieces have fresh weights: float32 masters, where there are some, begin as those.
+  virtual void begin(const std::vector<Piece>&) = 0;
   // Clips by `scale` (1: leave) and updates every piece.
   virtual void step(const std::vector<Piece>&, const LocalParams&, i64 step, double scale) = 0;
 };

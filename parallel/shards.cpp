@@ -35,9 +35,9 @@ ShardedWeights::ShardedWeights(const Context& c, const Shards& shards, Kept kept
 }
 
 void ShardedWeights::load(int local, const float* values) {
-  if (resident()) return device_.upload(kept(local), values, params_.all[local].count());
+  if (resident()) return put(device_, kept(local), values, params_.all[local].count());
   const Shards::Range r = shards_.owned(local);
-  if (!r.empty()) device_.upload(own(local, r.from), values + r.from, r.to - r.from);
+  if (!r.empty()) put(device_, own(local, r.from), values + r.from, r.to - r.from);
 }
 
 // A shard that rests below the device is fetched first, and can be gathered only then: at acquire.

@@ -99,6 +99,13 @@ class OnDevice final : public Home {
     device_.run(device_.ops().zero, first_, all);
     device_.run(device_.ops().zero, second_, all);
   }
+  void begin(const std::vector<Piece>& pieces) override {
+    i64 at = 0;
+    for (const Piece& p : pieces) {
+      if (master_) device_.run(device_.ops().copy, master_.from(at), p.weight, p.n);
+      at += p.n;
+    }
+  }
   void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double scale) override {
     i64 at = 0;
     for (const Piece& p : pieces) {

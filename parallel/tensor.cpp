@@ -99,7 +99,8 @@ class Tensor final : public Seam {
     return out;
   }
   Buf sum(Buf partial, const char* what, int j, i64 b) {
-    Buf out = split_tokens_ ? device_.take(what, Kind::buffers, b * cut_.seq * width_) : partial;
+    Buf out = split_tokens_ ? device_.take(what, Kind::buffers, b * cut_.seq * width_, partial.view().type)
+                            : partial;
     const Verb verb = split_tokens_ ? Verb::reduce_scatter : Verb::all_reduce;
     Request r = device_.start(message(verb, what, j, b), partial, out);
     device_.wait(r);

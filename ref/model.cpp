@@ -10,7 +10,7 @@ namespace lockstep {
 
 template <class T>
 Model<T>::Model(const ModelConfig& config, i64 seq, i64 leaves, const std::vector<Param>& table,
-                const Tensors<T>& weights, const Ops<T>& ops, Lanes& lanes)
+                const Tensors<T>& weights, const Ops<Wide<T>>& ops, Lanes& lanes)
     : config_(config),
       table_(table),
       weights_(weights),
@@ -21,7 +21,7 @@ Model<T>::Model(const ModelConfig& config, i64 seq, i64 leaves, const std::vecto
       padded_vocab_(lockstep::padded_vocab(config, leaves)),
       final_norm_(param_index(config.layers, 0)),
       head_(final_norm_ + 1),
-      rope_(rope_table<T>(config, seq)) {}
+      rope_(rope_table<Wide<T>>(config, seq)) {}
 
 // ======== Forward ========
 
@@ -35,9 +35,9 @@ Kept<T> Model<T>::forward(const i32* tokens) const {
   for (i64 l = 0; l < config_.layers; ++l) {
     LayerKept<T>& layer = kept.layers[static_cast<std::size_t>(l)];
     const Tensor<T>& n1 = norm(param_index(l, input_norm), x, layer.norm1);  // [T, D]
-    x = sum(attention(l, n1, layer.attention), x);
+    x = sum(std::move(x), attention(l, n1, layer.attention));
     const Tensor<T>& n2 = norm(param_index(l, post_norm), x, layer.norm2);  // [T, D]
-    x = sum(mlp(l, n2, layer.mlp), x);
+    x = sum(std::move(x), mlp(l, n2, layer.mlp));
   }
   const Tensor<T>& n = norm(final_norm_, std::move(x), kept.norm);  // [T, D]
   kept.logits = linear(head_, n, 1);                                // [T, Vp]
@@ -57,7 +57,7 @@ template <class T>
 const Tensor<T>& Model<T>::norm(int param, Tensor<T> x, NormKept<T>& kept) const {
   kept.x = std::move(x);                  // [T, D]
   kept.y = tensor(seq_, config_.hidden);  // [T, D]
-  kept.rstd = tensor(seq_, 1);            // [T]
+  kept.rstd = tensor<Wide<T>>(seq_, 1);   // [T]
   ops_.rms_norm(lanes_, kept.y.data(), kept.rstd.data(), kept.x.data(), weight(param), seq_, config_.hidden,
                 config_.rms_eps);
   return kept.y;
@@ -66,32 +66,34 @@ const Tensor<T>& Model<T>::norm(int param, Tensor<T> x, NormKept<T>& kept) const
 // Causal attention with H query heads, H/K of which share one key/value head (Ainslie et al. 2023).
 // Positions enter by rotating queries and keys (Su et al. 2021).
 template <class T>
-Tensor<T> Model<T>::attention(i64 layer, const Tensor<T>& x, AttentionKept<T>& kept) const {
+typename Model<T>::Sum Model<T>::attention(i64 layer, const Tensor<T>& x, AttentionKept<T>& kept) const {
   const i64 H = config_.heads, K = config_.kv_heads, hd = config_.head_dim;
   kept.q = linear(param_index(layer, q_proj), x, 1);  // [T, H*hd]
   kept.k = linear(param_index(layer, k_proj), x, 1);  // [T, K*hd]
   kept.v = linear(param_index(layer, v_proj), x, 1);  // [T, K*hd]
   ops_.rope(lanes_, kept.q.data(), rope_.cos.data(), rope_.sin.data(), seq_, seq_, H, hd, false);
   ops_.rope(lanes_, kept.k.data(), rope_.cos.data(), rope_.sin.data(), seq_, seq_, K, hd, false);
-  kept.o = tensor(seq_, H * hd);  // [T, H*hd]
-  kept.lse = tensor(H, seq_);     // [H, T]
+  kept.o = tensor(seq_, H * hd);        // [T, H*hd]
+  kept.lse = tensor<Wide<T>>(H, seq_);  // [H, T]
   ops_.attention(lanes_, kept.o.data(), kept.lse.data(), kept.q.data(), kept.k.data(), kept.v.data(), 1, seq_,
                  H, K, hd);
-  return linear(param_index(layer, o_proj), kept.o, leaves_);  // [T, D]
+  return linear<Wide<T>>(param_index(layer, o_proj), kept.o, leaves_);  // [T, D]
 }
 
 // SwiGLU (Shazeer 2020): y = down(silu(gate(x)) * up(x)).
 template <class T>
-Tensor<T> Model<T>::mlp(i64 layer, const Tensor<T>& x, MlpKept<T>& kept) const {
+typename Model<T>::Sum Model<T>::mlp(i64 layer, const Tensor<T>& x, MlpKept<T>& kept) const {
   kept.gate = linear(param_index(layer, gate_proj), x, 1);  // [T, F]
   kept.up = linear(param_index(layer, up_proj), x, 1);      // [T, F]
   kept.a = tensor(seq_, config_.intermediate);              // [T, F]
   ops_.swiglu(lanes_, kept.a.data(), kept.gate.data(), kept.up.data(), seq_ * config_.intermediate);
-  return linear(param_index(layer, down_proj), kept.a, leaves_);  // [T, D]
+  return linear<Wide<T>>(param_index(layer, down_proj), kept.a, leaves_);  // [T, D]
 }
 
+// In bf16 a branch's output is added before it is rounded.
 template <class T>
-Tensor<T> Model<T>::sum(Tensor<T> a, const Tensor<T>& b) const {
+template <class B>
+Tensor<T> Model<T>::sum(Tensor<T> a, const Tensor<B>& b) const {
   ops_.add(lanes_, a.data(), a.data(), b.data(), static_cast<i64>(a.size()));
   return a;
 }
@@ -99,9 +101,9 @@ Tensor<T> Model<T>::sum(Tensor<T> a, const Tensor<T>& b) const {
 // Cross entropy. The largest logit is taken off before exp so that exp cannot overflow.
 template <class T>
 double Model<T>::loss(Kept<T>& kept, const i32* labels) const {
-  kept.max = tensor(seq_, 1);          // [T]
-  kept.sum = tensor(seq_, 1);          // [T]
-  Tensor<T> target = tensor(seq_, 1);  // [T] the label's logit
+  kept.max = tensor<Wide<T>>(seq_, 1);                // [T]
+  kept.sum = tensor<Wide<T>>(seq_, 1);                // [T]
+  Tensor<Wide<T>> target = tensor<Wide<T>>(seq_, 1);  // [T] the label's logit
   ops_.ce_max(lanes_, kept.max.data(), kept.logits.data(), seq_, padded_vocab_, config_.vocab);
   ops_.ce_sum(lanes_, kept.sum.data(), target.data(), kept.logits.data(), kept.max.data(), labels, seq_,
               padded_vocab_, config_.vocab, 0, leaves_);
@@ -115,11 +117,11 @@ double Model<T>::loss(Kept<T>& kept, const i32* labels) const {
 // The forward pass in reverse. dx is the gradient of the stream; where the stream forked into a branch,
 // the branch's gradient is added. Input gradients and weight gradients are steps of their own.
 template <class T>
-void Model<T>::backward(Kept<T>& kept, const i32* tokens, const i32* labels, T scale,
-                        Tensors<T>& grads) const {
+void Model<T>::backward(Kept<T>& kept, const i32* tokens, const i32* labels, Wide<T> scale,
+                        Grads& grads) const {
   logits_gradient(kept, labels, scale);
   const Tensor<T>& dlogits = kept.logits;       // [T, Vp]
-  Tensor<T> dn = head_input_gradient(dlogits);  // [T, D] of a norm's output
+  const Sum dn = head_input_gradient(dlogits);  // [T, D] of a norm's output
   linear_weight_gradient(head_, dlogits, kept.norm.y, grads);
   Tensor<T> dx = norm_input_gradient(final_norm_, kept.norm, dn);  // [T, D]
   norm_weight_gradient(final_norm_, kept.norm, dn, grads);
@@ -142,18 +144,18 @@ void Model<T>::backward(Kept<T>& kept, const i32* tokens, const i32* labels, T s
 
 // logits become dlogits = (softmax(logits) - onehot(label)) * scale; 0 where the label is ignored.
 template <class T>
-void Model<T>::logits_gradient(Kept<T>& kept, const i32* labels, T scale) const {
+void Model<T>::logits_gradient(Kept<T>& kept, const i32* labels, Wide<T> scale) const {
   ops_.ce_dx(lanes_, kept.logits.data(), kept.max.data(), kept.sum.data(), labels, seq_, padded_vocab_,
              config_.vocab, 0, scale);
 }
 
 template <class T>
-Tensor<T> Model<T>::head_input_gradient(const Tensor<T>& dlogits) const {
-  return linear_input_gradient(head_, dlogits, leaves_);  // [T, D]
+typename Model<T>::Sum Model<T>::head_input_gradient(const Tensor<T>& dlogits) const {
+  return linear_input_gradient<Wide<T>>(head_, dlogits, leaves_);  // [T, D]
 }
 
 template <class T>
-Tensor<T> Model<T>::norm_input_gradient(int param, const NormKept<T>& kept, const Tensor<T>& dy) const {
+Tensor<T> Model<T>::norm_input_gradient(int param, const NormKept<T>& kept, const Sum& dy) const {
   Tensor<T> dx = tensor(seq_, config_.hidden);  // [T, D]
   ops_.rms_norm_dx(lanes_, dx.data(), dy.data(), kept.x.data(), kept.rstd.data(), weight(param), seq_,
                    config_.hidden);
@@ -161,9 +163,8 @@ Tensor<T> Model<T>::norm_input_gradient(int param, const NormKept<T>& kept, cons
 }
 
 template <class T>
-void Model<T>::norm_weight_gradient(int param, const NormKept<T>& kept, const Tensor<T>& dy,
-                                    Tensors<T>& grads) const {
-  T* dw = grads[static_cast<std::size_t>(param)].data();  // [D]
+void Model<T>::norm_weight_gradient(int param, const NormKept<T>& kept, const Sum& dy, Grads& grads) const {
+  Wide<T>* dw = grads[static_cast<std::size_t>(param)].data();  // [D]
   ops_.rms_norm_dw(lanes_, dw, dy.data(), kept.x.data(), kept.rstd.data(), seq_, config_.hidden, leaves_,
                    false);
 }
@@ -176,7 +177,7 @@ MlpGrads<T> Model<T>::mlp_input_gradient(i64 layer, const MlpKept<T>& kept, cons
   g.dgate = tensor(seq_, F);  // [T, F]
   g.dup = tensor(seq_, F);    // [T, F]
   ops_.swiglu_dx(lanes_, g.dgate.data(), g.dup.data(), da.data(), kept.gate.data(), kept.up.data(), seq_ * F);
-  g.dx = tensor(seq_, D);  // [T, D] = dgate Wgate + dup Wup
+  g.dx = tensor<Wide<T>>(seq_, D);  // [T, D] = dgate Wgate + dup Wup
   ops_.matmul_dx(lanes_, g.dx.data(), g.dgate.data(), F, weight(param_index(layer, gate_proj)), F,  //
                  g.dup.data(), F, weight(param_index(layer, up_proj)), F,                           //
                  nullptr, 0, nullptr, 0, seq_, D, leaves_);
@@ -185,7 +186,7 @@ MlpGrads<T> Model<T>::mlp_input_gradient(i64 layer, const MlpKept<T>& kept, cons
 
 template <class T>
 void Model<T>::mlp_weight_gradient(i64 layer, const Tensor<T>& x, const MlpKept<T>& kept, const Tensor<T>& dy,
-                                   const MlpGrads<T>& g, Tensors<T>& grads) const {
+                                   const MlpGrads<T>& g, Grads& grads) const {
   linear_weight_gradient(param_index(layer, gate_proj), g.dgate, x, grads);
   linear_weight_gradient(param_index(layer, up_proj), g.dup, x, grads);
   linear_weight_gradient(param_index(layer, down_proj), dy, kept.a, grads);
@@ -205,7 +206,7 @@ AttentionGrads<T> Model<T>::attention_input_gradient(i64 layer, const AttentionK
   // A rotation's gradient is the rotation backwards.
   ops_.rope(lanes_, g.dq.data(), rope_.cos.data(), rope_.sin.data(), seq_, seq_, H, hd, true);
   ops_.rope(lanes_, g.dk.data(), rope_.cos.data(), rope_.sin.data(), seq_, seq_, K, hd, true);
-  g.dx = tensor(seq_, D);  // [T, D] = dq Wq + dk Wk + dv Wv
+  g.dx = tensor<Wide<T>>(seq_, D);  // [T, D] = dq Wq + dk Wk + dv Wv
   ops_.matmul_dx(lanes_, g.dx.data(), g.dq.data(), H * hd, weight(param_index(layer, q_proj)), H * hd,  //
                  g.dk.data(), K * hd, weight(param_index(layer, k_proj)), K * hd,                       //
                  g.dv.data(), K * hd, weight(param_index(layer, v_proj)), K * hd, seq_, D, leaves_);
@@ -215,7 +216,7 @@ AttentionGrads<T> Model<T>::attention_input_gradient(i64 layer, const AttentionK
 template <class T>
 void Model<T>::attention_weight_gradient(i64 layer, const Tensor<T>& x, const AttentionKept<T>& kept,
                                          const Tensor<T>& dy, const AttentionGrads<T>& g,
-                                         Tensors<T>& grads) const {
+                                         Grads& grads) const {
   linear_weight_gradient(param_index(layer, q_proj), g.dq, x, grads);
   linear_weight_gradient(param_index(layer, k_proj), g.dk, x, grads);
   linear_weight_gradient(param_index(layer, v_proj), g.dv, x, grads);
@@ -224,7 +225,7 @@ void Model<T>::attention_weight_gradient(i64 layer, const Tensor<T>& x, const At
 
 // Row r of the embedding collects dx[t] wherever tokens[t] = r.
 template <class T>
-void Model<T>::embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, Tensors<T>& grads) const {
+void Model<T>::embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, Grads& grads) const {
   ops_.embed_dw(lanes_, grads[0].data(), dx.data(), tokens, seq_, config_.hidden, 0, table_[0].stored_rows,
                 false);
 }
@@ -233,20 +234,22 @@ void Model<T>::embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx,
 
 // y[T, N] = x[T, K] w[N, K]^T
 template <class T>
-Tensor<T> Model<T>::linear(int param, const Tensor<T>& x, i64 leaves) const {
+template <class Y>
+Tensor<Y> Model<T>::linear(int param, const Tensor<T>& x, i64 leaves) const {
   const i64 N = table_[static_cast<std::size_t>(param)].stored_rows,
             K = table_[static_cast<std::size_t>(param)].cols;
-  Tensor<T> y = tensor(seq_, N);
+  Tensor<Y> y = tensor<Y>(seq_, N);
   ops_.matmul(lanes_, y.data(), x.data(), weight(param), seq_, N, K, leaves);
   return y;
 }
 
 // dx[T, K] = dy[T, N] w[N, K]
 template <class T>
-Tensor<T> Model<T>::linear_input_gradient(int param, const Tensor<T>& dy, i64 leaves) const {
+template <class Y>
+Tensor<Y> Model<T>::linear_input_gradient(int param, const Tensor<T>& dy, i64 leaves) const {
   const i64 N = table_[static_cast<std::size_t>(param)].stored_rows,
             K = table_[static_cast<std::size_t>(param)].cols;
-  Tensor<T> dx = tensor(seq_, K);
+  Tensor<Y> dx = tensor<Y>(seq_, K);
   ops_.matmul_dx(lanes_, dx.data(), dy.data(), N, weight(param), N, nullptr, 0, nullptr, 0, nullptr, 0,
                  nullptr, 0, seq_, K, leaves);
   return dx;
@@ -255,10 +258,10 @@ Tensor<T> Model<T>::linear_input_gradient(int param, const Tensor<T>& dy, i64 le
 // dw[N, K] = dy[T, N]^T x[T, K]
 template <class T>
 void Model<T>::linear_weight_gradient(int param, const Tensor<T>& dy, const Tensor<T>& x,
-                                      Tensors<T>& grads) const {
+                                      Grads& grads) const {
   const i64 N = table_[static_cast<std::size_t>(param)].stored_rows,
             K = table_[static_cast<std::size_t>(param)].cols;
-  T* dw = grads[static_cast<std::size_t>(param)].data();
+  Wide<T>* dw = grads[static_cast<std::size_t>(param)].data();
   ops_.matmul_dw(lanes_, dw, dy.data(), x.data(), seq_, N, K, false);
 }
 
@@ -271,5 +274,6 @@ const T* Model<T>::weight(int param) const {
 
 template class Model<float>;
 template class Model<double>;
+template class Model<bf16>;
 
 }  // namespace lockstep

@@ -13,6 +13,9 @@
 
 namespace lockstep {
 
+// T is what weights and activations are stored as: float, double, or bf16. Numbers are computed in Wide<T>,
+// which is float for bf16 and else T; statistics of rows, sums that go on elsewhere and gradients of weights
+// stay such.
 template <class T>
 using Tensor = std::vector<T>;  // row-major; the shape stands in a comment
 
@@ -22,16 +25,16 @@ using Tensors = std::vector<Tensor<T>>;  // one per parameter, in the order of p
 // ---- What the forward pass keeps for the backward pass.
 template <class T>
 struct NormKept {
-  Tensor<T> x;     // [T, D] input
-  Tensor<T> rstd;  // [T]    1 / root mean square of each row
-  Tensor<T> y;     // [T, D] output
+  Tensor<T> x;           // [T, D] input
+  Tensor<Wide<T>> rstd;  // [T] 1 / root mean square of each row
+  Tensor<T> y;           // [T, D] output
 };
 template <class T>
 struct AttentionKept {
-  Tensor<T> q;     // [T, H*hd] after rotation
-  Tensor<T> k, v;  // [T, K*hd] k after rotation
-  Tensor<T> o;     // [T, H*hd] weighted values
-  Tensor<T> lse;   // [H, T]    log of the sum of the exponentials of a row of scores
+  Tensor<T> q;          // [T, H*hd] after rotation
+  Tensor<T> k, v;       // [T, K*hd] k after rotation
+  Tensor<T> o;          // [T, H*hd] weighted values
+  Tensor<Wide<T>> lse;  // [H, T] log of the sum of the exponentials of a row of scores
 };
 template <class T>
 struct MlpKept {
@@ -49,29 +52,31 @@ template <class T>
 struct Kept {
   std::vector<LayerKept<T>> layers;
   NormKept<T> norm;
-  Tensor<T> logits;    // [T, Vp]
-  Tensor<T> max, sum;  // [T] of each row of logits: largest, and sum of exp(logit - largest)
+  Tensor<T> logits;          // [T, Vp]
+  Tensor<Wide<T>> max, sum;  // [T] of each row of logits: largest, and sum of exp(logit - largest)
 };
 
 // ---- What the input gradient of a branch leaves for its weight gradient.
 template <class T>
 struct AttentionGrads {
-  Tensor<T> dq;      // [T, H*hd] before rotation
-  Tensor<T> dk, dv;  // [T, K*hd] dk before rotation
-  Tensor<T> dx;      // [T, D] of the branch's input
+  Tensor<T> dq;        // [T, H*hd] before rotation
+  Tensor<T> dk, dv;    // [T, K*hd] dk before rotation
+  Tensor<Wide<T>> dx;  // [T, D] of the branch's input
 };
 template <class T>
 struct MlpGrads {
   Tensor<T> dgate, dup;  // [T, F]
-  Tensor<T> dx;          // [T, D] of the branch's input
+  Tensor<Wide<T>> dx;    // [T, D] of the branch's input
 };
 
 template <class T>
 class Model {
  public:
+  using Sum = Tensor<Wide<T>>;
+  using Grads = Tensors<Wide<T>>;
   // Keeps references: `weights` holds the tensors of `table` (a tied head's is empty).
   Model(const ModelConfig&, i64 seq, i64 leaves, const std::vector<Param>& table, const Tensors<T>& weights,
-        const Ops<T>&, Lanes&);
+        const Ops<Wide<T>>&, Lanes&);
 
   // tokens[T] -> everything up to the logits.
   Kept<T> forward(const i32* tokens) const;
@@ -81,43 +86,49 @@ class Model {
 
   // Writes every parameter's gradient of loss * scale. A tied head's part is kept apart from the
   // embedding's. Uses up kept.logits.
-  void backward(Kept<T>&, const i32* tokens, const i32* labels, T scale, Tensors<T>& grads) const;
+  void backward(Kept<T>&, const i32* tokens, const i32* labels, Wide<T> scale, Grads& grads) const;
 
  private:
   // The steps of a forward pass ...
   Tensor<T> embed(const i32* tokens) const;
   const Tensor<T>& norm(int param, Tensor<T> x, NormKept<T>&) const;
-  Tensor<T> attention(i64 layer, const Tensor<T>& x, AttentionKept<T>&) const;
-  Tensor<T> mlp(i64 layer, const Tensor<T>& x, MlpKept<T>&) const;
-  Tensor<T> sum(Tensor<T> a, const Tensor<T>& b) const;
+  Sum attention(i64 layer, const Tensor<T>& x, AttentionKept<T>&) const;
+  Sum mlp(i64 layer, const Tensor<T>& x, MlpKept<T>&) const;
+  template <class B>
+  Tensor<T> sum(Tensor<T> a, const Tensor<B>& b) const;
   // ... and of a backward pass.
-  void logits_gradient(Kept<T>&, const i32* labels, T scale) const;
-  Tensor<T> head_input_gradient(const Tensor<T>& dlogits) const;
-  Tensor<T> norm_input_gradient(int param, const NormKept<T>&, const Tensor<T>& dy) const;
-  void norm_weight_gradient(int param, const NormKept<T>&, const Tensor<T>& dy, Tensors<T>& grads) const;
+  void logits_gradient(Kept<T>&, const i32* labels, Wide<T> scale) const;
+  Sum head_input_gradient(const Tensor<T>& dlogits) const;
+  Tensor<T> norm_input_gradient(int param, const NormKept<T>&, const Sum& dy) const;
+  void norm_weight_gradient(int param, const NormKept<T>&, const Sum& dy, Grads& grads) const;
   MlpGrads<T> mlp_input_gradient(i64 layer, const MlpKept<T>&, const Tensor<T>& dy) const;
   void mlp_weight_gradient(i64 layer, const Tensor<T>& x, const MlpKept<T>&, const Tensor<T>& dy,
-                           const MlpGrads<T>&, Tensors<T>& grads) const;
+                           const MlpGrads<T>&, Grads& grads) const;
   AttentionGrads<T> attention_input_gradient(i64 layer, const AttentionKept<T>&, const Tensor<T>& dy) const;
   void attention_weight_gradient(i64 layer, const Tensor<T>& x, const AttentionKept<T>&, const Tensor<T>& dy,
-                                 const AttentionGrads<T>&, Tensors<T>& grads) const;
-  void embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, Tensors<T>& grads) const;
+                                 const AttentionGrads<T>&, Grads& grads) const;
+  void embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, Grads& grads) const;
 
-  // Matrix products with one parameter w [N, K], whose shape is in the table.
-  Tensor<T> linear(int param, const Tensor<T>& x, i64 leaves) const;
-  Tensor<T> linear_input_gradient(int param, const Tensor<T>& dy, i64 leaves) const;
-  void linear_weight_gradient(int param, const Tensor<T>& dy, const Tensor<T>& x, Tensors<T>& grads) const;
+  // Matrix products with one parameter w [N, K], whose shape is in the table; rounded to Y: T, or a sum.
+  template <class Y = T>
+  Tensor<Y> linear(int param, const Tensor<T>& x, i64 leaves) const;
+  template <class Y = T>
+  Tensor<Y> linear_input_gradient(int param, const Tensor<T>& dy, i64 leaves) const;
+  void linear_weight_gradient(int param, const Tensor<T>& dy, const Tensor<T>& x, Grads& grads) const;
   const T* weight(int param) const;
-  Tensor<T> tensor(i64 rows, i64 cols) const { return Tensor<T>(static_cast<std::size_t>(rows * cols)); }
+  template <class Y = T>
+  static Tensor<Y> tensor(i64 rows, i64 cols) {
+    return Tensor<Y>(static_cast<std::size_t>(rows * cols));
+  }
 
   const ModelConfig& config_;
   const std::vector<Param>& table_;
   const Tensors<T>& weights_;
-  const Ops<T>& ops_;
+  const Ops<Wide<T>>& ops_;
   Lanes& lanes_;
   const i64 seq_, leaves_, padded_vocab_;
   const int final_norm_, head_;  // their parameters
-  const RopeTable<T> rope_;
+  const RopeTable<Wide<T>> rope_;
 };
 
 }  // namespace lockstep

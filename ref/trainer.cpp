@@ -26,19 +26,20 @@ Settings checked(const Settings& s) {
 }  // namespace
 
 template <class T>
-Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const Ops<T>& ops, Lanes& lanes)
+Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const Ops<Real>& ops, Lanes& lanes)
     : config_(config),
       settings_(checked(settings)),
       ops_(ops),
       lanes_(lanes),
       table_(parameter_table(config, settings.leaves)),
-      weights_(tensors()),
-      grads_(tensors()),
-      first_(tensors()),
-      second_(tensors()),
+      weights_(tensors<T>()),
+      grads_(tensors<Real>()),
+      first_(tensors<Real>()),
+      second_(tensors<Real>()),
       model_(config_, settings_.seq, settings_.leaves, table_, weights_, ops_, lanes_) {
   if (!config_.tied) return;
-  for (Tensors<T>* set : {&weights_, &grads_, &first_, &second_}) set->back().clear();
+  weights_.back().clear();
+  for (Tensors<Real>* set : {&grads_, &first_, &second_}) set->back().clear();
 }
 
 // ======== One step ========
@@ -46,9 +47,10 @@ Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const O
 template <class T>
 typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* labels) {
   const i64 valid = count_valid(tokens, labels);
-  const T scale = static_cast<T>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
+  const Real scale =
+      static_cast<Real>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
 
-  grads_ = tensors();
+  grads_ = tensors<Real>();
   const double total = gradient_of(0, settings_.batch, tokens, labels, scale, grads_);
   if (config_.tied) {  // the embedding's gradient has two parts: from reading tokens, and from the head
     ops_.add(lanes_, grads_[0].data(), grads_.back().data(), grads_[0].data(), table_[0].stored());
@@ -63,8 +65,8 @@ typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* label
 // Gradient and loss of sequences [lo, hi): the first half's plus the second half's. Adding in halves
 // keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi - lo) sets of gradients.
 template <class T>
-double Trainer<T>::gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, T scale,
-                               Tensors<T>& grads) const {
+double Trainer<T>::gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, Real scale,
+                               Tensors<Real>& grads) const {
   if (hi - lo == 1) {
     const i32* sequence = tokens + lo * settings_.seq;
     const i32* targets = labels + lo * settings_.seq;
@@ -75,7 +77,7 @@ double Trainer<T>::gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* lab
   }
   const i64 mid = lo + (hi - lo) / 2;
   const double first = gradient_of(lo, mid, tokens, labels, scale, grads);
-  Tensors<T> others = tensors();
+  Tensors<Real> others = tensors<Real>();
   const double second = gradient_of(mid, hi, tokens, labels, scale, others);
   for (std::size_t p = 0; p < table_.size(); ++p)
     ops_.add(lanes_, grads[p].data(), grads[p].data(), others[p].data(), table_[p].stored());
@@ -86,7 +88,7 @@ double Trainer<T>::gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* lab
 template <class T>
 double Trainer<T>::gradient_norm() const {
   i64 words[kSquareWords] = {};
-  for (const Tensor<T>& grad : grads_)
+  for (const Tensor<Real>& grad : grads_)
     ops_.add_squares(lanes_, words, grad.data(), static_cast<i64>(grad.size()));
   return root_of_squares(words);
 }
@@ -96,11 +98,25 @@ template <class T>
 void Trainer<T>::update(double norm) {
   const double clip = clip_scale(settings_, norm);
   for (std::size_t p = 0; p < table_.size(); ++p) {
-    Tensor<T> grad = grads_[p];
+    Tensor<Real> grad = grads_[p];
     const i64 n = static_cast<i64>(grad.size());
-    if (clip < 1) ops_.scale(lanes_, grad.data(), static_cast<T>(clip), n);
-    ops_.adamw(lanes_, weights_[p].data(), first_[p].data(), second_[p].data(), grad.data(), n,
-               adamw_step<T>(settings_, step_, table_[p].decayed));
+    if (clip < 1) ops_.scale(lanes_, grad.data(), static_cast<Real>(clip), n);
+    Real* const w = master(p);
+    ops_.adamw(lanes_, w, first_[p].data(), second_[p].data(), grad.data(), n,
+               adamw_step<Real>(settings_, step_, table_[p].decayed));
+    if constexpr (!std::is_same_v<T, Real>) ops_.copy(lanes_, weights_[p].data(), w, n);  // rounds
+  }
+}
+
+// What AdamW updates: the weights, or float32 ones that they are the rounding of.
+template <class T>
+Wide<T>* Trainer<T>::master(std::size_t p) {
+  if constexpr (std::is_same_v<T, Real>) {
+    return weights_[p].data();
+  } else {
+    if (masters_.empty())
+      for (const Tensor<T>& weight : weights_) masters_.emplace_back(weight.begin(), weight.end());
+    return masters_[p].data();
   }
 }
 
@@ -121,6 +137,7 @@ i64 Trainer<T>::count_valid(const i32* tokens, const i32* labels) const {
 
 template <class T>
 void Trainer<T>::initialise() {
+  masters_.clear();
   for (std::size_t p = 0; p < table_.size(); ++p) {
     const Param& param = table_[p];
     if (param.tied_to >= 0) continue;
@@ -137,7 +154,9 @@ void Trainer<T>::load(const std::string& name, const float* values) {
       std::find_if(table_.begin(), table_.end(), [&](const Param& param) { return param.name == name; });
   if (found == table_.end()) throw UserError(fmt::format("The model has no parameter named {}.", name));
   const int p = static_cast<int>(found - table_.begin());
-  std::copy(values, values + found->count(), weights_[owner(p)].begin());  // pads stay zero
+  std::transform(values, values + found->count(), weights_[owner(p)].begin(),  // pads stay zero
+                 [](float x) { return static_cast<T>(x); });
+  masters_.clear();
 }
 
 template <class T>
@@ -153,8 +172,9 @@ std::vector<T> Trainer<T>::logits(const i32* tokens, i64 sequences) {
 }
 
 template <class T>
-Tensors<T> Trainer<T>::tensors() const {
-  Tensors<T> set;
+template <class Y>
+Tensors<Y> Trainer<T>::tensors() const {
+  Tensors<Y> set;
   for (const Param& param : table_) set.emplace_back(static_cast<std::size_t>(param.stored()));
   return set;
 }
@@ -172,22 +192,24 @@ const std::vector<T>& Trainer<T>::weight(int param) const {
 }
 template <class T>
 std::vector<T>& Trainer<T>::mutable_weight(int param) {
+  masters_.clear();
   return weights_[owner(param)];
 }
 template <class T>
-const std::vector<T>& Trainer<T>::gradient(int param) const {
+const std::vector<Wide<T>>& Trainer<T>::gradient(int param) const {
   return grads_[static_cast<std::size_t>(param)];
 }
 template <class T>
-std::vector<T>& Trainer<T>::first_moment(int param) {
+std::vector<Wide<T>>& Trainer<T>::first_moment(int param) {
   return first_[static_cast<std::size_t>(param)];
 }
 template <class T>
-std::vector<T>& Trainer<T>::second_moment(int param) {
+std::vector<Wide<T>>& Trainer<T>::second_moment(int param) {
   return second_[static_cast<std::size_t>(param)];
 }
 
 template class Trainer<float>;
 template class Trainer<double>;
+template class Trainer<bf16>;
 
 }  // namespace lockstep

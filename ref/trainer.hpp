@@ -12,16 +12,19 @@
 
 namespace lockstep {
 
+// T: float, double, or bf16. In bf16 AdamW works on float32 master weights, and what the model computes with
+// is their rounding (Micikevicius et al. 2018, section 3.1); masters begin as the rounded weights.
 template <class T>
 class Trainer {
  public:
+  using Real = Wide<T>;
   struct Result {
     double loss;       // mean over the step's valid labels
     double grad_norm;  // before clipping
   };
 
   // Weights are zero until initialise() or load(). UserError: impossible settings.
-  Trainer(const ModelConfig&, const Settings&, const Ops<T>&, Lanes&);
+  Trainer(const ModelConfig&, const Settings&, const Ops<Real>&, Lanes&);
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
@@ -40,26 +43,31 @@ class Trainer {
   // By index in params(); stored (padded) rows. A tied head has the embedding's weight; its own part of the
   // gradient is added into the embedding's, and its gradient is empty.
   const std::vector<T>& weight(int param) const;
-  const std::vector<T>& gradient(int param) const;  // raw: scaled by 1/valid labels, before clipping
+  const std::vector<Real>& gradient(int param) const;  // raw: scaled by 1/valid labels, before clipping
   std::vector<T>& mutable_weight(int param);
-  std::vector<T>& first_moment(int param);
-  std::vector<T>& second_moment(int param);
+  std::vector<Real>& first_moment(int param);
+  std::vector<Real>& second_moment(int param);
   i64 steps_done() const { return step_; }
 
  private:
-  double gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, T scale, Tensors<T>& grads) const;
+  double gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, Real scale,
+                     Tensors<Real>& grads) const;
   double gradient_norm() const;
   void update(double norm);
-  Tensors<T> tensors() const;  // zeros, one for each parameter
+  template <class Y>
+  Tensors<Y> tensors() const;  // zeros, one for each parameter
+  Real* master(std::size_t param);
   std::size_t owner(int param) const;
   i64 count_valid(const i32* tokens, const i32* labels) const;
 
   ModelConfig config_;
   Settings settings_;
-  Ops<T> ops_;
+  Ops<Real> ops_;
   Lanes& lanes_;
   std::vector<Param> table_;
-  Tensors<T> weights_, grads_, first_, second_;  // a tied head's are empty
+  Tensors<T> weights_;  // a tied head's is empty, as are the next
+  Tensors<Real> grads_, first_, second_;
+  Tensors<Real> masters_;  // where weights are stored as something narrower; from the first step on
   Model<T> model_;
   i64 step_ = 0;
 };

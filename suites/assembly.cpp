@@ -102,7 +102,7 @@ void Assembly::gradients(i64 step, const RankView& v) {
   std::vector<float> host;
   for (const Piece& piece : v.executor.pieces()) {
     host.resize(piece.n);
-    v.device.download(host.data(), piece.gradient, piece.n);
+    get(v.device, host.data(), piece.gradient, piece.n);
     put(step, false, v.rank, v.executor.params().all[piece.local], piece.first, piece.n, host.data());
   }
 }
@@ -111,7 +111,7 @@ void Assembly::weights(i64 step, const RankView& v) {
   std::vector<float> host;
   auto take = [&](int local, i64 first, i64 n, View at) {
     host.resize(n);
-    v.device.download(host.data(), at, n);
+    get(v.device, host.data(), at, n);
     put(step, true, v.rank, v.executor.params().all[local], first, n, host.data());
   };
   // Where every rank has whole weights, every copy is looked at, not only what it updated itself.

@@ -24,6 +24,13 @@ void add_settings(CLI::App& app, Settings& settings) {
   }
 }
 
+void add_dtype(CLI::App& app, Settings& settings) {
+  app.add_option_function<std::string>(
+         "--dtype", [&settings](const std::string& dtype) { set_dtype(settings, dtype); },
+         "what weights and activations are stored as: float32, bf16 (beside float32 master weights)")
+      ->check(CLI::IsMember({"float32", "bf16"}));
+}
+
 void add_plan(CLI::App& app, std::string& plan) {
   app.add_option("--plan", plan, "e.g. \"dp=2 tp=2 pp=2 ckpt=full micro=1\"; all words are below")
       ->capture_default_str();

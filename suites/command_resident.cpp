@@ -73,6 +73,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--base", o->base, "the plan it is compared with")->capture_default_str();
   app.add_option("--within", o->within, "how far from 1 the ratio may be")->capture_default_str();
   add_settings(app, o->settings);
+  add_dtype(app, o->settings);
   add_kernels(app, o->isa, o->threads);
   add_scratch(app, o->scratch);
   return [o] { return resident(*o); };

@@ -82,6 +82,7 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--gantt", o->gantt,
                "instead: a step in time at nominal rates, in fast mode, and what its time goes to");
   add_settings(app, o->settings);
+  add_dtype(app, o->settings);
   return [o] { return show(*o); };
 }
 

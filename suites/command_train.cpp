@@ -192,8 +192,9 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   const Plan plan = o.plan == "auto" ? fastest_here(model, settings, load_cluster(o.cluster))
                                      : legal_plan(o.plan, model, settings);
   const Run run{model, settings, plan, &data};
-  const Weights initial = o.init.empty() ? fresh_weights(model, o.settings)
-                                         : load_weights(o.init, parameter_table(model, o.settings.leaves));
+  const Weights initial =
+      o.init.empty() ? fresh_weights(model, o.settings)
+                     : as_stored(load_weights(o.init, parameter_table(model, o.settings.leaves)), o.settings);
 
   if (mpi && mpi->size() != run.plan.ranks())
     throw UserError(
@@ -205,8 +206,9 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
   if (report)
-    fmt::print("{}: {} rank{}, {} thread{} each, {}{}{}\n", run.plan.line(), run.plan.ranks(),
+    fmt::print("{}: {} rank{}, {} thread{} each, {}{}{}{}\n", run.plan.line(), run.plan.ranks(),
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa),
+               dtype_of(settings) == "bf16" ? ", bf16" : "",
                o.device == "cpu" ? "" : " and " + device_here(o.device)->name(),
                fabrics ? ", " + fabrics->name() : "");
   train(prepared,
@@ -241,6 +243,7 @@ Command::Action declare(CLI::App& app) {
   add_plan(app, o->plan);
   app.add_option("--cluster", o->cluster, "of --plan auto, which takes the fastest predicted plan");
   add_settings(app, o->settings);
+  add_dtype(app, o->settings);
   app.add_option("--init", o->init, "safetensors file or folder to start from, instead of fresh weights");
   app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
   app.add_option(

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "suites/nominal_costs.hpp"
+#include "suites/settings_list.hpp"
 
 namespace lockstep {
 namespace {
@@ -48,6 +49,7 @@ RunRecord record_of(const Suite& suite, const ModelConfig& model, const TokenFil
   run.suite = suite.name, run.model = suite.model, run.data = suite.data;
   run.model_hash = model_hash(model, suite.settings.seed);
   run.data_hash = data.hash();
+  run.dtype = dtype_of(suite.settings);
   run.seed = suite.settings.seed, run.batch = suite.settings.batch;
   run.seq = suite.settings.seq, run.steps = suite.settings.steps;
   for (const Param& p : parameter_table(model, suite.settings.leaves))

@@ -14,6 +14,13 @@ Weights fresh_weights(const ModelConfig& model, const Settings& settings) {
       for (i64 col = 0; col < p.cols; ++col)
         weights.back().push_back(initial_value(model, p, settings.seed, row, col));
   }
+  return as_stored(std::move(weights), settings);
+}
+
+Weights as_stored(Weights weights, const Settings& settings) {
+  if (settings.weight_bytes == 2)
+    for (auto& tensor : weights)
+      for (float& x : tensor) x = bf16(x);
   return weights;
 }
 
@@ -25,49 +32,69 @@ void initialise(const RankView& v, const Weights& weights) {
 }
 
 struct Reference::Training {
-  const Settings settings;
-  const TokenFile& data;
-  Lanes lanes;
-  Trainer<float> trainer;
-  std::vector<i32> tokens, labels;  // [B, T]
-
-  Training(const ModelConfig& model, const Settings& s, const TokenFile& d, const std::string& isa,
-           int threads)
-      : settings(s),
-        data(d),
-        lanes(threads),
-        trainer(model, s, cpu_ops(isa), lanes),
-        tokens(static_cast<std::size_t>(s.batch * s.seq)),
-        labels(tokens.size()) {}
+  virtual ~Training() = default;
+  virtual const std::vector<Param>& table() const = 0;
+  virtual Whole::Step step() = 0;
 };
 
+namespace {
+
+// T: what weights and activations are stored as.
+template <class T>
+class TrainingIn final : public Reference::Training {
+ public:
+  TrainingIn(const ModelConfig& model, const Settings& s, const TokenFile& data, const std::string& isa,
+             int threads, const Weights& initial)
+      : settings_(s),
+        data_(data),
+        lanes_(threads),
+        trainer_(model, s, cpu_ops(isa), lanes_),
+        tokens_(static_cast<std::size_t>(s.batch * s.seq)),
+        labels_(tokens_.size()) {
+    trainer_.initialise();
+    for (std::size_t i = 0; i < initial.size(); ++i)
+      if (!initial[i].empty()) trainer_.load(table()[i].name, initial[i].data());
+  }
+
+  const std::vector<Param>& table() const override { return trainer_.params(); }
+
+  Whole::Step step() override {
+    const i64 k = trainer_.steps_done(), seq = settings_.seq;
+    for (i64 i = 0; i < settings_.batch; ++i)
+      sample(data_, settings_, k, i, &tokens_[i * seq], &labels_[i * seq]);
+    const auto result = trainer_.step(tokens_.data(), labels_.data());
+    Whole::Step step;
+    step.loss = result.loss, step.grad_norm = result.grad_norm;
+    for (int i = 0; i < static_cast<int>(table().size()); ++i) {
+      step.gradient.emplace_back(), step.weight.emplace_back();
+      if (table()[i].tied_to >= 0) continue;
+      step.gradient.back() = trainer_.gradient(i);
+      step.weight.back().assign(trainer_.weight(i).begin(), trainer_.weight(i).end());
+    }
+    return step;
+  }
+
+ private:
+  const Settings settings_;
+  const TokenFile& data_;
+  Lanes lanes_;
+  Trainer<T> trainer_;
+  std::vector<i32> tokens_, labels_;  // [B, T]
+};
+
+}  // namespace
+
 Reference::Reference(const ModelConfig& model, const Settings& settings, const TokenFile& data,
-                     const std::string& isa, int threads, const Weights& initial)
-    : training_(new Training(model, settings, data, isa, threads)) {
-  Trainer<float>& trainer = training_->trainer;
-  trainer.initialise();
-  for (std::size_t i = 0; i < initial.size(); ++i)
-    if (!initial[i].empty()) trainer.load(table()[i].name, initial[i].data());
+                     const std::string& isa, int threads, const Weights& initial) {
+  if (settings.activation_bytes == 2)
+    training_ = std::make_unique<TrainingIn<bf16>>(model, settings, data, isa, threads, initial);
+  else
+    training_ = std::make_unique<TrainingIn<float>>(model, settings, data, isa, threads, initial);
 }
 Reference::~Reference() = default;
 
-const std::vector<Param>& Reference::table() const { return training_->trainer.params(); }
-
-Whole::Step Reference::step() {
-  Training& t = *training_;
-  const i64 k = t.trainer.steps_done(), seq = t.settings.seq;
-  for (i64 i = 0; i < t.settings.batch; ++i)
-    sample(t.data, t.settings, k, i, &t.tokens[i * seq], &t.labels[i * seq]);
-  const auto result = t.trainer.step(t.tokens.data(), t.labels.data());
-  Whole::Step step;
-  step.loss = result.loss, step.grad_norm = result.grad_norm;
-  for (int i = 0; i < static_cast<int>(table().size()); ++i) {
-    const bool tied = table()[i].tied_to >= 0;
-    step.gradient.push_back(tied ? std::vector<float>{} : t.trainer.gradient(i));
-    step.weight.push_back(tied ? std::vector<float>{} : t.trainer.weight(i));
-  }
-  return step;
-}
+const std::vector<Param>& Reference::table() const { return training_->table(); }
+Whole::Step Reference::step() { return training_->step(); }
 
 Whole reference_run(const ModelConfig& model, const Settings& settings, const TokenFile& data,
                     const std::string& isa, int threads, const Weights& initial) {

@@ -10,9 +10,12 @@ namespace lockstep {
 // By parameter of the table, [rows, cols] each; a tied head's is empty. As load_weights() gives them.
 using Weights = std::vector<std::vector<float>>;
 Weights fresh_weights(const ModelConfig&, const Settings&);
+Weights as_stored(Weights,
+                  const Settings&);  // rounded to what the run's weights are stored as; fresh ones are
 void initialise(const RankView&, const Weights&);
 
-// One step after another, for runs too long to be kept whole.
+// One step after another, for runs too long to be kept whole. In the run's type of numbers: weights are those
+// that the model computes with, bf16 ones widened.
 class Reference {
  public:
   // Keeps the data. initial: one vector per parameter of the table, as load_weights() gives them, or empty
@@ -22,9 +25,9 @@ class Reference {
   ~Reference();
   const std::vector<Param>& table() const;
   Whole::Step step();
+  struct Training;
 
  private:
-  struct Training;
   std::unique_ptr<Training> training_;
 };
 

@@ -28,6 +28,15 @@ const std::vector<Setting>& settings_list() {
   return list;
 }
 
+void set_dtype(Settings& s, const std::string& dtype) {
+  if (dtype != "float32" && dtype != "bf16")
+    throw UserError(fmt::format("dtype is \"{}\"; it can be \"float32\" or \"bf16\"", dtype));
+  s.weight_bytes = s.activation_bytes = dtype == "bf16" ? 2 : 4;
+  s.gradient_bytes = 4;
+}
+
+std::string dtype_of(const Settings& s) { return s.activation_bytes == 2 ? "bf16" : "float32"; }
+
 void check_settings(const Settings& settings) {
   for (const Setting& s : settings_list()) {
     const double value =

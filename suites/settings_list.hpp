@@ -17,6 +17,11 @@ struct Setting {
 };
 const std::vector<Setting>& settings_list();
 
+// What weights and activations are stored as: "float32", or "bf16" beside float32 master weights, gradients
+// and statistics. UserError: another.
+void set_dtype(Settings&, const std::string&);
+std::string dtype_of(const Settings&);
+
 // UserError: a setting out of its range, or a text that does not fit the model or the sequence length.
 void check_settings(const Settings&);
 void check_data(const TokenFile&, const std::string& path, const ModelConfig&, const Settings&);

@@ -12,27 +12,31 @@
 namespace lockstep {
 namespace {
 
-// The single device's stream in one step, by place: [B, T, D].
-std::vector<std::vector<float>> stream_of(const Run& run, const Whole& reference, const Weights& initial,
+// The single device's stream in one step, by place: [B, T, D]. Number: what activations are stored as.
+template <class Number>
+std::vector<std::vector<float>> stream_in(const Run& run, const Whole& reference, const Weights& initial,
                                           i64 step, const std::string& isa) {
   const Settings& s = run.settings;
   const std::vector<Param> table = parameter_table(run.model, s.leaves);
-  Tensors<float> weights = step > 0          ? reference.steps[step - 1].weight
-                           : initial.empty() ? fresh_weights(run.model, s)
-                                             : initial;
-  for (std::size_t i = 0; i < table.size(); ++i)
+  const Weights before = step > 0          ? reference.steps[step - 1].weight
+                         : initial.empty() ? fresh_weights(run.model, s)
+                                           : initial;
+  Tensors<Number> weights(table.size());
+  for (std::size_t i = 0; i < table.size(); ++i) {
+    for (const float w : before[i]) weights[i].push_back(static_cast<Number>(w));
     if (table[i].tied_to < 0) weights[i].resize(table[i].stored());
+  }
   Lanes lanes(1);
   const Ops<float> ops = cpu_ops(isa);
-  const Model<float> model(run.model, s.seq, s.leaves, table, weights, ops, lanes);
+  const Model<Number> model(run.model, s.seq, s.leaves, table, weights, ops, lanes);
   std::vector<std::vector<float>> stream(2 * run.model.layers + 1);
-  const auto append = [](std::vector<float>& to, const std::vector<float>& x) {
+  const auto append = [](std::vector<float>& to, const Tensor<Number>& x) {
     to.insert(to.end(), x.begin(), x.end());
   };
   std::vector<i32> tokens(s.seq), labels(s.seq);
   for (i64 b = 0; b < s.batch; ++b) {
     sample(*run.data, s, step, b, tokens.data(), labels.data());
-    const Kept<float> kept = model.forward(tokens.data());
+    const Kept<Number> kept = model.forward(tokens.data());
     for (i64 l = 0; l < run.model.layers; ++l) {
       append(stream[2 * l], kept.layers[l].norm1.x);
       append(stream[2 * l + 1], kept.layers[l].norm2.x);
@@ -40,6 +44,12 @@ std::vector<std::vector<float>> stream_of(const Run& run, const Whole& reference
     append(stream.back(), kept.norm.x);
   }
   return stream;
+}
+
+std::vector<std::vector<float>> stream_of(const Run& run, const Whole& reference, const Weights& initial,
+                                          i64 step, const std::string& isa) {
+  return run.settings.activation_bytes == 2 ? stream_in<bf16>(run, reference, initial, step, isa)
+                                            : stream_in<float>(run, reference, initial, step, isa);
 }
 
 class Follower {
@@ -103,7 +113,7 @@ class Eye final : public Onlooker {
   Eye(Follower& follower, const RankView& rank) : follower_(follower), rank_(rank) {}
   void shows(int place, i64 first, i64 b, View x, i64 elements) override {
     std::vector<float> found(static_cast<std::size_t>(elements));
-    rank_.device.download(found.data(), x, elements);
+    get(rank_.device, found.data(), x, elements);
     follower_.see(rank_.rank, place, first, b, found);
   }
 

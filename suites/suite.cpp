@@ -32,6 +32,9 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
   }
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { run.read(s.name, suite.settings.*field); }, s.field);
+  std::string dtype = "float32";
+  run.read("dtype", dtype);
+  if (const toml::node* at = run.find("dtype")) located(run, *at, [&] { set_dtype(suite.settings, dtype); });
   run.read("isa", suite.isa);
   run.read("device", suite.device);
   std::string mode = "exact";

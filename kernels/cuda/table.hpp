@@ -14,6 +14,7 @@ template <class... A>
 void set(Op<A...>& op, void (*call)(Lanes&, A...)) {
   op.on_host = op.call;
   op.call = call;
+  op.mixed = nullptr;  // there are none yet
 }
 
 // What the table held before is for host memory from now on.

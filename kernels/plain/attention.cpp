@@ -12,22 +12,22 @@ namespace {
 // Keys whose scores wait in scratch: a multiple of 16, so that a lane sum goes on from block to block.
 constexpr i64 kKeys = 2048;
 
-template <class Real>
-void attention(Lanes& lanes, Real* o, Real* lse, const Real* q, const Real* k, const Real* v, i64 B, i64 T,
-               i64 H, i64 K, i64 hd) {
+template <class Real, class X>
+void attention(Lanes& lanes, X* o, Real* lse, const X* q, const X* k, const X* v, i64 B, i64 T, i64 H, i64 K,
+               i64 hd) {
   static_assert(kKeys <= kScratch<Real> && kKeys % 16 == 0);
   const Real scale = attention_scale<Real>(hd);
   lanes.split(B * H, 1, [&](i64 begin, i64 end, int lane) {
     Real* s = scratch<Real>(lanes, lane);
+    Real* out = s + kKeys;
     for (i64 head = begin; head < end; ++head) {
       const i64 b = head / H, h = head % H, kv = h / (H / K);
       const auto key_row = [&](i64 j) { return ((b * T + j) * K + kv) * hd; };
       for (i64 i = 0; i < T; ++i) {
-        const Real* query = q + ((b * T + i) * H + h) * hd;
-        Real* out = o + ((b * T + i) * H + h) * hd;
+        const i64 row = ((b * T + i) * H + h) * hd;
         const i64 keys = i + 1;
         const auto scores = [&](i64 first, i64 count) {
-          for (i64 j = 0; j < count; ++j) s[j] = scale * dot(query, k + key_row(first + j), hd);
+          for (i64 j = 0; j < count; ++j) s[j] = scale * dot(q + row, k + key_row(first + j), hd);
         };
 
         Real max = -std::numeric_limits<Real>::infinity();
@@ -45,24 +45,45 @@ void attention(Lanes& lanes, Real* o, Real* lse, const Real* q, const Real* k, c
           for (i64 j = 0; j < count; ++j) {
             const Real p = exact_exp(s[j] - max);
             sum.add(j, p);
-            for (i64 d = 0; d < hd; ++d) out[d] = std::fma(p, v[key_row(first + j) + d], out[d]);
+            for (i64 d = 0; d < hd; ++d) out[d] = std::fma(p, Real{v[key_row(first + j) + d]}, out[d]);
           }
         }
         const Real total = sum.total();
-        for (i64 d = 0; d < hd; ++d) out[d] = out[d] / total;
+        for (i64 d = 0; d < hd; ++d) o[row + d] = static_cast<X>(out[d] / total);
         lse[head * T + i] = max + exact_log(total);
       }
     }
   });
 }
 
-// One lane does all query heads of one kv head, a block of keys at a time. Within a block, dk and dv
-// of each query head are leaves of the group's tree; dq's chains, whose accumulators are dq itself,
-// go on from block to block.
-template <class Real>
-void attention_dx(Lanes& lanes, Real* dq, Real* dk, Real* dv, const Real* dO, const Real* q, const Real* k,
-                  const Real* v, const Real* o, const Real* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
-  const Real scale = attention_scale<Real>(hd);
+// What both halves of the backward pass compute anew: a row's delta, and of a row and a key the probability
+// and the gradient of its score.
+template <class Real, class X>
+struct Scores {
+  const X *dO, *q, *k, *v, *o;
+  i64 hd;
+  Real scale;
+
+  Real delta(i64 row) const {
+    LaneSum<Real> sum;
+    for (i64 d = 0; d < hd; ++d) sum.add_product(d, dO[row + d], o[row + d]);
+    return sum.total();
+  }
+  struct Pair {
+    Real p, ds;
+  };
+  Pair pair(i64 row, i64 key, Real lse, Real row_delta) const {
+    const Real p = exact_exp(scale * dot(q + row, k + key, hd) - lse);
+    return {p, p * (dot(dO + row, v + key, hd) - row_delta)};
+  }
+};
+
+// One lane does all query heads of one kv head: first dq, a chain over keys for each query; then dk and dv, a
+// block of keys at a time, of which those of each query head are leaves of the group's tree.
+template <class Real, class X, class Dkv>
+void attention_dx(Lanes& lanes, X* dq, Dkv* dk, Dkv* dv, const X* dO, const X* q, const X* k, const X* v,
+                  const X* o, const Real* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
+  const Scores<Real, X> scores{dO, q, k, v, o, hd, attention_scale<Real>(hd)};
   const i64 group = H / K;
   const i64 levels = tree_depth(group) + 1;
   const i64 block = std::clamp<i64>(kScratch<Real> / (2 * hd * levels), 1, 64);
@@ -72,7 +93,19 @@ void attention_dx(Lanes& lanes, Real* dq, Real* dk, Real* dv, const Real* dO, co
       const i64 b = head / K, kv = head % K;
       const auto key_row = [&](i64 j) { return ((b * T + j) * K + kv) * hd; };
       const auto query_row = [&](i64 i, i64 member) { return ((b * T + i) * H + kv * group + member) * hd; };
-      for (i64 i = 0; i < T; ++i) std::fill_n(dq + query_row(i, 0), group * hd, Real{0});
+      const auto row_lse = [&](i64 i, i64 member) { return lse[(b * H + kv * group + member) * T + i]; };
+
+      for (i64 member = 0; member < group; ++member)
+        for (i64 i = 0; i < T; ++i) {
+          const i64 row = query_row(i, member);
+          const Real delta = scores.delta(row);
+          std::fill_n(sum, hd, Real{0});
+          for (i64 j = 0; j <= i; ++j) {
+            const Real ds = scores.pair(row, key_row(j), row_lse(i, member), delta).ds;
+            for (i64 d = 0; d < hd; ++d) sum[d] = std::fma(ds, Real{k[key_row(j) + d]}, sum[d]);
+          }
+          for (i64 d = 0; d < hd; ++d) dq[row + d] = static_cast<X>(scores.scale * sum[d]);
+        }
 
       for (i64 first = 0; first < T; first += block) {
         const i64 count = std::min(block, T - first);
@@ -84,33 +117,22 @@ void attention_dx(Lanes& lanes, Real* dq, Real* dk, Real* dv, const Real* dO, co
           std::fill_n(acc, width, Real{0});
           for (i64 i = first; i < T; ++i) {
             const i64 row = query_row(i, member);
-            LaneSum<Real> delta;
-            for (i64 d = 0; d < hd; ++d) delta.add_product(d, dO[row + d], o[row + d]);
-            const Real row_delta = delta.total();
-            const Real row_lse = lse[(b * H + kv * group + member) * T + i];
+            const Real delta = scores.delta(row);
             for (i64 j = 0; j < std::min(count, i + 1 - first); ++j) {
-              const i64 key = key_row(first + j);
-              const Real s = scale * dot(q + row, k + key, hd);
-              const Real p = exact_exp(s - row_lse);
-              const Real dp = dot(dO + row, v + key, hd);
-              const Real ds = p * (dp - row_delta);
+              const auto [p, ds] = scores.pair(row, key_row(first + j), row_lse(i, member), delta);
               for (i64 d = 0; d < hd; ++d) {
-                dq[row + d] = std::fma(ds, k[key + d], dq[row + d]);
-                acc_dk[j * hd + d] = std::fma(ds, q[row + d], acc_dk[j * hd + d]);
-                acc_dv[j * hd + d] = std::fma(p, dO[row + d], acc_dv[j * hd + d]);
+                acc_dk[j * hd + d] = std::fma(ds, Real{q[row + d]}, acc_dk[j * hd + d]);
+                acc_dv[j * hd + d] = std::fma(p, Real{dO[row + d]}, acc_dv[j * hd + d]);
               }
             }
           }
-          for (i64 d = 0; d < count * hd; ++d) acc_dk[d] = scale * acc_dk[d];
+          for (i64 d = 0; d < count * hd; ++d) acc_dk[d] = scores.scale * acc_dk[d];
         });
         for (i64 j = 0; j < count; ++j) {
-          std::copy_n(sum + j * hd, hd, dk + key_row(first + j));
-          std::copy_n(sum + (count + j) * hd, hd, dv + key_row(first + j));
+          store(sum + j * hd, hd, dk + key_row(first + j));
+          store(sum + (count + j) * hd, hd, dv + key_row(first + j));
         }
       }
-
-      for (i64 i = 0; i < T; ++i)
-        for (i64 d = 0; d < group * hd; ++d) dq[query_row(i, 0) + d] = scale * dq[query_row(i, 0) + d];
     }
   });
 }
@@ -119,8 +141,12 @@ void attention_dx(Lanes& lanes, Real* dq, Real* dk, Real* dv, const Real* dO, co
 
 template <class Real>
 void fill_attention(Ops<Real>& ops) {
-  ops.attention.call = attention<Real>;
-  ops.attention_dx.call = attention_dx<Real>;
+  ops.attention.call = attention<Real, Real>;
+  ops.attention_dx.call = attention_dx<Real, Real, Real>;
+  if constexpr (std::is_same_v<Real, float>) {
+    set_mixed<attention<float, bf16>>(ops.attention);
+    set_mixed<attention_dx<float, bf16, bf16>, attention_dx<float, bf16, float>>(ops.attention_dx);
+  }
 }
 template void fill_attention(Ops<float>&);
 template void fill_attention(Ops<double>&);

@@ -5,10 +5,10 @@
 namespace lockstep::plain {
 namespace {
 
-template <class Real>
-void add(Lanes& lanes, Real* y, const Real* a, const Real* b, i64 n) {
+template <class Y, class B>
+void add(Lanes& lanes, Y* y, const Y* a, const B* b, i64 n) {
   lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) {
-    for (i64 i = begin; i < end; ++i) y[i] = a[i] + b[i];
+    for (i64 i = begin; i < end; ++i) y[i] = static_cast<Y>(a[i] + b[i]);
   });
 }
 
@@ -19,9 +19,9 @@ void scale(Lanes& lanes, Real* y, Real s, i64 n) {
   });
 }
 
-template <class Real>
-void copy(Lanes& lanes, Real* y, const Real* x, i64 n) {
-  lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) { std::copy(x + begin, x + end, y + begin); });
+template <class Y, class X>
+void copy(Lanes& lanes, Y* y, const X* x, i64 n) {
+  lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) { store(x + begin, end - begin, y + begin); });
 }
 
 template <class Real>
@@ -33,10 +33,14 @@ void zero(Lanes& lanes, Real* y, i64 n) {
 
 template <class Real>
 void fill_elementwise(Ops<Real>& ops) {
-  ops.add.call = add<Real>;
+  ops.add.call = add<Real, Real>;
   ops.scale.call = scale<Real>;
-  ops.copy.call = copy<Real>;
+  ops.copy.call = copy<Real, Real>;
   ops.zero.call = zero<Real>;
+  if constexpr (std::is_same_v<Real, float>) {
+    set_mixed<add<bf16, bf16>, add<bf16, float>>(ops.add);
+    set_mixed<copy<bf16, float>, copy<float, bf16>>(ops.copy);
+  }
 }
 template void fill_elementwise(Ops<float>&);
 template void fill_elementwise(Ops<double>&);

@@ -5,23 +5,23 @@
 namespace lockstep::plain {
 namespace {
 
-template <class Real>
-void embed(Lanes& lanes, Real* y, const Real* table, const i32* ids, i64 M, i64 D, i64 first, i64 rows) {
+template <class X>
+void embed(Lanes& lanes, X* y, const X* table, const i32* ids, i64 M, i64 D, i64 first, i64 rows) {
   lanes.split(M, 1, [&](i64 begin, i64 end, int) {
     for (i64 m = begin; m < end; ++m) {
       const i64 row = ids[m] - first;
       if (0 <= row && row < rows)
         std::copy_n(table + row * D, D, y + m * D);
       else
-        std::fill_n(y + m * D, D, Real{0});
+        std::fill_n(y + m * D, D, X(0));
     }
   });
 }
 
 // A row's tokens are summed before they meet dtable, so a token looks for its like over the whole
 // sequence: T * T cheap comparisons per lane, instead of a buffer as large as the table.
-template <class Real>
-void embed_dw(Lanes& lanes, Real* dtable, const Real* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
+template <class Real, class X>
+void embed_dw(Lanes& lanes, Real* dtable, const X* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
               bool add) {
   lanes.split(D, kColumnGrain, [&](i64 begin, i64 end, int lane) {
     Real* sum = scratch<Real>(lanes, lane);
@@ -36,7 +36,7 @@ void embed_dw(Lanes& lanes, Real* dtable, const Real* dy, const i32* ids, i64 T,
         std::fill_n(sum, width, Real{0});
         for (i64 s = t; s < T; ++s)
           if (ids[s] == ids[t])
-            for (i64 j = 0; j < width; ++j) sum[j] = sum[j] + dy[s * D + d + j];
+            for (i64 j = 0; j < width; ++j) sum[j] = sum[j] + Real{dy[s * D + d + j]};
         Real* out = dtable + row * D + d;
         for (i64 j = 0; j < width; ++j) out[j] = out[j] + sum[j];
       }
@@ -49,7 +49,11 @@ void embed_dw(Lanes& lanes, Real* dtable, const Real* dy, const i32* ids, i64 T,
 template <class Real>
 void fill_embed(Ops<Real>& ops) {
   ops.embed.call = embed<Real>;
-  ops.embed_dw.call = embed_dw<Real>;
+  ops.embed_dw.call = embed_dw<Real, Real>;
+  if constexpr (std::is_same_v<Real, float>) {
+    set_mixed<embed<bf16>>(ops.embed);
+    set_mixed<embed_dw<float, bf16>>(ops.embed_dw);
+  }
 }
 template void fill_embed(Ops<float>&);
 template void fill_embed(Ops<double>&);

@@ -1,10 +1,12 @@
 // The plain kernels: the specification of every operation in code (EXACT.md says the same in words).
-// Each file fills its entries of the table. Argument names are those of ops.hpp.
+// Each file fills its entries of the table. Argument names are those of ops.hpp. A kernel is a template over
+// what its operands are stored as, and computes in Real = Wide of it: float for bf16, else the same.
 #pragma once
 #include <cmath>
 
 #include "kernels/exact_math.hpp"
 #include "kernels/ops.hpp"
+#include "kernels/plain/mixed.hpp"
 
 namespace lockstep::plain {
 
@@ -60,11 +62,18 @@ template <class Real>
 inline constexpr i64 kScratch = static_cast<i64>(Lanes::kScratchBytes / sizeof(Real));
 
 // chain over i of a[i] * b[i]
-template <class Real>
-Real dot(const Real* a, const Real* b, i64 n) {
+template <class A, class B>
+Wide<A> dot(const A* a, const B* b, i64 n) {
+  using Real = Wide<A>;
   Real sum = 0;
-  for (i64 i = 0; i < n; ++i) sum = std::fma(a[i], b[i], sum);
+  for (i64 i = 0; i < n; ++i) sum = std::fma(Real{a[i]}, Real{b[i]}, sum);
   return sum;
+}
+
+// y[i] = x[i], rounded where y is stored as something narrower.
+template <class Y, class X>
+void store(const X* x, i64 n, Y* y) {
+  for (i64 i = 0; i < n; ++i) y[i] = static_cast<Y>(x[i]);
 }
 
 }  // namespace lockstep::plain

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "kernels/bf16.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -30,18 +32,26 @@ struct Max {
   }
 };
 
+// Parts are stored as T; bf16 ones are widened and combined in float32.
 template <class T, class F>
 class Tree {
  public:
+  using W = Wide<T>;
   Tree(const void* const* parts, i64 offset, i64 n) : parts_(parts), offset_(offset), n_(n) {}
 
   // Where the combination of parts [lo, hi) lies: a single part stays where it is, more go to `out`.
   // `out` is first written when the first part has been read, so it may be that part.
-  const T* combine(int lo, int hi, T* out, int depth) {
-    if (hi - lo == 1) return static_cast<const T*>(parts_[lo]) + offset_;
+  const W* combine(int lo, int hi, W* out, int depth) {
+    if (hi - lo == 1) {
+      const T* part = static_cast<const T*>(parts_[lo]) + offset_;
+      if constexpr (std::is_same_v<T, W>)
+        return part;
+      else
+        return std::copy_n(part, n_, out), out;
+    }
     const int mid = lo + (hi - lo) / 2;
-    const T* left = combine(lo, mid, out, depth + 1);
-    const T* right = combine(mid, hi, right_[depth], depth + 1);
+    const W* left = combine(lo, mid, out, depth + 1);
+    const W* right = combine(mid, hi, right_[depth], depth + 1);
     if (n_ == kBlock)
       join(left, right, out, kBlock);  // a constant count: the compiler vectorises it
     else
@@ -50,13 +60,13 @@ class Tree {
   }
 
  private:
-  [[gnu::always_inline]] static void join(const T* left, const T* right, T* out, i64 n) {
+  [[gnu::always_inline]] static void join(const W* left, const W* right, W* out, i64 n) {
 #pragma GCC ivdep  // `out` is apart from the inputs, or is exactly one of them
     for (i64 i = 0; i < n; ++i) out[i] = F{}(left[i], right[i]);
   }
   const void* const* parts_;
   i64 offset_, n_;
-  T right_[kDepth][kBlock];
+  W right_[kDepth][kBlock];
 };
 
 template <class T, class F>
@@ -64,8 +74,14 @@ void combine(const void* const* parts, int count, i64 n, void* out) {
   for (i64 at = 0; at < n; at += kBlock) {
     const i64 size = std::min(kBlock, n - at);
     T* to = static_cast<T*>(out) + at;
-    const T* sum = Tree<T, F>(parts, at, size).combine(0, count, to, 0);
-    if (sum != to) std::copy_n(sum, size, to);
+    if constexpr (std::is_same_v<T, Wide<T>>) {
+      const T* sum = Tree<T, F>(parts, at, size).combine(0, count, to, 0);
+      if (sum != to) std::copy_n(sum, size, to);
+    } else {
+      Wide<T> wide[kBlock];
+      const Wide<T>* sum = Tree<T, F>(parts, at, size).combine(0, count, wide, 0);
+      std::transform(sum, sum + size, to, [](Wide<T> x) { return T(x); });
+    }
   }
 }
 
@@ -89,7 +105,7 @@ void combine_tree(Type type, Reduce reduce, const void* const* parts, int count,
     case Type::i32:
       return combine<i32>(reduce, parts, count, n, out);
     case Type::bf16:
-      throw std::logic_error("bf16 messages are traced only");
+      return combine<bf16>(reduce, parts, count, n, out);
   }
 }
 

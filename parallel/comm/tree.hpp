@@ -1,5 +1,6 @@
 // The members' contributions of a sum or maximum, combined in the order of kernels/EXACT.md:
-// tree(lo, hi) = tree(lo, mid) + tree(mid, hi) with mid = lo + (hi - lo) / 2, each addition rounded once.
+// tree(lo, hi) = tree(lo, mid) + tree(mid, hi) with mid = lo + (hi - lo) / 2, each addition rounded once;
+// bf16 in float32, of which the result is rounded once.
 #pragma once
 #include "parallel/comm/comm.hpp"
 

@@ -45,7 +45,8 @@ class ShadowOptimizer {
         first_(table.size()),
         second_(table.size()) {}
 
-  // The first thing in the plan's step that AdamW would not have done, or nothing.
+  // The first thing in the plan's step that AdamW would not have done, or nothing. Of bf16 weights, their
+  // float32 masters begin a compared step as copies, and what is found is those rounded.
   std::string judge(i64 step, const Weights& before, const Whole::Step& found) {
     i64 words[kSquareWords] = {};
     for (const auto& g : found.gradient)
@@ -63,6 +64,8 @@ class ShadowOptimizer {
       ops_.scale(lanes_, g.data(), clip, n);
       ops_.adamw(lanes_, w.data(), first_[i].data(), second_[i].data(), g.data(), n,
                  adamw_step<float>(settings_, step, table_[i].decayed));
+      if (settings_.weight_bytes == 2)
+        for (float& x : w) x = bf16(x);
       for (i64 e = 0; e < table_[i].count(); ++e)
         if (w[e] != found.weight[i][e])
           return fmt::format("step {}: optimizer: weight of {} at [{}, {}]: {:.9g} instead of {:.9g}", step,

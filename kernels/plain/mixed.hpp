@@ -1,0 +1,37 @@
+// Plain kernels are templates over what their operands are stored as; this makes the entries of a table for
+// operands some of which are bf16.
+#pragma once
+#include <stdexcept>
+#include <string>
+
+#include "kernels/ops.hpp"
+
+namespace lockstep::plain {
+
+template <class... B, class... A>
+bool called(void (*kernel)(Lanes&, B...), Lanes& lanes, unsigned halves, unsigned given, A... a) {
+  if ((halves ^ kHalves<B...>)&given) return false;
+  kernel(lanes, retyped<B>(a)...);
+  return true;
+}
+
+template <class A>
+bool is_given(A a) {
+  if constexpr (std::is_pointer_v<A>)
+    return a != nullptr;
+  else
+    return false;
+}
+
+// The first of `kernels` whose operands are stored as the call's; one that is left out (null) suits all.
+template <auto... kernels, class... A>
+void set_mixed(Op<A...>& op) {
+  op.mixed = [](Lanes& lanes, unsigned halves, A... a) {
+    unsigned given = 0, bit = 1;
+    ((given |= is_given(a) ? bit : 0, bit <<= 1), ...);
+    if (!(called(kernels, lanes, halves, given, a...) || ...))
+      throw std::logic_error("a kernel is called with operands of types that it is not made for");
+  };
+}
+
+}  // namespace lockstep::plain
