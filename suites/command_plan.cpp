@@ -1,5 +1,6 @@
 // lockstep plan: which plan is fastest on a cluster, predicted; computes nothing.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
@@ -9,13 +10,14 @@
 #include "suites/command_options.hpp"
 #include "suites/planner/check_times.hpp"
 #include "suites/planner/explain.hpp"
+#include "suites/planner/export.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, cluster, explain, words = "to=host activations=device,host";
+  std::string model, cluster, explain, system, out, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
   bool pareto = false, fit = false, check = false;
@@ -61,6 +63,27 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
   return t.median_error <= 0.10 && t.regret <= 0.05 ? 0 : 1;
 }
 
+// UserError: not a plan of this cluster.
+Plan asked_plan(const Options& o, const Question& q) {
+  const Plan asked = Plan::parse(o.explain);
+  if (asked.ranks() != q.cluster.devices)
+    throw UserError(fmt::format("plan: `{}` has {} ranks, the cluster {} devices (--devices)", asked.line(),
+                                asked.ranks(), q.cluster.devices));
+  if (const auto refusal = refuse_anywhere(asked, q.model, q.settings))
+    throw UserError(fmt::format("plan: {} (rule {})", refusal->why, refusal->rule));
+  return asked;
+}
+
+// Standard output is the export's alone.
+int print_export(const Options& o, const Question& q, const Values& given) {
+  exporter(o.system);
+  if (!o.explain.empty()) return write_export(o.system, o.out, q, asked_plan(o, q));
+  const Choices c = choose(q.model, q.settings, q.cluster, given);
+  if (!c.fit.empty()) return write_export(o.system, o.out, q, Plan::parse(c.fit.front().plan));
+  fmt::print(stderr, "no plan fits\n");
+  return 1;
+}
+
 int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
@@ -74,19 +97,14 @@ int plan(const Options& o) {
   if (o.gradient_bytes) cluster.gradient_bytes = o.gradient_bytes;
   const Settings settings = settings_on(cluster, o.settings);
   const Question q{model, settings, cluster};
+  const Values given = parse_values(o.words);
+  if (!o.system.empty()) return print_export(o, q, given);
   fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
              settings.batch, settings.seq);
   if (!o.explain.empty()) {
-    const Plan asked = Plan::parse(o.explain);
-    if (asked.ranks() != cluster.devices)
-      throw UserError(fmt::format("plan: `{}` has {} ranks, the cluster {} devices (--devices)", asked.line(),
-                                  asked.ranks(), cluster.devices));
-    if (const auto refusal = refuse_anywhere(asked, model, settings))
-      throw UserError(fmt::format("plan: {} (rule {})", refusal->why, refusal->rule));
-    fmt::print("{}", plan_text(asked.line(), q));
+    fmt::print("{}", plan_text(asked_plan(o, q).line(), q));
     return 0;
   }
-  const Values given = parse_values(o.words);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
   const Choices c = choose(model, settings, cluster, given);
@@ -114,6 +132,9 @@ Command::Action declare(CLI::App& app) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
+  app.add_option("--export", o->system,
+                 fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
+  app.add_option("--out", o->out, "where to (--export); default: standard output");
   app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");

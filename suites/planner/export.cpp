@@ -1,0 +1,110 @@
+#include "suites/planner/export.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+
+#include "ref/error.hpp"
+
+namespace lockstep {
+namespace {
+
+// In a function, because exporters register from other files' static constructors.
+std::map<std::string, const Exporter*>& registered() {
+  static std::map<std::string, const Exporter*> list;
+  return list;
+}
+
+const std::string& fallback(const std::string& name) {
+  const auto& words = plan_words();
+  return std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; })->fallback;
+}
+
+}  // namespace
+
+Exporter::Exporter(std::string n, Write w, std::string c)
+    : name(std::move(n)), write(w), comment(std::move(c)) {
+  registered()[name] = this;
+}
+
+std::vector<std::string> export_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, e] : registered()) names.push_back(name);
+  return names;
+}
+
+const Exporter& exporter(const std::string& name) {
+  if (const auto it = registered().find(name); it != registered().end()) return *it->second;
+  throw UserError(
+      fmt::format("plan: no export to `{}`; there are {}", name, fmt::join(export_names(), ", ")));
+}
+
+Exported exported(const Exporter& e, const Question& q, const Plan& plan) {
+  std::set<std::string> asked;
+  Plan listened = plan;
+  listened.note_reads(asked);
+  Exported x = e.write(q, listened);
+  for (const auto& [word, value] : plan.words())
+    if (!asked.count(word) && value != fallback(word))
+      x.missing.push_back(
+          fmt::format("{}={}: the export to {} does not know this word", word, value, e.name));
+  if (e.comment.empty()) return x;
+  std::string head = fmt::format("{} `{}` for {}, by lockstep plan\n", e.comment, plan.line(), e.name);
+  for (const std::string& line : x.usage) head += fmt::format("{}   {}\n", e.comment, line);
+  for (const std::string& gap : x.missing) head += fmt::format("{} not expressed: {}\n", e.comment, gap);
+  x.text = head + x.text;
+  return x;
+}
+
+int write_export(const std::string& system, const std::string& file, const Question& q, const Plan& plan) {
+  const Exporter& e = exporter(system);
+  const Exported x = exported(e, q, plan);
+  fmt::print(stderr, "`{}` for {}\n", plan.line(), system);
+  for (const std::string& line : x.usage) fmt::print(stderr, "  {}\n", line);
+  for (const std::string& gap : x.missing) fmt::print(stderr, "not expressed: {}\n", gap);
+  if (file.empty()) {
+    fmt::print("{}", x.text);
+    return 0;
+  }
+  std::ofstream out(file);
+  out << x.text << std::flush;
+  if (!out) throw UserError(fmt::format("plan: cannot write {}", file));
+  fmt::print("{}\n", file);
+  return 0;
+}
+
+i64 microbatches(const Settings& s, const Plan& p) { return s.batch / (p.number("dp") * p.number("micro")); }
+
+i64 layer_elements(const ModelConfig& m, int tp) {
+  const i64 heads = m.heads / tp, kv_heads = std::max<i64>(m.kv_heads / tp, 1);
+  return m.hidden * (m.head_dim * (2 * heads + 2 * kv_heads) + 3 * m.intermediate / tp + 2);
+}
+
+int machines(const Cluster& c, const Plan& p) {
+  return static_cast<int>((p.ranks() + c.per_node - 1) / c.per_node);
+}
+
+i64 schedule_steps(const Settings& s) { return s.total ? s.total : s.steps; }
+
+std::string says_word(const Plan& p, const std::string& word) { return word + "=" + p.text(word); }
+
+void say_one_stage(const Plan& p, std::vector<std::string>& missing) {
+  if (p.number("pp") == 1 && p.text("schedule") != "1f1b")
+    missing.push_back(fmt::format("{} with pp=1: microbatches are accumulated one after the other",
+                                  says_word(p, "schedule")));
+}
+
+std::string torchrun(const Cluster& c, const Plan& p) {
+  const int nodes = machines(c, p);
+  return fmt::format("torchrun --nnodes {} --nproc-per-node {}", nodes, p.ranks() / nodes);
+}
+
+void cannot_run(const std::string& why, const Plan& plan, const std::string& words) {
+  throw UserError(fmt::format("plan: {}, and the plan is `{}`; {} chooses among plans that can be exported",
+                              why, plan.line(), words));
+}
+
+}  // namespace lockstep

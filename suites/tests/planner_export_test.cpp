@@ -1,0 +1,143 @@
+// No word of a plan is lost on its way to another system: it changes what is written, or a sentence names it.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "suites/planner/export.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Asked {
+  ModelConfig model;
+  Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
+  Settings settings;
+  explicit Asked(const std::string& name, int devices = 8)
+      : model(load_model_config("suites/models/" + name + ".json")) {
+    cluster.devices = devices;
+    settings = settings_on(cluster, {});
+    settings.batch = 16, settings.seq = 64;
+  }
+  Question question() const { return {model, settings, cluster}; }
+  Exported to(const std::string& system, const std::string& plan) const {
+    return exported(exporter(system), question(), Plan::parse(plan));
+  }
+};
+
+// What is said to the system: the text, and how it is run.
+std::string said(const Exporter& e, const Exported& x) {
+  std::string kept;
+  for (const std::string& line : x.usage) kept += line + "\n";
+  std::istringstream lines(x.text);
+  for (std::string line; std::getline(lines, line);)
+    if (e.comment.empty() || !line.starts_with(e.comment)) kept += line + "\n";
+  return kept;
+}
+
+bool named(const std::vector<std::string>& sentences, const std::string& what) {
+  return std::any_of(sentences.begin(), sentences.end(),
+                     [&](const std::string& s) { return s.find(what) != std::string::npos; });
+}
+
+TEST(ExportWords, NoneIsLost) {
+  const Asked a("gate-untied");
+  const Values values =
+      plan_values(a.model, a.settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2"));
+  i64 plans = 0, words = 0, refused = 0;
+  std::map<std::string, i64> compared;
+  std::map<std::string, std::string> lost;
+  each_legal_plan(a.model, a.settings, 8, values, [&](const Plan& plan) {
+    if (++plans % 7) return;  // some of 20,000
+    for (const std::string& system : export_names()) {
+      const Exporter& e = exporter(system);
+      Exported x;
+      try {
+        x = exported(e, a.question(), plan);
+      } catch (const UserError& error) {
+        ++refused;
+        EXPECT_TRUE(says(error.what(), plan.line(), "--words"));
+        continue;
+      }
+      for (const Word& word : plan_words()) {
+        if (plan.text(word.name) == word.fallback) continue;
+        if (word.name == "zero" && plan.number("dp") == 1) continue;  // shards nothing
+        Plan other = plan;
+        other.set(word.name, word.fallback);
+        if (refuse_anywhere(other, a.model, a.settings)) continue;  // the mesh, or others stand on this word
+        ++words, ++compared[word.name];
+        const std::string value = word.name + "=" + plan.text(word.name);
+        if (named(x.missing, value)) continue;
+        Exported y;
+        try {
+          y = exported(e, a.question(), other);
+        } catch (const UserError&) {
+          continue;
+        }
+        if (said(e, x) == said(e, y) && !named(y.missing, word.name + "=" + word.fallback))
+          lost[value + " on the way to " + system] = plan.line();
+      }
+    }
+  });
+  for (const auto& [what, plan] : lost) ADD_FAILURE() << what << " is lost: " << plan;
+  EXPECT_GT(words, 10000);
+  EXPECT_GT(refused, 100);
+  for (const char* word :
+       {"micro", "activations", "bucket", "ckpt", "every", "offload", "schedule", "sp", "to", "zero"})
+    EXPECT_GT(compared[word], 0) << word;
+}
+
+// A sentence for each thing that a system has no word for, of the plan's own words.
+TEST(ExportWords, WhatIsMissingIsSaid) {
+  const Asked a("gate-untied");
+  const struct {
+    const char *system, *plan, *says;
+  } cases[] = {
+      {"megatron", "dp=2 pp=4 schedule=zero-bubble", "schedule=zero-bubble"},
+      {"megatron", "dp=8 ckpt=swiglu", "ckpt=swiglu"},
+      {"megatron", "dp=8 zero=1 offload=optimizer to=disk", "to=disk"},
+      {"megatron", "dp=8 ckpt=full activations=host", "activations=host"},
+      {"megatron", "dp=8 offload=weights", "offload=weights"},
+      {"megatron", "dp=8 schedule=gpipe", "schedule=gpipe"},
+      {"deepspeed", "dp=2 tp=4 sp=1", "sp=1"},
+      {"deepspeed", "dp=2 pp=4", "pp=4"},
+      {"deepspeed", "dp=4 pp=2 schedule=interleaved virtual=2", "schedule=interleaved virtual=2"},
+      {"deepspeed", "dp=8 zero=2 offload=weights", "offload=weights"},
+      {"deepspeed", "dp=8 activations=host", "activations=host"},
+      {"fsdp", "dp=8 zero=1", "zero=1"},
+      {"fsdp", "dp=8 zero=3 ckpt=norms", "ckpt=norms"},
+      {"fsdp", "dp=8 zero=3 offload=optimizer", "offload=optimizer"},
+      {"fsdp", "dp=8 zero=3 activations=host", "activations=host"},
+      {"torchtitan", "dp=2 pp=4 schedule=zero-bubble", "schedule=zero-bubble"},
+      {"torchtitan", "dp=8 activations=disk", "activations=disk"},
+      {"torchtitan", "dp=2 pp=4 zero=3", "zero=3"},
+      {"torchtitan", "dp=8 zero=3 ckpt=full every=2", "every=2"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_FALSE(refuse_anywhere(Plan::parse(c.plan), a.model, a.settings)) << c.plan;
+    EXPECT_TRUE(named(a.to(c.system, c.plan).missing, c.says)) << c.system << ": " << c.plan;
+  }
+}
+
+// What each system has is not called missing.
+TEST(ExportWords, WhatIsThereIsNotCalledMissing) {
+  const Asked a("llama-2-7b");
+  EXPECT_TRUE(a.to("megatron", "dp=2 tp=2 pp=2 sp=1 zero=1 ckpt=full schedule=interleaved virtual=2")
+                  .missing.empty());
+  EXPECT_TRUE(a.to("megatron", "dp=8 zero=3 ckpt=norms").missing.empty());
+  EXPECT_TRUE(a.to("torchtitan", "dp=4 tp=2 sp=1 zero=3 offload=weights ckpt=full").missing.empty());
+  EXPECT_TRUE(a.to("torchtitan", "dp=2 pp=4 zero=1 schedule=gpipe micro=2").missing.empty());
+}
+
+// A mesh that the system does not have is refused: a file would be of another plan.
+TEST(ExportWords, MeshesThatCannotBeAreRefused) {
+  const Asked a("gate-untied"), tied("gate-tiny");
+  EXPECT_TRUE(
+      says(refusal([&] { a.to("fsdp", "dp=4 pp=2"); }), "no pipeline", "dp=4 tp=1 pp=2", "--words \"pp=1\""));
+  EXPECT_TRUE(says(refusal([&] { a.to("deepspeed", "dp=4 pp=2 zero=3"); }), "ZeRO", "--words"));
+  EXPECT_TRUE(says(refusal([&] { tied.to("torchtitan", "dp=4 pp=2"); }), "tied", "--words \"pp=1\""));
+  EXPECT_TRUE(says(refusal([&] { exporter("nemo"); }), "nemo", "deepspeed, fsdp, megatron, torchtitan"));
+}
+
+}  // namespace
+}  // namespace lockstep

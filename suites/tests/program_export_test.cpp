@@ -1,0 +1,136 @@
+// What other trainers' own parsers read in an exported plan. Needs the Python of `ci/venv.sh exports`, and is
+// skipped without. Expected values are written by hand, from the plan and what each system's documentation
+// calls it.
+#include <gtest/gtest.h>
+
+#include "suites/tests/program_runner.hpp"
+
+namespace lockstep {
+namespace {
+
+const std::string python = "build/venv-exports/bin/python";
+
+struct Case {
+  const char *model, *options, *plan;
+  int world;             // processes, or replicas where the system is told these
+  const char* expected;  // what suites/tests/export_check.py reads
+};
+
+const std::string h100 = " --cluster suites/clusters/h100x64.toml --model suites/models/";
+
+void check(const std::string& system, const std::vector<Case>& cases) {
+  if (!std::filesystem::exists(python))
+    GTEST_SKIP() << "no " << python << "; `ci/venv.sh exports` makes it (6 GB)";
+  const TemporaryFolder folder;
+  std::string arguments;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const Case& c = cases[i];
+    const std::string file = folder.path() + "/" + system + "_plan" + std::to_string(i) + ".py";
+    const Ended ended = lockstep_program("plan" + h100 + c.model + ".json " + c.options + " --export " +
+                                         system + " --out " + file + " --explain '" + c.plan + "'");
+    ASSERT_EQ(ended.status, 0) << c.plan << ": " << ended.err;
+    EXPECT_EQ(ended.out, file + "\n");
+    arguments += (i ? " -- " : " ") + file + " " + std::to_string(c.world) + " " + c.expected;
+  }
+  const std::string log = folder.path() + "/log";
+  const int status = std::system(
+      (python + " suites/tests/export_check.py " + system + arguments + " >" + log + " 2>&1").c_str());
+  std::ostringstream said;
+  said << std::ifstream(log).rdbuf();
+  EXPECT_EQ(status, 0) << said.str();
+}
+
+// Weights of a layer on a rank: D hd (2 H + 2 K) + 3 D F + 2 D, heads and F divided by tp.
+// Llama 2 13B, tp=4: 5120 128 40 + 3 5120 3456 + 10240; Llama 3 8B, tp=1: 4096 128 80 + 3 4096 14336 + 8192.
+TEST(Export, MegatronParsesItsArguments) {
+  check(
+      "megatron",
+      {{"llama-2-13b", "--batch 256 --seq 4096", "dp=8 tp=4 pp=2 sp=1 zero=1 micro=2 ckpt=full", 64,
+        "dp=8 tp=4 pp=2 virtual=1 sp=True layout=None zero=1 bucket=79308800 overlap=True "
+        "float32_gradients=True "
+        "micro=2 batch=256 seq=4096 recompute=full method=uniform recomputed=1 offload=False activations=0 "
+        "bf16=True "
+        "layers=40 hidden=5120 ffn=13824 heads=40 kv_heads=40 head_dim=128 vocab=32000 norm='RMSNorm 1e-05' "
+        "swiglu=True bias=False tied=False rope=10000 lr=0.001 betas='0.9 0.95' decay=0.1 clip=1"},
+       {"llama-3-8b", "--devices 16 --batch 32 --seq 8192",
+        "dp=2 tp=2 pp=4 schedule=interleaved virtual=2 ckpt=full every=2 bucket=2", 16,
+        "dp=2 tp=2 pp=4 virtual=2 sp=False zero=0 bucket=218120192 recompute=full method=block recomputed=2 "
+        "kv_heads=8 rope=500000 rope_factor=None"},
+       {"llama-3.1-405b", "--batch 32 --seq 8192", "dp=2 tp=8 pp=4 sp=1 zero=1 ckpt=selective", 64,
+        "dp=2 tp=8 pp=4 sp=True layout='Et*31|t*32|t*31|t*32L' recompute=selective "
+        "modules=core_attn,layernorm "
+        "rope_factor=8"},
+       {"llama-3-8b", "--devices 8 --batch 32 --seq 8192", "dp=8 zero=3 ckpt=norms", 8,
+        "dp=8 zero=3 recompute=selective modules=layernorm"},
+       {"llama-3-8b", "--devices 8 --batch 32 --seq 8192 --gradient-bytes 2", "dp=4 tp=2 zero=2", 8,
+        "dp=4 tp=2 zero=2 float32_gradients=False recompute=None"},
+       {"smollm2-135m", "--devices 2 --batch 32 --seq 2048 --lr 0.002 --clip 0.5",
+        "dp=2 zero=1 offload=optimizer", 2,
+        "dp=2 zero=1 offload=True tied=True heads=9 kv_heads=3 lr=0.002 clip=0.5"},
+       {"llama-3-8b", "--devices 2 --batch 8 --seq 2048", "tp=2 activations=host", 2,
+        "dp=1 tp=2 zero=0 activations=31"},
+       {"llama-3-8b", "--devices 2 --batch 8 --seq 2048", "pp=2 activations=host ckpt=attention", 2,
+        "pp=2 activations=0 offloaded=attn_norm,qkv_linear,core_attn,attn_proj,mlp_norm modules=core_attn"}});
+}
+
+TEST(Export, DeepSpeedParsesItsConfiguration) {
+  check(
+      "deepspeed",
+      {{"llama-2-13b", "--batch 256 --seq 4096", "dp=8 tp=4 pp=2 zero=1 micro=2 ckpt=full", 8,
+        "dp=8 pp=2 zero=1 bucket=79308800 overlap=True batch=256 micro=2 microbatches=16 optimizer_on=none "
+        "weights_on=none recomputed=1 activations_on_host=False bf16=True gradients=fp32 sent=torch.float32 "
+        "optimizer=adamw lr=0.001 betas='(0.9, 0.95)' decay=0.1 clip=1"},
+       {"llama-3-8b", "--devices 8 --batch 64 --seq 8192",
+        "dp=8 zero=3 offload=weights to=disk ckpt=full activations=host micro=2", 8,
+        "dp=8 tp=0 zero=3 optimizer_on=nvme weights_on=nvme activations_on_host=True microbatches=4 "
+        "bucket=218112000 "
+        "prefetch=218112000 smallest=0"},
+       {"llama-3-8b", "--devices 8 --batch 64 --seq 8192 --gradient-bytes 2",
+        "dp=2 tp=4 zero=2 offload=optimizer", 2,
+        "dp=2 tp=4 zero=2 optimizer_on=cpu weights_on=none microbatches=32 gradients=bf16 "
+        "sent=torch.bfloat16"},
+       {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "dp=8", 8, "dp=8 zero=0 optimizer_on=none"},
+       {"smollm2-135m", "--devices 1 --batch 64 --seq 2048", "offload=weights", 1,
+        "dp=1 zero=3 optimizer_on=cpu weights_on=cpu"}});
+}
+
+TEST(Export, AccelerateParsesItsFile) {
+  check("fsdp",
+        {{"llama-2-13b", "--batch 256 --seq 4096", "dp=16 tp=4 zero=3 ckpt=full activations=host micro=2", 64,
+          "kind=FSDP machines=8 mixed=bf16 dp=16 tp=4 shape=\"(('dp_shard', 'tp'), (16, 4))\" version=2 "
+          "reshard=True "
+          "offload=OffloadPolicy recompute=True activations_on_host=True unit=LlamaDecoderLayer"},
+         {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "dp=8 zero=2 offload=weights", 8,
+          "kind=FSDP machines=1 dp=None tp=1 reshard=False offload=CPUOffloadPolicy recompute=False "
+          "activations_on_host=False"},
+         {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "dp=8", 8, "kind=MULTI_GPU dp=None tp=1"},
+         {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "tp=8", 8, "kind=MULTI_GPU dp=1 tp=8"},
+         {"smollm2-135m", "--devices 1 --batch 64 --seq 2048", "offload=weights ckpt=full", 1,
+          "kind=FSDP machines=1 offload=CPUOffloadPolicy recompute=True"}});
+}
+
+// Numbers of parameters: as published with the models.
+TEST(Export, TorchtitanParsesItsModule) {
+  check("torchtitan",
+        {{"llama-2-13b", "--batch 256 --seq 4096", "dp=8 tp=4 pp=2 sp=1 zero=1 micro=2 ckpt=full", 64,
+          "replicas=1 shards=8 tp=4 pp=2 sp=True reshard=never schedule=Schedule1F1B chunks=20,20 batch=256 "
+          "microbatches=16 seq=4096 recompute=FullAC offload=False weights=bfloat16 parameters=13015864320 "
+          "layers=40 "
+          "tied=False heads=40 kv_heads=40 rope='128 10000 none 8' eps=1e-05 lr=0.001 betas='(0.9, 0.95)' "
+          "decay=0.1 "
+          "norm_decay=0 clip=1 warmup=2 least_lr=0.1"},
+         {"llama-3-8b", "--devices 16 --batch 32 --seq 8192",
+          "dp=2 tp=2 pp=4 schedule=interleaved virtual=2 ckpt=selective", 16,
+          "replicas=2 shards=1 schedule=ScheduleInterleaved1F1B chunks=4,4,4,4,4,4,4,4 microbatches=16 "
+          "sp=False "
+          "recompute=SelectiveAC parameters=8030261248 kv_heads=8"},
+         {"smollm2-135m", "--devices 4 --batch 32 --seq 2048", "dp=4 zero=3 offload=weights micro=2", 4,
+          "replicas=1 shards=4 reshard=always offload=True tied=True parameters=134515008 microbatches=4 "
+          "chunks= "
+          "recompute=None"},
+         {"llama-3.1-405b", "--batch 32 --seq 8192", "dp=2 tp=8 pp=4 schedule=gpipe zero=1", 64,
+          "schedule=ScheduleGPipe chunks=31,32,31,32 parameters=405853388800 rope='128 500000 llama 8'"}});
+}
+
+}  // namespace
+}  // namespace lockstep
