@@ -1,5 +1,5 @@
 // Draws the simulated, or the measured, step of a chosen plan: a row for each rank's computation, messages by axis, and copies.
-// Needs page.js before it (view, remember). The numbers are the run file's `timeline` (reports/schema.md).
+// Needs table.js before it (view, remember). The numbers are the run file's `timeline` (reports/schema.md).
 const timelines = JSON.parse(document.getElementById("timelines").textContent);
 const plan = document.getElementById("gantt-plan");
 

@@ -9,22 +9,21 @@ Needs the packages of `ci/venv.sh report`.
 """
 import argparse
 import html
-import io
 import json
 import math
-import re
 import string
 import sys
 from pathlib import Path
 
 import pandas
 
+import figures
 import plans as derived
 import kernels
 import plots
 import run_file
 import steps
-from style import INK, LINE, PAPER, bytes_text, pyplot
+from style import bytes_text
 
 HERE = Path(__file__).resolve().parent
 
@@ -105,32 +104,10 @@ def picture(run, folder, name, heading, draw, caption):
             return f"<h2>{heading}</h2><p>No plan of this run was timed, so there is no speed to show. A plan is timed " \
                    f"when its ranks × threads fit the machine's {run.facts['cores']} cores.</p>"
         return ""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once is enough for both files
-    figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    pyplot.close(figure)
-    return (f"<h2>{heading}</h2>\n<figure>\n{inline(text.getvalue(), name, heading, run)}\n"
-            f"<figcaption>{caption.format(**numbers(run))}</figcaption>\n</figure>")
-
-
-def inline(svg, name, heading, run):
-    """The picture as part of the page: identifiers of its own, a name for who cannot see it, names for its points."""
-    svg = svg[svg.index("<svg"):]
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    for ink, name_of_it in ((INK, "ink"), ("#333333", "ink"), ("#555555", "soft"), (LINE, "grid"), (PAPER, "paper")):
-        svg = svg.replace(ink.lower(), f"var(--{name_of_it})")  # so that it follows light and dark
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(heading)}" ', 1)
-
-    def named(match):
-        plan = run.plans.loc[int(match[1])]
-        return f"{match[0]}<title>{html.escape(plan.label)}: {plan.throughput:,.0f} tokens/s, " \
-               f"{bytes_text(plan.peak_bytes)}</title>"
-    return re.sub(rf'<g id="{name}-plan-(\d+)">', named, svg)
+    def say(index):
+        plan = run.plans.loc[index]
+        return f"{plan.label}: {plan.throughput:,.0f} tokens/s, {bytes_text(plan.peak_bytes)}"
+    return figures.figure_html(figure, folder, name, heading, caption.format(**numbers(run)), say)
 
 
 # ---- A step in time ---------------------------------------------------------------------------------
@@ -352,7 +329,7 @@ def rules(run):
 
 
 def scripts(run):
-    names = ["page.js"] if steps.simulated(run).empty else ["page.js", "gantt.js"]
+    names = ["table.js", "page.js"] + ([] if steps.simulated(run).empty else ["gantt.js"])
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 

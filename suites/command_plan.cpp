@@ -3,19 +3,20 @@
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/planner/check_times.hpp"
-#include "suites/planner/explain.hpp"
+#include "suites/planner/plan_file.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, cluster, explain, words = "to=host activations=device,host";
+  std::string model, cluster, out, explain, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
   bool pareto = false, fit = false, check = false;
@@ -61,6 +62,23 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
   return t.median_error <= 0.10 && t.regret <= 0.05 ? 0 : 1;
 }
 
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error)
+    throw UserError(fmt::format("--out {}: {}; name a folder that can be written", path, error.message()));
+}
+
+// The command that asks the same.
+std::string again(const Options& o, const Question& q) {
+  return fmt::format(
+      "lockstep plan --model {} --cluster {} --devices {} --batch {} --seq {} --leaves {} --gradient-bytes "
+      "{} "
+      "--words \"{}\"",
+      o.model, o.cluster, q.cluster.devices, q.settings.batch, q.settings.seq, q.settings.leaves,
+      q.settings.gradient_bytes, o.words);
+}
+
 int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
@@ -89,8 +107,12 @@ int plan(const Options& o) {
   const Values given = parse_values(o.words);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
+  if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
   const Choices c = choose(model, settings, cluster, given);
   fmt::print("{}", counts_text(c, q));
+  if (!o.out.empty())
+    write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),
+                    o.out + "/plan.h5");
   if (c.fit.empty()) {
     fmt::print("no plan fits\n");
     return 1;
@@ -98,6 +120,7 @@ int plan(const Options& o) {
   fmt::print("\n{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)));
   if (o.pareto) fmt::print("memory against speed\n{}\n", pareto_text(c, q));
   fmt::print("{}{}", plan_text(c.fit.front().plan, q), why_text(c, q));
+  if (!o.out.empty()) fmt::print("record: {}/plan.h5\n", o.out);
   return 0;
 }
 
@@ -106,6 +129,8 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
       ->required();
+  app.add_option("--out", o->out,
+                 "folder for plan.h5: the answer as a record, of which `make report` makes a page");
   app.add_option("--devices", o->devices, "of this many devices instead of the file's")
       ->check(CLI::PositiveNumber);
   app.add_option("--words", o->words, "values that these words of a plan take; others take all they have")
