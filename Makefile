@@ -172,7 +172,7 @@ $B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
 
-.PHONY: cuda nccl gpu-pack gpu-check calibrate auto mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
+.PHONY: cuda nccl gpu-pack gpu-check calibrate auto plan mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml
 mpi: $(mpi_object)
 	$(if $(mpi_object),,@echo "  built without MPI: no mpicc was found, so --comm mpi is not there")
@@ -196,7 +196,7 @@ sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SU
 gate: $B/lockstep  ## judge every plan of a suite, without timing (SUITE=... ARGS="--junit gate.xml")
 	@$B/lockstep gate $(SUITE) $(ARGS)
 
-report:  ## make the page of a sweep again (OUT=build/sweep, its folder)
+report:  ## make the page of a sweep, or of a plan --out, again (OUT=build/sweep, its folder)
 	@python=$$(ci/venv.sh report) && "$$python" reports/page.py '$(if $(filter file,$(origin OUT)),$B/sweep,$(OUT))'
 
 test:  ## build and run every test; end in 'N passed, N failed'
@@ -225,6 +225,11 @@ DATA ?= datasets/excerpt-v509.tok
 auto: $B/lockstep  ## train by the plan that is predicted to be fastest here (MODEL=... DATA=... ARGS=--steps 100)
 	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
 	@$B/lockstep train --model $(MODEL) --data $(DATA) --plan auto --cluster $(CLUSTER) $(ARGS)
+
+plan: $B/lockstep  ## predict the fastest plan and make its page (MODEL=... CLUSTER=suites/clusters/h100x64.toml ARGS="--batch 256")
+	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
+	@$B/lockstep plan --model $(MODEL) --cluster $(CLUSTER) --out $B/plan $(ARGS)
+	@python=$$(ci/venv.sh report) && echo "page: $$("$$python" reports/page.py $B/plan)"
 
 VOCABULARY ?= 4096
 OUT ?= $(basename $(firstword $(TEXT))).tok

@@ -1,5 +1,5 @@
 // Draws the simulated, or the measured, step of a chosen plan: a row for each rank's computation, messages by axis, and copies.
-// Needs page.js before it (view, remember). The numbers are the run file's `timeline` (reports/schema.md).
+// Needs table.js before it (view, remember). The numbers are the run file's `timeline` (reports/schema.md).
 const timelines = JSON.parse(document.getElementById("timelines").textContent);
 const plan = document.getElementById("gantt-plan");
 
@@ -34,7 +34,7 @@ function bars(stream, timeline, left, top, height, width) {
     const what = name === "compute" ? timeline.passes[pass] || "clearing buffers" : name === "copies" ? "copy" : `${timeline.measured ? "waiting for a message" : "message"} on ${name}`;
     group.append(hint(shape("rect", {class: kind, x: x.toFixed(2), y: top, width: long.toFixed(2), height}),
         what + (microbatch >= 0 ? `, microbatch ${microbatch}` : "") + (chunk >= 0 ? `, chunk ${chunk}` : "") +
-        `: ${time(length / 10000 * timeline.seconds)} from ${time(from / 10000 * timeline.seconds)} on`));
+        `: ${time(length / 10000 * timeline.seconds)} from ${time((timeline.from || 0) + from / 10000 * timeline.seconds)} on`));
     if (name === "compute" && microbatch >= 0 && long > 7 * String(microbatch).length + 3)
       group.append(shape("text", {class: "on-" + kind, x: (x + long / 2).toFixed(2), y: top + height / 2 + 3.5}, microbatch));
   }
@@ -44,8 +44,9 @@ function bars(stream, timeline, left, top, height, width) {
 function ticks(svg, timeline, left, width, bottom) {
   const raw = timeline.seconds / 6, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map(digit => digit * power).find(candidate => candidate >= raw);
-  for (let at = 0; at <= timeline.seconds * 1.0001; at += step) {
-    const x = left + at / timeline.seconds * width;
+  const first = timeline.from || 0;  // of a part of a step
+  for (let at = Math.ceil(first / step) * step; at <= first + timeline.seconds * 1.0001; at += step) {
+    const x = left + (at - first) / timeline.seconds * width;
     svg.append(shape("line", {class: "tick", x1: x, x2: x, y1: 4, y2: bottom}));
     svg.append(shape("text", {class: "axis", x, y: bottom + 15}, time(at)));
   }
@@ -74,7 +75,7 @@ function draw() {
   const parts = Object.entries(timeline.parts).filter(([, part]) => part >= 0.0005)
                       .map(([name, part]) => `${name} ${(100 * part).toFixed(part < 0.1 ? 1 : 0)} %`);
   document.getElementById("gantt-parts").textContent =
-      `${plan.selectedOptions[0].textContent}: a step of ${time(timeline.seconds)}; of a rank's time: ${parts.join(", ")}.`;
+      `${plan.selectedOptions[0].textContent}: a step of ${time(timeline.step || timeline.seconds)}; of a rank's time: ${parts.join(", ")}.`;
   view.set("gantt", plan.value);
   remember();
 }

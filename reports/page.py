@@ -1,30 +1,32 @@
 #!/usr/bin/env python3
-"""Makes the report of a run: one HTML page that needs no network, and the same pictures as PNG files beside it.
+"""Makes the report of a sweep, or of the planner's answer: one HTML page that needs no network, and the same pictures
+as PNG files beside it.
 
     reports/page.py RUN.h5          writes RUN.html and RUN.plots/
-    reports/page.py FOLDER          of the newest run file in it: FOLDER/index.html and FOLDER/plots/
+    reports/page.py FOLDER          of the newest run or planner file in it: FOLDER/index.html and FOLDER/plots/
 
 Refuses, with exit status 2, a record whose plans lack verdicts. A plan that was only checked has no speed here.
 Needs the packages of `ci/venv.sh report`.
 """
 import argparse
 import html
-import io
 import json
 import math
-import re
 import string
 import sys
 from pathlib import Path
 
 import pandas
 
-import plans as derived
+import figures
 import kernels
+import plan_page
+import plans as derived
 import plots
 import run_file
 import steps
-from style import INK, LINE, PAPER, bytes_text, pyplot
+from style import bytes_text
+from table import heads, nothing_or
 
 HERE = Path(__file__).resolve().parent
 
@@ -105,36 +107,18 @@ def picture(run, folder, name, heading, draw, caption):
             return f"<h2>{heading}</h2><p>No plan of this run was timed, so there is no speed to show. A plan is timed " \
                    f"when its ranks × threads fit the machine's {run.facts['cores']} cores.</p>"
         return ""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once is enough for both files
-    figure.savefig(folder / f"{name}.png", dpi=160, facecolor="white")
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    pyplot.close(figure)
-    return (f"<h2>{heading}</h2>\n<figure>\n{inline(text.getvalue(), name, heading, run)}\n"
-            f"<figcaption>{caption.format(**numbers(run))}</figcaption>\n</figure>")
-
-
-def inline(svg, name, heading, run):
-    """The picture as part of the page: identifiers of its own, a name for who cannot see it, names for its points."""
-    svg = svg[svg.index("<svg"):]
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    for ink, name_of_it in ((INK, "ink"), ("#333333", "ink"), ("#555555", "soft"), (LINE, "grid"), (PAPER, "paper")):
-        svg = svg.replace(ink.lower(), f"var(--{name_of_it})")  # so that it follows light and dark
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(heading)}" ', 1)
-
-    def named(match):
-        plan = run.plans.loc[int(match[1])]
-        return f"{match[0]}<title>{html.escape(plan.label)}: {plan.throughput:,.0f} tokens/s, " \
-               f"{bytes_text(plan.peak_bytes)}</title>"
-    return re.sub(rf'<g id="{name}-plan-(\d+)">', named, svg)
+    def say(index):
+        plan = run.plans.loc[index]
+        return f"{plan.label}: {plan.throughput:,.0f} tokens/s, {bytes_text(plan.peak_bytes)}"
+    return figures.figure_html(figure, folder, name, heading, caption.format(**numbers(run)), say)
 
 
 # ---- A step in time ---------------------------------------------------------------------------------
 
+GANTT_SAID = ("Where it does not say <i>measured</i>: <b>simulated</b> from the plan's trace, every rank with a device of its "
+              "own, with {rates}. <b>Measured</b>: one step on this machine, where a rank's row ends while it waits for a "
+              "message or for the ranks that send it. One rank of each stage stands for the others, which do the same. "
+              "Numbers are microbatches; point at a bar for more.")
 PART_NAMES = {"compute": "forward and backward", "update": "optimizer", "copies": "waiting for copies", "bubble": "idle"}
 
 
@@ -170,7 +154,7 @@ def gantt(run):
                       f'{html.escape(run.plans.label[int(name.split("-")[0])])}{"" if name.isdigit() else ", measured"}</option>'
                       for name in found)
     text = (HERE / "gantt.html").read_text(encoding="utf-8")
-    return string.Template(text).substitute(options=options, rates=html.escape(run.facts.get("simulated_with", "")),
+    return string.Template(text).substitute(options=options, said=GANTT_SAID.format(rates=html.escape(run.facts.get("simulated_with", ""))),
                                             data=json.dumps(found, separators=(",", ":")).replace("</", "<\\/"))
 
 
@@ -258,12 +242,6 @@ def choice(plans):
 
 
 # ---- The table --------------------------------------------------------------------------------------
-# key, heading, whether small comes first when clicked, f(plan) -> (text, value to sort by or None)
-
-def nothing_or(text, value):
-    return ("", math.nan) if pandas.isna(value) else (text(value), value)
-
-
 COLUMNS = [
     ("plan", "plan", True, None),
     ("ranks", "ranks", True, lambda p: (str(p.ranks), p.ranks)),
@@ -330,15 +308,6 @@ def row(plan):
             f'data-throughput="{speed}" data-simulated="{simulated}">{cells}</tr>')
 
 
-def heads():
-    result = []
-    for key, heading, small_first, text in COLUMNS:
-        number = "" if text is None or key == "hash" else ' class="number"'
-        small = " data-small" if small_first else ""
-        result.append(f'<th scope="col" data-key="{key}"{number}{small}><button type="button">{heading}</button></th>')
-    return "".join(result)
-
-
 def rules(run):
     if not run.refused:
         return ""
@@ -352,7 +321,7 @@ def rules(run):
 
 
 def scripts(run):
-    names = ["page.js"] if steps.simulated(run).empty else ["page.js", "gantt.js"]
+    names = ["table.js", "page.js"] + ([] if steps.simulated(run).empty else ["gantt.js"])
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -371,7 +340,7 @@ def make(path, page, folder):
         verdict=html.escape(run.facts["verdict"]),
         verdict_class="invalid" if run.facts["verdict"].startswith("INVALID") else "valid",
         verdict_lines=verdict_lines(run), facts=facts(run), summary=summary(run), pictures=pictures,
-        kernels=kernels.table(path.parent), count=len(run.plans), heads=heads(),
+        kernels=kernels.table(path.parent), count=len(run.plans), heads=heads(COLUMNS),
         rows="\n".join(row(plan) for _, plan in run.plans.iterrows()), table_note=TABLE_NOTE, rules=rules(run),
         caution=CAUTION if run.facts["verdict"].startswith("INVALID") else "", **choice(run.plans))
     page.write_text(text, encoding="utf-8")
@@ -382,11 +351,11 @@ def main(words=None):
     parser.add_argument("run", type=Path, help="a run file, or a folder with one")
     arguments = parser.parse_args(words)
     try:
-        path = run_file.find(arguments.run)
+        path = run_file.find(arguments.run, (run_file.FORMAT, plan_page.FORMAT))
         page, folder = path.with_suffix(".html"), path.with_suffix(".plots")
         if arguments.run.is_dir():
             page, folder = arguments.run / "index.html", arguments.run / "plots"
-        make(path, page, folder)
+        (plan_page.make if run_file.format_of(path) == plan_page.FORMAT else make)(path, page, folder)
     except run_file.Refused as refusal:
         print(f"page.py: {refusal}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import h5py
 import pandas
 
+FORMAT = "lockstep run"
 GATES = ("numbers", "messages", "memory", "fast")
 NOT_POSSIBLE = "not possible"  # an exact gate's verdict on a plan that only fast mode can sum
 ENDED = ("crashed", "timeout", "out of memory")  # before a verdict
@@ -38,32 +39,33 @@ def read_columns(group):
     return columns
 
 
-def find(place):
-    """The run file that is meant: itself, or the newest in a folder."""
+def find(place, formats=(FORMAT,)):
+    """The file that is meant: itself, or the newest of these formats in a folder."""
     place = Path(place)
     if not place.exists():
         raise Refused(f"'{place}' does not exist; name a run file, or a folder with one")
     if not place.is_dir():
         return place
-    runs = [path for path in place.glob("*.h5") if is_run(path)]
+    runs = [path for path in place.glob("*.h5") if format_of(path) in formats]
     if not runs:
         raise Refused(f"'{place}' holds no run file; name a run file, or a folder with one")
     return max(runs, key=lambda path: path.stat().st_mtime)
 
 
-def is_run(path):
+def format_of(path):
+    """What a file says it is; nothing if it is not HDF5."""
     try:
         with h5py.File(path) as file:
-            return file.attrs.get("format") == "lockstep run"
+            return file.attrs.get("format")
     except OSError:
-        return False
+        return None
 
 
 def read(path):
     """The run in `path`, checked. Raises Refused."""
     try:
         with h5py.File(path) as file:
-            if file.attrs.get("format") != "lockstep run":
+            if file.attrs.get("format") != FORMAT:
                 raise Refused(f"'{path}' is not a run file (reports/schema.md says what one is)")
             if file.attrs["version"] != 1:
                 raise Refused(f"'{path}' is a run file of version {file.attrs['version']}; this report reads version 1")

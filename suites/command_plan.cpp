@@ -4,6 +4,7 @@
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
@@ -11,6 +12,7 @@
 #include "suites/planner/check_times.hpp"
 #include "suites/planner/explain.hpp"
 #include "suites/planner/export.hpp"
+#include "suites/planner/plan_file.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
@@ -84,6 +86,23 @@ int print_export(const Options& o, const Question& q, const Values& given) {
   return 1;
 }
 
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error)
+    throw UserError(fmt::format("--out {}: {}; name a folder that can be written", path, error.message()));
+}
+
+// The command that asks the same.
+std::string again(const Options& o, const Question& q) {
+  return fmt::format(
+      "lockstep plan --model {} --cluster {} --devices {} --batch {} --seq {} --leaves {} --gradient-bytes "
+      "{} "
+      "--words \"{}\"",
+      o.model, o.cluster, q.cluster.devices, q.settings.batch, q.settings.seq, q.settings.leaves,
+      q.settings.gradient_bytes, o.words);
+}
+
 int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
@@ -107,8 +126,12 @@ int plan(const Options& o) {
   }
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
+  if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
   const Choices c = choose(model, settings, cluster, given);
   fmt::print("{}", counts_text(c, q));
+  if (!o.out.empty())
+    write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),
+                    o.out + "/plan.h5");
   if (c.fit.empty()) {
     fmt::print("no plan fits\n");
     return 1;
@@ -116,6 +139,7 @@ int plan(const Options& o) {
   fmt::print("\n{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)));
   if (o.pareto) fmt::print("memory against speed\n{}\n", pareto_text(c, q));
   fmt::print("{}{}", plan_text(c.fit.front().plan, q), why_text(c, q));
+  if (!o.out.empty()) fmt::print("record: {}/plan.h5\n", o.out);
   return 0;
 }
 
@@ -124,6 +148,10 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
       ->required();
+  app.add_option(
+      "--out", o->out,
+      "folder for plan.h5: the answer as a record, of which `make report` makes a page; with --export "
+      "the file, instead of standard output");
   app.add_option("--devices", o->devices, "of this many devices instead of the file's")
       ->check(CLI::PositiveNumber);
   app.add_option("--words", o->words, "values that these words of a plan take; others take all they have")
@@ -134,7 +162,6 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
   app.add_option("--export", o->system,
                  fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
-  app.add_option("--out", o->out, "where to (--export); default: standard output");
   app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");

@@ -68,14 +68,11 @@ void close_gaps(Timeline& t) {
   for (Timeline::Stream& stream : t.streams) join_neighbours(stream.bars, t.seconds / 2000);
 }
 
-Timeline timeline_of(const Prepared& p, const Costs& costs) {
-  std::vector<const Trace*> traces;
-  for (const Trace& trace : p.traces) traces.push_back(&trace);
-  const std::vector<int> ranks = one_of_each_stage(p.mesh);
-  const Simulated s = simulate(traces, p.mesh, ranks, costs);
-  Timeline t{s.seconds, streams_of(s), {}};
+Timeline timeline_of(const Simulated& s) {
+  Timeline t;
+  t.seconds = s.seconds, t.streams = streams_of(s);
   close_gaps(t);
-  const double n = static_cast<double>(ranks.size());
+  const double n = static_cast<double>(s.ranks.size());
   for (const auto& [rank, r] : s.ranks) {
     t.parts["compute"] += r.compute / n;
     t.parts["update"] += r.update / n;
@@ -86,8 +83,29 @@ Timeline timeline_of(const Prepared& p, const Costs& costs) {
   return t;
 }
 
+Timeline timeline_of(const Prepared& p, const Costs& costs) {
+  std::vector<const Trace*> traces;
+  for (const Trace& trace : p.traces) traces.push_back(&trace);
+  return timeline_of(simulate(traces, p.mesh, one_of_each_stage(p.mesh), costs));
+}
+
+Timeline cut(const Timeline& whole, double from, double to) {
+  Timeline part;
+  part.seconds = to - from, part.from = from, part.step = whole.seconds;
+  for (const Timeline::Stream& stream : whole.streams) {
+    Timeline::Stream& kept = part.streams.emplace_back(Timeline::Stream{stream.rank, stream.name, {}});
+    for (Timeline::Bar bar : stream.bars) {
+      bar.from = std::max(bar.from, from) - from, bar.to = std::min(bar.to, to) - from;
+      if (bar.from < bar.to) kept.bars.push_back(bar);
+    }
+  }
+  for (const auto& [name, seconds] : whole.parts) part.parts[name] = seconds * part.seconds / whole.seconds;
+  return part;
+}
+
 std::string json_of(const Timeline& t) {
   nlohmann::ordered_json json{{"seconds", t.seconds}, {"passes", nlohmann::json::array()}};
+  if (t.step > 0) json["from"] = t.from, json["step"] = t.step;
   std::vector<std::string> passes;
   nlohmann::json streams = nlohmann::json::array();
   for (const Timeline::Stream& stream : t.streams) {

@@ -22,21 +22,26 @@ struct Timeline {
     std::vector<Bar> bars;
   };
   double seconds = 0;
+  double from = 0, step = 0;  // of a part of a step: when it begins, and how long the step is; 0: it is whole
   std::vector<Stream> streams;  // by rank, computing first
   // Where a step's seconds go, as a mean over ranks; they add up to `seconds`: "compute", "update", an axis
   // (waiting for its messages), "copies" (waiting for them), "bubble" (waiting for other ranks).
   std::map<std::string, double> parts;
 };
 
+// What lies between two times of a step; its `parts` are the step's, in proportion.
+Timeline cut(const Timeline& whole, double from, double to);
+
 // Joins neighbouring bars of one kind whose gap is shorter than the 2000th part of the step.
 void close_gaps(Timeline&);
 
 // Gaps shorter than the 2000th part of a step are closed.
+Timeline timeline_of(const Simulated&);
 Timeline timeline_of(const Prepared&, const Costs&);
 
 // For the page: {"seconds": s, "passes": [name, ...], "streams": [[rank, name, [from, length, pass, chunk,
 // microbatch, ...]], ...], "parts": {name: part of the step}} with times in 10000ths of the step; pass counts
-// in `passes`.
+// in `passes`. Of a part of a step also "from" and "step", in seconds; its times are in 10000ths of the part.
 std::string json_of(const Timeline&);
 
 // For the terminal: a line per stream, `width` characters to a step.

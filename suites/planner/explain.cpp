@@ -38,24 +38,17 @@ std::string time_text(double seconds) {
 }
 
 std::string memory_text(const std::string& line, const Prediction& p, const Question& q) {
-  const Plan plan = Plan::parse(line);
-  const Mesh mesh = Run{q.model, q.settings, plan}.mesh();
-  std::size_t fullest = 0;
-  for (std::size_t s = 0; s < p.stages.size(); ++s)
-    if (p.stages[s].live[0] > p.stages[fullest].live[0]) fullest = s;
-  const KindBytes kinds =
-      peak_bytes(plan, q.model, q.settings, mesh.rank_of(0, 0, static_cast<int>(fullest)));
-  std::string out = fmt::format("  memory of a rank of stage {} of {}, each kind at its own peak\n", fullest,
-                                p.stages.size());
-  for (std::size_t k = 0; k < kinds.size(); ++k)
-    if (kinds[k])
+  const Held held = held_by(line, p, q);
+  std::string out = fmt::format("  memory of a rank of stage {} of {}, each kind at its own peak\n",
+                                held.stage, p.stages.size());
+  for (std::size_t k = 0; k < held.kinds.size(); ++k)
+    if (held.kinds[k])
       out += fmt::format("    {:<13}{:>12}\n", kind_name(static_cast<Kind>(k)),
-                         gib(static_cast<double>(kinds[k])));
-  const std::array<double, 3> need = needs(p, q.cluster, mesh), have = has(q.cluster);
-  const double arena = static_cast<double>(p.stages[fullest].live[0]);
+                         gib(static_cast<double>(held.kinds[k])));
+  const std::array<double, 3>&need = held.needs, have = has(q.cluster);
   out +=
       fmt::format("    {:<13}{:>12}   at once\n    {:<13}{:>12}   context, communicators, workspace, gaps\n",
-                  "together", gib(arena), "beside it", gib(need[0] - arena));
+                  "together", gib(held.together), "beside it", gib(held.beside));
   for (std::size_t m = 0; m < need.size(); ++m)
     if (need[m] > 0)
       out += fmt::format("    {} of {}: {} needed, {}\n", kMedia[m], gib(have[m]), gib(need[m]),
@@ -65,6 +58,19 @@ std::string memory_text(const std::string& line, const Prediction& p, const Ques
 }
 
 }  // namespace
+
+Held held_by(const std::string& line, const Prediction& p, const Question& q) {
+  const Plan plan = Plan::parse(line);
+  const Mesh mesh = Run{q.model, q.settings, plan}.mesh();
+  Held held;
+  for (std::size_t s = 0; s < p.stages.size(); ++s)
+    if (p.stages[s].live[0] > p.stages[held.stage].live[0]) held.stage = static_cast<int>(s);
+  held.kinds = peak_bytes(plan, q.model, q.settings, mesh.rank_of(0, 0, held.stage));
+  held.needs = needs(p, q.cluster, mesh);
+  held.together = static_cast<double>(p.stages[held.stage].live[0]);
+  held.beside = held.needs[0] - held.together;
+  return held;
+}
 
 std::vector<std::pair<std::string, double>> time_by_kind(const Prediction& p) {
   std::map<std::string, double> sums;
@@ -147,9 +153,7 @@ std::string plan_text(const std::string& line, const Question& q) {
   return out + memory_text(line, p, q);
 }
 
-namespace {
-
-// What one plan loses on against another: the kinds of time that grow most.
+// The kinds of time that grow most.
 std::string losses(const Prediction& winner, const Prediction& other) {
   std::map<std::string, double> more;
   for (const auto& [kind, seconds] : time_by_kind(other)) more[kind] += seconds;
@@ -170,8 +174,6 @@ std::string losses(const Prediction& winner, const Prediction& other) {
   list(sorted.rbegin(), sorted.rend(), -1, "gains on");
   return out.empty() ? "much the same everywhere" : out;
 }
-
-}  // namespace
 
 std::string why_text(const Choices& c, const Question& q) {
   const Weighed& first = c.fit.front();

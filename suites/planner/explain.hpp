@@ -20,6 +20,18 @@ std::string plan_text(const std::string& plan, const Question&);
 // Why the first is the first: against the second, and against the best plan with another value of each word.
 std::string why_text(const Choices&, const Question&);
 
+// What the second loses and gains against the first, by kind of time: "loses on bubble 3.5 %; gains on ...".
+std::string losses(const Prediction& winner, const Prediction& other);
+
+// What the fullest rank of a plan holds, in bytes.
+struct Held {
+  int stage = 0;
+  KindBytes kinds{};                // each at its own peak
+  double together = 0, beside = 0;  // on the device: at once; context, communicators, workspace, gaps
+  std::array<double, 3> needs{};    // of device, host and disk
+};
+Held held_by(const std::string& plan, const Prediction&, const Question&);
+
 // Of a step, the mean over stages: what the time went to, longest first.
 std::vector<std::pair<std::string, double>> time_by_kind(const Prediction&);
 

@@ -34,22 +34,29 @@ Settings settings_on(const Cluster& c, Settings s) {
   return s;
 }
 
-Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
+WholeStep whole_step(const Run& run, const Cluster& cluster, std::set<std::string>& names) {
   const Mesh mesh = run.mesh();
   const CostModel model(cluster, mesh);
   const std::vector<int> ranks = one_of_each_stage(mesh);
-  std::set<std::string> names;
   std::vector<Trace> traces;
   traces.reserve(ranks.size());
   std::vector<const Trace*> by_rank(static_cast<std::size_t>(mesh.size()));
   for (const int rank : ranks) by_rank[rank] = &traces.emplace_back(trace_rank(run, rank, names));
-  const Simulated s = simulate(by_rank, mesh, ranks, model.costs());
+  WholeStep step{simulate(by_rank, mesh, ranks, model.costs()), {}};
+  for (const Trace& trace : traces) step.live.push_back(live_peaks(trace));
+  return step;
+}
+
+Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
+  std::set<std::string> names;
+  const WholeStep step = whole_step(run, cluster, names);
+  const std::vector<int> ranks = one_of_each_stage(run.mesh());
   Prediction p;
-  p.seconds = s.seconds;
+  p.seconds = step.simulated.seconds;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
-    const Simulated::Rank& r = s.ranks.at(ranks[i]);
+    const Simulated::Rank& r = step.simulated.ranks.at(ranks[i]);
     StagePrediction stage;
-    stage.live = live_peaks(traces[i]);
+    stage.live = step.live[i];
     stage.compute = r.compute, stage.update = r.update, stage.copies = r.copies, stage.bubble = r.bubble;
     for (const auto& [axis, seconds] : r.exposed) stage.exposed[static_cast<int>(axis)] = seconds;
     p.stages.push_back(stage);

@@ -1,9 +1,12 @@
 // What the planner says of a plan: time and memory of each stage, one rank standing for its replicas.
 #pragma once
 #include <array>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "parallel/cluster.hpp"
+#include "parallel/simulate.hpp"
 #include "suites/planner/cluster.hpp"
 
 namespace lockstep {
@@ -20,8 +23,15 @@ struct Prediction {
   std::vector<StagePrediction> stages;
 };
 
-// Traces a whole step of one rank of each stage and simulates it. Slow, and what everything faster is held
-// to.
+// A whole step of one rank of each stage, traced and simulated. What a bar's name points to is put into
+// `names`.
+struct WholeStep {
+  Simulated simulated;
+  std::vector<std::array<i64, 3>> live;  // by stage and medium: most bytes alive at once
+};
+WholeStep whole_step(const Run&, const Cluster&, std::set<std::string>& names);
+
+// The same as a prediction. Slow, and what everything faster is held to.
 Prediction predict_by_trace(const Run&, const Cluster&);
 
 // A run as the cluster's devices would train: in fast mode, with their types.

@@ -1,0 +1,108 @@
+"""Tests of the planner's page. They need folders that suites/tests/program_plan_test.cpp has filled:
+
+    reports/plan_page_test.py FOLDER      exit status 77: skipped, the last line says why
+"""
+import re
+import unittest
+
+import h5py
+import pandas
+
+from reports_test import FOLDER, InBrowser, Rows, make_page
+
+
+def table_of(path):
+    with h5py.File(path) as file:
+        plans = pandas.DataFrame({"plan": file["plans/plan"].asstr()[:], "speed": file["plans/tokens_per_second"][:]})
+        for medium in ("device", "host", "disk"):
+            plans[medium] = file[f"plans/bytes/{medium}"][:]
+        return dict(file.attrs), plans
+
+
+def made_once(name, done={}):
+    """The page's text."""
+    if name not in done:
+        done[name] = make_page(FOLDER / name)
+    assert done[name] == (0, ""), done[name]
+    return (FOLDER / name / "index.html").read_text(encoding="utf-8")
+
+
+class Page(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.text = made_once("fits")
+        cls.rows = Rows(cls.text).rows
+        cls.facts, cls.plans = table_of(FOLDER / "fits" / "plan.h5")
+
+    def test_needs_nothing_else(self):
+        self.assertNotRegex(self.text, r'(src|href)="(?!#|data:)')
+        self.assertNotRegex(self.text, r"@import|url\((?!#)")
+
+    def test_identifiers_are_unique(self):
+        names = re.findall(r'\bid="([^"]+)"', self.text)
+        self.assertEqual(len(names), len(set(names)))
+
+    def test_pictures_lie_beside_it(self):
+        pictures = sorted(path.name for path in (FOLDER / "fits" / "plots").iterdir())
+        names = ["each_choice", "memory_by_kind", "memory_speed", "step_parts"]
+        self.assertEqual(pictures, [f"{name}.{kind}" for name in names for kind in ("png", "svg")])
+
+    def test_says_what_to_use_and_that_it_is_foretold(self):
+        said = re.search(r'<div class="verdict foretold">\s*<strong>(.*?)</strong>(.*?)</div>', self.text, flags=re.S)
+        self.assertEqual(said[1], f"Predicted on 4 × four small ones: use {self.plans.plan[0]}")
+        self.assertIn(f"{self.plans.speed[0]:,.0f} tokens/s", said[2])
+        self.assertIn("Nothing was run", said[2])
+        self.assertEqual(self.text.count("redicted on 4 × four small ones"), 2 + 4)   # title, verdict, each picture
+
+    def test_the_front_is_what_nothing_dominates(self):
+        def dominated(a):
+            return any(b.speed >= a.speed and b.device <= a.device and (b.speed, b.device) != (a.speed, a.device)
+                       for b in self.plans.itertuples())
+        front = {(plan.speed, plan.device) for plan in self.plans.itertuples() if not dominated(plan)}
+        tagged = [row["data-plan"] for row in self.rows if "pareto" in row["data-tags"]]
+        found = self.plans[self.plans.plan.isin(tagged)]
+        self.assertEqual({(plan.speed, plan.device) for plan in found.itertuples()}, front)
+        self.assertGreater(len(front), 3)
+        points = {int(row) for row in re.findall(r'id="memory_speed-plan-(\d+)"', self.text)}
+        self.assertEqual(set(self.plans.plan[sorted(points)]), set(tagged))
+
+    def test_the_table_has_the_fastest_and_says_what_it_left_out(self):
+        shown = [row["data-plan"] for row in self.rows]
+        self.assertEqual(shown[:100], list(self.plans.plan[:100]))
+        self.assertLess(len(shown), len(self.plans))
+        self.assertIn(f"Of {len(self.plans):,} plans that fit", self.text)
+
+    def test_the_record_reproduces_it(self):
+        self.assertIn("--batch 8 --seq 32", self.text)
+        self.assertIn("<pre>name = &quot;four small ones&quot;", self.text)
+
+    def test_nothing_fits(self):
+        text = made_once("nothing")
+        facts, _ = table_of(FOLDER / "nothing" / "plan.h5")
+        self.assertIn("<strong>No plan fits 4 × four small ones</strong>", text)
+        self.assertIn(f"<code>{facts['closest']}</code>, lacks ", text)
+
+
+class Browser(InBrowser):
+    page = FOLDER / "fits" / "index.html"
+
+    def test_answers_for_less_memory_and_draws(self):
+        made_once("fits")
+        _, plans = table_of(FOLDER / "fits" / "plan.h5")
+        device = plans.device[plans.host == 0].quantile(0.3)
+        notes = self.act(f"""note("all"); limits.device.value = {device} / GiB; limits.device.dispatchEvent(new Event("input"));
+            note("less"); limits.host.value = 0; limits.host.dispatchEvent(new Event("input")); note("no host");
+            limits.device.value = 1e-9; limits.device.dispatchEvent(new Event("input")); note("none");
+            filter.value = "zero3"; filter.dispatchEvent(new Event("input")); note("filtered");
+            document.querySelector("[data-gantt='2']").click(); note("third");""")
+        for name, fits in (("all", plans), ("less", plans[plans.device <= device]),
+                           ("no host", plans[(plans.device <= device) & (plans.host == 0)])):
+            self.assertIn(f": {fits.speed.max():,.0f} tokens/s", notes[name]["answer"], name)
+        self.assertIn("No plan fits", notes["none"]["answer"])
+        self.assertTrue(all("zero=3" in plan for plan in notes["filtered"]["plans"]) and notes["filtered"]["plans"])
+        self.assertTrue(notes["all"]["gantt"].startswith("1: ") and notes["third"]["gantt"].startswith("3: "))
+        self.assertGreater(len(notes["third"]["bars"]), 4)
+
+
+if __name__ == "__main__":
+    unittest.main()

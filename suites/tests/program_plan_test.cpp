@@ -1,0 +1,158 @@
+// `lockstep plan` as a user runs it: what it prints, the record it leaves, the page of that.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <regex>
+
+#include "reports/h5.hpp"
+#include "suites/tests/hdf5_reader.hpp"
+#include "suites/tests/program_runner.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+// Four devices, two a node, each with so much memory.
+std::string cluster_text(double memory_gib) {
+  return "name = \"four small ones\"\ndevices = 4\ndevices_per_node = 2\n[device]\nmemory_gib = " +
+         std::to_string(memory_gib) +
+         "\ntflops = 1\nmemory_gb_per_s = 100\nlaunch_us = 0.1\n[node]\ngb_per_s = 10\nlatency_us = 2\n"
+         "[network]\ngb_per_s = 2\nlatency_us = 10\n[host]\nlink_gb_per_s = 3\nlatency_us = 3\nmemory_gib = "
+         "1\n"
+         "memory_gb_per_s = 20\n";
+}
+
+Ended plan_to(const std::string& cluster, const std::string& out) {
+  return lockstep_program("plan " + tiny_model + "--cluster '" + cluster +
+                          "' --batch 8 --seq 32 --top 3 --out '" + out +
+                          "' --words 'to=host activations=device,host offload=none,optimizer'");
+}
+
+std::string bytes_of_file(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+// "weighed 1,234 legal plans": the number before these words.
+i64 printed(const std::string& text, const std::string& words) {
+  std::smatch found;
+  if (!std::regex_search(text, found, std::regex("([0-9,]+) " + words))) return -1;
+  std::string digits = found[1];
+  digits.erase(std::remove(digits.begin(), digits.end(), ','), digits.end());
+  return std::stoll(digits);
+}
+
+TEST(ProgramPlan, KeepsWhatItSays) {
+  const TemporaryFolder folder;
+  const std::string cluster = folder.write("four.toml", cluster_text(0.003)), out = folder.path() + "/out";
+  const Ended ended = plan_to(cluster, out);
+  ASSERT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "record: " + out + "/plan.h5"));
+  EXPECT_FALSE(std::filesystem::exists(out + "/plan.h5.tmp"));
+  const h5::Reader file(out + "/plan.h5");
+  const Hdf5Reader numbers(out + "/plan.h5");
+  EXPECT_EQ(file.attribute("format"), "lockstep planner");
+  EXPECT_EQ(file.attribute("cluster_text"), bytes_of_file(cluster));
+  EXPECT_TRUE(says(file.attribute("again"), "--devices 4 --batch 8 --seq 32", "offload=none,optimizer"));
+  EXPECT_TRUE(says(file.attribute("model_config"), "LlamaForCausalLM"));
+
+  // Counts as printed, which add up.
+  const auto plans = file.strings("/plans/plan");
+  const i64 legal = numbers.attribute<i64>("legal"), misfits = numbers.attribute<i64>("misfits");
+  EXPECT_EQ(legal, printed(ended.out, "legal plans"));
+  EXPECT_EQ(static_cast<i64>(plans.size()), printed(ended.out, "fit\n"));
+  EXPECT_EQ(misfits, printed(ended.out, "do not fit"));
+  EXPECT_EQ(static_cast<i64>(plans.size()) + misfits, legal);
+  EXPECT_GT(misfits, 0);
+  const auto refused = numbers.read<i64>("/refused/plans");
+  EXPECT_EQ(std::accumulate(refused.begin(), refused.end(), legal), numbers.attribute<i64>("combinations"));
+  std::map<std::string, i64> by_word;
+  const auto words = file.strings("/legal/word");
+  const auto counts = numbers.read<i64>("/legal/plans");
+  for (std::size_t i = 0; i < words.size(); ++i) by_word[words[i]] += counts[i];
+  for (const auto& [word, n] : by_word) EXPECT_EQ(n, legal) << word;
+
+  // The fastest first; all fit; tokens a second are the batch's over the step's.
+  const auto seconds = numbers.read<double>("/plans/seconds"),
+             speed = numbers.read<double>("/plans/tokens_per_second");
+  const auto device = numbers.read<double>("/plans/bytes/device"),
+             host = numbers.read<double>("/plans/bytes/host");
+  EXPECT_TRUE(std::is_sorted(seconds.begin(), seconds.end()));
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    EXPECT_NEAR(speed[i] * seconds[i], 8 * 32, 1e-6);
+    EXPECT_LE(device[i], 0.003 * 1024 * 1024 * 1024);
+    const bool aside =
+        plans[i].find("=host") != std::string::npos || plans[i].find("offload") != std::string::npos;
+    EXPECT_EQ(host[i] > 0, aside) << plans[i];
+  }
+
+  // By word and value the fastest that has it, sought in the list.
+  const auto values = file.strings("/best/value"), best = file.strings("/best/plan"),
+             of = file.strings("/best/word");
+  for (std::size_t i = 0; i < of.size(); ++i)
+    if (of[i] == "tp") {
+      const auto first = std::find_if(plans.begin(), plans.end(), [&](const std::string& p) {
+        return p.find(" tp=" + values[i] + " ") != std::string::npos;
+      });
+      ASSERT_NE(first, plans.end());
+      EXPECT_DOUBLE_EQ(numbers.read<double>("/best/seconds")[i], seconds[first - plans.begin()]) << best[i];
+    }
+
+  // The best few: the same plans; their time by kind is the whole step.
+  const auto top = file.strings("/top/plan"), why = file.strings("/top/why"),
+             lines = file.strings("/top/timeline");
+  ASSERT_EQ(top.size(), 3u);
+  std::vector<double> sum(3, 0);
+  for (const std::string& kind : file.list("/top/time")) {
+    const auto column = numbers.read<double>("/top/time/" + kind);
+    for (std::size_t i = 0; i < 3; ++i) sum[i] += column[i];
+  }
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(top[i], plans[i]);
+    EXPECT_NEAR(sum[i] / seconds[i], 1, 1e-6);
+    EXPECT_TRUE(says(lines[i], "\"streams\"", "forward"));
+    EXPECT_NEAR(numbers.read<double>("/top/together")[i] + numbers.read<double>("/top/beside")[i], device[i],
+                1);
+  }
+  EXPECT_TRUE(says(why[0], "the next one", "slower"));
+  EXPECT_TRUE(says(why[1], "slower than the first"));
+}
+
+TEST(ProgramPlan, KeepsThatNothingFits) {
+  const TemporaryFolder folder;
+  const Ended ended = plan_to(folder.write("four.toml", cluster_text(0.0001)), folder.path());
+  EXPECT_EQ(ended.status, 1) << ended.err;
+  const h5::Reader file(folder.path() + "/plan.h5");
+  EXPECT_TRUE(file.strings("/plans/plan").empty());
+  EXPECT_TRUE(says(ended.out, "the closest is `" + file.attribute("closest") + "`"));
+}
+
+TEST(ProgramPlan, AFolderThatCannotBeIsSaidFirst) {
+  const TemporaryFolder folder;
+  const std::string cluster = folder.write("four.toml", cluster_text(0.003));
+  const Ended ended = plan_to(cluster, cluster + "/out");
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_EQ(ended.out.find("weighed"), std::string::npos);
+  EXPECT_TRUE(says(ended.err, "--out", "a folder that can be written"));
+}
+
+TEST(ProgramPage, OfThePlannersAnswer) {
+  const std::string python = "build/venv/bin/python";
+  if (!std::filesystem::exists(python)) GTEST_SKIP() << "no " << python << "; `ci/venv.sh report` makes it";
+  const TemporaryFolder folder;
+  const std::string cluster = folder.write("four.toml", cluster_text(0.003)),
+                    poor = folder.write("poor.toml", cluster_text(0.0001));
+  ASSERT_EQ(plan_to(cluster, folder.path() + "/fits").status, 0);
+  ASSERT_EQ(plan_to(poor, folder.path() + "/nothing").status, 1);
+  const std::string log = folder.path() + "/log";
+  const int status = std::system(
+      (python + " reports/plan_page_test.py '" + folder.path() + "' >'" + log + "' 2>&1").c_str());
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) GTEST_SKIP() << bytes_of_file(log);
+  EXPECT_EQ(status, 0) << bytes_of_file(log);
+}
+
+}  // namespace
+}  // namespace lockstep
