@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "kernels/ops.hpp"
@@ -68,6 +69,9 @@ void check_comm(const std::string& comm, const std::string& device) {
   if (comm == "nccl" && device != "cuda")
     throw UserError(
         fmt::format("--comm nccl carries messages between GPUs: it needs device cuda, not {}", device));
+  // A process that mpirun did not start complains before MPI begins, which would add its own words.
+  if (!std::getenv("OMPI_COMM_WORLD_SIZE") && !std::getenv("PMI_SIZE") && !std::getenv("PMIX_RANK"))
+    fabrics_here(comm, device);
 }
 
 Fabrics* fabrics_here(const std::string& comm, const std::string& device) {

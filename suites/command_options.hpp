@@ -21,7 +21,8 @@ class Accelerator* device_here(const std::string& device);
 // UserError: a device that is not here. This process stays without its driver.
 void check_device(const std::string& device);
 void add_comm(CLI::App&, std::string& comm, const char* help);
-void check_comm(const std::string& comm, const std::string& device);  // UserError: they do not go together
+// UserError: they do not go together, or what they need is not here.
+void check_comm(const std::string& comm, const std::string& device);
 // What carries messages beside the ranks' own communicator: NCCL, or null unless that is asked for. To be
 // asked for before the device is. UserError: no NCCL or no GPU is here.
 class Fabrics* fabrics_here(const std::string& comm, const std::string& device);

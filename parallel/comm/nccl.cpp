@@ -3,8 +3,7 @@
 // By the contract of comm.hpp a start never waits, and a wait waits only until every member has started. NCCL
 // does the operations of one of its communicators in the order of their calls, each when all members have
 // come to it. So operations may share one only if no rank can need a later one first. Hence
-//   - the collectives of an axis share a channel: all members start them in one order, which is their
-//   pairing;
+//   - the collectives of an axis share a channel: all members start them in one order, and so they pair;
 //   - whoever sends to another has a channel with it, in this direction only. NCCL knows no tags: the k-th
 //     send meets the k-th receive, as parallel/pairs.hpp has seen in the traces before the first step.
 //

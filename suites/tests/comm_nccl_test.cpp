@@ -1,5 +1,7 @@
 // What only the nccl communicator has: sums on the GPU, channels, NCCL's own errors, fast mode. Over the
 // stand-in; nothing here needs a GPU.
+#include <barrier>
+
 #include "kernels/cuda/ordered.hpp"
 #include "parallel/comm/tree.hpp"
 #include "suites/tests/comm_world.hpp"
@@ -119,6 +121,53 @@ TEST(Nccl, AxesDoNotWaitForEachOther) {
     comm.wait(second), comm.wait(first);
     EXPECT_EQ(dp, 2 * mesh.tp_of(rank) + 2);  // ranks tp and tp + 2
     EXPECT_EQ(tp, 4 * mesh.dp_of(rank) + 1);  // ranks 2 dp and 2 dp + 1
+  });
+}
+
+// What a start and a wait are for: kernels called before the start make the input, kernels called after the
+// wait use the output, and the host waits for neither.
+TEST(Nccl, OperationsComeAfterTheKernelsBeforeAndBeforeTheKernelsAfter) {
+  const Mesh mesh{.dp = 2};
+  Hub hub;
+  std::barrier meeting(2);
+  LocalWorld introducer(mesh, {.largest_bytes = NcclComm::kIntroduction}, Timing::eager);
+  introducer.run([&](int rank, Comm& outer) {
+    StandIn fabric(hub, /*apart=*/true);
+    NcclComm comm(outer, fabric, mesh, rank, {.largest_bytes = 4}, {});
+    const auto kernel = [&](float& to, const float& from) {
+      fabric.copy(Fabric::kCompute, &to, 4, &from, 4, 4, 1);
+    };
+    const float made = static_cast<float>(rank + 1);
+    float in = 100, out = 0, used = 0;
+    const auto step = [&] {
+      kernel(in, made);
+      comm.wait(comm.start(sum_all(&in, &out, 1, "x")));
+      kernel(used, out);
+    };
+    // The kernels before the start are late: the sum must not be done without them.
+    const Fabric::Event gate = fabric.hold();
+    fabric.wait(Fabric::kCompute, gate);
+    step();
+    meeting.arrive_and_wait();
+    hub.until_quiet();
+    meeting.arrive_and_wait();
+    fabric.release(gate);
+    meeting.arrive_and_wait();
+    hub.until_quiet();
+    meeting.arrive_and_wait();
+    EXPECT_EQ(used, 3);
+    // Rank 1 is late: rank 0's kernel after the wait must not run without it.
+    out = used = 0;
+    meeting.arrive_and_wait();
+    if (rank == 0) step();
+    meeting.arrive_and_wait();
+    hub.until_quiet();
+    EXPECT_EQ(used, 0);
+    meeting.arrive_and_wait();
+    if (rank == 1) step();
+    comm.finish();
+    EXPECT_EQ(used, 3);
+    meeting.arrive_and_wait();
   });
 }
 

@@ -41,6 +41,16 @@ class Hub {
     if (over.empty()) over = why;
     changed.notify_all();
   }
+  // Returns when all that can go on has: every channel waits for something, or for work.
+  void until_quiet() {
+    Lock lock(mutex);
+    changed.wait(lock, [&] {
+      if (static_cast<int>(waiting.size()) < workers) return false;
+      for (const auto* condition : waiting)
+        if ((*condition)()) return false;
+      return true;
+    });
+  }
   void set_error(const std::string& text) {
     const Lock lock(mutex);
     if (error.empty()) error = text;
@@ -60,12 +70,16 @@ class Hub {
   std::condition_variable changed;
   std::string over, error;
   std::map<Fabric::Id, Meeting> meetings;
-  int ids = 0;
+  int ids = 0, workers = 0;
+  std::set<const std::function<bool()>*> waiting;  // of channels: what each waits for
 };
 
 class StandIn final : public Fabric {
  public:
-  explicit StandIn(Hub& hub) : hub_(hub) { channels_.emplace_back(); }  // kCompute
+  // apart: the queue of the rank's kernels is a thread of its own too, and the host waits for nothing.
+  explicit StandIn(Hub& hub, bool apart = false) : hub_(hub), apart_(apart) {
+    channels_.emplace_back();  // kCompute
+  }
   ~StandIn() override {
     {
       const Hub::Lock lock(hub_.mutex);
@@ -124,6 +138,17 @@ class StandIn final : public Fabric {
       Hub::Lock lock(hub_.mutex);
       await(lock, [&] { return marks_[e].passed >= turn; });
     });
+  }
+  // A mark that is passed when the test says so.
+  Event hold() {
+    const Event e = new_event();
+    marks_[e].recorded = 1;
+    return e;
+  }
+  void release(Event e) {
+    const Hub::Lock lock(hub_.mutex);
+    marks_[e].passed = 1;
+    hub_.changed.notify_all();
   }
   void begin() override { gathering_ = true, group_.clear(); }
   void send(int channel, int to, const void* from, i64 bytes) override {
@@ -216,23 +241,33 @@ class StandIn final : public Fabric {
   // Until `condition`, unless the job or this rank is over before.
   template <class F>
   void await(Hub::Lock& lock, const F& condition) {
+    const std::function<bool()> met = condition;
+    const bool counts = works();
+    if (counts) hub_.waiting.insert(&met), hub_.changed.notify_all();
     hub_.changed.wait(lock, [&] { return condition() || !hub_.over.empty() || end_; });
+    if (counts) hub_.waiting.erase(&met);
     if (condition()) return;
     if (end_) throw Ended();
     throw CommError(hub_.over);
   }
 
   void put(int channel, std::function<void()> what) {
-    if (channel == kCompute) return what();
+    if (channel == kCompute && !apart_) return what();
     Channel& c = channels_[channel];
     const Hub::Lock lock(hub_.mutex);
     c.queue.push_back(std::move(what));
     ++c.asked;
-    if (!c.worker.joinable()) c.worker = std::thread([this, &c] { work(c); });
+    if (!c.worker.joinable()) ++hub_.workers, c.worker = std::thread([this, &c] { work(c); });
     hub_.changed.notify_all();
   }
 
+  // Is this the thread of a channel?
+  static bool& works() {
+    static thread_local bool it = false;
+    return it;
+  }
   void work(Channel& c) {
+    works() = true;
     try {
       for (;;) {
         Hub::Lock lock(hub_.mutex);
@@ -313,6 +348,7 @@ class StandIn final : public Fabric {
   }
 
   Hub& hub_;
+  const bool apart_;
   int most_ = 0;
   bool end_ = false, gathering_ = false;
   std::deque<Channel> channels_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "parallel/engine.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -69,6 +70,18 @@ INSTANTIATE_TEST_SUITE_P(
         {"NotADump", "compare Makefile Makefile", {"Makefile"}},
     }),
     [](const auto& test) { return test.param.name; });
+
+TEST(ProgramErrors, NcclWithoutWhatItNeedsIsOneSentence) {
+  if (why_no_device("cuda").empty()) GTEST_SKIP() << "skipped: there is a GPU";
+  const Ended ended = lockstep_program(train + "--comm nccl --device cuda");
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(ended.err.starts_with("lockstep: ")) << ended.err;
+  EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
+  const bool named = ended.err.find("without NCCL") != std::string::npos ||
+                     ended.err.find("device cuda") != std::string::npos ||
+                     ended.err.find("NCCL cannot be used here") != std::string::npos;
+  EXPECT_TRUE(named) << ended.err;
+}
 
 TEST(ProgramErrors, TokensBeyondTheModelsVocabularyAreRefused) {
   const TemporaryFolder folder;
