@@ -16,7 +16,9 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-const KernelSet avx2{"avx2", 2, has_avx2, simd::apply_avx2};
+void all_avx2(Ops<float>& ops) { simd::plain_avx2(ops), simd::apply_avx2(ops); }
+
+const KernelSet avx2{"avx2", 2, has_avx2, all_avx2};
 const KernelSet avx512{"avx512", 3, has_avx512, simd::apply_avx512};
 
 }  // namespace

@@ -5,5 +5,6 @@
 namespace lockstep::simd {
 void apply_avx2(Ops<float>& ops);
 void apply_avx2(Ops<double>& ops);
+void plain_avx2(Ops<float>& ops);  // the plain ones, compiled for it
 void apply_avx512(Ops<float>& ops);
 }  // namespace lockstep::simd

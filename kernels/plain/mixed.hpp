@@ -1,10 +1,12 @@
 // Plain kernels are templates over what their operands are stored as; this makes the entries of a table for
 // operands some of which are bf16.
 #pragma once
-#include <stdexcept>
-#include <string>
-
 #include "kernels/ops.hpp"
+
+namespace lockstep {
+// Throws std::logic_error; elsewhere, because what is compiled for a newer processor must not throw.
+[[noreturn]] void no_such_mixture();
+}  // namespace lockstep
 
 namespace lockstep::plain {
 
@@ -29,8 +31,7 @@ void set_mixed(Op<A...>& op) {
   op.mixed = [](Lanes& lanes, unsigned halves, A... a) {
     unsigned given = 0, bit = 1;
     ((given |= is_given(a) ? bit : 0, bit <<= 1), ...);
-    if (!(called(kernels, lanes, halves, given, a...) || ...))
-      throw std::logic_error("a kernel is called with operands of types that it is not made for");
+    if (!(called(kernels, lanes, halves, given, a...) || ...)) no_such_mixture();
   };
 }
 

@@ -106,9 +106,10 @@ void judge_gradients(const Whole& found, const FastReference& exact, FastVerdict
 
 struct Float64::Training {
   Lanes lanes{1};
+  const double floor;
   Trainer<double> trainer;
   Training(const ModelConfig& model, const Settings& settings)
-      : trainer(model, settings, double_ops(), lanes) {}
+      : floor(fast_floor(settings)), trainer(model, settings, double_ops(), lanes) {}
 };
 
 Float64::Float64(const ModelConfig& model, const Settings& settings)
@@ -116,20 +117,22 @@ Float64::Float64(const ModelConfig& model, const Settings& settings)
 Float64::~Float64() = default;
 
 FastReference::Step Float64::step(const Weights& before, const i32* tokens, const i32* labels,
-                                  const Whole::Step& float32) {
+                                  const Whole::Step& reference) {
   Trainer<double>& trainer = training_->trainer;
   const std::vector<Param>& table = trainer.params();
   for (std::size_t i = 0; i < table.size(); ++i)
     if (!before[i].empty()) trainer.load(table[i].name, before[i].data());
   FastReference::Step step;
   step.loss = trainer.step(tokens, labels).loss;
-  step.loss_allowed = kFastMultiple * std::abs(float32.loss - step.loss) + kFastFloor * std::abs(step.loss);
+  step.loss_allowed =
+      kFastMultiple * std::abs(reference.loss - step.loss) + training_->floor * std::abs(step.loss);
   for (std::size_t i = 0; i < table.size(); ++i) {
     const Param& p = table[i];
     step.gradient.push_back(p.tied_to >= 0 ? std::vector<double>{} : trainer.gradient(static_cast<int>(i)));
     const std::vector<double>& g = step.gradient.back();
-    step.allowed.push_back(
-        g.empty() ? 0 : kFastMultiple * distance(p, float32.gradient[i], g) + kFastFloor * norm(p, g));
+    step.allowed.push_back(g.empty() ? 0
+                                     : kFastMultiple * distance(p, reference.gradient[i], g) +
+                                           training_->floor * norm(p, g));
   }
   return step;
 }

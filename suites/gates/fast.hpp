@@ -1,5 +1,5 @@
 // The gate of fast mode, where sums have any order and bits may differ. Every compared step starts from the
-// float32 reference's weights, so that nothing but one gradient's rounding is compared; the optimizer is then
+// reference's weights, so that nothing but one gradient's rounding is compared; the optimizer is then
 // checked bit for bit on the plan's own gradients.
 #pragma once
 #include <memory>
@@ -9,10 +9,12 @@
 namespace lockstep {
 
 // What a tensor's gradient g may differ from float64's g64, as a norm:
-//   |g - g64| <= kFastMultiple |g32 - g64| + kFastFloor |g64|,   g32: the float32 reference's
-inline constexpr double kFastMultiple = 4, kFastFloor = 0x1p-20;
+//   |g - g64| <= kFastMultiple |gr - g64| + fast_floor |g64|,   gr: the reference's, in the run's type of
+//   numbers
+inline constexpr double kFastMultiple = 4, kFastFloor = 0x1p-20, kFastFloorBf16 = 0x1p-10;
+inline double fast_floor(const Settings& s) { return s.activation_bytes == 2 ? kFastFloorBf16 : kFastFloor; }
 
-// The single-device run in float64, each step from the float32 reference's weights.
+// The single-device run in float64, each step from the reference's weights.
 struct FastReference {
   struct Step {
     double loss;
@@ -22,13 +24,13 @@ struct FastReference {
   };
   std::vector<Step> steps;
 };
-// Of one step of any tokens and labels [B, T], from any weights. float32: the float32 reference's step.
+// Of one step of any tokens and labels [B, T], from any weights. reference: the reference's step.
 class Float64 {
  public:
   Float64(const ModelConfig&, const Settings&);
   ~Float64();
   FastReference::Step step(const std::vector<std::vector<float>>& before, const i32* tokens,
-                           const i32* labels, const Whole::Step& float32);
+                           const i32* labels, const Whole::Step& reference);
 
  private:
   struct Training;

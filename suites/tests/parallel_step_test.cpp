@@ -7,6 +7,7 @@
 
 #include "suites/assembly.hpp"
 #include "suites/reference.hpp"
+#include "suites/settings_list.hpp"
 
 namespace {
 thread_local bool watched = false;
@@ -36,19 +37,22 @@ TEST(Step, AllocatesNothing) {
   const TokenFile data("datasets/excerpt-v509.tok");
   for (const char* line :
        {"dp=1 micro=2", "dp=2 tp=2 pp=2 ckpt=full", "tp=4 sp=1 pp=2", "dp=2 offload=optimizer to=disk",
-        "pp=2 activations=disk", "dp=2 zero=3 offload=weights to=disk activations=host"}) {
-    const Prepared p = prepare({model, settings(), Plan::parse(line), &data});
-    allocations = 0;
-    launch(p, {}, [&](RankView v) {
-      v.executor.initialise({});
-      for (i64 k = 0; k < 2; ++k) {
-        watched = true;
-        v.executor.step(k);
-        watched = false;
-      }
-    });
-    EXPECT_EQ(allocations, 0) << line;
-  }
+        "pp=2 activations=disk", "dp=2 zero=3 offload=weights to=disk activations=host"})
+    for (const char* dtype : {"float32", "bf16"}) {
+      Settings s = settings();
+      set_dtype(s, dtype);
+      const Prepared p = prepare({model, s, Plan::parse(line), &data});
+      allocations = 0;
+      launch(p, {}, [&](RankView v) {
+        v.executor.initialise({});
+        for (i64 k = 0; k < 2; ++k) {
+          watched = true;
+          v.executor.step(k);
+          watched = false;
+        }
+      });
+      EXPECT_EQ(allocations, 0) << line << ' ' << dtype;
+    }
 }
 
 std::string hash_of(const Prepared& p, const Launch& how) {
@@ -79,6 +83,22 @@ TEST(Step, OneHashForEveryInstructionSetThreadCountAndTiming) {
         for (const Timing timing : {Timing::eager, Timing::lazy})
           EXPECT_EQ(hash_of(p, {isa, threads, timing, false}), expected)
               << config << " " << isa << " " << threads;
+  }
+}
+
+// In bf16 too, where key/value heads are shared by ranks, state rests below the device and sums wait.
+TEST(Step, OneHashInBf16) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings s = settings();
+  set_dtype(s, "bf16");
+  const std::string expected = reference_run(model, s, data, "auto", 2).hash();
+  EXPECT_NE(expected, reference_run(model, settings(), data, "auto", 2).hash());
+  for (const char* line :
+       {"dp=2 tp=2 pp=2 micro=2", "tp=4 sp=1 schedule=gpipe", "dp=2 zero=3 offload=optimizer to=disk micro=2",
+        "pp=2 schedule=zero-bubble ckpt=full", "dp=4 zero=2 offload=weights activations=host"}) {
+    const Prepared p = prepare({model, s, Plan::parse(line), &data});
+    EXPECT_EQ(hash_of(p, {.timing = Timing::lazy, .guard = true}), expected) << line;
   }
 }
 

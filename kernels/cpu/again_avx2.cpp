@@ -1,5 +1,6 @@
 // The plain kernels once more, compiled for AVX2: the same code and so the same bits, but here fma is an
-// instruction, and in plain/ a call of the C library. Only their table in double is used.
+// instruction, and in plain/ a call of the C library. What no vector kernel overrides is these: the table in
+// double, and operands stored as bf16.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -21,5 +22,6 @@
 namespace lockstep::simd {
 
 void apply_avx2(Ops<double>& ops) { plain::fill(ops); }
+void plain_avx2(Ops<float>& ops) { plain::fill(ops); }
 
 }  // namespace lockstep::simd
