@@ -94,7 +94,7 @@ class Megatron {
     option("tensor-model-parallel-size", tp_), option("pipeline-model-parallel-size", pp_);
     if (p_.number("sp")) flag("sequence-parallel");
     // Up to Hopper one queue keeps communication in order, but Megatron-FSDP wants several.
-    if (tp_ > 1 && zero_ < 2) environment_ = "CUDA_DEVICE_MAX_CONNECTIONS=1 ";
+    if (tp_ > 1 && !fsdp()) environment_ = "CUDA_DEVICE_MAX_CONNECTIONS=1 ";
     const std::string schedule = p_.text("schedule");
     if (schedule == "interleaved")
       option("num-virtual-stages-per-pipeline-rank", p_.number("virtual"));
@@ -114,9 +114,11 @@ class Megatron {
     return text + "L";
   }
 
+  bool fsdp() const { return zero_ >= 2 && dp_ > 1; }
+
   void store() {
     if (dp_ == 1 && p_.text("offload") == "none") return;
-    if (zero_ >= 2) {
+    if (fsdp()) {
       flag("use-megatron-fsdp"), flag("use-distributed-optimizer"), option("ckpt-format", "fsdp_dtensor");
       flag("no-gradient-accumulation-fusion");
       option("data-parallel-sharding-strategy", zero_ == 2 ? "optim_grads" : "optim_grads_params");
@@ -181,7 +183,7 @@ class Megatron {
     if (offload == "weights")
       say("offload=weights: in Megatron-LM weights stay on the device; the optimizer is offloaded");
     if (p_.text("to") == "disk") say("to=disk: Megatron-LM offloads to the host; written is the host");
-    if (zero_ >= 2)
+    if (fsdp())
       say("{} with zero={}: Megatron-FSDP does not say that it works with host offload", word("offload"),
           zero_);
   }

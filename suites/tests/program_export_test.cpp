@@ -3,7 +3,9 @@
 // calls it.
 #include <gtest/gtest.h>
 
+#include "suites/planner/export.hpp"
 #include "suites/tests/program_runner.hpp"
+#include "suites/tests/user_error.hpp"
 
 namespace lockstep {
 namespace {
@@ -17,6 +19,15 @@ struct Case {
 };
 
 const std::string h100 = " --cluster suites/clusters/h100x64.toml --model suites/models/";
+
+void ask(const std::string& system, const std::string& arguments, const TemporaryFolder& folder) {
+  const std::string log = folder.path() + "/log";
+  const int status = std::system(
+      (python + " suites/tests/export_check.py " + system + arguments + " >" + log + " 2>&1").c_str());
+  std::ostringstream said;
+  said << std::ifstream(log).rdbuf();
+  EXPECT_EQ(status, 0) << said.str();
+}
 
 void check(const std::string& system, const std::vector<Case>& cases) {
   if (!std::filesystem::exists(python))
@@ -32,12 +43,7 @@ void check(const std::string& system, const std::vector<Case>& cases) {
     EXPECT_EQ(ended.out, file + "\n");
     arguments += (i ? " -- " : " ") + file + " " + std::to_string(c.world) + " " + c.expected;
   }
-  const std::string log = folder.path() + "/log";
-  const int status = std::system(
-      (python + " suites/tests/export_check.py " + system + arguments + " >" + log + " 2>&1").c_str());
-  std::ostringstream said;
-  said << std::ifstream(log).rdbuf();
-  EXPECT_EQ(status, 0) << said.str();
+  ask(system, arguments, folder);
 }
 
 // Weights of a layer on a rank: D hd (2 H + 2 K) + 3 D F + 2 D, heads and F divided by tp.
@@ -131,6 +137,42 @@ TEST(Export, TorchtitanParsesItsModule) {
          {"llama-3.1-405b", "--batch 32 --seq 8192", "dp=2 tp=8 pp=4 schedule=gpipe zero=1", 64,
           "schedule=ScheduleGPipe chunks=31,32,31,32 parameters=405853388800 rope='128 500000 llama 8'"}});
 }
+
+// Of all legal plans of a small model some are tried: whatever is not refused, the parser takes.
+class Exports : public testing::TestWithParam<const char*> {};
+
+TEST_P(Exports, AreAcceptedWhateverThePlan) {
+  if (!std::filesystem::exists(python))
+    GTEST_SKIP() << "no " << python << "; `ci/venv.sh exports` makes it (6 GB)";
+  const std::string system = GetParam();
+  const ModelConfig model = load_model_config("suites/models/gate-untied.json");
+  Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
+  cluster.devices = 8;
+  Settings settings = settings_on(cluster, {});
+  settings.batch = 16, settings.seq = 64;
+  const Values values =
+      plan_values(model, settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2"));
+  const TemporaryFolder folder;
+  std::string arguments;
+  int plans = 0, written = 0;
+  each_legal_plan(model, settings, 8, values, [&](const Plan& plan) {
+    if (++plans % 1301) return;
+    std::string text;
+    try {
+      text = exported(exporter(system), {model, settings, cluster}, plan).text;
+    } catch (const UserError&) {
+      return;
+    }
+    const std::string file = folder.write(system + "_plan" + std::to_string(written) + ".py", text);
+    arguments += (written++ ? " -- " : " ") + file + " " +
+                 std::to_string(system == "deepspeed" ? plan.number("dp") : plan.ranks());
+  });
+  EXPECT_GT(written, 3);
+  ask(system, arguments, folder);
+}
+
+INSTANTIATE_TEST_SUITE_P(To, Exports, testing::Values("megatron", "deepspeed", "fsdp", "torchtitan"),
+                         [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
 }  // namespace lockstep
