@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "kernels/work.hpp"
+#include "suites/planner/cluster_table.hpp"
 #include "suites/section.hpp"
 
 namespace lockstep {
@@ -160,12 +161,14 @@ void read_curves(Section section, const toml::table* table, std::map<std::string
 Cluster load_cluster(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     throw UserError(fmt::format("{}: no such file; suites/clusters/ has some", path));
-  toml::table file;
   try {
-    file = toml::parse_file(path);
+    return read_cluster(toml::parse_file(path), path);
   } catch (const toml::parse_error& e) {
     throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
   }
+}
+
+Cluster read_cluster(const toml::table& file, const std::string& path) {
   Cluster c;
   Section top(path, "the file", &file);
   top.read("name", c.name);
