@@ -69,6 +69,10 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   units.read("tflops", kTera, c.flops, true);
   units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true);
   units.read("launch_us", kMicro, c.launch, false);
+  units.read("dispatch_us", kMicro, c.dispatch, false);
+  units.read("step_ms", 1e-3, c.step, false);
+  units.read("score_bytes", 1, c.score, false);
+  units.read("score_dx_bytes", 1, c.score_dx, false);
   for (const auto& [key, value] :
        {std::pair{"weight_bytes", &c.weight_bytes}, std::pair{"gradient_bytes", &c.gradient_bytes},
         std::pair{"activation_bytes", &c.activation_bytes}}) {
