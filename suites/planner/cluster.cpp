@@ -86,6 +86,22 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   section.finish();
 }
 
+void read_flag(Section& section, const std::string& key, bool& value) {
+  const toml::node* node = section.find(key);
+  if (!node) return;
+  if (!node->is_boolean())
+    section.fail(*node, fmt::format("{} must be true or false, not {}", key, Section::type_of(*node)));
+  value = *node->value<bool>();
+}
+
+void read_trainer(Section section, const toml::table* table, Cluster& c) {
+  Units(section, table).read("hand_over_us", kMicro, c.hand_over, false);
+  read_flag(section, "recomputes_whole_layers", c.recomputes_whole_layers);
+  read_flag(section, "hand_over_blocks", c.hand_over_blocks);
+  read_flag(section, "hand_over_scattered", c.hand_over_scattered);
+  section.finish();
+}
+
 void read_host(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
   units.read("link_gb_per_s", kGiga, c.host.bandwidth, true);
@@ -93,11 +109,7 @@ void read_host(Section section, const toml::table* table, Cluster& c) {
   units.read("by_bytes", c.host.by_bytes);
   units.read("memory_gib", kGiB, c.host_memory, true);
   units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true);
-  if (const toml::node* node = section.find("copies_block")) {
-    if (!node->is_boolean())
-      section.fail(*node, fmt::format("copies_block must be true or false, not {}", Section::type_of(*node)));
-    c.copies_block = *node->value<bool>();
-  }
+  read_flag(section, "copies_block", c.copies_block);
   section.finish();
 }
 
@@ -201,6 +213,7 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
     read_link({path, "[network]", t}, t, c.network, true);
   if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
   if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
+  if (const auto* t = section("trainer", false)) read_trainer({path, "[trainer]", t}, t, c);
   if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
   top.finish();
   return c;

@@ -50,6 +50,13 @@ struct Cluster {
   double disk_bytes = 0;
   bool copies_block = false;  // copies between memories are done by the computing thread itself
 
+  // Where another trainer does otherwise than ours. With full checkpointing it runs a layer's last matmul
+  // again, which backward has no need of (this the composition alone knows, not the whole trace); a stage
+  // that sends waits until the message is there; ranks of a tp group, which all hold the same, send a part
+  // each and gather them (Narayanan et al. 2021, section 4.1).
+  bool recomputes_whole_layers = false, hand_over_blocks = false, hand_over_scattered = false;
+  double hand_over = 0;  // seconds of one beside the message: host and device wait for each other
+
   // What a process holds beside its arena, in bytes: once, for each communicator, and as a part of the arena.
   double context = 0, communicator = 0, workspace = 0, fragmentation = 0;
 };

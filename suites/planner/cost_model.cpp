@@ -31,7 +31,8 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 
 }  // namespace
 
-CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluster) {
+CostModel::CostModel(const Cluster& cluster, const Mesh& mesh, double shares)
+    : cluster_(cluster), shares_(shares) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     placed_[a] = place(mesh, static_cast<Axis>(a), cluster.per_node);
   const double busy = static_cast<double>(std::min<i64>(mesh.size(), cluster.per_node));
@@ -79,8 +80,22 @@ double CostModel::on_device(const Trace::Event& e) const {
 }
 
 double CostModel::message(const Message& m) const {
-  const double seconds = message_seconds(m, placed_[static_cast<int>(m.axis)], cluster_);
-  return seconds > 0 ? std::max(cluster_.dispatch, seconds) : 0;
+  const Placed& placed = placed_[static_cast<int>(m.axis)];
+  double seconds = 0;
+  if (m.axis == Axis::pp && shares_ > 1) {
+    const double bytes = static_cast<double>(m.n * m.blocks * type_bytes(m.type));
+    seconds = collective_seconds(m.verb, bytes / shares_, placed, cluster_) +
+              collective_seconds(Verb::all_gather, bytes, placed_[static_cast<int>(Axis::tp)], cluster_);
+  } else {
+    seconds = message_seconds(m, placed, cluster_);
+  }
+  if (seconds <= 0) return 0;
+  return std::max(cluster_.dispatch, seconds) + (m.axis == Axis::pp ? cluster_.hand_over : 0);
+}
+
+double hand_over_shares(const Cluster& c, const Run& run) {
+  const Shape s = shape_of(run.plan, run.model, run.settings, 0);
+  return c.hand_over_scattered && chosen<Seam>(run.plan).price.outside(s) == s.T ? run.mesh().tp : 1;
 }
 
 CopyStream stream_of(const Trace::Event& copy) {
@@ -105,7 +120,9 @@ Costs CostModel::costs() const {
   return {[this](const Trace::Event& e) { return kernel(e); },
           [this](const Message& m, const Group&) { return message(m); },
           [this](const Trace::Event& e) { return copy(e); },
-          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); }, cluster_.copies_block};
+          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); },
+          cluster_.copies_block,
+          cluster_.hand_over_blocks};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

@@ -175,7 +175,11 @@ bool Pipeline::advance(int number) {
       stage.sending = nullptr;
       stage.live.add(0, -hand_bytes_);
     }
-    if (sends(a)) offer(stage, a, false);
+    if (!sends(a)) continue;
+    offer(stage, a, false);
+    if (!model_.cluster().hand_over_blocks) continue;
+    stage.clock.now += hand_seconds_;
+    stage.spent.exposed[static_cast<int>(Axis::pp)] += hand_seconds_;
   }
   if (stage.sending && wait(stage, *stage.sending)) {
     stage.sending = nullptr, moved = true;
