@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "kernels/work.hpp"
+#include "suites/planner/cluster_table.hpp"
 #include "suites/section.hpp"
 
 namespace lockstep {
@@ -68,12 +69,36 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   units.read("tflops", kTera, c.flops, true);
   units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true);
   units.read("launch_us", kMicro, c.launch, false);
+  units.read("dispatch_us", kMicro, c.dispatch, false);
+  units.read("step_ms", 1e-3, c.step, false);
+  units.read("score_bytes", 1, c.score, false);
+  units.read("score_dx_bytes", 1, c.score_dx, false);
+  units.read("score_kernels", 1, c.score_kernels, false);
+  units.read("score_apart", 1, c.score_apart, false);
+  section.read("score_group", c.score_group);
+  if (c.score_group < 1) section.fail(*table->get("score_group"), "score_group must be 1 or more");
   for (const auto& [key, value] :
        {std::pair{"weight_bytes", &c.weight_bytes}, std::pair{"gradient_bytes", &c.gradient_bytes},
         std::pair{"activation_bytes", &c.activation_bytes}}) {
     section.read(key, *value, 2, 4);
     if (*value == 3) section.fail(*table->get(key), fmt::format("{} is 3; it must be 2 or 4", key));
   }
+  section.finish();
+}
+
+void read_flag(Section& section, const std::string& key, bool& value) {
+  const toml::node* node = section.find(key);
+  if (!node) return;
+  if (!node->is_boolean())
+    section.fail(*node, fmt::format("{} must be true or false, not {}", key, Section::type_of(*node)));
+  value = *node->value<bool>();
+}
+
+void read_trainer(Section section, const toml::table* table, Cluster& c) {
+  Units(section, table).read("hand_over_us", kMicro, c.hand_over, false);
+  read_flag(section, "recomputes_whole_layers", c.recomputes_whole_layers);
+  read_flag(section, "hand_over_blocks", c.hand_over_blocks);
+  read_flag(section, "hand_over_scattered", c.hand_over_scattered);
   section.finish();
 }
 
@@ -84,11 +109,7 @@ void read_host(Section section, const toml::table* table, Cluster& c) {
   units.read("by_bytes", c.host.by_bytes);
   units.read("memory_gib", kGiB, c.host_memory, true);
   units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true);
-  if (const toml::node* node = section.find("copies_block")) {
-    if (!node->is_boolean())
-      section.fail(*node, fmt::format("copies_block must be true or false, not {}", Section::type_of(*node)));
-    c.copies_block = *node->value<bool>();
-  }
+  read_flag(section, "copies_block", c.copies_block);
   section.finish();
 }
 
@@ -160,12 +181,14 @@ void read_curves(Section section, const toml::table* table, std::map<std::string
 Cluster load_cluster(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     throw UserError(fmt::format("{}: no such file; suites/clusters/ has some", path));
-  toml::table file;
   try {
-    file = toml::parse_file(path);
+    return read_cluster(toml::parse_file(path), path);
   } catch (const toml::parse_error& e) {
     throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
   }
+}
+
+Cluster read_cluster(const toml::table& file, const std::string& path) {
   Cluster c;
   Section top(path, "the file", &file);
   top.read("name", c.name);
@@ -190,6 +213,7 @@ Cluster load_cluster(const std::string& path) {
     read_link({path, "[network]", t}, t, c.network, true);
   if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
   if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
+  if (const auto* t = section("trainer", false)) read_trainer({path, "[trainer]", t}, t, c);
   if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
   top.finish();
   return c;

@@ -23,6 +23,17 @@ struct Cluster {
 
   // A device: bytes; operations and bytes a second; seconds from one kernel to the next.
   double memory = 0, flops = 0, memory_bandwidth = 0, launch = 0;
+  // Seconds that the host takes to give the device one kernel or message: none takes less.
+  double dispatch = 0;
+  // Of a step: what no kernel or message accounts for (reading data, checking gradients, logging).
+  double step = 0;
+  // Where attention is not fused: bytes that pass over the memory for each element of its [tokens, tokens]
+  // matrices, forward and backward. 0: it is fused, and half of each matrix, above the diagonal, is left out.
+  double score = 0, score_dx = 0;
+  // Kernels of it forward (backward: twice as many), and how many more where sequences times heads is no
+  // multiple of `score_group`: fused softmax kernels take so many at once (Megatron-LM's: 4).
+  double score_kernels = 1, score_apart = 0;
+  i64 score_group = 1;
   int weight_bytes = 2, gradient_bytes = 4, activation_bytes = 2;
   // By kernel ("matmul_dw"), else by class ("matmul", "attention", "rows"): the part of `flops` that a kernel
   // of so many operations reaches, or, of class rows, of `memory_bandwidth` one that moves so many bytes.
@@ -38,6 +49,13 @@ struct Cluster {
   Link disk;
   double disk_bytes = 0;
   bool copies_block = false;  // copies between memories are done by the computing thread itself
+
+  // Where another trainer does otherwise than ours. With full checkpointing it runs a layer's last matmul
+  // again, which backward has no need of (this the composition alone knows, not the whole trace); a stage
+  // that sends waits until the message is there; ranks of a tp group, which all hold the same, send a part
+  // each and gather them (Narayanan et al. 2021, section 4.1).
+  bool recomputes_whole_layers = false, hand_over_blocks = false, hand_over_scattered = false;
+  double hand_over = 0;  // seconds of one beside the message: host and device wait for each other
 
   // What a process holds beside its arena, in bytes: once, for each communicator, and as a part of the arena.
   double context = 0, communicator = 0, workspace = 0, fragmentation = 0;

@@ -80,7 +80,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   Memory& m = *memory_;
   const Run run{m.model, m.settings, plan};
   const Mesh mesh = run.mesh();
-  const CostModel model(m.cluster, mesh);
+  const CostModel model(m.cluster, mesh, hand_over_shares(m.cluster, run));
   const Costs costs = model.costs();
   const std::unique_ptr<Schedule> schedule = make_schedule(run);
   const int chunks = schedule->chunks_per_stage() * mesh.pp;
@@ -99,7 +99,9 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   if (at != m.mesh) m.scripts.clear(), m.updates.clear(), m.mesh = at;
 
   auto parts = m.parts.find(inner);
-  if (parts == m.parts.end()) parts = m.parts.emplace(inner, layer_programs(run, costs, split)).first;
+  if (parts == m.parts.end())
+    parts =
+        m.parts.emplace(inner, layer_programs(run, costs, split, m.cluster.recomputes_whole_layers)).first;
   const LayerPrograms& layers = parts->second;
   const std::vector<ChunkShape> shapes = chunk_shapes(layers, m.model.layers, chunks);
 

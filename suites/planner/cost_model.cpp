@@ -1,6 +1,7 @@
 #include "suites/planner/cost_model.hpp"
 
 #include <algorithm>
+#include <string_view>
 
 #include "kernels/work.hpp"
 
@@ -19,6 +20,8 @@ bool on_host(const Trace::Event& e) {
   return std::any_of(e.views.begin(), e.views.end(), [](const View& v) { return v.medium == Medium::host; });
 }
 
+bool backward(const Trace::Event& e) { return std::string_view(e.name) == "attention_dx"; }
+
 const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) {
   static const Curve all;
   auto it = c.efficiency.find(kernel);
@@ -28,7 +31,8 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 
 }  // namespace
 
-CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluster) {
+CostModel::CostModel(const Cluster& cluster, const Mesh& mesh, double shares)
+    : cluster_(cluster), shares_(shares) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     placed_[a] = place(mesh, static_cast<Axis>(a), cluster.per_node);
   const double busy = static_cast<double>(std::min<i64>(mesh.size(), cluster.per_node));
@@ -41,12 +45,33 @@ CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluste
 }
 
 double CostModel::kernel(const Trace::Event& e) const {
+  if (cluster_.dispatch <= 0 || on_host(e)) return on_device(e);
+  return std::max(cluster_.dispatch * dispatched(e), on_device(e));
+}
+
+double CostModel::dispatched(const Trace::Event& e) const {
+  if (cluster_.score <= 0 || work_of(e.name, e.numbers, 1).kind != Work::attention) return 1;
+  const bool apart = static_cast<i64>(e.numbers[0] * e.numbers[2]) % cluster_.score_group != 0;
+  return (cluster_.score_kernels + (apart ? cluster_.score_apart : 0)) * (backward(e) ? 2 : 1);
+}
+
+// The whole square is computed, and its matrices (scores, probabilities, dropout's mask) go through memory.
+double CostModel::unfused_attention(const Work& work, const Trace::Event& e) const {
+  const double matrix = e.numbers[0] * e.numbers[1] * e.numbers[1] * e.numbers[2];
+  const double bytes = matrix * (backward(e) ? cluster_.score_dx : cluster_.score);
+  const double flops = 2 * work.flops, crowd = crowd_[Work::attention];
+  return flops / (cluster_.flops * efficiency(cluster_, e.name, Work::attention).at(flops) * crowd) +
+         bytes / (cluster_.memory_bandwidth * efficiency(cluster_, "rows", Work::rows).at(bytes));
+}
+
+double CostModel::on_device(const Trace::Event& e) const {
   const Work work = work_of(e.name, e.numbers, 1);
   const double bytes = work.bytes * number_bytes(e);
   const double crowd = crowd_[work.kind];
   if (const auto grid = cluster_.grids.find(e.name); grid != cluster_.grids.end())
     return cluster_.launch + work.flops / (grid->second.at(grid_sizes(e.name, e.numbers)) * crowd);
   if (on_host(e)) return bytes / cluster_.host_bandwidth;
+  if (work.kind == Work::attention && cluster_.score > 0) return cluster_.launch + unfused_attention(work, e);
   const Curve& reached = efficiency(cluster_, e.name, work.kind);
   if (work.kind == Work::rows)
     return cluster_.launch + bytes / (cluster_.memory_bandwidth * reached.at(bytes) * crowd);
@@ -55,7 +80,22 @@ double CostModel::kernel(const Trace::Event& e) const {
 }
 
 double CostModel::message(const Message& m) const {
-  return message_seconds(m, placed_[static_cast<int>(m.axis)], cluster_);
+  const Placed& placed = placed_[static_cast<int>(m.axis)];
+  double seconds = 0;
+  if (m.axis == Axis::pp && shares_ > 1) {
+    const double bytes = static_cast<double>(m.n * m.blocks * type_bytes(m.type));
+    seconds = collective_seconds(m.verb, bytes / shares_, placed, cluster_) +
+              collective_seconds(Verb::all_gather, bytes, placed_[static_cast<int>(Axis::tp)], cluster_);
+  } else {
+    seconds = message_seconds(m, placed, cluster_);
+  }
+  if (seconds <= 0) return 0;
+  return std::max(cluster_.dispatch, seconds) + (m.axis == Axis::pp ? cluster_.hand_over : 0);
+}
+
+double hand_over_shares(const Cluster& c, const Run& run) {
+  const Shape s = shape_of(run.plan, run.model, run.settings, 0);
+  return c.hand_over_scattered && chosen<Seam>(run.plan).price.outside(s) == s.T ? run.mesh().tp : 1;
 }
 
 CopyStream stream_of(const Trace::Event& copy) {
@@ -80,7 +120,9 @@ Costs CostModel::costs() const {
   return {[this](const Trace::Event& e) { return kernel(e); },
           [this](const Message& m, const Group&) { return message(m); },
           [this](const Trace::Event& e) { return copy(e); },
-          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); }, cluster_.copies_block};
+          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); },
+          cluster_.copies_block,
+          cluster_.hand_over_blocks};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

@@ -175,7 +175,11 @@ bool Pipeline::advance(int number) {
       stage.sending = nullptr;
       stage.live.add(0, -hand_bytes_);
     }
-    if (sends(a)) offer(stage, a, false);
+    if (!sends(a)) continue;
+    offer(stage, a, false);
+    if (!model_.cluster().hand_over_blocks) continue;
+    stage.clock.now += hand_seconds_;
+    stage.spent.exposed[static_cast<int>(Axis::pp)] += hand_seconds_;
   }
   if (stage.sending && wait(stage, *stage.sending)) {
     stage.sending = nullptr, moved = true;
@@ -221,6 +225,8 @@ void Pipeline::finish() {
   world(kSquareWords, Type::i64);
   each(&UpdateProgram::update);
   world(run_.settings.batch, Type::f64);
+  const double more = model_.cluster().step;
+  for (Stage& stage : stages_) stage.clock.now += more, stage.spent.update += more;
 }
 
 Prediction Pipeline::run() {

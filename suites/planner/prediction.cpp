@@ -36,7 +36,7 @@ Settings settings_on(const Cluster& c, Settings s) {
 
 WholeStep whole_step(const Run& run, const Cluster& cluster, std::set<std::string>& names) {
   const Mesh mesh = run.mesh();
-  const CostModel model(cluster, mesh);
+  const CostModel model(cluster, mesh, hand_over_shares(cluster, run));
   const std::vector<int> ranks = one_of_each_stage(mesh);
   std::vector<Trace> traces;
   traces.reserve(ranks.size());
@@ -52,12 +52,13 @@ Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
   const WholeStep step = whole_step(run, cluster, names);
   const std::vector<int> ranks = one_of_each_stage(run.mesh());
   Prediction p;
-  p.seconds = step.simulated.seconds;
+  p.seconds = step.simulated.seconds + cluster.step;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     const Simulated::Rank& r = step.simulated.ranks.at(ranks[i]);
     StagePrediction stage;
     stage.live = step.live[i];
-    stage.compute = r.compute, stage.update = r.update, stage.copies = r.copies, stage.bubble = r.bubble;
+    stage.compute = r.compute, stage.update = r.update + cluster.step, stage.copies = r.copies,
+    stage.bubble = r.bubble;
     for (const auto& [axis, seconds] : r.exposed) stage.exposed[static_cast<int>(axis)] = seconds;
     p.stages.push_back(stage);
   }
