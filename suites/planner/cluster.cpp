@@ -59,6 +59,7 @@ void read_link(Section section, const toml::table* table, Link& link, bool requi
   units.read("latency_us", kMicro, link.latency, false);
   units.read("by_bytes", link.by_bytes);
   units.read("by_nodes", link.by_nodes);
+  units.read("halves_by_nodes", link.halves_by_nodes);
   section.finish();
 }
 
@@ -77,6 +78,14 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   section.finish();
 }
 
+void read_flag(Section& section, const char* key, bool& flag) {
+  const toml::node* node = section.find(key);
+  if (!node) return;
+  if (!node->is_boolean())
+    section.fail(*node, fmt::format("{} must be true or false, not {}", key, Section::type_of(*node)));
+  flag = *node->value<bool>();
+}
+
 void read_host(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
   units.read("link_gb_per_s", kGiga, c.host.bandwidth, true);
@@ -84,11 +93,7 @@ void read_host(Section section, const toml::table* table, Cluster& c) {
   units.read("by_bytes", c.host.by_bytes);
   units.read("memory_gib", kGiB, c.host_memory, true);
   units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true);
-  if (const toml::node* node = section.find("copies_block")) {
-    if (!node->is_boolean())
-      section.fail(*node, fmt::format("copies_block must be true or false, not {}", Section::type_of(*node)));
-    c.copies_block = *node->value<bool>();
-  }
+  read_flag(section, "copies_block", c.copies_block);
   section.finish();
 }
 
@@ -107,6 +112,21 @@ void read_process(Section section, const toml::table* table, Cluster& c) {
   units.read("communicator_gib", kGiB, c.communicator, false);
   units.read("workspace_gib", kGiB, c.workspace, false);
   units.read("fragmentation", 1, c.fragmentation, false);
+  section.finish();
+}
+
+void read_framework(Section section, const toml::table* table, Framework& f) {
+  Units units(section, table);
+  read_flag(section, "balanced_stages", f.balanced_stages);
+  units.read("issue_us", kMicro, f.issue, false);
+  units.read("microbatch_us", kMicro, f.microbatch, false);
+  units.read("staged_issue_us", kMicro, f.staged_issue, false);
+  units.read("exposed_tp", 1, f.exposed_tp, false);
+  units.read("exposed_dp", 1, f.exposed_dp, false);
+  read_flag(section, "reduces_whole", f.reduces_whole);
+  units.read("weight_bytes", 1, f.weight_bytes, false);
+  units.read("logit_bytes", 1, f.logit_bytes, false);
+  units.read("gathered_bytes", 1, f.gathered_bytes, false);
   section.finish();
 }
 
@@ -191,6 +211,8 @@ Cluster load_cluster(const std::string& path) {
   if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
   if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
   if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
+  if (const auto* t = section("framework", false))
+    read_framework({path, "[framework]", t}, t, c.framework);
   top.finish();
   return c;
 }

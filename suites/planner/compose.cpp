@@ -7,6 +7,7 @@
 
 #include "suites/planner/chunk_programs.hpp"
 #include "suites/planner/cost_model.hpp"
+#include "suites/planner/framework.hpp"
 #include "suites/planner/pipeline.hpp"
 
 namespace lockstep {
@@ -20,10 +21,13 @@ std::string words_of(const Plan& plan) {
   return text;
 }
 
-std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, i64 layers, int chunks) {
+std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, const Run& run, int chunks,
+                                     const Framework& framework) {
   std::vector<ChunkShape> shapes;
+  const std::vector<i64> balanced = balanced_stages(run.model, chunks);
   for (int c = 0; c < chunks; ++c) {
-    const auto [from, to] = layers_of(c, chunks, layers);
+    auto [from, to] = layers_of(c, chunks, run.model.layers);
+    if (framework.balanced_stages && chunks == run.plan.number("pp")) from = balanced[c], to = balanced[c + 1];
     shapes.push_back({{parts.class_of.begin() + from, parts.class_of.begin() + to}, c == 0, c == chunks - 1});
   }
   return shapes;
@@ -89,6 +93,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   for (const Action& a : schedule->actions(0, mesh.pp, 1)) split |= a.pass == Pass::weight_grad;
 
   const std::string inner = plan.text("tp") + "," + plan.text("micro") + (split ? ",split;" : ";") +
+                            (mesh.pp > 1 && m.cluster.framework.staged_issue > 0 ? "staged;" : "") +
                             words_of<Seam>(plan) + words_of<Stash>(plan);
   const bool shelved = chosen<Shelf>(plan).wants != nullptr;
   const std::string mesh_words = plan.text("dp") + "," + plan.text("tp") + ";" + words_of<Seam>(plan);
@@ -99,9 +104,9 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   if (at != m.mesh) m.scripts.clear(), m.updates.clear(), m.mesh = at;
 
   auto parts = m.parts.find(inner);
-  if (parts == m.parts.end()) parts = m.parts.emplace(inner, layer_programs(run, costs, split)).first;
+  if (parts == m.parts.end()) parts = m.parts.emplace(inner, layer_programs(run, costs, split)).first, hold(m.cluster.framework, run, parts->second);
   const LayerPrograms& layers = parts->second;
-  const std::vector<ChunkShape> shapes = chunk_shapes(layers, m.model.layers, chunks);
+  const std::vector<ChunkShape> shapes = chunk_shapes(layers, run, chunks, m.cluster.framework);
 
   auto& scripts = m.scripts[stored];
   const auto script = [&](const ChunkShape& shape, PassShape pass) -> const PassScript& {
@@ -138,7 +143,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
     auto it = updates.find(key);
     if (it == updates.end())
-      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch, m.steps)).first;
+      it = updates.emplace(key, hold(m.cluster.framework, update_program(run, costs, n, first, last, first_microbatch, m.steps))).first;
     return it->second;
   };
   const auto lack = [&](const Prediction& p) { return lacks(needs(p, m.cluster, mesh), has(m.cluster)); };

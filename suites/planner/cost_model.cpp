@@ -28,7 +28,7 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 
 }  // namespace
 
-CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluster) {
+CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluster), staged_(mesh.pp > 1) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     placed_[a] = place(mesh, static_cast<Axis>(a), cluster.per_node);
   const double busy = static_cast<double>(std::min<i64>(mesh.size(), cluster.per_node));
@@ -55,7 +55,21 @@ double CostModel::kernel(const Trace::Event& e) const {
 }
 
 double CostModel::message(const Message& m) const {
-  return message_seconds(m, placed_[static_cast<int>(m.axis)], cluster_);
+  const Framework& f = cluster_.framework;
+  const Placed& placed = placed_[static_cast<int>(m.axis)];
+  double seconds = message_seconds(m, placed, cluster_);
+  if (f.reduces_whole && m.axis == Axis::dp && m.verb == Verb::reduce_scatter) {
+    Message whole = m;
+    whole.verb = Verb::all_reduce, whole.n = m.n * placed.ranks;
+    seconds = message_seconds(whole, placed, cluster_);
+  }
+  return m.axis == Axis::tp ? f.exposed_tp * seconds : seconds;
+}
+
+double CostModel::issue(const Trace::Event& e) const {
+  const Framework& f = cluster_.framework;
+  if (e.what != Trace::Event::start || e.message.axis != Axis::tp || !staged_) return f.issue;
+  return f.issue + f.staged_issue * static_cast<double>(placed_[static_cast<int>(Axis::tp)].ranks - 1);
 }
 
 CopyStream stream_of(const Trace::Event& copy) {
@@ -80,7 +94,8 @@ Costs CostModel::costs() const {
   return {[this](const Trace::Event& e) { return kernel(e); },
           [this](const Message& m, const Group&) { return message(m); },
           [this](const Trace::Event& e) { return copy(e); },
-          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); }, cluster_.copies_block};
+          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); }, cluster_.copies_block,
+          cluster_.framework.exposed_dp, [this](const Trace::Event& e) { return issue(e); }};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

@@ -1,0 +1,54 @@
+#include "suites/planner/framework.hpp"
+
+#include <algorithm>
+
+namespace lockstep {
+
+std::vector<i64> balanced_stages(const ModelConfig& m, int stages) {
+  const double kv = static_cast<double>(m.kv_heads * m.head_dim), width = static_cast<double>(m.hidden);
+  const double layer = width * (2 * static_cast<double>(m.heads * m.head_dim) + 2 * kv +
+                                3 * static_cast<double>(m.intermediate));
+  const double all = static_cast<double>(m.layers) * layer + width * static_cast<double>(m.vocab);
+  std::vector<i64> first{0};
+  for (i64 l = 0; l < m.layers; ++l)
+    if (static_cast<int>(first.size()) < stages &&
+        static_cast<double>(l + 1) * layer > all * static_cast<double>(first.size()) / stages)
+      first.push_back(l + 1);
+  first.resize(static_cast<std::size_t>(stages) + 1, m.layers);
+  return first;
+}
+
+namespace {
+
+// From a pass's beginning, or to its end.
+void add(PartPass& pass, bool end, i64 bytes) {
+  if (pass.programs.empty()) return;
+  Live here, &live = (end ? pass.programs.back() : pass.programs.front()).live;
+  here.add(0, bytes);
+  if (end)
+    live.then(here);
+  else
+    here.then(live), live = here;
+}
+
+}  // namespace
+
+void hold(const Framework& f, const Run& run, LayerPrograms& p) {
+  const double tokens = static_cast<double>(run.plan.number("micro") * run.settings.seq);
+  const int tp = run.plan.number("tp");
+  const i64 logits = static_cast<i64>(f.logit_bytes * tokens * static_cast<double>(run.model.vocab) / tp);
+  const i64 gathered = static_cast<i64>(f.gathered_bytes * tokens * static_cast<double>(run.model.hidden));
+  for (PartPass& pass : p.head.backward) add(pass, false, logits), add(pass, true, -logits);
+  if (tp == 1) return;
+  for (PartPrograms& layer : p.classes) {
+    add(layer.forward, true, gathered);
+    for (PartPass& pass : layer.backward) add(pass, true, -gathered);
+  }
+}
+
+UpdateProgram hold(const Framework& f, UpdateProgram u) {
+  u.kept[0] += static_cast<i64>(f.weight_bytes * static_cast<double>(u.weights));
+  return u;
+}
+
+}  // namespace lockstep
