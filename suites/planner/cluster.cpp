@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "kernels/work.hpp"
+#include "suites/planner/cluster_table.hpp"
 #include "suites/section.hpp"
 
 namespace lockstep {
@@ -69,6 +70,10 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   units.read("tflops", kTera, c.flops, true);
   units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true);
   units.read("launch_us", kMicro, c.launch, false);
+  units.read("dispatch_us", kMicro, c.dispatch, false);
+  units.read("step_ms", 1e-3, c.step, false);
+  units.read("score_bytes", 1, c.score, false);
+  units.read("score_dx_bytes", 1, c.score_dx, false);
   for (const auto& [key, value] :
        {std::pair{"weight_bytes", &c.weight_bytes}, std::pair{"gradient_bytes", &c.gradient_bytes},
         std::pair{"activation_bytes", &c.activation_bytes}}) {
@@ -180,12 +185,14 @@ void read_curves(Section section, const toml::table* table, std::map<std::string
 Cluster load_cluster(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     throw UserError(fmt::format("{}: no such file; suites/clusters/ has some", path));
-  toml::table file;
   try {
-    file = toml::parse_file(path);
+    return read_cluster(toml::parse_file(path), path);
   } catch (const toml::parse_error& e) {
     throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
   }
+}
+
+Cluster read_cluster(const toml::table& file, const std::string& path) {
   Cluster c;
   Section top(path, "the file", &file);
   top.read("name", c.name);

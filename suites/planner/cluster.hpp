@@ -38,6 +38,13 @@ struct Cluster {
 
   // A device: bytes; operations and bytes a second; seconds from one kernel to the next.
   double memory = 0, flops = 0, memory_bandwidth = 0, launch = 0;
+  // Seconds that the host takes to give the device one kernel or message: none takes less.
+  double dispatch = 0;
+  // Of a step: what no kernel or message accounts for (reading data, checking gradients, logging).
+  double step = 0;
+  // Where attention is not fused: bytes that pass over the memory for each element of its [tokens, tokens]
+  // matrices, forward and backward. 0: it is fused, and half of each matrix, above the diagonal, is left out.
+  double score = 0, score_dx = 0;
   int weight_bytes = 2, gradient_bytes = 4, activation_bytes = 2;
   // By kernel ("matmul_dw"), else by class ("matmul", "attention", "rows"): the part of `flops` that a kernel
   // of so many operations reaches, or, of class rows, of `memory_bandwidth` one that moves so many bytes.

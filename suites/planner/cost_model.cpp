@@ -1,6 +1,7 @@
 #include "suites/planner/cost_model.hpp"
 
 #include <algorithm>
+#include <string_view>
 
 #include "kernels/work.hpp"
 
@@ -41,12 +42,27 @@ CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluste
 }
 
 double CostModel::kernel(const Trace::Event& e) const {
+  return on_host(e) ? on_device(e) : std::max(cluster_.dispatch, on_device(e));
+}
+
+// The whole square is computed, and its matrices (scores, probabilities, dropout's mask) go through memory.
+double CostModel::unfused_attention(const Work& work, const Trace::Event& e) const {
+  const bool backward = std::string_view(e.name) == "attention_dx";
+  const double matrix = e.numbers[0] * e.numbers[1] * e.numbers[1] * e.numbers[2];
+  const double bytes = matrix * (backward ? cluster_.score_dx : cluster_.score);
+  const double flops = 2 * work.flops, crowd = crowd_[Work::attention];
+  return flops / (cluster_.flops * efficiency(cluster_, e.name, Work::attention).at(flops) * crowd) +
+         bytes / (cluster_.memory_bandwidth * efficiency(cluster_, "rows", Work::rows).at(bytes));
+}
+
+double CostModel::on_device(const Trace::Event& e) const {
   const Work work = work_of(e.name, e.numbers, 1);
   const double bytes = work.bytes * number_bytes(e);
   const double crowd = crowd_[work.kind];
   if (const auto grid = cluster_.grids.find(e.name); grid != cluster_.grids.end())
     return cluster_.launch + work.flops / (grid->second.at(grid_sizes(e.name, e.numbers)) * crowd);
   if (on_host(e)) return bytes / cluster_.host_bandwidth;
+  if (work.kind == Work::attention && cluster_.score > 0) return cluster_.launch + unfused_attention(work, e);
   const Curve& reached = efficiency(cluster_, e.name, work.kind);
   if (work.kind == Work::rows)
     return cluster_.launch + bytes / (cluster_.memory_bandwidth * reached.at(bytes) * crowd);
@@ -63,7 +79,8 @@ double CostModel::message(const Message& m) const {
     whole.verb = Verb::all_reduce, whole.n = m.n * placed.ranks;
     seconds = message_seconds(whole, placed, cluster_);
   }
-  return m.axis == Axis::tp ? f.exposed_tp * seconds : seconds;
+  if (m.axis == Axis::tp) seconds *= f.exposed_tp;
+  return seconds > 0 ? std::max(cluster_.dispatch, seconds) : 0;
 }
 
 double CostModel::issue(const Trace::Event& e) const {

@@ -1,6 +1,7 @@
 // How long each event of a trace takes on a cluster: kernels by roofline (Williams et al. 2009), messages by
 // suites/planner/collectives.hpp, copies by the link they cross.
 #pragma once
+#include "kernels/work.hpp"
 #include "parallel/simulate.hpp"
 #include "suites/planner/collectives.hpp"
 
@@ -17,6 +18,9 @@ class CostModel {
   Costs costs() const;  // for simulate(); refers to this
 
  private:
+  double on_device(const Trace::Event&) const;
+  double unfused_attention(const Work&, const Trace::Event&) const;
+
   const Cluster& cluster_;
   bool staged_;
   std::array<Placed, static_cast<int>(Axis::count)> placed_;

@@ -237,6 +237,8 @@ void Pipeline::finish() {
   world(kSquareWords, Type::i64);
   each(&UpdateProgram::update);
   world(run_.settings.batch, Type::f64);
+  const double more = model_.cluster().step;
+  for (Stage& stage : stages_) stage.clock.now += more, stage.spent.update += more;
 }
 
 Prediction Pipeline::run() {

@@ -45,12 +45,13 @@ Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
   for (const int rank : ranks) by_rank[rank] = &traces.emplace_back(trace_rank(run, rank, names));
   const Simulated s = simulate(by_rank, mesh, ranks, model.costs());
   Prediction p;
-  p.seconds = s.seconds;
+  p.seconds = s.seconds + cluster.step;
   for (std::size_t i = 0; i < ranks.size(); ++i) {
     const Simulated::Rank& r = s.ranks.at(ranks[i]);
     StagePrediction stage;
     stage.live = live_peaks(traces[i]);
-    stage.compute = r.compute, stage.update = r.update, stage.copies = r.copies, stage.bubble = r.bubble;
+    stage.compute = r.compute, stage.update = r.update + cluster.step, stage.copies = r.copies,
+    stage.bubble = r.bubble;
     for (const auto& [axis, seconds] : r.exposed) stage.exposed[static_cast<int>(axis)] = seconds;
     p.stages.push_back(stage);
   }
