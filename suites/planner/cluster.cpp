@@ -128,6 +128,7 @@ void read_framework(Section section, const toml::table* table, Framework& f) {
   units.read("staged_issue_us", kMicro, f.staged_issue, false);
   units.read("exposed_tp", 1, f.exposed_tp, false);
   units.read("exposed_dp", 1, f.exposed_dp, false);
+  read_flag(section, "flat_rings", f.flat_rings);
   read_flag(section, "reduces_whole", f.reduces_whole);
   units.read("weight_bytes", 1, f.weight_bytes, false);
   units.read("logit_bytes", 1, f.logit_bytes, false);

@@ -26,6 +26,7 @@ struct Framework {
   double microbatch = 0;         // seconds beside the kernels of a microbatch's forward and backward
   double exposed_tp = 1;         // part of tp's messages that kernels do not hide
   double exposed_dp = 0;         // part of dp's messages that nothing hides
+  bool flat_rings = false;       // reduce_scatters and all_gathers across nodes know no hierarchy
   bool reduces_whole = false;    // zero=1 all_reduces gradients
   double weight_bytes = 0;       // held of each weight of a stage, beside the weight and its gradient
   double logit_bytes = 0;        // held of each logit while the head works, beside our own
