@@ -74,6 +74,10 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   units.read("step_ms", 1e-3, c.step, false);
   units.read("score_bytes", 1, c.score, false);
   units.read("score_dx_bytes", 1, c.score_dx, false);
+  units.read("score_kernels", 1, c.score_kernels, false);
+  units.read("score_apart", 1, c.score_apart, false);
+  section.read("score_group", c.score_group);
+  if (c.score_group < 1) section.fail(*table->get("score_group"), "score_group must be 1 or more");
   for (const auto& [key, value] :
        {std::pair{"weight_bytes", &c.weight_bytes}, std::pair{"gradient_bytes", &c.gradient_bytes},
         std::pair{"activation_bytes", &c.activation_bytes}}) {

@@ -46,6 +46,10 @@ struct Cluster {
   // Where attention is not fused: bytes that pass over the memory for each element of its [tokens, tokens]
   // matrices, forward and backward. 0: it is fused, and half of each matrix, above the diagonal, is left out.
   double score = 0, score_dx = 0;
+  // Kernels of it forward (backward: twice as many), and how many more where sequences times heads is no
+  // multiple of `score_group`: fused softmax kernels take so many at once (Megatron-LM's: 4).
+  double score_kernels = 1, score_apart = 0;
+  i64 score_group = 1;
   int weight_bytes = 2, gradient_bytes = 4, activation_bytes = 2;
   // By kernel ("matmul_dw"), else by class ("matmul", "attention", "rows"): the part of `flops` that a kernel
   // of so many operations reaches, or, of class rows, of `memory_bandwidth` one that moves so many bytes.

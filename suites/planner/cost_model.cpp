@@ -20,6 +20,8 @@ bool on_host(const Trace::Event& e) {
   return std::any_of(e.views.begin(), e.views.end(), [](const View& v) { return v.medium == Medium::host; });
 }
 
+bool backward(const Trace::Event& e) { return std::string_view(e.name) == "attention_dx"; }
+
 const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) {
   static const Curve all;
   auto it = c.efficiency.find(kernel);
@@ -42,14 +44,20 @@ CostModel::CostModel(const Cluster& cluster, const Mesh& mesh) : cluster_(cluste
 }
 
 double CostModel::kernel(const Trace::Event& e) const {
-  return on_host(e) ? on_device(e) : std::max(cluster_.dispatch, on_device(e));
+  if (cluster_.dispatch <= 0 || on_host(e)) return on_device(e);
+  return std::max(cluster_.dispatch * dispatched(e), on_device(e));
+}
+
+double CostModel::dispatched(const Trace::Event& e) const {
+  if (cluster_.score <= 0 || work_of(e.name, e.numbers, 1).kind != Work::attention) return 1;
+  const bool apart = static_cast<i64>(e.numbers[0] * e.numbers[2]) % cluster_.score_group != 0;
+  return (cluster_.score_kernels + (apart ? cluster_.score_apart : 0)) * (backward(e) ? 2 : 1);
 }
 
 // The whole square is computed, and its matrices (scores, probabilities, dropout's mask) go through memory.
 double CostModel::unfused_attention(const Work& work, const Trace::Event& e) const {
-  const bool backward = std::string_view(e.name) == "attention_dx";
   const double matrix = e.numbers[0] * e.numbers[1] * e.numbers[1] * e.numbers[2];
-  const double bytes = matrix * (backward ? cluster_.score_dx : cluster_.score);
+  const double bytes = matrix * (backward(e) ? cluster_.score_dx : cluster_.score);
   const double flops = 2 * work.flops, crowd = crowd_[Work::attention];
   return flops / (cluster_.flops * efficiency(cluster_, e.name, Work::attention).at(flops) * crowd) +
          bytes / (cluster_.memory_bandwidth * efficiency(cluster_, "rows", Work::rows).at(bytes));

@@ -18,6 +18,7 @@ class CostModel {
   Costs costs() const;  // for simulate(); refers to this
 
  private:
+  double dispatched(const Trace::Event&) const;  // kernels
   double on_device(const Trace::Event&) const;
   double unfused_attention(const Work&, const Trace::Event&) const;
 

@@ -25,7 +25,7 @@ def toml_value(value):
         return "{" + ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    return json.dumps(value)
+    return f"{value:g}".replace("e+0", "e") if isinstance(value, float) else json.dumps(value)
 
 
 def saturating(most, half, power, sizes):
