@@ -136,6 +136,7 @@ void read_framework(Section section, const toml::table* table, Framework& f) {
   read_flag(section, "reduces_whole", f.reduces_whole);
   units.read("weight_bytes", 1, f.weight_bytes, false);
   units.read("logit_bytes", 1, f.logit_bytes, false);
+  units.read("ffn_bytes", 1, f.ffn_bytes, false);
   units.read("gathered_bytes", 1, f.gathered_bytes, false);
   section.finish();
 }

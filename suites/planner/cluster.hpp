@@ -30,6 +30,7 @@ struct Framework {
   bool reduces_whole = false;    // zero=1 all_reduces gradients
   double weight_bytes = 0;       // held of each weight of a stage, beside the weight and its gradient
   double logit_bytes = 0;        // held of each logit while the head works, beside our own
+  double ffn_bytes = 0;          // kept of each token and column of a layer's ffn, beside what we keep
   double gathered_bytes = 0;     // kept of each token and width of a layer for tp > 1, and not divided by tp
 };
 

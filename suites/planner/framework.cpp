@@ -37,12 +37,14 @@ void hold(const Framework& f, const Run& run, LayerPrograms& p) {
   const double tokens = static_cast<double>(run.plan.number("micro") * run.settings.seq);
   const int tp = run.plan.number("tp");
   const i64 logits = static_cast<i64>(f.logit_bytes * tokens * static_cast<double>(run.model.vocab) / tp);
-  const i64 gathered = static_cast<i64>(f.gathered_bytes * tokens * static_cast<double>(run.model.hidden));
+  const double ffn = f.ffn_bytes * static_cast<double>(run.model.intermediate) / tp;
+  const double gathered = tp > 1 ? f.gathered_bytes * static_cast<double>(run.model.hidden) : 0;
+  const i64 kept = static_cast<i64>(tokens * (ffn + gathered));
   for (PartPass& pass : p.head.backward) add(pass, false, logits), add(pass, true, -logits);
-  if (tp == 1) return;
+  if (run.plan.text("ckpt") == "full") return;
   for (PartPrograms& layer : p.classes) {
-    add(layer.forward, true, gathered);
-    for (PartPass& pass : layer.backward) add(pass, true, -gathered);
+    add(layer.forward, true, kept);
+    for (PartPass& pass : layer.backward) add(pass, true, -kept);
   }
 }
 
