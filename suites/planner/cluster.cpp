@@ -224,8 +224,7 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
   if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
   if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
   if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
-  if (const auto* t = section("framework", false))
-    read_framework({path, "[framework]", t}, t, c.framework);
+  if (const auto* t = section("framework", false)) read_framework({path, "[framework]", t}, t, c.framework);
   top.finish();
   return c;
 }

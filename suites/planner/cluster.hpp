@@ -13,9 +13,9 @@ namespace lockstep {
 // Bytes per second of one device in one direction, and seconds before the first byte.
 struct Link {
   double bandwidth = 0, latency = 0;
-  Curve by_bytes;  // part of the bandwidth that a message of so many bytes reaches
-  Curve by_nodes;  // part that is left when so many nodes talk at once
-  Curve halves_by_nodes;  // the same of reduce_scatters and all_gathers; without points they are as above
+  Curve by_bytes;           // part of the bandwidth that a message of so many bytes reaches
+  Curve by_nodes;           // part that is left when so many nodes talk at once
+  Curve halves_by_nodes{};  // the same of reduce_scatters and all_gathers; without points they are as above
 };
 
 // What the program that trains does and this project's executor does not. All of it is nothing by default.

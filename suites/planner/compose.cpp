@@ -24,10 +24,11 @@ std::string words_of(const Plan& plan) {
 std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, const Run& run, int chunks,
                                      const Framework& framework) {
   std::vector<ChunkShape> shapes;
-  const std::vector<i64> balanced = balanced_stages(run.model, chunks);
+  const bool balanced = framework.balanced_stages && chunks == run.plan.number("pp");
+  const std::vector<i64> first_of = balanced ? balanced_stages(run.model, chunks) : std::vector<i64>{};
   for (int c = 0; c < chunks; ++c) {
-    auto [from, to] = layers_of(c, chunks, run.model.layers);
-    if (framework.balanced_stages && chunks == run.plan.number("pp")) from = balanced[c], to = balanced[c + 1];
+    const auto [from, to] =
+        balanced ? std::pair{first_of[c], first_of[c + 1]} : layers_of(c, chunks, run.model.layers);
     shapes.push_back({{parts.class_of.begin() + from, parts.class_of.begin() + to}, c == 0, c == chunks - 1});
   }
   return shapes;
@@ -104,7 +105,8 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   if (at != m.mesh) m.scripts.clear(), m.updates.clear(), m.mesh = at;
 
   auto parts = m.parts.find(inner);
-  if (parts == m.parts.end()) parts = m.parts.emplace(inner, layer_programs(run, costs, split)).first, hold(m.cluster.framework, run, parts->second);
+  if (parts == m.parts.end())
+    parts = m.parts.emplace(inner, hold(m.cluster.framework, run, layer_programs(run, costs, split))).first;
   const LayerPrograms& layers = parts->second;
   const std::vector<ChunkShape> shapes = chunk_shapes(layers, run, chunks, m.cluster.framework);
 
@@ -142,8 +144,11 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     }
     const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
     auto it = updates.find(key);
-    if (it == updates.end())
-      it = updates.emplace(key, hold(m.cluster.framework, update_program(run, costs, n, first, last, first_microbatch, m.steps))).first;
+    if (it == updates.end()) {
+      UpdateProgram u = update_program(run, costs, n, first, last, first_microbatch, m.steps);
+      u.kept[0] += static_cast<i64>(m.cluster.framework.weight_bytes * static_cast<double>(u.weights));
+      it = updates.emplace(key, std::move(u)).first;
+    }
     return it->second;
   };
   const auto lack = [&](const Prediction& p) { return lacks(needs(p, m.cluster, mesh), has(m.cluster)); };

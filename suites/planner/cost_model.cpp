@@ -119,8 +119,10 @@ Costs CostModel::costs() const {
   return {[this](const Trace::Event& e) { return kernel(e); },
           [this](const Message& m, const Group&) { return message(m); },
           [this](const Trace::Event& e) { return copy(e); },
-          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); }, cluster_.copies_block,
-          cluster_.framework.exposed_dp, [this](const Trace::Event& e) { return issue(e); }};
+          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); },
+          cluster_.copies_block,
+          cluster_.framework.exposed_dp,
+          [this](const Trace::Event& e) { return issue(e); }};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

@@ -33,7 +33,7 @@ void add(PartPass& pass, bool end, i64 bytes) {
 
 }  // namespace
 
-void hold(const Framework& f, const Run& run, LayerPrograms& p) {
+LayerPrograms hold(const Framework& f, const Run& run, LayerPrograms p) {
   const double tokens = static_cast<double>(run.plan.number("micro") * run.settings.seq);
   const int tp = run.plan.number("tp");
   const i64 logits = static_cast<i64>(f.logit_bytes * tokens * static_cast<double>(run.model.vocab) / tp);
@@ -41,16 +41,12 @@ void hold(const Framework& f, const Run& run, LayerPrograms& p) {
   const double gathered = tp > 1 ? f.gathered_bytes * static_cast<double>(run.model.hidden) : 0;
   const i64 kept = static_cast<i64>(tokens * (ffn + gathered));
   for (PartPass& pass : p.head.backward) add(pass, false, logits), add(pass, true, -logits);
-  if (run.plan.text("ckpt") == "full") return;
+  if (run.plan.text("ckpt") == "full") return p;
   for (PartPrograms& layer : p.classes) {
     add(layer.forward, true, kept);
     for (PartPass& pass : layer.backward) add(pass, true, -kept);
   }
-}
-
-UpdateProgram hold(const Framework& f, UpdateProgram u) {
-  u.kept[0] += static_cast<i64>(f.weight_bytes * static_cast<double>(u.weights));
-  return u;
+  return p;
 }
 
 }  // namespace lockstep
