@@ -57,11 +57,11 @@ TEST(Framework, AStageMayBeLeftWithTheHeadAlone) {
   Cluster c = plain();
   c.framework.balanced_stages = true;
   c.activation_bytes = c.weight_bytes = 4;
-  const Prediction p = predicted(c, "pp=4 micro=2");  // a head worth 8 layers: 4, 2, 0 and the head
+  const Prediction p = predicted(c, "pp=4 micro=2");  // a head worth 6.4 layers: 4, 2, 0 and it
   ASSERT_EQ(p.stages.size(), 4u);
   EXPECT_GT(p.stages[0].compute, p.stages[1].compute);
   EXPECT_LT(p.stages[2].compute, 1e-9);
-  EXPECT_GT(p.stages[3].compute, p.stages[0].compute);
+  EXPECT_GT(p.stages[3].compute, p.stages[1].compute);
 }
 
 TEST(Framework, EachMicrobatchTakesSoMuchLonger) {
@@ -122,10 +122,11 @@ TEST(Framework, RingsMayKnowNoHierarchy) {
   c.framework.flat_rings = true;
   EXPECT_NEAR(collective_seconds(Verb::all_gather, 8, eight, c), 7e-3, 1e-5);
   // Halves of all_reduces may reach less.
-  c.network.halves_by_nodes = Curve({{2, 0.5}, {4, 0.25}});
   c.network.latency = 0;
+  const double whole = collective_seconds(Verb::all_reduce, 1e9, eight, c);
+  c.network.halves_by_nodes = Curve({{2, 0.5}, {4, 0.25}});
   EXPECT_NEAR(collective_seconds(Verb::reduce_scatter, 1e9, eight, c), 7.0 / 8 * 1e9 / (0.25 * 20e9), 1e-9);
-  EXPECT_NEAR(collective_seconds(Verb::all_reduce, 1e9, eight, c), 2 * 7.0 / 8 * 1e9 / 20e9, 1e-3);
+  EXPECT_EQ(collective_seconds(Verb::all_reduce, 1e9, eight, c), whole);
 }
 
 // Everything is alive when the head begins: 6 layers of one microbatch, and the logits.
