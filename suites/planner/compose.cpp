@@ -25,10 +25,10 @@ std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, const Run& run,
                                      const Framework& framework) {
   std::vector<ChunkShape> shapes;
   const bool balanced = framework.balanced_stages && chunks == run.plan.number("pp");
-  const std::vector<i64> first_of = balanced ? balanced_stages(run.model, chunks) : std::vector<i64>{};
+  const std::vector<int> first_of = balanced ? balanced_stages(run.model, chunks) : std::vector<int>{};
   for (int c = 0; c < chunks; ++c) {
-    const auto [from, to] =
-        balanced ? std::pair{first_of[c], first_of[c + 1]} : layers_of(c, chunks, run.model.layers);
+    auto [from, to] = layers_of(c, chunks, run.model.layers);
+    if (balanced) from = first_of[c], to = first_of[c + 1];
     shapes.push_back({{parts.class_of.begin() + from, parts.class_of.begin() + to}, c == 0, c == chunks - 1});
   }
   return shapes;

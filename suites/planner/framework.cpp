@@ -4,17 +4,17 @@
 
 namespace lockstep {
 
-std::vector<i64> balanced_stages(const ModelConfig& m, int stages) {
+std::vector<int> balanced_stages(const ModelConfig& m, int stages) {
   const double kv = static_cast<double>(m.kv_heads * m.head_dim), width = static_cast<double>(m.hidden);
   const double layer = width * (2 * static_cast<double>(m.heads * m.head_dim) + 2 * kv +
                                 3 * static_cast<double>(m.intermediate));
   const double all = static_cast<double>(m.layers) * layer + width * static_cast<double>(m.vocab);
-  std::vector<i64> first{0};
-  for (i64 l = 0; l < m.layers; ++l)
+  std::vector<int> first{0};
+  for (int l = 0; l < m.layers; ++l)
     if (static_cast<int>(first.size()) < stages &&
         static_cast<double>(l + 1) * layer > all * static_cast<double>(first.size()) / stages)
       first.push_back(l + 1);
-  first.resize(static_cast<std::size_t>(stages) + 1, m.layers);
+  first.resize(static_cast<std::size_t>(stages) + 1, static_cast<int>(m.layers));
   return first;
 }
 

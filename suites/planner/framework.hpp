@@ -9,7 +9,7 @@ namespace lockstep {
 // The first layer of each stage, and at the end the number of layers: a stage takes blocks until what has
 // been dealt exceeds its share of all matmul weights, the head's included (nanotron's rule, models/base.py).
 // The head stays on the last stage; stages before it may be left without layers.
-std::vector<i64> balanced_stages(const ModelConfig&, int stages);
+std::vector<int> balanced_stages(const ModelConfig&, int stages);
 
 // Memory that is held beside what was traced.
 LayerPrograms hold(const Framework&, const Run&, LayerPrograms);

@@ -47,10 +47,10 @@ TEST(Framework, StagesAreBalancedAsNanotronDoes) {
   ModelConfig m;
   m.layers = 16, m.hidden = 2048, m.intermediate = 8192, m.heads = m.kv_heads = 32, m.head_dim = 64;
   m.vocab = 131072;
-  EXPECT_EQ(balanced_stages(m, 1), (std::vector<i64>{0, 16}));
-  EXPECT_EQ(balanced_stages(m, 2), (std::vector<i64>{0, 11, 16}));
-  EXPECT_EQ(balanced_stages(m, 4), (std::vector<i64>{0, 6, 11, 16, 16}));
-  EXPECT_EQ(balanced_stages(m, 8), (std::vector<i64>{0, 3, 6, 8, 11, 13, 16, 16, 16}));
+  EXPECT_EQ(balanced_stages(m, 1), (std::vector<int>{0, 16}));
+  EXPECT_EQ(balanced_stages(m, 2), (std::vector<int>{0, 11, 16}));
+  EXPECT_EQ(balanced_stages(m, 4), (std::vector<int>{0, 6, 11, 16, 16}));
+  EXPECT_EQ(balanced_stages(m, 8), (std::vector<int>{0, 3, 6, 8, 11, 13, 16, 16, 16}));
 }
 
 TEST(Framework, AStageMayBeLeftWithTheHeadAlone) {
