@@ -126,6 +126,10 @@ class Simulation {
     p.open[e.request] = meeting;
     p.of_request[e.request] = &m;
     meeting->latest = std::max(meeting->latest, p.now);
+    if (costs_.sends_block && m.verb == Verb::send) {
+      const double seconds = costs_.message(m, group);
+      p.now += seconds, out_.ranks[rank].exposed[m.axis] += seconds;
+    }
     if (++meeting->came < static_cast<int>(members.size())) return;
     // A link has a stream for each direction; the other axes have one.
     const auto stream = pair ? std::tuple{m.axis, members[0], members[1]} : std::tuple{m.axis, -1, -1};

@@ -87,12 +87,34 @@ void read_device(Section section, const toml::table* table, Cluster& c) {
   section.finish();
 }
 
-void read_flag(Section& section, const char* key, bool& flag) {
+void read_flag(Section& section, const std::string& key, bool& value) {
   const toml::node* node = section.find(key);
   if (!node) return;
   if (!node->is_boolean())
     section.fail(*node, fmt::format("{} must be true or false, not {}", key, Section::type_of(*node)));
-  flag = *node->value<bool>();
+  value = *node->value<bool>();
+}
+
+void read_trainer(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  units.read("hand_over_us", kMicro, c.hand_over, false);
+  read_flag(section, "recomputes_whole_layers", c.recomputes_whole_layers);
+  read_flag(section, "hand_over_blocks", c.hand_over_blocks);
+  read_flag(section, "hand_over_scattered", c.hand_over_scattered);
+  Trainer& t = c.trainer;
+  read_flag(section, "balanced_stages", t.balanced_stages);
+  units.read("issue_us", kMicro, t.issue, false);
+  units.read("microbatch_us", kMicro, t.microbatch, false);
+  units.read("staged_issue_us", kMicro, t.staged_issue, false);
+  units.read("exposed_tp", 1, t.exposed_tp, false);
+  units.read("exposed_dp", 1, t.exposed_dp, false);
+  read_flag(section, "flat_rings", t.flat_rings);
+  read_flag(section, "reduces_whole", t.reduces_whole);
+  units.read("weight_bytes", 1, t.weight_bytes, false);
+  units.read("logit_bytes", 1, t.logit_bytes, false);
+  units.read("ffn_bytes", 1, t.ffn_bytes, false);
+  units.read("gathered_bytes", 1, t.gathered_bytes, false);
+  section.finish();
 }
 
 void read_host(Section section, const toml::table* table, Cluster& c) {
@@ -121,23 +143,6 @@ void read_process(Section section, const toml::table* table, Cluster& c) {
   units.read("communicator_gib", kGiB, c.communicator, false);
   units.read("workspace_gib", kGiB, c.workspace, false);
   units.read("fragmentation", 1, c.fragmentation, false);
-  section.finish();
-}
-
-void read_framework(Section section, const toml::table* table, Framework& f) {
-  Units units(section, table);
-  read_flag(section, "balanced_stages", f.balanced_stages);
-  units.read("issue_us", kMicro, f.issue, false);
-  units.read("microbatch_us", kMicro, f.microbatch, false);
-  units.read("staged_issue_us", kMicro, f.staged_issue, false);
-  units.read("exposed_tp", 1, f.exposed_tp, false);
-  units.read("exposed_dp", 1, f.exposed_dp, false);
-  read_flag(section, "flat_rings", f.flat_rings);
-  read_flag(section, "reduces_whole", f.reduces_whole);
-  units.read("weight_bytes", 1, f.weight_bytes, false);
-  units.read("logit_bytes", 1, f.logit_bytes, false);
-  units.read("ffn_bytes", 1, f.ffn_bytes, false);
-  units.read("gathered_bytes", 1, f.gathered_bytes, false);
   section.finish();
 }
 
@@ -223,8 +228,8 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
     read_link({path, "[network]", t}, t, c.network, true);
   if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
   if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
+  if (const auto* t = section("trainer", false)) read_trainer({path, "[trainer]", t}, t, c);
   if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
-  if (const auto* t = section("framework", false)) read_framework({path, "[framework]", t}, t, c.framework);
   top.finish();
   return c;
 }

@@ -19,7 +19,7 @@ struct Link {
 };
 
 // What the program that trains does and this project's executor does not. All of it is nothing by default.
-struct Framework {
+struct Trainer {
   bool balanced_stages = false;  // layers are dealt to stages by their weights, the head counted
   double issue = 0;              // seconds of the host for a kernel or message; it runs ahead of the device
   double staged_issue = 0;       // more of them for each other rank of a tp message, between pipeline stages
@@ -67,10 +67,17 @@ struct Cluster {
   double disk_bytes = 0;
   bool copies_block = false;  // copies between memories are done by the computing thread itself
 
+  // Where another trainer does otherwise than ours. With full checkpointing it runs a layer's last matmul
+  // again, which backward has no need of (this the composition alone knows, not the whole trace); a stage
+  // that sends waits until the message is there; ranks of a tp group, which all hold the same, send a part
+  // each and gather them (Narayanan et al. 2021, section 4.1).
+  bool recomputes_whole_layers = false, hand_over_blocks = false, hand_over_scattered = false;
+  double hand_over = 0;  // seconds of one beside the message: host and device wait for each other
+
   // What a process holds beside its arena, in bytes: once, for each communicator, and as a part of the arena.
   double context = 0, communicator = 0, workspace = 0, fragmentation = 0;
 
-  Framework framework;
+  Trainer trainer;
 };
 
 // UserError: no such file, a key that is unknown, missing or impossible, with file and line.

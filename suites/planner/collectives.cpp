@@ -67,7 +67,7 @@ double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluste
   const bool levels = p.nodes > 1 && p.per_node > 1;
   const auto half = [&] {
     const double flat = half_ring(d, bytes, ring);
-    return levels && !c.framework.flat_rings
+    return levels && !c.trainer.flat_rings
                ? std::min(flat, half_ring(g, bytes, inside) + half_ring(n, bytes / g, outside))
                : flat;
   };

@@ -7,8 +7,8 @@
 
 #include "suites/planner/chunk_programs.hpp"
 #include "suites/planner/cost_model.hpp"
-#include "suites/planner/framework.hpp"
 #include "suites/planner/pipeline.hpp"
+#include "suites/planner/trainer.hpp"
 
 namespace lockstep {
 namespace {
@@ -22,9 +22,9 @@ std::string words_of(const Plan& plan) {
 }
 
 std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, const Run& run, int chunks,
-                                     const Framework& framework) {
+                                     const Trainer& trainer) {
   std::vector<ChunkShape> shapes;
-  const bool balanced = framework.balanced_stages && chunks == run.plan.number("pp");
+  const bool balanced = trainer.balanced_stages && chunks == run.plan.number("pp");
   const std::vector<int> first_of = balanced ? balanced_stages(run.model, chunks) : std::vector<int>{};
   for (int c = 0; c < chunks; ++c) {
     auto [from, to] = layers_of(c, chunks, run.model.layers);
@@ -85,7 +85,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   Memory& m = *memory_;
   const Run run{m.model, m.settings, plan};
   const Mesh mesh = run.mesh();
-  const CostModel model(m.cluster, mesh);
+  const CostModel model(m.cluster, mesh, hand_over_shares(m.cluster, run));
   const Costs costs = model.costs();
   const std::unique_ptr<Schedule> schedule = make_schedule(run);
   const int chunks = schedule->chunks_per_stage() * mesh.pp;
@@ -94,7 +94,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   for (const Action& a : schedule->actions(0, mesh.pp, 1)) split |= a.pass == Pass::weight_grad;
 
   const std::string inner = plan.text("tp") + "," + plan.text("micro") + (split ? ",split;" : ";") +
-                            (mesh.pp > 1 && m.cluster.framework.staged_issue > 0 ? "staged;" : "") +
+                            (mesh.pp > 1 && m.cluster.trainer.staged_issue > 0 ? "staged;" : "") +
                             words_of<Seam>(plan) + words_of<Stash>(plan);
   const bool shelved = chosen<Shelf>(plan).wants != nullptr;
   const std::string mesh_words = plan.text("dp") + "," + plan.text("tp") + ";" + words_of<Seam>(plan);
@@ -106,9 +106,12 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
 
   auto parts = m.parts.find(inner);
   if (parts == m.parts.end())
-    parts = m.parts.emplace(inner, hold(m.cluster.framework, run, layer_programs(run, costs, split))).first;
+    parts = m.parts
+                .emplace(inner, hold(m.cluster.trainer, run,
+                                     layer_programs(run, costs, split, m.cluster.recomputes_whole_layers)))
+                .first;
   const LayerPrograms& layers = parts->second;
-  const std::vector<ChunkShape> shapes = chunk_shapes(layers, run, chunks, m.cluster.framework);
+  const std::vector<ChunkShape> shapes = chunk_shapes(layers, run, chunks, m.cluster.trainer);
 
   auto& scripts = m.scripts[stored];
   const auto script = [&](const ChunkShape& shape, PassShape pass) -> const PassScript& {
@@ -146,7 +149,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     auto it = updates.find(key);
     if (it == updates.end()) {
       UpdateProgram u = update_program(run, costs, n, first, last, first_microbatch, m.steps);
-      u.kept[0] += static_cast<i64>(m.cluster.framework.weight_bytes * static_cast<double>(u.weights));
+      u.kept[0] += static_cast<i64>(m.cluster.trainer.weight_bytes * static_cast<double>(u.weights));
       it = updates.emplace(key, std::move(u)).first;
     }
     return it->second;

@@ -2,6 +2,7 @@
 // suites/planner/collectives.hpp, copies by the link they cross.
 #pragma once
 #include "kernels/work.hpp"
+#include "parallel/cluster.hpp"
 #include "parallel/simulate.hpp"
 #include "suites/planner/collectives.hpp"
 
@@ -9,7 +10,8 @@ namespace lockstep {
 
 class CostModel {
  public:
-  CostModel(const Cluster& cluster, const Mesh& mesh);
+  // `shares`: how many ranks send a part each of what one stage hands to the next (hand_over_shares()).
+  CostModel(const Cluster& cluster, const Mesh& mesh, double shares = 1);
   double kernel(const Trace::Event&) const;  // seconds, as the next
   double message(const Message&) const;
   double copy(const Trace::Event&) const;
@@ -25,8 +27,11 @@ class CostModel {
   const Cluster& cluster_;
   bool staged_;
   std::array<Placed, static_cast<int>(Axis::count)> placed_;
+  const double shares_;
   std::array<double, 3> crowd_;  // by class of kernels: what computing side by side leaves of their rate
 };
+
+double hand_over_shares(const Cluster&, const Run&);
 
 // Which stream a copy goes through: down to the host, up from it, or the disk's.
 enum class CopyStream { down, up, disk };

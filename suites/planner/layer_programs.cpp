@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 
 namespace lockstep {
@@ -54,10 +55,12 @@ class MarkingStore final : public Store {
 // Everything that the parts of a chunk need, on a device that only notes.
 class Workbench {
  public:
-  Workbench(const Run& run, const Costs& costs, bool split)
+  Workbench(const Run& run, const Costs& costs, bool split, bool whole_again)
       : run_(run),
+        costs_(costs),
         mesh_(run.mesh()),
         split_(split),
+        whole_again_(whole_again),
         b_(run.plan.number("micro")),
         ops_(plain_ops<float>()),
         lanes_(1),
@@ -146,6 +149,23 @@ class Workbench {
     });
   }
 
+  // What a forward that has just been noted ended with.
+  Operation after_swiglu() {
+    std::size_t i = seen_;
+    Operation o;
+    const auto named = [](const Trace::Event& e, const char* name) {
+      return e.what == Trace::Event::run && std::string_view(e.name) == name;
+    };
+    while (i-- > 0 && !named(trace_.events[i], "swiglu")) {
+      const Trace::Event& e = trace_.events[i];
+      if (e.what == Trace::Event::run) o.spent.compute += costs_.kernel(e);
+      if (e.what == Trace::Event::start)
+        o.spent.exposed[static_cast<int>(e.message.axis)] += costs_.message(e.message, {});
+    }
+    o.seconds = o.spent.compute + std::accumulate(o.spent.exposed.begin(), o.spent.exposed.end(), 0.0);
+    return o;
+  }
+
   PartPrograms layer_part(int index) {
     PartPrograms p;
     Layer layer(rank(), index, cos_, sin_);
@@ -158,9 +178,12 @@ class Workbench {
         for (int k = 0; k < static_cast<int>(Part::count); ++k)
           if (const Buf& part = saved.part[k]) p.kept.push_back({k, part.elements(), part.view().type});
       }
+      const Operation last_sum = after_swiglu();
       y.free();
       Buf dy = hidden(), dx;
       note_backward(p, adds, [&](WorkList* later) { dx = layer.backward(0, saved, std::move(dy), later); });
+      std::vector<Operation>& first = p.backward[adds].programs.front().operations;
+      if (whole_again_ && p.kept.size() == 1) first.insert(first.begin(), last_sum);
     }
     return p;
   }
@@ -188,8 +211,9 @@ class Workbench {
   }
 
   const Run& run_;
+  const Costs& costs_;
   const Mesh mesh_;
-  const bool split_;
+  const bool split_, whole_again_;
   const i64 b_;
   const Ops<float> ops_;
   Lanes lanes_;
@@ -210,8 +234,8 @@ class Workbench {
 
 }  // namespace
 
-LayerPrograms layer_programs(const Run& run, const Costs& costs, bool split_backward) {
-  return Workbench(run, costs, split_backward).all();
+LayerPrograms layer_programs(const Run& run, const Costs& costs, bool split_backward, bool whole_again) {
+  return Workbench(run, costs, split_backward, whole_again).all();
 }
 
 }  // namespace lockstep

@@ -38,6 +38,7 @@ struct LayerPrograms {
 };
 
 // rank 0 of the mesh; the stage and the place in dp make no difference.
-LayerPrograms layer_programs(const Run&, const Costs&, bool split_backward);
+// `whole_again`: where a layer keeps its input alone, all of its forward is run again, its last sum too.
+LayerPrograms layer_programs(const Run&, const Costs&, bool split_backward, bool whole_again);
 
 }  // namespace lockstep

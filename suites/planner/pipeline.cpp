@@ -149,7 +149,7 @@ const PassCost& Pipeline::cost_of(Stage& stage, const Action& a) {
 
 // The host runs ahead of the device, but not past a hand-over between stages.
 void Pipeline::issue(Stage& stage, const PassCost& pass) {
-  const Framework& f = model_.cluster().framework;
+  const Trainer& f = model_.cluster().trainer;
   if (mesh_.pp > 1) stage.host = std::max(stage.host, stage.clock.now);
   stage.host += pass.quick.issue;
   stage.clock.now += f.microbatch / 2, stage.spent.compute += f.microbatch / 2;
@@ -191,7 +191,11 @@ bool Pipeline::advance(int number) {
       stage.sending = nullptr;
       stage.live.add(0, -hand_bytes_);
     }
-    if (sends(a)) offer(stage, a, false);
+    if (!sends(a)) continue;
+    offer(stage, a, false);
+    if (!model_.cluster().hand_over_blocks) continue;
+    stage.clock.now += hand_seconds_;
+    stage.spent.exposed[static_cast<int>(Axis::pp)] += hand_seconds_;
   }
   if (stage.sending && wait(stage, *stage.sending)) {
     stage.sending = nullptr, moved = true;

@@ -36,7 +36,7 @@ Settings settings_on(const Cluster& c, Settings s) {
 
 Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
   const Mesh mesh = run.mesh();
-  const CostModel model(cluster, mesh);
+  const CostModel model(cluster, mesh, hand_over_shares(cluster, run));
   const std::vector<int> ranks = one_of_each_stage(mesh);
   std::set<std::string> names;
   std::vector<Trace> traces;

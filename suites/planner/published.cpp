@@ -77,7 +77,10 @@ bool one_of(const std::string& word, const std::vector<std::string>& words) {
 }
 
 void score_row(const PublishedGroup& g, Predictor& predictor, ScoredRow& s) {
-  const std::optional<PublishedQuestion> q = ask(g, s.row, s.unscored);
+  std::string words;
+  s.row = read_by_rules(g, s.row, words, s.unscored);
+  if (!s.unscored.empty()) return;
+  const std::optional<PublishedQuestion> q = ask(g, s.row, words, s.unscored);
   if (!q) return;
   s.plan = q->plan.line();
   const Cluster& cluster = g.clusters.at(q->gpu_type);
@@ -86,8 +89,8 @@ void score_row(const PublishedGroup& g, Predictor& predictor, ScoredRow& s) {
     s.predicted = 1e3 * layer_seconds(predictor, *q), s.published = s.row.positive("value");
     return;
   }
-  const bool status = metric == "status";
-  if (!status && !in_metric(metric, 1, *q, cluster)) return void(s.unscored = "metric " + metric);
+  const bool status = metric == "status", memory = metric == "peak_memory";
+  if (!status && !memory && !in_metric(metric, 1, *q, cluster)) return void(s.unscored = "metric " + metric);
   if (status && !one_of(value, g.fits) && !one_of(value, g.full)) return void(s.unscored = "status " + value);
   const Prediction p = predictor.of(*q).weigh(q->plan);
   const double needed = needs(p, cluster, Run{q->model, q->settings, q->plan}.mesh())[0];
@@ -95,9 +98,12 @@ void score_row(const PublishedGroup& g, Predictor& predictor, ScoredRow& s) {
   for (const StagePrediction& stage : p.stages) arena = std::max(arena, static_cast<double>(stage.live[0]));
   s.memory = g.memory_of_process ? needed : arena;
   s.fits = needed <= cluster.memory;
-  s.fits_published = !status || one_of(value, g.fits);
-  if (!s.row.text("mem_gib").empty()) s.memory_published = s.row.positive("mem_gib") * g.memory_unit;
-  if (status) return;
+  if (!memory) s.fits_published = !status || one_of(value, g.fits);
+  if (memory)
+    s.memory_published = s.row.positive("value") * g.memory_unit;
+  else if (!s.row.text("mem_gib").empty())
+    s.memory_published = s.row.positive("mem_gib") * g.memory_unit;
+  if (status || memory) return;
   s.predicted = *in_metric(metric, p.seconds, *q, cluster), s.published = s.row.positive("value");
   s.rate = *in_metric("tokens_per_s_per_gpu", p.seconds, *q, cluster);
   // Every metric is a time or its inverse.

@@ -81,15 +81,12 @@ PublishedRow read_by_rules(const PublishedGroup& g, const PublishedRow& row, std
   return read;
 }
 
-std::optional<PublishedQuestion> ask(const PublishedGroup& g, const PublishedRow& published,
-                                     std::string& why) {
-  std::string words;
-  const PublishedRow row = read_by_rules(g, published, words, why);
+std::optional<PublishedQuestion> ask(const PublishedGroup& g, const PublishedRow& row,
+                                     const std::string& words, std::string& why) {
   const auto not_scored = [&](const std::string& reason) {
     why = reason;
     return std::nullopt;
   };
-  if (!why.empty()) return std::nullopt;
   if (row.whole("cp", 1) > 1) return not_scored("context parallelism");
   if (names(row.text("dtype"), "fp8")) return not_scored("fp8");
   if (const std::string column = unsaid(row); !column.empty()) return not_scored("no " + column + " said");
@@ -99,7 +96,7 @@ std::optional<PublishedQuestion> ask(const PublishedGroup& g, const PublishedRow
       model_of(g, row, plan->number("tp")), {}, *plan, row.text("gpu_type"), row.whole("gpus", 0), {}};
   const auto cluster = g.clusters.find(q.gpu_type);
   if (cluster == g.clusters.end())
-    throw UserError(fmt::format("{}: no [cluster.{}] in {}", published.place(), q.gpu_type, g.file));
+    throw UserError(fmt::format("{}: no [cluster.{}] in {}", row.place(), q.gpu_type, g.file));
   q.settings = settings_on(cluster->second, {});
   q.settings.batch = row.whole("global_batch", 0), q.settings.seq = row.whole("seq", 0);
   if (q.plan.ranks() != q.gpus) return not_scored(fmt::format("dp x tp x pp is not the number of GPUs"));

@@ -20,8 +20,10 @@ struct PublishedQuestion {
 PublishedRow read_by_rules(const PublishedGroup&, const PublishedRow&, std::string& plan_words,
                            std::string& skip);
 
-// Nothing, with `why`: the row says something that no plan of ours does, or not enough.
-std::optional<PublishedQuestion> ask(const PublishedGroup&, const PublishedRow&, std::string& why);
+// Of a row read by the rules. Nothing, with `why`: it says something that no plan of ours does, or not
+// enough.
+std::optional<PublishedQuestion> ask(const PublishedGroup&, const PublishedRow&,
+                                     const std::string& plan_words, std::string& why);
 
 // The width of a SwiGLU block that has the weights and operations of a GELU block's two matmuls of width f:
 // 2f/3, to the nearest multiple of tp.

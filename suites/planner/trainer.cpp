@@ -1,4 +1,4 @@
-#include "suites/planner/framework.hpp"
+#include "suites/planner/trainer.hpp"
 
 #include <algorithm>
 
@@ -33,7 +33,7 @@ void add(PartPass& pass, bool end, i64 bytes) {
 
 }  // namespace
 
-LayerPrograms hold(const Framework& f, const Run& run, LayerPrograms p) {
+LayerPrograms hold(const Trainer& f, const Run& run, LayerPrograms p) {
   const double tokens = static_cast<double>(run.plan.number("micro") * run.settings.seq);
   const int tp = run.plan.number("tp");
   const i64 logits = static_cast<i64>(f.logit_bytes * tokens * static_cast<double>(run.model.vocab) / tp);

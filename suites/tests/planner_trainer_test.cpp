@@ -1,11 +1,11 @@
-// What a training program does beside the executor ([framework] of a cluster), against closed forms; and the
+// What a training program does beside the executor ([trainer] of a cluster), against closed forms; and the
 // published groups that are modelled with it.
 #include <gtest/gtest.h>
 
 #include "suites/planner/compose.hpp"
 #include "suites/planner/cost_model.hpp"
-#include "suites/planner/framework.hpp"
 #include "suites/planner/published.hpp"
+#include "suites/planner/trainer.hpp"
 
 namespace lockstep {
 namespace {
@@ -43,7 +43,7 @@ double peak(const Cluster& c, const std::string& plan) {
 // nanotron, src/nanotron/models/base.py, build_model(), by hand: a layer of the playbook's 1.34B has 2^26
 // matmul weights, its head four times as many, so that a stage of two takes layers until it has more than 10
 // of 20, one of four until it has more than 5.
-TEST(Framework, StagesAreBalancedAsNanotronDoes) {
+TEST(Trainers, StagesAreBalancedAsNanotronDoes) {
   ModelConfig m;
   m.layers = 16, m.hidden = 2048, m.intermediate = 8192, m.heads = m.kv_heads = 32, m.head_dim = 64;
   m.vocab = 131072;
@@ -53,9 +53,9 @@ TEST(Framework, StagesAreBalancedAsNanotronDoes) {
   EXPECT_EQ(balanced_stages(m, 8), (std::vector<int>{0, 3, 6, 8, 11, 13, 16, 16, 16}));
 }
 
-TEST(Framework, AStageMayBeLeftWithTheHeadAlone) {
+TEST(Trainers, AStageMayBeLeftWithTheHeadAlone) {
   Cluster c = plain();
-  c.framework.balanced_stages = true;
+  c.trainer.balanced_stages = true;
   c.activation_bytes = c.weight_bytes = 4;
   const Prediction p = predicted(c, "pp=4 micro=2");  // a head worth 6.4 layers: 4, 2, 0 and it
   ASSERT_EQ(p.stages.size(), 4u);
@@ -64,10 +64,10 @@ TEST(Framework, AStageMayBeLeftWithTheHeadAlone) {
   EXPECT_GT(p.stages[3].compute, p.stages[1].compute);
 }
 
-TEST(Framework, EachMicrobatchTakesSoMuchLonger) {
+TEST(Trainers, EachMicrobatchTakesSoMuchLonger) {
   Cluster c = plain();
   const double before = seconds(c, "micro=2"), staged = seconds(c, "pp=2 micro=2");
-  c.framework.microbatch = 1;
+  c.trainer.microbatch = 1;
   EXPECT_NEAR(seconds(c, "micro=2") - before, 8, 1e-9);
   // Two stages, nearly nothing else to do: forwards and backwards of half a second, 8 + 1 of each on the
   // path.
@@ -76,50 +76,50 @@ TEST(Framework, EachMicrobatchTakesSoMuchLonger) {
 
 // Where issuing takes longer than computing, a step is as long as what is issued; where it takes less, a host
 // that runs ahead costs nothing.
-TEST(Framework, TheHostIssuesAheadOfTheDevice) {
+TEST(Trainers, TheHostIssuesAheadOfTheDevice) {
   Cluster c = plain();
   const double free = seconds(c, "micro=2");
-  c.framework.issue = 1e-9;
+  c.trainer.issue = 1e-9;
   EXPECT_DOUBLE_EQ(seconds(c, "micro=2"), free);
-  c.framework.issue = 1;
+  c.trainer.issue = 1;
   const double eight = seconds(c, "micro=2"), four = seconds(c, "micro=2", 8);
   const double kernels = std::round((eight - four) / 4);
   EXPECT_GT(kernels, 6 * 20);
   EXPECT_NEAR(eight, 8 * kernels, 0.1);
-  c.framework.issue = 2;
+  c.trainer.issue = 2;
   EXPECT_NEAR(seconds(c, "micro=2"), 16 * kernels, 0.1);
   // Ten halves of all_reduces a layer with sp=1, embedding and head beside: each other rank counts, between
   // stages only.
-  c.framework.issue = 1e-9, c.framework.staged_issue = 1;
+  c.trainer.issue = 1e-9, c.trainer.staged_issue = 1;
   EXPECT_LT(seconds(c, "tp=4 sp=1 micro=2"), 1);
   const double two = seconds(c, "tp=2 pp=2 sp=1 micro=2");
   EXPECT_NEAR(seconds(c, "tp=4 pp=2 sp=1 micro=2"), 3 * two, 0.01 * two);
 }
 
-TEST(Framework, PartsOfMessagesAreExposed) {
+TEST(Trainers, PartsOfMessagesAreExposed) {
   Cluster c = plain();
   const auto dp = static_cast<std::size_t>(Axis::dp), tp = static_cast<std::size_t>(Axis::tp);
   const double whole = predicted(c, "tp=2 micro=2").stages[0].exposed[tp];
-  c.framework.exposed_tp = 0.25;
+  c.trainer.exposed_tp = 0.25;
   EXPECT_NEAR(predicted(c, "tp=2 micro=2").stages[0].exposed[tp], whole / 4, 1e-12);
   // Exposed, an all_reduce around a ring of two takes 2 (d-1)/d V / bw of all gradients.
-  c.framework.exposed_dp = 1;
+  c.trainer.exposed_dp = 1;
   const ModelConfig m = model();
   const double weights = 2.0 * 4096 * 64 + 6 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64;
   EXPECT_NEAR(predicted(c, "dp=2 micro=2").stages[0].exposed[dp], 4 * weights / 100e9, 1e-12);
   // An all_reduce in place of the reduce_scatter sends it twice; the weights are gathered in 2 bytes.
   const double scattered = predicted(c, "dp=2 micro=2 zero=1").stages[0].exposed[dp];
-  c.framework.reduces_whole = true;
+  c.trainer.reduces_whole = true;
   EXPECT_NEAR(predicted(c, "dp=2 micro=2 zero=1").stages[0].exposed[dp] - scattered, 2 * weights / 100e9,
               1e-10);
 }
 
-TEST(Framework, RingsMayKnowNoHierarchy) {
+TEST(Trainers, RingsMayKnowNoHierarchy) {
   Cluster c = plain();
   c.network.latency = 1e-3;
   const Placed eight = place(8, 1, 2);
   EXPECT_LT(collective_seconds(Verb::all_gather, 8, eight, c), 4e-3);
-  c.framework.flat_rings = true;
+  c.trainer.flat_rings = true;
   EXPECT_NEAR(collective_seconds(Verb::all_gather, 8, eight, c), 7e-3, 1e-5);
   // Halves of all_reduces may reach less.
   c.network.latency = 0;
@@ -130,18 +130,18 @@ TEST(Framework, RingsMayKnowNoHierarchy) {
 }
 
 // Everything is alive when the head begins: 6 layers of one microbatch, and the logits.
-TEST(Framework, MemoryIsHeldBeside) {
+TEST(Trainers, MemoryIsHeldBeside) {
   Cluster c = plain();
   const double before = peak(c, "micro=2"), cut = peak(c, "tp=2 sp=1 micro=2");
-  c.framework.weight_bytes = 3;
+  c.trainer.weight_bytes = 3;
   const double weights = 2.0 * 4096 * 64 + 6 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64;
   EXPECT_EQ(peak(c, "micro=2") - before, 3 * weights);
-  c.framework = {};
-  c.framework.logit_bytes = 8;
+  c.trainer = {};
+  c.trainer.logit_bytes = 8;
   EXPECT_EQ(peak(c, "micro=2") - before, 8 * kTokens * 4096);
   EXPECT_EQ(peak(c, "tp=2 sp=1 micro=2") - cut, 8 * kTokens * 4096 / 2);
-  c.framework = {};
-  c.framework.ffn_bytes = 2, c.framework.gathered_bytes = 4;
+  c.trainer = {};
+  c.trainer.ffn_bytes = 2, c.trainer.gathered_bytes = 4;
   EXPECT_EQ(peak(c, "micro=2") - before, 6 * 2 * kTokens * 128);
   EXPECT_EQ(peak(c, "tp=2 sp=1 micro=2") - cut, 6 * kTokens * (2 * 64 + 4 * 64));
 }
