@@ -32,7 +32,7 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 }  // namespace
 
 CostModel::CostModel(const Cluster& cluster, const Mesh& mesh, double shares)
-    : cluster_(cluster), shares_(shares), staged_(mesh.pp > 1) {
+    : cluster_(cluster), staged_(mesh.pp > 1), shares_(shares) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     placed_[a] = place(mesh, static_cast<Axis>(a), cluster.per_node);
   const double busy = static_cast<double>(std::min<i64>(mesh.size(), cluster.per_node));
