@@ -119,18 +119,39 @@ toml::table parsed(const std::string& path) {
   }
 }
 
+// [cluster.<gpu_type>] with what its `like`, another group's, and its `base` say besides.
+void complete(toml::table& table, const std::string& file, Section& section) {
+  if (const toml::node* like = table.get("like")) {
+    const std::string name = section.text("like", *like);
+    const std::size_t dot = std::min(name.find('.'), name.size());
+    const std::string other = name.substr(0, dot) + ".toml",
+                      type = name.substr(std::min(dot + 1, name.size()));
+    toml::table from = parsed((fs::path(file).parent_path() / other).string());
+    toml::table* clusters = from["cluster"].as_table();
+    toml::table* cluster = clusters ? clusters->get_as<toml::table>(type) : nullptr;
+    if (!cluster)
+      section.fail(*like, fmt::format("like is \"{}\"; it must name a group and a gpu_type of it, such as "
+                                      "vtrain.a100",
+                                      name));
+    table.erase("like");
+    complete(*cluster, file, section);
+    complete(table, *cluster);
+  }
+  if (const toml::node* base = table.get("base")) {
+    const fs::path beside = fs::path(file).parent_path().parent_path() / "clusters";
+    const toml::table from = parsed((beside / section.text("base", *base)).lexically_normal().string());
+    table.erase("base");
+    complete(table, from);
+  }
+}
+
 void read_clusters(PublishedGroup& g, Section& top, toml::table& file) {
   const toml::table* all = top.table("cluster");
   if (!all) top.missing("[cluster.<gpu_type>]");
   for (auto& [key, node] : *file.get("cluster")->as_table()) {
     toml::table* table = node.as_table();
     if (!table) top.fail(node, fmt::format("write [cluster.{}]", key.str()));
-    if (const toml::node* base = table->get("base")) {
-      const fs::path beside = fs::path(g.file).parent_path().parent_path() / "clusters";
-      const toml::table from = parsed((beside / top.text("base", *base)).lexically_normal().string());
-      table->erase("base");
-      complete(*table, from);
-    }
+    complete(*table, g.file, top);
     g.clusters[std::string(key.str())] = read_cluster(*table, g.file);
   }
 }
