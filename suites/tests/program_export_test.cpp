@@ -138,6 +138,26 @@ TEST(Export, TorchtitanParsesItsModule) {
           "schedule=ScheduleGPipe chunks=31,32,31,32 parameters=405853388800 rope='128 500000 llama 8'"}});
 }
 
+TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
+  const std::string plan =
+      "plan" + h100 + "gate-untied.json --devices 2 --batch 8 --seq 16 --words 'ckpt=none' --export ";
+  const Ended chosen = lockstep_program(plan + "deepspeed");
+  EXPECT_EQ(chosen.status, 0) << chosen.err;
+  EXPECT_EQ(chosen.out.front(), '{');  // nothing else on standard output
+  EXPECT_TRUE(says(chosen.err, "` for deepspeed", "not expressed: model"));
+
+  const Ended unknown = lockstep_program(plan + "nemo");
+  EXPECT_EQ(unknown.status, 2);
+  EXPECT_TRUE(says(unknown.err, "nemo", "deepspeed, fsdp, megatron, torchtitan"));
+  const Ended nowhere = lockstep_program(plan + "fsdp --explain dp=2 --out /nonexistent/file");
+  EXPECT_EQ(nowhere.status, 2);
+  EXPECT_TRUE(says(nowhere.err, "cannot write /nonexistent/file"));
+  const Ended pipeline = lockstep_program(plan + "fsdp --explain pp=2");
+  EXPECT_EQ(pipeline.status, 2);
+  EXPECT_EQ(pipeline.out, "");
+  EXPECT_TRUE(says(pipeline.err, "no pipeline", "--words \"pp=1\""));
+}
+
 // Of all legal plans of a small model some are tried: whatever is not refused, the parser takes.
 class Exports : public testing::TestWithParam<const char*> {};
 
