@@ -32,6 +32,8 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
   }
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { run.read(s.name, suite.settings.*field); }, s.field);
+  run.read("cluster", suite.cluster);
+  if (!suite.cluster.empty()) suite.cluster = (folder / suite.cluster).lexically_normal().string();
   run.read("isa", suite.isa);
   run.read("device", suite.device);
   std::string mode = "exact";
