@@ -23,6 +23,7 @@ import kernels
 import plan_page
 import plans as derived
 import plots
+import predicted
 import run_file
 import steps
 from style import bytes_text
@@ -55,6 +56,10 @@ PICTURES = [
      "<b>Simulated</b>, not measured: every rank has a device of its own, with {rates}. <b>Idle</b> is what a pipeline "
      "calls its bubble, waiting for other ranks; waiting for an axis is communication that no computation hides "
      "(exposed). The fullest bars of work are at the top. {subset}"),
+    ("predicted", "Predicted against measured", predicted.against_measured,
+     "Each point is a timed plan: its median step as <b>measured</b> here, and as <b>predicted</b> by the planner on “{cluster}”, "
+     "which knows this machine by its calibration alone. On the line they are equal; orange points are more than 10 % off. "
+     "{predicted}"),
     ("schedules", "Pipelines in time", steps.schedules,
      "<b>Simulated</b> at the same rates, one rank of each stage. Numbers are microbatches; gaps are idle time. All of "
      "these plans give the same bits, and differ in their schedule alone."),
@@ -87,6 +92,8 @@ def numbers(run):
         "not_timed": f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed"
                      + (f", because their ranks × threads exceed the machine's {run.facts['cores']} cores" if crowded
                         else "") + "; they are not in this picture." if len(untimed) else "Every plan was timed.",
+        "cluster": html.escape(predicted.cluster_name(run)),
+        "predicted": predicted.in_words(run),
         "rates": html.escape(run.facts.get("simulated_with", "")),
         "axes": ": " + "; ".join(f"<b>{axis}</b> {AXES[axis]}" for axis, column in
                                  run.columns("traffic/", "/bytes").items() if axis in AXES and derived.shown(plans)[column].any()),
@@ -203,6 +210,7 @@ def facts(run):
         ("Data", known["data"]),
         ("Step", f"{known['batch']} sequences of {known['seq']} tokens; {known['steps']} steps checked"),
         ("Machine", f"{known['host']}: {known['cpu']}, {known['cores']} cores, {processor(known)}"),
+        *([("Predicted on", predicted.cluster_name(run))] if known.get("predicted_with") else []),
         ("Revision", known["revision"]),
         ("Compiler", known["compiler"]),
         ("Started", known["started"].replace("T", " ").replace("Z", " UTC")),
@@ -254,6 +262,9 @@ COLUMNS = [
     ("throughput", "tokens/s", False, lambda p: nothing_or(lambda v: f"{v:,.0f}", p.throughput)),
     ("seconds", "step [ms]", True,
      lambda p: nothing_or(lambda v: f"{1000 * v:.4g}", p.seconds if p.shown_time else math.nan)),
+    ("predicted", "predicted [ms]", True, lambda p: nothing_or(
+        lambda v: f"{1000 * v:.4g} ({100 * (v / p.seconds - 1):+.0f} %)",
+        p.get("predicted_seconds", math.nan) if p.shown_time else math.nan)),
     ("spread", "±", True, lambda p: nothing_or(lambda v: f"{100 * v:.0f} %" if math.isfinite(v) else "?",
                                                p.get("median_spread", math.nan) if p.shown_time else math.nan)),
     ("bubble", "idle, simulated", True,
@@ -296,13 +307,18 @@ def cell(key, text, plan):
     return f'<td class="number" data-value="{value:.10g}">{shown}</td>'
 
 
-def row(plan):
+def columns_of(run):
+    """Those of COLUMNS that this run has something for."""
+    return COLUMNS if len(predicted.compared(run)) else [column for column in COLUMNS if column[0] != "predicted"]
+
+
+def row(plan, columns):
     tags = [plan.status.replace(" ", "-"), "timed" if plan.shown_time else "checked" if plan.status == "ok" else "failed",
             "pareto" if plan.pareto else ""]
     speed = f"{plan.throughput:.10g}" if plan.shown_time else ""
     simulated = plan.get("simulated_seconds", math.nan)
     simulated = f"{plan.tokens_per_step / simulated:.10g}" if simulated > 0 and plan.status == "ok" else ""
-    cells = "".join(cell(key, text, plan) for key, _, _, text in COLUMNS)
+    cells = "".join(cell(key, text, plan) for key, _, _, text in columns)
     return (f'<tr data-plan="{html.escape(plan.plan.lower())}" data-label="{html.escape(plan.label)}" '
             f'data-tags="{" ".join(tags)}" data-ranks="{plan.ranks}" data-peak="{plan.peak_bytes}" '
             f'data-throughput="{speed}" data-simulated="{simulated}">{cells}</tr>')
@@ -333,6 +349,7 @@ def make(path, page, folder):
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {entry[0]: picture(run, folder, *entry) for entry in PICTURES}
     pictures["schedules"] += gantt(run)
+    shown = columns_of(run)
     pictures = "\n\n".join(filter(None, pictures.values()))
     text = string.Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{run.facts['suite']}: {run.facts['verdict']}"),
@@ -340,8 +357,8 @@ def make(path, page, folder):
         verdict=html.escape(run.facts["verdict"]),
         verdict_class="invalid" if run.facts["verdict"].startswith("INVALID") else "valid",
         verdict_lines=verdict_lines(run), facts=facts(run), summary=summary(run), pictures=pictures,
-        kernels=kernels.table(path.parent), count=len(run.plans), heads=heads(COLUMNS),
-        rows="\n".join(row(plan) for _, plan in run.plans.iterrows()), table_note=TABLE_NOTE, rules=rules(run),
+        kernels=kernels.table(path.parent), count=len(run.plans), heads=heads(shown),
+        rows="\n".join(row(plan, shown) for _, plan in run.plans.iterrows()), table_note=TABLE_NOTE, rules=rules(run),
         caution=CAUTION if run.facts["verdict"].startswith("INVALID") else "", **choice(run.plans))
     page.write_text(text, encoding="utf-8")
 

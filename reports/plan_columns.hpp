@@ -31,6 +31,7 @@ void each_column(Visitor&& column) {
   column("loss", &PlanRecord::loss);
   column("grad_norm", &PlanRecord::grad_norm);
   column("step_seconds", &PlanRecord::step_seconds);
+  column("predicted_seconds", &PlanRecord::predicted_seconds);
   column("simulated_seconds", &PlanRecord::simulated_seconds);
   column("timeline", &PlanRecord::timeline);
   column("measured_timeline", &PlanRecord::measured_timeline);

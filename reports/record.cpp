@@ -115,6 +115,7 @@ void write_run(const RunRecord& run, const std::string& path) {
       {"isa", &RunRecord::isa},
       {"device", &RunRecord::device},
       {"simulated_with", &RunRecord::simulated_with},
+      {"predicted_with", &RunRecord::predicted_with},
       {"started", &RunRecord::started},
       {"verdict", &RunRecord::verdict},
       {"hash", &RunRecord::hash},

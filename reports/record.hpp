@@ -46,6 +46,7 @@ struct PlanRecord {
   i64 exact_peak_bytes = 0;                    // peak_bytes of exact mode
   i64 resident_bytes = 0;                      // the process's, all ranks together
   std::map<std::string, AxisTraffic> traffic;  // by axis
+  double predicted_seconds = kNotTimed;        // of a timed step, on the cluster of RunRecord::predicted_with
   // A step as it would go at the rates of RunRecord::simulated_with.
   double simulated_seconds = kNotTimed;
   std::map<std::string, double> simulated;  // its seconds by what they go to, a mean over ranks
@@ -62,6 +63,7 @@ struct RunRecord {
   i64 seed = 0, batch = 0, seq = 0, steps = 0, parameters = 0;
   int cores = 0;
   std::string simulated_with;          // the rates of simulated steps, in words
+  std::string predicted_with;          // the whole cluster's file of predicted steps; empty: none are
   std::string verdict;                 // VALID or INVALID line
   std::string hash;                    // the one hash, empty if plans disagree
   std::string reference_hash;          // the single-device reference's

@@ -204,6 +204,19 @@ class Page(unittest.TestCase):
         self.assertAlmostEqual(sum(drawn["0"]["parts"].values()), 1, places=3)
         self.assertIn("made-up rates", self.text)
 
+    def test_predicted_stands_beside_measured(self):
+        self.assertEqual(make_page(FOLDER / "predicted.h5"), (0, ""))
+        text = (FOLDER / "predicted.html").read_text(encoding="utf-8")
+        _, plans = table_of(FOLDER / "predicted.h5")
+        timed = [i for i, timed in enumerate(plans["timed"]) if timed]
+        self.assertEqual({int(i) for i in re.findall(r'id="predicted-plan-(\d+)"', text)}, set(timed))
+        self.assertIn(f"Of {len(timed)} timed plans the median error is <b>5.0 %</b>, {len(timed) - 1} are within 10 %", text)
+        self.assertIn("the worst is +30 %", text)
+        self.assertIn("“a &lt;made-up&gt; machine”", text)
+        self.assertEqual(text.count("(-5 %)</td>"), len(timed) - 1)
+        self.assertEqual(text.count("(+30 %)</td>"), 1)
+        self.assertNotIn("predicted [ms]", self.text)   # of a run without a cluster
+
     def test_an_older_run_has_no_simulated_steps(self):
         text = (FOLDER / "older.html").read_text(encoding="utf-8")
         self.assertNotIn("gantt-plan", text)
@@ -212,9 +225,9 @@ class Page(unittest.TestCase):
         shutil.copy(FOLDER / "sample.h5", bare)
         with h5py.File(bare, "r+") as file:
             for column in ("timeline", "simulated_seconds", "simulated", "fast_worst", "median_spread", "wall_seconds",
-                           "exact_peak_bytes", "ended", "fast_where", "tokens_per_second"):
+                           "exact_peak_bytes", "ended", "fast_where", "tokens_per_second", "predicted_seconds"):
                 del file["plans"][column]
-            del file.attrs["simulated_with"]
+            del file.attrs["simulated_with"], file.attrs["predicted_with"]
         self.assertEqual(make_page(bare), (0, ""))
         self.assertEqual(len(Rows(bare.with_suffix(".html").read_text(encoding="utf-8")).rows), len(self.rows))
 

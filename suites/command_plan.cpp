@@ -4,6 +4,7 @@
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 
 #include "ref/error.hpp"
@@ -12,6 +13,7 @@
 #include "suites/planner/check_times.hpp"
 #include "suites/planner/explain.hpp"
 #include "suites/planner/export.hpp"
+#include "suites/planner/fit.hpp"
 #include "suites/planner/plan_file.hpp"
 #include "suites/settings_list.hpp"
 
@@ -22,29 +24,20 @@ struct Options {
   std::string model, cluster, explain, system, out, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false, check = false;
+  bool pareto = false, fit = false, markdown = false, check = false;
   CheckHow how;
   Settings settings;
 };
 
-// The fastest plan on 1, 2, 4, ... devices of the cluster's kind.
-void print_fit(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
-               const Values& given) {
-  const i64 most = cluster.devices;
-  for (cluster.devices = 1; cluster.devices <= most; cluster.devices *= 2) {
-    const Choices c = choose(model, settings, cluster, given);
-    const Question q{model, settings, cluster};
-    fmt::print("{} device{}: ", cluster.devices, cluster.devices == 1 ? "" : "s");
-    if (c.fit.empty() && c.closest)
-      fmt::print("none of {} plans fits; `{}` lacks {:.1f} GiB\n", c.walked.legal, c.closest->plan,
-                 c.least / (1 << 30));
-    else if (c.fit.empty())
-      fmt::print("no plan is legal\n");
-    else
-      fmt::print("{} of {} plans fit\n{}", c.fit.size(), c.walked.legal,
-                 ranking_text(c, q, static_cast<std::size_t>(o.top)));
-    std::fflush(stdout);
-  }
+// What the model needs, and the fastest plan on 1, 2, 4, ... devices of the cluster's kind. Exit status 1:
+// none fits.
+int print_fit(const Options& o, const Question& q, const Values& given) {
+  const std::vector<Fit> rows = fits(q, given, [](const Fit& f) {
+    fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
+               f.legal);
+  });
+  fmt::print("\n{}\n{}\n{}", bytes_text(q, o.markdown), fits_text(rows, q, o.markdown), least_text(rows));
+  return std::any_of(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); }) ? 0 : 1;
 }
 
 // Exit status 1: the median error is above 10 %, or the first choice more than 5 % slower than the fastest.
@@ -125,7 +118,7 @@ int plan(const Options& o) {
     return 0;
   }
   if (o.check) return print_times(o, model, settings, cluster, given);
-  if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
+  if (o.fit) return print_fit(o, q, given);
   if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
   const Choices c = choose(model, settings, cluster, given);
   fmt::print("{}", counts_text(c, q));
@@ -148,7 +141,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
       ->required();
-  app.add_option(
+  auto* out = app.add_option(
       "--out", o->out,
       "folder for plan.h5: the answer as a record, of which `make report` makes a page; with --export "
       "the file, instead of standard output");
@@ -165,7 +158,9 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
-  app.add_flag("--fit", o->fit, "the best plans on 1, 2, 4, ... devices");
+  app.add_flag("--fit", o->fit, "what the model needs, and the best plan on 1, 2, 4, ... devices")
+      ->excludes(out);
+  app.add_flag("--markdown", o->markdown, "tables as Markdown (--fit)");
   app.add_flag("--check-times", o->check,
                "train some plans on this machine and compare; wants its calibration");
   app.add_option("--data", o->how.data, "token file to train on (--check-times)");

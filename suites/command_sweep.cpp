@@ -15,7 +15,7 @@ namespace {
 
 struct Options {
   SuiteOptions which;
-  std::string out, comm = "local", verdict;
+  std::string out, comm = "local", verdict, cluster;
   bool dry_run = false, fresh = false, retry = false;
 };
 
@@ -38,6 +38,7 @@ int command_sweep(const Options& o) {
   if (o.comm != "local" && !o.out.empty())
     throw UserError("--out needs --comm local: over MPI plans are checked, and no record is written");
   auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
+  if (!o.cluster.empty()) suite.cluster = o.cluster;
   if (o.dry_run) return list(all);
   check_comm(o.comm, suite.device);
   if (o.comm != "local")
@@ -60,6 +61,9 @@ Command::Action declare(CLI::App& app) {
       "--out", o->out,
       "folder for run.h5 and all that it takes to go on after an end at any moment: the same command "
       "does; without it nothing is kept");
+  app.add_option("--cluster", o->cluster,
+                 "predict the steps of timed plans too, on this machine as `lockstep calibrate` wrote it; "
+                 "default: the suite's, or none");
   app.add_option("--verdict", o->verdict, "write the last line to this file, and do not print it");
   app.add_flag("--fresh", o->fresh, "start anew: remove what an earlier sweep left in --out");
   app.add_flag("--retry", o->retry, "going on, run again what crashed, hung or had no memory");

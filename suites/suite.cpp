@@ -35,6 +35,8 @@ void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
   std::string dtype = "float32";
   run.read("dtype", dtype);
   if (const toml::node* at = run.find("dtype")) located(run, *at, [&] { set_dtype(suite.settings, dtype); });
+  run.read("cluster", suite.cluster);
+  if (!suite.cluster.empty()) suite.cluster = (folder / suite.cluster).lexically_normal().string();
   run.read("isa", suite.isa);
   run.read("device", suite.device);
   std::string mode = "exact";

@@ -14,6 +14,7 @@ struct Suite {
   std::string name, path;   // the file's, without .toml; the file
   std::string model, data;  // paths; in the file they are relative to its folder
   Settings settings;
+  std::string cluster;  // path of what steps are predicted on, as `data`; empty: none are
   std::string scratch;  // not in the file: --scratch
   std::string isa = "auto";
   std::string device = "cpu";  // what computes

@@ -66,6 +66,12 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
   run_.isa = isa_here(suite.isa), run_.device = suite.device;
   run_.refused = all_.by_rule();
   run_.verdict = kNotFinished;
+  if (options.timed && !suite.cluster.empty()) {
+    cluster_ = cluster_of_sweep(suite.cluster);
+    std::ostringstream text;
+    text << std::ifstream(suite.cluster).rdbuf();
+    run_.predicted_with = text.str();
+  }
   if (!options.out.empty()) folder_.emplace(options.out, identity(), options.fresh);
 }
 
@@ -212,6 +218,9 @@ void Sweep::save(const std::string& verdict) {
   run_.plans.clear();
   for (const Plan& plan : all_.plans)
     if (const auto found = done_.find(plan.line()); found != done_.end()) run_.plans.push_back(found->second);
+  // No plan's own record holds this: it depends on the cluster's file alone, which may be another than when
+  // the sweep began.
+  if (cluster_) predict_steps(run_.plans, suite_, model_, *cluster_);
   if (folder_) write_run(run_, folder_->run_file());
 }
 

@@ -6,6 +6,7 @@
 
 #include "reports/record.hpp"
 #include "suites/check_plan.hpp"
+#include "suites/predicted_steps.hpp"
 #include "suites/progress.hpp"
 #include "suites/sweep_folder.hpp"
 #include "suites/worker.hpp"
@@ -52,6 +53,7 @@ class Sweep {
   const SweepOptions options_;
   Progress progress_;
   RunRecord run_;
+  std::optional<Cluster> cluster_;  // that timed steps are predicted on, too
   std::optional<SweepFolder> folder_;
   std::map<i64, Standard> standards_;  // by batch
   double reference_seconds_ = 0;

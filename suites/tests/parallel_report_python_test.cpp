@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -105,6 +106,16 @@ class PythonTest : public ::testing::Test {
     write_changed(path("older.h5"), 30, [](RunRecord& r) {  // of before steps were simulated
       for (PlanRecord& p : r.plans) p.simulated_seconds = kNotTimed, p.simulated.clear(), p.timeline.clear();
     });
+    write_changed(path("predicted.h5"), 20,
+                  [](RunRecord& r) {  // one plan 30 % too slow, all others 5 % too fast
+                    r.predicted_with = "# calibrated\nname = \"a <made-up> machine\"\n";
+                    for (PlanRecord& p : r.plans) {
+                      if (!p.timed) continue;
+                      std::vector<double> steps = p.step_seconds;
+                      std::sort(steps.begin(), steps.end());
+                      p.predicted_seconds = steps[2] * (&p == &r.plans[1] ? 1.3 : 0.95);
+                    }
+                  });
     write_changed(path("untimed.h5"), 20, [](RunRecord& r) {
       for (PlanRecord& p : r.plans) p.timed = false;
     });

@@ -145,8 +145,8 @@ PlanRecord unusual() {
   p.tokens_per_second = 1234.5, p.median_spread = 0.01, p.wall_seconds = 7.25;
   p.peak_bytes = 11, p.arena_bytes = 12, p.resident_bytes = 13, p.tokens_per_step = 14;
   p.traffic["tp"] = {1, i64{1} << 40};
-  p.simulated_seconds = 0.375, p.simulated = {{"bubble", 0.125}, {"compute", 0.25}},
-  p.timeline = "{\"seconds\":0.375}";
+  p.predicted_seconds = 0.3125, p.simulated_seconds = 0.375,
+  p.simulated = {{"bubble", 0.125}, {"compute", 0.25}}, p.timeline = "{\"seconds\":0.375}";
   return p;
 }
 
@@ -167,8 +167,9 @@ void expect_same(const PlanRecord& a, const PlanRecord& b) {
                      b.resident_bytes, b.peak_by_kind));
   EXPECT_TRUE(same_bits(a.loss, b.loss) && same_bits(a.grad_norm, b.grad_norm) &&
               same_bits(a.step_seconds, b.step_seconds));
-  EXPECT_TRUE(same_bits({a.tokens_per_second, a.median_spread, a.wall_seconds, a.simulated_seconds},
-                        {b.tokens_per_second, b.median_spread, b.wall_seconds, b.simulated_seconds}));
+  EXPECT_TRUE(same_bits(
+      {a.tokens_per_second, a.median_spread, a.wall_seconds, a.simulated_seconds, a.predicted_seconds},
+      {b.tokens_per_second, b.median_spread, b.wall_seconds, b.simulated_seconds, b.predicted_seconds}));
   ASSERT_EQ(a.traffic.size(), b.traffic.size());
   for (const auto& [axis, traffic] : a.traffic) {
     EXPECT_EQ(traffic.messages, b.traffic.at(axis).messages);

@@ -1,0 +1,19 @@
+// The planner's word beside the stopwatch's: what a calibrated machine's steps should take.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "reports/record.hpp"
+#include "suites/planner/cluster.hpp"
+#include "suites/suite.hpp"
+
+namespace lockstep {
+
+// UserError: as load_cluster(), or a cluster whose devices do not compute in float32, as a sweep does.
+Cluster cluster_of_sweep(const std::string& path);
+
+// Sets `predicted_seconds` of the plans that were timed and have at most as many ranks as the cluster
+// devices.
+void predict_steps(std::vector<PlanRecord>&, const Suite&, const ModelConfig&, const Cluster&);
+
+}  // namespace lockstep
