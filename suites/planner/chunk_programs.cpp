@@ -123,6 +123,7 @@ QuickProgram quick_program(const PassScript& script, const ShelfScript& shelf, c
         quick.transit.wait(o.stream, request);
     }
     quick.live.then(p.live);
+    quick.issue += p.issue;
   });
   return quick;
 }

@@ -64,6 +64,7 @@ Program whole_program(const PassScript&, const ShelfScript&, const LayerPrograms
 struct QuickProgram {
   Transit transit;
   Live live;
+  double issue = 0;
 };
 QuickProgram quick_program(const PassScript&, const ShelfScript&, const LayerPrograms&, const ChunkShape&,
                            Pass);
@@ -74,6 +75,7 @@ struct UpdateProgram {
   Program arrive, norm, update;
   double tied = 0;  // seconds of the message that joins a tied weight's gradients, between arrive and norm
   std::array<i64, 3> kept{};  // bytes by medium that set-up takes: weights, gradients, moments
+  i64 weights = 0;            // elements of the stage on a tp rank, whether another dp rank keeps them or not
 };
 // What an optimizer that works through blocks took, by its words and the pieces it was given: many plans have
 // the same.

@@ -9,6 +9,7 @@ UpdateProgram ChunkBench::update(bool first_microbatch, int pp, OptimizerSteps& 
   const std::vector<Piece>& pieces = store_->pieces();
   home_->prepare(pieces, params_);
   u.kept = taken();
+  for (const i64 n : params_.unit_weights) u.weights += n;
   j_ = first_microbatch ? 0 : 1;
   for (auto unit = params_.units.rbegin(); unit != params_.units.rend(); ++unit) {
     store_->leaf(locals_[*unit], store_->sample(j_, 0));
@@ -131,6 +132,7 @@ UpdateProgram update_program(const Run& run, const Costs& costs, int layers, boo
   u.norm.operations = {beyond(at_once(a.norm), at_once(b.norm), static_cast<double>(more))};
   u.update.operations = {beyond(at_once(a.update), at_once(b.update), static_cast<double>(more))};
   for (std::size_t m = 0; m < u.kept.size(); ++m) u.kept[m] += more * (b.kept[m] - a.kept[m]);
+  u.weights += more * (b.weights - a.weights);
   return u;
 }
 

@@ -60,6 +60,7 @@ void read_link(Section section, const toml::table* table, Link& link, bool requi
   units.read("latency_us", kMicro, link.latency, false);
   units.read("by_bytes", link.by_bytes);
   units.read("by_nodes", link.by_nodes);
+  units.read("halves_by_nodes", link.halves_by_nodes);
   section.finish();
 }
 
@@ -95,10 +96,24 @@ void read_flag(Section& section, const std::string& key, bool& value) {
 }
 
 void read_trainer(Section section, const toml::table* table, Cluster& c) {
-  Units(section, table).read("hand_over_us", kMicro, c.hand_over, false);
+  Units units(section, table);
+  units.read("hand_over_us", kMicro, c.hand_over, false);
   read_flag(section, "recomputes_whole_layers", c.recomputes_whole_layers);
   read_flag(section, "hand_over_blocks", c.hand_over_blocks);
   read_flag(section, "hand_over_scattered", c.hand_over_scattered);
+  Trainer& t = c.trainer;
+  read_flag(section, "balanced_stages", t.balanced_stages);
+  units.read("issue_us", kMicro, t.issue, false);
+  units.read("microbatch_us", kMicro, t.microbatch, false);
+  units.read("staged_issue_us", kMicro, t.staged_issue, false);
+  units.read("exposed_tp", 1, t.exposed_tp, false);
+  units.read("exposed_dp", 1, t.exposed_dp, false);
+  read_flag(section, "flat_rings", t.flat_rings);
+  read_flag(section, "reduces_whole", t.reduces_whole);
+  units.read("weight_bytes", 1, t.weight_bytes, false);
+  units.read("logit_bytes", 1, t.logit_bytes, false);
+  units.read("ffn_bytes", 1, t.ffn_bytes, false);
+  units.read("gathered_bytes", 1, t.gathered_bytes, false);
   section.finish();
 }
 

@@ -13,8 +13,25 @@ namespace lockstep {
 // Bytes per second of one device in one direction, and seconds before the first byte.
 struct Link {
   double bandwidth = 0, latency = 0;
-  Curve by_bytes;  // part of the bandwidth that a message of so many bytes reaches
-  Curve by_nodes;  // part that is left when so many nodes talk at once
+  Curve by_bytes;           // part of the bandwidth that a message of so many bytes reaches
+  Curve by_nodes;           // part that is left when so many nodes talk at once
+  Curve halves_by_nodes{};  // the same of reduce_scatters and all_gathers; without points they are as above
+};
+
+// What the program that trains does and this project's executor does not. All of it is nothing by default.
+struct Trainer {
+  bool balanced_stages = false;  // layers are dealt to stages by their weights, the head counted
+  double issue = 0;              // seconds of the host for a kernel or message; it runs ahead of the device
+  double staged_issue = 0;       // more of them for each other rank of a tp message, between pipeline stages
+  double microbatch = 0;         // seconds beside the kernels of a microbatch's forward and backward
+  double exposed_tp = 1;         // part of tp's messages that kernels do not hide
+  double exposed_dp = 0;         // part of dp's messages that nothing hides
+  bool flat_rings = false;       // reduce_scatters and all_gathers across nodes know no hierarchy
+  bool reduces_whole = false;    // zero=1 all_reduces gradients
+  double weight_bytes = 0;       // held of each weight of a stage, beside the weight and its gradient
+  double logit_bytes = 0;        // held of each logit while the head works, beside our own
+  double ffn_bytes = 0;          // kept of each token and column of a layer's ffn, beside what we keep
+  double gathered_bytes = 0;     // kept of each token and width of a layer for tp > 1, and not divided by tp
 };
 
 struct Cluster {
@@ -59,6 +76,8 @@ struct Cluster {
 
   // What a process holds beside its arena, in bytes: once, for each communicator, and as a part of the arena.
   double context = 0, communicator = 0, workspace = 0, fragmentation = 0;
+
+  Trainer trainer;
 };
 
 // UserError: no such file, a key that is unknown, missing or impossible, with file and line.

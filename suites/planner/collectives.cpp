@@ -11,9 +11,10 @@ namespace {
 struct Pipe {
   double latency, bandwidth;
 };
-Pipe pipe(const Link& link, double bytes, i64 nodes) {
-  return {link.latency,
-          link.bandwidth * link.by_bytes.at(bytes) * link.by_nodes.at(static_cast<double>(nodes))};
+Pipe pipe(const Link& link, Verb verb, double bytes, i64 nodes) {
+  const bool half = verb == Verb::reduce_scatter || verb == Verb::all_gather;
+  const Curve& left = half && !link.halves_by_nodes.empty() ? link.halves_by_nodes : link.by_nodes;
+  return {link.latency, link.bandwidth * link.by_bytes.at(bytes) * left.at(static_cast<double>(nodes))};
 }
 
 // Reduce_scatter or all_gather of V bytes around a ring of d.
@@ -58,15 +59,17 @@ Placed place(const Mesh& m, Axis axis, i64 devices_per_node) {
 
 double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluster& c) {
   if (p.ranks < 2 || bytes <= 0) return 0;
-  const Pipe inside = pipe(c.node, bytes, 1);
-  const Pipe outside = p.nodes > 1 ? pipe(c.network, bytes, p.nodes) : inside;
+  const Pipe inside = pipe(c.node, verb, bytes, 1);
+  const Pipe outside = p.nodes > 1 ? pipe(c.network, verb, bytes, p.nodes) : inside;
   const Pipe ring = around(p, inside, outside);
   const double d = static_cast<double>(p.ranks), g = static_cast<double>(p.per_node),
                n = static_cast<double>(p.nodes);
   const bool levels = p.nodes > 1 && p.per_node > 1;
   const auto half = [&] {
     const double flat = half_ring(d, bytes, ring);
-    return levels ? std::min(flat, half_ring(g, bytes, inside) + half_ring(n, bytes / g, outside)) : flat;
+    return levels && !c.trainer.flat_rings
+               ? std::min(flat, half_ring(g, bytes, inside) + half_ring(n, bytes / g, outside))
+               : flat;
   };
   switch (verb) {
     case Verb::send:

@@ -8,6 +8,7 @@
 #include "suites/planner/chunk_programs.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/pipeline.hpp"
+#include "suites/planner/trainer.hpp"
 
 namespace lockstep {
 namespace {
@@ -20,10 +21,14 @@ std::string words_of(const Plan& plan) {
   return text;
 }
 
-std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, i64 layers, int chunks) {
+std::vector<ChunkShape> chunk_shapes(const LayerPrograms& parts, const Run& run, int chunks,
+                                     const Trainer& trainer) {
   std::vector<ChunkShape> shapes;
+  const bool balanced = trainer.balanced_stages && chunks == run.plan.number("pp");
+  const std::vector<int> first_of = balanced ? balanced_stages(run.model, chunks) : std::vector<int>{};
   for (int c = 0; c < chunks; ++c) {
-    const auto [from, to] = layers_of(c, chunks, layers);
+    auto [from, to] = layers_of(c, chunks, run.model.layers);
+    if (balanced) from = first_of[c], to = first_of[c + 1];
     shapes.push_back({{parts.class_of.begin() + from, parts.class_of.begin() + to}, c == 0, c == chunks - 1});
   }
   return shapes;
@@ -89,6 +94,7 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
   for (const Action& a : schedule->actions(0, mesh.pp, 1)) split |= a.pass == Pass::weight_grad;
 
   const std::string inner = plan.text("tp") + "," + plan.text("micro") + (split ? ",split;" : ";") +
+                            (mesh.pp > 1 && m.cluster.trainer.staged_issue > 0 ? "staged;" : "") +
                             words_of<Seam>(plan) + words_of<Stash>(plan);
   const bool shelved = chosen<Shelf>(plan).wants != nullptr;
   const std::string mesh_words = plan.text("dp") + "," + plan.text("tp") + ";" + words_of<Seam>(plan);
@@ -100,10 +106,12 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
 
   auto parts = m.parts.find(inner);
   if (parts == m.parts.end())
-    parts =
-        m.parts.emplace(inner, layer_programs(run, costs, split, m.cluster.recomputes_whole_layers)).first;
+    parts = m.parts
+                .emplace(inner, hold(m.cluster.trainer, run,
+                                     layer_programs(run, costs, split, m.cluster.recomputes_whole_layers)))
+                .first;
   const LayerPrograms& layers = parts->second;
-  const std::vector<ChunkShape> shapes = chunk_shapes(layers, m.model.layers, chunks);
+  const std::vector<ChunkShape> shapes = chunk_shapes(layers, run, chunks, m.cluster.trainer);
 
   auto& scripts = m.scripts[stored];
   const auto script = [&](const ChunkShape& shape, PassShape pass) -> const PassScript& {
@@ -139,8 +147,11 @@ Prediction Composer::compose(const Plan& plan, Depth depth, double least) {
     }
     const auto key = std::pair{Memory::Layers{n, first, last}, first_microbatch};
     auto it = updates.find(key);
-    if (it == updates.end())
-      it = updates.emplace(key, update_program(run, costs, n, first, last, first_microbatch, m.steps)).first;
+    if (it == updates.end()) {
+      UpdateProgram u = update_program(run, costs, n, first, last, first_microbatch, m.steps);
+      u.kept[0] += static_cast<i64>(m.cluster.trainer.weight_bytes * static_cast<double>(u.weights));
+      it = updates.emplace(key, std::move(u)).first;
+    }
     return it->second;
   };
   const auto lack = [&](const Prediction& p) { return lacks(needs(p, m.cluster, mesh), has(m.cluster)); };

@@ -32,7 +32,7 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 }  // namespace
 
 CostModel::CostModel(const Cluster& cluster, const Mesh& mesh, double shares)
-    : cluster_(cluster), shares_(shares) {
+    : cluster_(cluster), staged_(mesh.pp > 1), shares_(shares) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     placed_[a] = place(mesh, static_cast<Axis>(a), cluster.per_node);
   const double busy = static_cast<double>(std::min<i64>(mesh.size(), cluster.per_node));
@@ -86,9 +86,14 @@ double CostModel::message(const Message& m) const {
     const double bytes = static_cast<double>(m.n * m.blocks * type_bytes(m.type));
     seconds = collective_seconds(m.verb, bytes / shares_, placed, cluster_) +
               collective_seconds(Verb::all_gather, bytes, placed_[static_cast<int>(Axis::tp)], cluster_);
+  } else if (cluster_.trainer.reduces_whole && m.axis == Axis::dp && m.verb == Verb::reduce_scatter) {
+    Message whole = m;
+    whole.verb = Verb::all_reduce, whole.n = m.n * placed.ranks;
+    seconds = message_seconds(whole, placed, cluster_);
   } else {
     seconds = message_seconds(m, placed, cluster_);
   }
+  if (m.axis == Axis::tp) seconds *= cluster_.trainer.exposed_tp;
   if (seconds <= 0) return 0;
   return std::max(cluster_.dispatch, seconds) + (m.axis == Axis::pp ? cluster_.hand_over : 0);
 }
@@ -96,6 +101,12 @@ double CostModel::message(const Message& m) const {
 double hand_over_shares(const Cluster& c, const Run& run) {
   const Shape s = shape_of(run.plan, run.model, run.settings, 0);
   return c.hand_over_scattered && chosen<Seam>(run.plan).price.outside(s) == s.T ? run.mesh().tp : 1;
+}
+
+double CostModel::issue(const Trace::Event& e) const {
+  const Trainer& f = cluster_.trainer;
+  if (e.what != Trace::Event::start || e.message.axis != Axis::tp || !staged_) return f.issue;
+  return f.issue + f.staged_issue * static_cast<double>(placed_[static_cast<int>(Axis::tp)].ranks - 1);
 }
 
 CopyStream stream_of(const Trace::Event& copy) {
@@ -122,7 +133,9 @@ Costs CostModel::costs() const {
           [this](const Trace::Event& e) { return copy(e); },
           [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); },
           cluster_.copies_block,
-          cluster_.hand_over_blocks};
+          cluster_.hand_over_blocks,
+          cluster_.trainer.exposed_dp,
+          [this](const Trace::Event& e) { return issue(e); }};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

@@ -15,6 +15,7 @@ class CostModel {
   double kernel(const Trace::Event&) const;  // seconds, as the next
   double message(const Message&) const;
   double copy(const Trace::Event&) const;
+  double issue(const Trace::Event&) const;  // by the host, of a kernel or message
   const Cluster& cluster() const { return cluster_; }
   Costs costs() const;  // for simulate(); refers to this
 
@@ -24,6 +25,7 @@ class CostModel {
   double unfused_attention(const Work&, const Trace::Event&) const;
 
   const Cluster& cluster_;
+  bool staged_;
   std::array<Placed, static_cast<int>(Axis::count)> placed_;
   const double shares_;
   std::array<double, 3> crowd_;  // by class of kernels: what computing side by side leaves of their rate

@@ -14,6 +14,7 @@ struct Pipeline::Handed {
 struct Pipeline::Stage {
   int number;
   Clock clock{};
+  double host = 0;  // when it has issued all kernels so far
   Live live{};
   Spent spent{};
   bool begun = false;
@@ -146,6 +147,19 @@ const PassCost& Pipeline::cost_of(Stage& stage, const Action& a) {
   return *known;
 }
 
+// The host runs ahead of the device, but not past a hand-over between stages.
+void Pipeline::issue(Stage& stage, const PassCost& pass) {
+  const Trainer& f = model_.cluster().trainer;
+  if (mesh_.pp > 1) stage.host = std::max(stage.host, stage.clock.now);
+  stage.host += pass.quick.issue;
+  stage.clock.now += f.microbatch / 2, stage.spent.compute += f.microbatch / 2;
+}
+
+void Pipeline::keep_up(Stage& stage) {
+  const double behind = stage.host - stage.clock.now;
+  if (behind > 0) stage.clock.now += behind, stage.spent.compute += behind;
+}
+
 // As far as the stage gets without its neighbours; whether that was anywhere.
 bool Pipeline::advance(int number) {
   Stage& stage = stages_[static_cast<std::size_t>(number)];
@@ -163,10 +177,12 @@ bool Pipeline::advance(int number) {
       if (receives(a) && !wait(stage, *stage.coming)) return moved;
       expect(stage.at + 1);
       const PassCost& pass = cost_of(stage, a);
+      issue(stage, pass);
       if (quick_)
         pass.quick.transit.apply(stage.clock);
       else
         lockstep::run(pass.program, stage.clock, stage.spent);
+      keep_up(stage);
       stage.live.then(pass.quick.live);
       stage.acted = moved = true;
     }

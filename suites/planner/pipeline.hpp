@@ -34,6 +34,8 @@ class Pipeline {
   bool advance(int stage);
   bool wait(Stage&, const Handed&);
   void offer(Stage&, const Action&, bool receive);
+  void issue(Stage&, const PassCost&);
+  void keep_up(Stage&);
   PassShape shape_of(Stage&, const Action&);
   const PassCost& cost_of(Stage&, const Action&);
   bool receives(const Action&) const;

@@ -130,18 +130,23 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
       case Trace::Event::run: {
         Operation& o = work();
         const double seconds = costs_.kernel(e);
+        program_.issue += costs_.issue(e);
         o.seconds += seconds, (updating ? o.spent.update : o.spent.compute) += seconds;
         break;
       }
       case Trace::Event::start: {
         const double seconds = costs_.message(e.message, {});
-        if (e.message.axis == Axis::dp) {
-          started(e.request, data, seconds);
-        } else {
+        const double blocks = e.message.axis == Axis::dp ? costs_.dp_blocks : 1;
+        program_.issue += costs_.issue(e);
+        if (blocks > 0) {
           Operation& o = work();
-          o.seconds += seconds, o.spent.exposed[static_cast<int>(e.message.axis)] += seconds;
-          under_way_[e.request] = {-1, -1};
+          o.seconds += blocks * seconds;
+          o.spent.exposed[static_cast<int>(e.message.axis)] += blocks * seconds;
         }
+        if (e.message.axis == Axis::dp)
+          started(e.request, data, (1 - blocks) * seconds);
+        else
+          under_way_[e.request] = {-1, -1};
         break;
       }
       case Trace::Event::copy: {

@@ -35,6 +35,7 @@ struct Operation {
 struct Program {
   std::vector<Operation> operations;
   int requests = 0;  // numbers of requests are smaller
+  double issue = 0;  // seconds of the host for all kernels and messages
   Live live;
 };
 
