@@ -1,4 +1,5 @@
 // Published measurements: reading them, and what is said of them.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -105,6 +106,35 @@ TEST(Published, AGeluBlockCountsAsThePapersSay) {
   EXPECT_EQ(3 * swiglu_width(49152, 8), 2 * 49152);
   EXPECT_EQ(swiglu_width(4096, 8) % 8, 0);
   EXPECT_NEAR(3.0 * static_cast<double>(swiglu_width(4096, 8)) / (2 * 4096), 1, 0.002);
+}
+
+// What Calculon and vTrain reach on their own clusters, on rows that nothing was fitted on.
+TEST(Published, MegatronsTablesAreMet) {
+  for (const char* name : {"vtrain", "megatron-2022"}) {
+    const PublishedGroup g = load_published_group(fmt::format("suites/published/{}.toml", name));
+    EXPECT_FALSE(g.bars.empty());
+    const ScoredGroup all = score(g, "", [](const PublishedRow&) {});
+    for (const SourceScore& s : all.sources) {
+      EXPECT_TRUE(s.missed.empty()) << s.source;
+      if (g.bars.count(s.source)) {
+        EXPECT_LE(s.fitted, s.rows / 8) << s.source;
+      }
+    }
+  }
+}
+
+TEST(Published, AMissedBarIsSaid) {
+  Bar bar;
+  bar.mean = 10, bar.worst = 30, bar.rank = 0.9;
+  SourceScore s;
+  s.errors = {0.05, 0.25};
+  s.ranked = {{"m", 2, 0, 0.5}};
+  EXPECT_EQ(missed(bar, s).size(), 2u);
+  EXPECT_TRUE(says(missed(bar, s)[0], "mean", "15.00", "10"));
+  bar.mean = 15, bar.rank = 0.5;
+  EXPECT_TRUE(missed(bar, s).empty());
+  s.errors.clear();
+  EXPECT_TRUE(says(missed(bar, s)[0], "nothing was scored"));
 }
 
 }  // namespace
