@@ -23,6 +23,7 @@
 #include "parallel/comm/nccl.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -70,6 +71,7 @@ NcclComm::NcclComm(Comm& introducer, Fabric& fabric, const Mesh& mesh, int rank,
       outstanding_(kAxes),
       entries_(static_cast<std::size_t>(kAxes * needs.outstanding + kAfterglow)) {
   for (int a = 0; a < kAxes; ++a) groups_.push_back(mesh.group(static_cast<Axis>(a), rank));
+  watch_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
   open_groups(introducer);
   open_pairs(introducer);
   for (std::size_t i = 0; i < entries_.size(); ++i) {
@@ -77,16 +79,7 @@ NcclComm::NcclComm(Comm& introducer, Fabric& fabric, const Mesh& mesh, int rank,
     free_.push_back(static_cast<int>(i));
   }
   frees_ = free_.size();
-  watch_ = std::thread([this] { watch(); });
-}
-
-NcclComm::~NcclComm() {
-  {
-    const std::lock_guard lock(mutex_);
-    end_ = true;
-  }
-  ended_.notify_all();
-  watch_.join();
+  about_to("");
 }
 
 // An axis on which there are collectives has a channel, and memory for what its members send.
@@ -109,6 +102,7 @@ void NcclComm::open_groups(Comm& introducer) {
     m.verb = Verb::broadcast, m.axis = group.axis, m.type = Type::i32, m.peer = 0, m.what = "NCCL's id";
     m.in = m.out = id.data(), m.n = static_cast<i64>(id.size()) / 4;
     introducer.wait(introducer.start(m));
+    about_to(fmt::format("connecting ranks {} on {}", fmt::join(group.ranks, ", "), axis_name(group.axis)));
     channels_[a] = fabric_.open(id, group.size(), group.me);
     const i64 largest = collectives(a).largest_bytes, members = group.size();
     const i64 gaps = members * (kGrain + 8) * 8;
@@ -133,6 +127,7 @@ void NcclComm::open_pairs(Comm& introducer) {
     if (sends) id = fabric_.new_id();
     m.in = sends ? id.data() : nullptr, m.out = sends ? nullptr : id.data();
     introducer.wait(introducer.start(m));
+    about_to(fmt::format("connecting ranks {}, {} on {}", p.from, p.to, axis_name(p.axis)));
     const auto& ranks = groups_[static_cast<int>(p.axis)].ranks;
     const auto other = std::find(ranks.begin(), ranks.end(), sends ? p.to : p.from) - ranks.begin();
     (sends ? to_ : from_)[static_cast<int>(p.axis)][other] = fabric_.open(id, 2, sends ? 0 : 1);
@@ -163,6 +158,7 @@ int NcclComm::start(const Message& m) {
   {
     const std::lock_guard lock(mutex_);
     e.flying = false;  // whatever it was: the watch asks for the new one from now on
+    moved_ = true;
     e.serial = ++serial_;
     e.channel = channel;
     e.stated.set(m);
@@ -206,7 +202,9 @@ void NcclComm::finish() {
   if (!left.empty())
     throw CommError(fmt::format("{} ended with {} request{} never waited for: {}", place(mesh_, rank_),
                                 left.size(), left.size() == 1 ? "" : "s", text));
+  about_to("closing what connects the ranks");
   fabric_.close();
+  about_to("");
   go_on_only_if_sound();
 }
 

@@ -30,7 +30,6 @@ class NcclComm final : public Comm {
   // kIntroduction bytes, one under way. All ranks construct at once. needs.pairs must name whoever sends.
   static constexpr i64 kIntroduction = 128;
   NcclComm(Comm& introducer, Fabric&, const Mesh&, int rank, const CommNeeds&, const NcclOptions&);
-  ~NcclComm() override;
   int start(const Message&) override;
   void wait(int request) override;
   // At the end, on all ranks. CommError: requests never waited for.
@@ -60,8 +59,9 @@ class NcclComm final : public Comm {
   void put_scattered(int channel, const Message&);
   void put_all_gather(int channel, const Message&);
 
-  void watch();
+  void watch(const std::stop_token&);
   std::string look(double seconds);
+  void about_to(const std::string& what);
   std::string stuck() const;
   void go_on_only_if_sound() const;
 
@@ -82,13 +82,13 @@ class NcclComm final : public Comm {
   std::size_t first_free_ = 0, frees_ = 0;
   i64 serial_ = 0;
 
-  mutable std::mutex mutex_;  // of entries, between the rank's thread and the watch
-  std::condition_variable ended_;
-  bool end_ = false;
+  mutable std::mutex mutex_;  // of entries and what follows, between the rank's thread and the watch
+  std::condition_variable_any ended_;
   std::string failure_;
-  i64 seen_serial_ = 0;
+  std::string doing_;  // what the rank's thread itself waits for; empty: nothing
+  bool moved_ = false;
   double since_ = 0;  // seconds on the watch's clock when something moved last
-  std::thread watch_;
+  std::jthread watch_;
 };
 
 }  // namespace lockstep

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "parallel/comm/nccl.hpp"
 
@@ -27,12 +28,14 @@ namespace {
 
 }  // namespace
 
-void NcclComm::watch() {
+void NcclComm::watch(const std::stop_token& stop) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point begin = Clock::now();
   const std::chrono::duration<double> pause(std::min(0.1, patience_ / 8));
   std::unique_lock lock(mutex_);
-  while (!ended_.wait_for(lock, pause, [&] { return end_; })) {
+  for (;;) {
+    ended_.wait_for(lock, stop, pause, [] { return false; });
+    if (stop.stop_requested()) return;
     std::string why;
     try {
       why = look(std::chrono::duration<double>(Clock::now() - begin).count());
@@ -54,16 +57,24 @@ std::string NcclComm::look(double seconds) {
     const std::string what = stuck();
     return "NCCL: " + error + (what.empty() ? "" : ", while waiting for " + what);
   }
-  bool moved = serial_ != seen_serial_, flying = false;
-  seen_serial_ = serial_;
+  bool moved = std::exchange(moved_, false), waiting = !doing_.empty();
   for (Entry& e : entries_) {
     if (!e.flying) continue;
     if (fabric_.passed(e.done)) e.flying = false, moved = true;
-    flying |= e.flying;
+    waiting |= e.flying;
   }
-  if (moved || !flying) since_ = seconds;
+  if (moved || !waiting) since_ = seconds;
   if (seconds - since_ <= patience_) return {};
-  return fmt::format("nothing has moved for {} s while waiting for {}", patience_, stuck());
+  const std::string what = stuck();
+  return fmt::format("nothing has moved for {} s while {}", patience_,
+                     what.empty() ? doing_ : "waiting for " + what);
+}
+
+// Before the rank's thread calls what may wait on the host: set-up and the end.
+void NcclComm::about_to(const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  doing_ = what;
+  moved_ = true;
 }
 
 // Of each channel the operation that is at its head, those first whose kernels are done: the others are

@@ -184,9 +184,10 @@ TEST_P(Failures, AnExceptionThatIsNoStdException) {
 }
 
 TEST_P(Failures, RequestsNeverWaitedFor) {
+  float memory[2][4] = {};  // outlives what is never waited for
   World world(Mesh{.dp = 2}, kNeeds, GetParam(), kPatient);
   const std::string error = error_of(world, [&](int rank, Comm& comm) {
-    float x[2] = {}, y[2];
+    float *x = memory[rank], *y = x + 2;
     const int a = comm.start(sum_all(x, x, 1, "x"));
     const int b = comm.start(sum_all(x + 1, y, 1, "y", 4));
     if (rank == 0) comm.wait(a), comm.wait(b);

@@ -215,6 +215,21 @@ TEST(Nccl, OfSeveralStuckOnesTheFirstOfEachChannelIsNamed) {
             "send of `third` microbatch 4 to rank 1 on world");
 }
 
+// Networks that are set up wrongly hang here, before any message.
+TEST(Nccl, ANetworkThatDoesNotConnectEndsTheJob) {
+  Hub hub;
+  hub.deaf = true;
+  LocalWorld introducer(Mesh{.dp = 2}, {.largest_bytes = NcclComm::kIntroduction}, Timing::eager);
+  const std::string error = error_of(introducer, [&](int rank, Comm& outer) {
+    StandIn fabric(hub);
+    NcclOptions options{.patience = 0.5};
+    options.give_up = [&](const std::string& why) { hub.end(why); };
+    NcclComm(outer, fabric, Mesh{.dp = 2}, rank, {.largest_bytes = 4}, options);
+  });
+  EXPECT_NE(error.find("nothing has moved for 0.5 s while connecting ranks 0, 1 on world"), std::string::npos)
+      << error;
+}
+
 // Whole numbers have one sum in any order; places are what can go wrong.
 TEST(Nccl, InFastModeTheLibraryReduces) {
   for (const int size : {1, 2, 4})

@@ -71,6 +71,7 @@ class Hub {
   std::string over, error;
   std::map<Fabric::Id, Meeting> meetings;
   int ids = 0, workers = 0;
+  bool deaf = false;                               // nobody gets a connection
   std::set<const std::function<bool()>*> waiting;  // of channels: what each waits for
 };
 
@@ -103,12 +104,13 @@ class StandIn final : public Fabric {
     Hub::Meeting& meeting = hub_.meetings[id];
     ++meeting.opened;
     hub_.changed.notify_all();
-    await(lock, [&] { return meeting.opened == size; });
+    await(lock, [&] { return meeting.opened == size && !hub_.deaf; });
     Channel& c = channels_.emplace_back();
     c.meeting = &meeting, c.size = size, c.me = me;
     return static_cast<int>(channels_.size()) - 1;
   }
   Event new_event() override {
+    const Hub::Lock lock(hub_.mutex);
     marks_.push_back({});
     return static_cast<int>(marks_.size()) - 1;
   }
@@ -142,6 +144,7 @@ class StandIn final : public Fabric {
   // A mark that is passed when the test says so.
   Event hold() {
     const Event e = new_event();
+    const Hub::Lock lock(hub_.mutex);
     marks_[e].recorded = 1;
     return e;
   }
@@ -248,6 +251,8 @@ class StandIn final : public Fabric {
     if (counts) hub_.waiting.erase(&met);
     if (condition()) return;
     if (end_) throw Ended();
+    // The rank's thread goes on to end, and with it what its channels are working on: they go first.
+    if (!counts) hub_.changed.wait(lock, [&] { return stopped_ == started_; });
     throw CommError(hub_.over);
   }
 
@@ -257,7 +262,7 @@ class StandIn final : public Fabric {
     const Hub::Lock lock(hub_.mutex);
     c.queue.push_back(std::move(what));
     ++c.asked;
-    if (!c.worker.joinable()) ++hub_.workers, c.worker = std::thread([this, &c] { work(c); });
+    if (!c.worker.joinable()) ++hub_.workers, ++started_, c.worker = std::thread([this, &c] { work(c); });
     hub_.changed.notify_all();
   }
 
@@ -272,6 +277,7 @@ class StandIn final : public Fabric {
       for (;;) {
         Hub::Lock lock(hub_.mutex);
         await(lock, [&] { return !c.queue.empty(); });
+        if (!hub_.over.empty()) throw Ended();
         const std::function<void()> what = std::move(c.queue.front());
         c.queue.pop_front();
         lock.unlock();
@@ -283,6 +289,9 @@ class StandIn final : public Fabric {
     } catch (const Ended&) {
     } catch (const CommError&) {
     }
+    const Hub::Lock lock(hub_.mutex);
+    ++stopped_;
+    hub_.changed.notify_all();
   }
 
   void part(int channel, const Part& p) {
@@ -296,6 +305,7 @@ class StandIn final : public Fabric {
     const Channel& c = channels_[channel];
     Hub::Meeting& meeting = *c.meeting;
     Hub::Lock lock(hub_.mutex);
+    if (!hub_.over.empty()) throw Ended();  // the peer's memory may be gone
     const auto ends = [&](const Part& p) {
       return p.sends ? std::pair(c.me, p.other) : std::pair(p.other, c.me);
     };
@@ -349,7 +359,7 @@ class StandIn final : public Fabric {
 
   Hub& hub_;
   const bool apart_;
-  int most_ = 0;
+  int most_ = 0, started_ = 0, stopped_ = 0;  // started_, stopped_: threads of channels
   bool end_ = false, gathering_ = false;
   std::deque<Channel> channels_;
   std::deque<Mark> marks_;
