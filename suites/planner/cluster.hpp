@@ -17,6 +17,18 @@ struct Link {
   Curve by_nodes;  // part that is left when so many nodes talk at once
 };
 
+// What a message costs where the ranks carry it themselves: bytes a second of its payload, by that, of each
+// rank where it starts it and where it waits for it.
+struct Carried {
+  Curve start, wait;
+};
+
+// How fast a core was when its cluster was measured: operations a second of a matmul in its cache, and bytes
+// a second, read and written, of a copy beyond it.
+struct Pace {
+  double flops = 0, bandwidth = 0;
+};
+
 struct Cluster {
   std::string name;
   i64 devices = 1, per_node = 1;
@@ -38,6 +50,11 @@ struct Cluster {
   Link disk;
   double disk_bytes = 0;
   bool copies_block = false;  // copies between memories are done by the computing thread itself
+  // Messages are, too, between two ranks of a node: by verb. The links above then carry none.
+  bool messages_block = false;
+  std::map<std::string, Carried> carried;
+
+  Pace pace;  // 0: not measured
 
   // What a process holds beside its arena, in bytes: once, for each communicator, and as a part of the arena.
   double context = 0, communicator = 0, workspace = 0, fragmentation = 0;

@@ -46,7 +46,7 @@ double CostModel::kernel(const Trace::Event& e) const {
   const double crowd = crowd_[work.kind];
   if (const auto grid = cluster_.grids.find(e.name); grid != cluster_.grids.end())
     return cluster_.launch + work.flops / (grid->second.at(grid_sizes(e.name, e.numbers)) * crowd);
-  if (on_host(e)) return bytes / cluster_.host_bandwidth;
+  if (on_host(e) && !cluster_.copies_block) return bytes / cluster_.host_bandwidth;
   const Curve& reached = efficiency(cluster_, e.name, work.kind);
   if (work.kind == Work::rows)
     return cluster_.launch + bytes / (cluster_.memory_bandwidth * reached.at(bytes) * crowd);
@@ -54,7 +54,26 @@ double CostModel::kernel(const Trace::Event& e) const {
                                     bytes / cluster_.memory_bandwidth);
 }
 
+namespace {
+
+// Of one that the ranks carry themselves.
+double carried_seconds(const Message& m, const Placed& p, const Cluster& c, Curve Carried::*part) {
+  const auto it = c.carried.find(verb_name(m.verb));
+  if (p.ranks < 2 || it == c.carried.end() || (it->second.*part).empty()) return 0;
+  const double bytes = payload_bytes(m, p);
+  return bytes / (it->second.*part).at(bytes);
+}
+
+}  // namespace
+
+double CostModel::beginning(const Message& m) const {
+  if (!cluster_.messages_block) return 0;
+  return carried_seconds(m, placed_[static_cast<int>(m.axis)], cluster_, &Carried::start);
+}
+
 double CostModel::message(const Message& m) const {
+  if (cluster_.messages_block)
+    return carried_seconds(m, placed_[static_cast<int>(m.axis)], cluster_, &Carried::wait);
   return message_seconds(m, placed_[static_cast<int>(m.axis)], cluster_);
 }
 
@@ -80,7 +99,10 @@ Costs CostModel::costs() const {
   return {[this](const Trace::Event& e) { return kernel(e); },
           [this](const Message& m, const Group&) { return message(m); },
           [this](const Trace::Event& e) { return copy(e); },
-          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); }, cluster_.copies_block};
+          [](const Trace::Event& e) { return static_cast<int>(stream_of(e)); },
+          cluster_.copies_block,
+          cluster_.messages_block,
+          [this](const Message& m) { return beginning(m); }};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

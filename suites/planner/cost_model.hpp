@@ -11,6 +11,7 @@ class CostModel {
   CostModel(const Cluster& cluster, const Mesh& mesh);
   double kernel(const Trace::Event&) const;  // seconds, as the next
   double message(const Message&) const;
+  double beginning(const Message&) const;  // of a message that the ranks carry: where it starts
   double copy(const Trace::Event&) const;
   const Cluster& cluster() const { return cluster_; }
   Costs costs() const;  // for simulate(); refers to this

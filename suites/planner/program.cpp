@@ -99,6 +99,12 @@ Operation& ProgramWriter::work() {
   return all.back();
 }
 
+// A rank's own work for a message.
+void ProgramWriter::carry(const Message& m, double seconds) {
+  Operation& o = work();
+  o.seconds += seconds, o.spent.exposed[static_cast<int>(m.axis)] += seconds;
+}
+
 void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
   under_way_.erase(request);
   if (known[0] < 0) return;  // waited for where it started
@@ -133,17 +139,17 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         o.seconds += seconds, (updating ? o.spent.update : o.spent.compute) += seconds;
         break;
       }
-      case Trace::Event::start: {
-        const double seconds = costs_.message(e.message, {});
-        if (e.message.axis == Axis::dp) {
+      case Trace::Event::start:
+        if (costs_.messages_block) {
+          carry(e.message, costs_.beginning(e.message));
+          carried_[e.request] = e.message;
+        } else if (const double seconds = costs_.message(e.message, {}); e.message.axis == Axis::dp) {
           started(e.request, data, seconds);
         } else {
-          Operation& o = work();
-          o.seconds += seconds, o.spent.exposed[static_cast<int>(e.message.axis)] += seconds;
+          carry(e.message, seconds);
           under_way_[e.request] = {-1, -1};
         }
         break;
-      }
       case Trace::Event::copy: {
         const double seconds = costs_.copy(e);
         if (costs_.copies_block) {
@@ -156,6 +162,12 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         break;
       }
       case Trace::Event::wait:
+        if (const auto it = carried_.find(e.request); it != carried_.end()) {
+          carry(it->second, costs_.message(it->second, {}));
+          carried_.erase(it);
+          break;
+        }
+        [[fallthrough]];
       case Trace::Event::copied:
         wait(e.request, under_way_.at(e.request));
         break;
@@ -172,12 +184,14 @@ void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
       blocks_[e.block] = {static_cast<std::size_t>(medium_of(e.kind)), e.bytes};
     else if (e.what == Trace::Event::give)
       blocks_.erase(e.block);
+    else if (e.what == Trace::Event::start && costs_.messages_block)
+      carried_[e.request] = e.message;
     else if (e.what == Trace::Event::start)
       under_way_[e.request] = {e.message.axis == Axis::dp ? int{data} : -1, -1};
     else if (e.what == Trace::Event::copy)
       under_way_[e.request] = {costs_.copies_block ? -1 : down + costs_.copy_stream(e), -1};
     else if (e.what == Trace::Event::wait || e.what == Trace::Event::copied)
-      under_way_.erase(e.request);
+      under_way_.erase(e.request), carried_.erase(e.request);
   }
 }
 

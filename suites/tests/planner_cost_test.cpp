@@ -127,6 +127,21 @@ TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
   EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-6 + 12e6 / 0.3e12, 1e-9);
 }
 
+// What ranks carry themselves: bytes of the whole payload by their own rates, where it starts and where it is
+// waited for. A reduce_scatter of n between two takes 2 n from each.
+TEST(Messages, CarriedByTheRanksCostThemTheirOwnTime) {
+  Cluster c = plain();
+  c.messages_block = true;
+  c.carried["reduce_scatter"] = {Curve({{1e6, 4e9}, {1e8, 8e9}}), Curve({{1e6, 1e9}})};
+  const CostModel model(c, Mesh{2, 1, 1, 1});
+  Message m;
+  m.verb = Verb::reduce_scatter, m.axis = Axis::dp, m.n = 1250000;
+  EXPECT_NEAR(model.beginning(m), 1e7 / 6e9, 1e-9);
+  EXPECT_NEAR(model.message(m), 1e7 / 1e9, 1e-9);
+  m.axis = Axis::tp;  // alone on that axis
+  EXPECT_EQ(model.beginning(m) + model.message(m), 0);
+}
+
 TEST(Curves, AreLinearInTheLogarithm) {
   const Curve c({{1e2, 0.2}, {1e4, 0.6}, {1e5, 0.5}});
   EXPECT_DOUBLE_EQ(c.at(1), 0.2);
