@@ -53,7 +53,9 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
     e.firsts = {from.first, to.first};
     trace_->events.push_back(std::move(e));
   }
+  if (onlooker_) onlooker_->does();
   if (comm_) r.id = comm_->start(m);
+  if (onlooker_) onlooker_->did();
   r.stream = axis_name(m.axis);
   return r;
 }
@@ -64,9 +66,9 @@ void PlainDevice::wait(Request& r) {
     e.request = r.id;
     trace_->events.push_back(std::move(e));
   }
-  if (onlooker_) onlooker_->waits(r.stream);
+  if (onlooker_) onlooker_->waits(r.stream), onlooker_->does();
   if (comm_) comm_->wait(r.id);
-  if (onlooker_) onlooker_->goes_on();
+  if (onlooker_) onlooker_->did(), onlooker_->goes_on();
   r = {};
 }
 
@@ -95,7 +97,9 @@ Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View
     e.numbers = {static_cast<double>(elements)};
     trace_->events.push_back(std::move(e));
   }
+  if (onlooker_) onlooker_->does();
   if (comm_) r.id = copies_.start(to_at, from_at, elements);
+  if (onlooker_) onlooker_->did();
   return r;
 }
 
@@ -105,9 +109,9 @@ void PlainDevice::wait_copy(Request& r) {
     e.request = r.id;
     trace_->events.push_back(std::move(e));
   }
-  if (onlooker_) onlooker_->waits(r.stream);
+  if (onlooker_) onlooker_->waits(r.stream), onlooker_->does();
   if (comm_) copies_.wait(r.id);
-  if (onlooker_) onlooker_->goes_on();
+  if (onlooker_) onlooker_->did(), onlooker_->goes_on();
   r = {};
 }
 

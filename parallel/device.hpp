@@ -42,6 +42,9 @@ class Onlooker {
   virtual void begins(const char* /*action*/, int /*chunk*/, int /*microbatch*/) {}
   virtual void waits(const char* /*stream*/) {}  // for a message of this axis, or "copies"
   virtual void goes_on() {}
+  // Around each kernel, and each start and wait of a message or copy: in the order of the rank's trace.
+  virtual void does() {}
+  virtual void did() {}
   // x: the residual stream [b, Ts, D] of samples from `first` on. Place 0 is behind the embedding, 2l + 1
   // behind layer l's attention, 2l + 2 behind its MLP.
   virtual void shows(int /*place*/, i64 /*first*/, i64 /*b*/, View /*x*/, i64 /*elements*/) {}
@@ -100,12 +103,14 @@ class PlainDevice {
     ++kernels_;
     if (trace_) note_run(op.name, args...);
     if (!comm_) return;
+    if (onlooker_) onlooker_->does();
     if (const unsigned halves = halves_of(args...))
       op.mixed(lanes_, halves, convert<P>(args)...);
     else if (op.on_host && (on_host(args) || ...))
       op.on_host(host_lanes_, convert<P>(args)...);
     else
       op.call(lanes_, convert<P>(args)...);
+    if (onlooker_) onlooker_->did();
   }
 
   // Starts a message on the given buffers; fields `in` and `out` are filled in here.

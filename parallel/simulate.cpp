@@ -108,6 +108,7 @@ class Simulation {
     Player& p = players_[rank];
     const Message& m = e.message;
     const Group group = mesh_.group(m.axis, rank);
+    if (costs_.messages_block) carry(rank, m, costs_.beginning(m));
     const bool pair = m.verb == Verb::send || m.verb == Verb::recv;
     std::vector<int> members;  // who must come, each once
     Meeting* meeting;
@@ -131,18 +132,29 @@ class Simulation {
       p.now += seconds, out_.ranks[rank].exposed[m.axis] += seconds;
     }
     if (++meeting->came < static_cast<int>(members.size())) return;
+    meeting->done = true;
+    if (costs_.messages_block) return void(meeting->to = meeting->latest);
     // A link has a stream for each direction; the other axes have one.
     const auto stream = pair ? std::tuple{m.axis, members[0], members[1]} : std::tuple{m.axis, -1, -1};
     meeting->from = meeting->latest;
     for (const int r : members) meeting->from = std::max(meeting->from, players_[r].free[stream]);
     meeting->to = meeting->from + costs_.message(m, group);
-    meeting->done = true;
     for (const int r : members) {
       players_[r].free[stream] = meeting->to;
       if (meeting->to > meeting->from)
         out_.bars.push_back({r, Simulated::Bar::communication, m.axis, meeting->from, meeting->to, m.what,
                              p.chunk, m.microbatch, p.pass});
     }
+  }
+
+  // A rank's own work for a message.
+  void carry(int rank, const Message& m, double seconds) {
+    Player& p = players_[rank];
+    if (seconds > 0)
+      out_.bars.push_back({rank, Simulated::Bar::communication, m.axis, p.now, p.now + seconds, m.what,
+                           p.chunk, p.microbatch, p.pass});
+    p.now += seconds;
+    out_.ranks[rank].exposed[m.axis] += seconds;
   }
 
   bool wait(int rank, int request) {
@@ -155,6 +167,10 @@ class Simulation {
       out_.ranks[rank].exposed[p.of_request.at(request)->axis] += stall - others;
       out_.ranks[rank].bubble += others;
       p.now = meeting.to;
+    }
+    if (costs_.messages_block) {
+      const Message& m = *p.of_request.at(request);
+      carry(rank, m, costs_.message(m, mesh_.group(m.axis, rank)));
     }
     p.open.erase(request), p.of_request.erase(request);
     return true;

@@ -4,7 +4,7 @@
 // Each rank computes in the order of its program. Messages of an axis follow each other on a stream of that
 // axis, begin when all that take part have started them and their streams are free, and hold up a rank only
 // where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of
-// their own, or are the rank's own work.
+// their own, or are the rank's own work; so are messages that nobody but the ranks carries.
 #pragma once
 #include <functional>
 #include <map>
@@ -28,6 +28,10 @@ struct Costs {
   // message.
   double dp_blocks = 0;
   std::function<double(const Trace::Event&)> issue = [](const Trace::Event&) { return 0.0; };
+  // Messages are carried by the ranks themselves: `beginning` is the work of each where it starts one, and
+  // `message` that where it waits for it, once all have started it. Nothing goes on beside.
+  bool messages_block = false;
+  std::function<double(const Message&)> beginning = [](const Message&) { return 0.0; };
 };
 
 struct Simulated {

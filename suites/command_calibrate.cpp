@@ -3,11 +3,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/planner/cluster_text.hpp"
 #include "suites/planner/measure.hpp"
+#include "suites/progress.hpp"
 
 namespace lockstep {
 namespace {
@@ -17,21 +20,34 @@ struct Options {
   MeasureHow how;
 };
 
+// Beside the cluster's file: all that was measured, one by one.
+std::string beside(const std::string& out) {
+  return std::filesystem::path(out).replace_extension(".h5").string();
+}
+
 int calibrate(const Options& o) {
   check_isa(o.how.isa);
   std::FILE* file = std::fopen(o.out.c_str(), "w");
   if (!file) throw UserError(fmt::format("{}: cannot be written", o.out));
-  const Cluster c = measure(o.how, [](const std::string& what) {
-    fmt::print("  {}\n", what);
-    std::fflush(stdout);
-  });
+  Calibration found;
+  const std::vector<MeasureStep> steps = measure_steps(o.how, found);
+  std::vector<double> shares;
+  for (const MeasureStep& step : steps) shares.push_back(step.share);
+  Progress progress(std::move(shares));
+  for (const MeasureStep& step : steps) {
+    progress.begin(step.what);
+    step.run();
+    progress.end(step.what);
+  }
+  progress.finish();
   const std::string text =
-      cluster_text(c, fmt::format("Measured by `lockstep calibrate --isa {} --threads {}`.",
-                                  isa_here(o.how.isa), o.how.threads));
+      cluster_text(found.cluster, fmt::format("Measured by `lockstep calibrate --isa {} --threads {}`.",
+                                              isa_here(o.how.isa), o.how.threads));
   const bool written = std::fputs(text.c_str(), file) >= 0;
   if (std::fclose(file) != 0 || !written) throw UserError(fmt::format("{}: cannot be written", o.out));
   load_cluster(o.out);  // what is written can be read
-  fmt::print("calibrated: {}\n", o.out);
+  write_measurements(beside(o.out), o.how, found.notes);
+  fmt::print("calibrated: {}, and what was measured, one by one: {}\n", o.out, beside(o.out));
   return 0;
 }
 

@@ -5,15 +5,18 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/planner/check_times.hpp"
+#include "suites/planner/event_times.hpp"
 #include "suites/planner/explain.hpp"
 #include "suites/planner/export.hpp"
 #include "suites/planner/fit.hpp"
+#include "suites/planner/pace.hpp"
 #include "suites/planner/plan_file.hpp"
 #include "suites/settings_list.hpp"
 
@@ -21,7 +24,7 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, cluster, explain, system, out, words = "to=host activations=device,host";
+  std::string model, cluster, explain, system, out, events, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
   bool pareto = false, fit = false, markdown = false, check = false;
@@ -40,11 +43,30 @@ int print_fit(const Options& o, const Question& q, const Values& given) {
   return std::any_of(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); }) ? 0 : 1;
 }
 
+constexpr double kOtherPace = 0.03;
+
+std::string pace_text(const Pace& now, const Pace& then) {
+  const auto percent = [](double x, double y) { return 100 * (x / y - 1); };
+  return fmt::format("{:.1f} GFLOP/s ({:+.1f} %), {:.2f} GB/s ({:+.1f} %)", now.flops / 1e9,
+                     percent(now.flops, then.flops), now.bandwidth / 1e9,
+                     percent(now.bandwidth, then.bandwidth));
+}
+
 // Exit status 1: the median error is above 10 %, or the first choice more than 5 % slower than the fastest.
-int print_times(const Options& o, const ModelConfig& model, const Settings& settings, const Cluster& cluster,
+int print_times(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
                 const Values& given) {
   if (o.how.data.empty()) throw UserError("plan: --check-times needs --data, a token file to train on");
   check_isa(o.how.isa);
+  // A machine in another phase than when it was measured: said, and the rates are taken as they are now.
+  const Pace then = cluster.pace, now = then.flops > 0 ? measure_pace(o.how.isa) : then;
+  const Busy before = busy_seconds();
+  if (then.flops > 0) {
+    const bool other = std::abs(now.flops / then.flops - 1) > kOtherPace ||
+                       std::abs(now.bandwidth / then.bandwidth - 1) > kOtherPace;
+    fmt::print("one core now, and against its calibration: {}{}\n", pace_text(now, then),
+               other ? ": all rates are corrected by that" : "");
+    if (other) cluster = at_pace(cluster, now);
+  }
   fmt::print("{:>12}{:>12}{:>9}   plan\n", "predicted", "measured", "error");
   const CheckedTimes t =
       check_times(model, settings, cluster, given, o.how, [](const CheckedTimes::Row& row) {
@@ -55,6 +77,11 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
   fmt::print("{} plans: median error {:.1f} %\n", t.rows.size(), 100 * t.median_error);
   fmt::print("first choice `{}`: {:.1f} % slower than the fastest, `{}`\n", t.first, 100 * t.regret,
              t.fastest);
+  fmt::print("of what the processors worked meanwhile, {:.1f} % was for others\n",
+             100 * others_part(before, busy_seconds()));
+  if (then.flops > 0)
+    fmt::print("one core at the end, and against the beginning: {}\n",
+               pace_text(measure_pace(o.how.isa), now));
   return t.median_error <= 0.10 && t.regret <= 0.05 ? 0 : 1;
 }
 
@@ -96,6 +123,21 @@ std::string again(const Options& o, const Question& q) {
       q.settings.gradient_bytes, o.words);
 }
 
+int print_events(const Options& o, const ModelConfig& model, const Settings& settings,
+                 const Cluster& cluster) {
+  const TokenFile data(o.how.data);
+  const Run run{model, settings, legal_plan(o.events, model, settings), &data};
+  double predicted = 0, measured = 0;
+  fmt::print("{:>12}{:>12}{:>12}{:>8}   what\n", "predicted", "measured", "each", "times");
+  for (const EventTimes& e : event_times(run, {.isa = o.how.isa, .threads = o.how.threads}, cluster, 0)) {
+    fmt::print("{:>9.3f} ms{:>9.3f} ms{:>9.2f} us{:>8}   {}\n", 1e3 * e.predicted, 1e3 * e.measured,
+               1e6 * e.measured / static_cast<double>(e.times), e.times, e.what);
+    predicted += e.predicted, measured += e.measured;
+  }
+  fmt::print("{:>9.3f} ms{:>9.3f} ms   in all\n", 1e3 * predicted, 1e3 * measured);
+  return 0;
+}
+
 int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
@@ -117,6 +159,7 @@ int plan(const Options& o) {
     fmt::print("{}", plan_text(asked_plan(o, q).line(), q));
     return 0;
   }
+  if (!o.events.empty()) return print_events(o, model, settings, cluster);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, q, given);
   if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
@@ -163,6 +206,9 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--markdown", o->markdown, "tables as Markdown (--fit)");
   app.add_flag("--check-times", o->check,
                "train some plans on this machine and compare; wants its calibration");
+  app.add_option(
+      "--event-times", o->events,
+      "train this plan on this machine: each kernel, message and copy of rank 0, predicted and measured");
   app.add_option("--data", o->how.data, "token file to train on (--check-times)");
   app.add_option("--plans", o->how.plans, "how many (--check-times)")
       ->capture_default_str()

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 namespace lockstep {
 namespace {
@@ -16,14 +17,21 @@ double since(std::chrono::steady_clock::time_point t) {
 }
 }  // namespace
 
-Progress::Progress(int total) : total_(total), terminal_(isatty(STDOUT_FILENO)) {}
+Progress::Progress(int total) : Progress(std::vector<double>(static_cast<std::size_t>(total), 1.0)) {}
+Progress::Progress(std::vector<double> shares)
+    : shares_(std::move(shares)),
+      total_(static_cast<int>(shares_.size())),
+      terminal_(isatty(STDOUT_FILENO)) {}
 
 double Progress::seconds() const { return since(start_); }
 
-// Assumes that the plans to come take as long as those done so far.
+// Assumes that the plans to come take as long as those done so far, or as their shares say.
 std::string Progress::left() const {
   if (done_ == skipped_) return "";
-  return fmt::format(", {:.0f} s left", std::ceil(since(first_) / (done_ - skipped_) * (total_ - done_)));
+  const auto begin = shares_.begin();
+  const double before = std::accumulate(begin + skipped_, begin + done_, 0.0),
+               after = std::accumulate(begin + done_, shares_.end(), 0.0);
+  return fmt::format(", {:.0f} s left", std::ceil(since(first_) / before * after));
 }
 
 void Progress::skip(int plans) { done_ = skipped_ = plans; }

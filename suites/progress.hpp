@@ -1,14 +1,17 @@
-// How far a sweep is: one line that changes on a terminal, a plain line every few plans in a log.
+// How far a sweep, or another row of things to be done, is: one line that changes on a terminal, a plain line
+// every few plans in a log.
 #pragma once
 #include <chrono>
 #include <string>
+#include <vector>
 
 namespace lockstep {
 
 class Progress {
  public:
   explicit Progress(int total);
-  void skip(int plans);  // that were done before
+  explicit Progress(std::vector<double> shares);  // of the time, which each of the plans will take
+  void skip(int plans);                           // that were done before
   void begin(const std::string& plan);
   void end(const std::string& plan);
   void say(const std::string& line);  // a line that stays
@@ -18,6 +21,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   std::string left() const;
+  std::vector<double> shares_;
   int total_, done_ = 0, skipped_ = 0;
   bool terminal_;
   Clock::time_point start_ = Clock::now(), said_ = start_, first_{};  // first_: of the first plan

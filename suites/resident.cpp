@@ -26,13 +26,13 @@ i64 peak_since() {
   throw std::runtime_error("/proc/self/status tells no VmHWM");
 }
 
-i64 train(const Run& run, const Launch& how) {
+i64 train(const Run& run, const Launch& how, bool whole) {
   const Prepared p = prepare(run);
   std::barrier meeting(p.mesh.size(), []() noexcept {});
   launch(p, how, [&](RankView v) {
     v.executor.initialise({});
     meeting.arrive_and_wait();
-    if (v.rank == 0) forget_peak();
+    if (v.rank == 0 && !whole) forget_peak();
     meeting.arrive_and_wait();
     for (i64 k = 0; k < run.settings.steps; ++k) v.executor.step(k);
   });
@@ -41,7 +41,7 @@ i64 train(const Run& run, const Launch& how) {
 
 }  // namespace
 
-std::optional<i64> peak_resident_bytes(const Run& run, const Launch& how) {
+std::optional<i64> peak_resident_bytes(const Run& run, const Launch& how, bool whole) {
   int ends[2];
   if (pipe(ends)) throw std::runtime_error("no pipe can be made");
   std::fflush(nullptr);
@@ -50,7 +50,7 @@ std::optional<i64> peak_resident_bytes(const Run& run, const Launch& how) {
   i64 bytes = -1;
   if (child == 0) {
     try {
-      bytes = train(run, how);
+      bytes = train(run, how, whole);
     } catch (const std::exception& e) {
       fmt::print(stderr, "lockstep: {}: {}\n", run.plan.line(), e.what());
       std::fflush(stderr);

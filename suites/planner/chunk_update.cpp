@@ -43,7 +43,7 @@ void ChunkBench::join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgr
     } else {
       Message m;
       m.verb = Verb::all_reduce, m.axis = Axis::tie, m.type = p.gradient.type, m.n = p.n;
-      u.tied += costs_.message(m, {});
+      u.tied += costs_.beginning(m) + costs_.message(m, {});
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "kernels/work.hpp"
+#include "parallel/comm/comm.hpp"
 #include "suites/planner/cluster_table.hpp"
 #include "suites/section.hpp"
 
@@ -191,6 +192,32 @@ void read_curves(Section section, const toml::table* table, std::map<std::string
   section.finish();
 }
 
+void read_pace(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  units.read("matmul_gflops", kGiga, c.pace.flops, true);
+  units.read("copy_gb_per_s", kGiga, c.pace.bandwidth, true);
+  section.finish();
+}
+
+void read_carried(Section section, const toml::table* table, Cluster& c) {
+  Units units(section, table);
+  c.messages_block = true;
+  for (const Verb verb : {Verb::all_reduce, Verb::reduce_scatter, Verb::all_gather, Verb::all_to_all,
+                          Verb::broadcast, Verb::send, Verb::recv}) {
+    const std::string name = verb_name(verb);
+    Carried carried;
+    for (const auto& [key, curve] :
+         {std::pair{"_start", &carried.start}, std::pair{"_wait", &carried.wait}}) {
+      units.read(name + key, *curve);
+      std::vector<std::pair<double, double>> points = curve->points();
+      for (auto& [bytes, rate] : points) rate *= kGiga;
+      *curve = Curve(std::move(points));
+    }
+    c.carried[name] = std::move(carried);
+  }
+  section.finish();
+}
+
 }  // namespace
 
 Cluster load_cluster(const std::string& path) {
@@ -229,6 +256,8 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
   if (const auto* t = section("host", false)) read_host({path, "[host]", t}, t, c);
   if (const auto* t = section("disk", false)) read_disk({path, "[disk]", t}, t, c);
   if (const auto* t = section("trainer", false)) read_trainer({path, "[trainer]", t}, t, c);
+  if (const auto* t = section("pace", false)) read_pace({path, "[pace]", t}, t, c);
+  if (const auto* t = section("messages", false)) read_carried({path, "[messages]", t}, t, c);
   if (const auto* t = section("process", false)) read_process({path, "[process]", t}, t, c);
   top.finish();
   return c;

@@ -34,6 +34,18 @@ struct Trainer {
   double gathered_bytes = 0;     // kept of each token and width of a layer for tp > 1, and not divided by tp
 };
 
+// What a message costs where the ranks carry it themselves: bytes a second of its payload, by that, of each
+// rank where it starts it and where it waits for it.
+struct Carried {
+  Curve start, wait;
+};
+
+// How fast a core was when its cluster was measured: operations a second of a matmul in its cache, and bytes
+// a second, read and written, of a copy beyond it.
+struct Pace {
+  double flops = 0, bandwidth = 0;
+};
+
 struct Cluster {
   std::string name;
   i64 devices = 1, per_node = 1;
@@ -66,6 +78,11 @@ struct Cluster {
   Link disk;
   double disk_bytes = 0;
   bool copies_block = false;  // copies between memories are done by the computing thread itself
+  // Messages are, too, between two ranks of a node: by verb. The links above then carry none.
+  bool messages_block = false;
+  std::map<std::string, Carried> carried;
+
+  Pace pace;  // 0: not measured
 
   // Where another trainer does otherwise than ours. With full checkpointing it runs a layer's last matmul
   // again, which backward has no need of (this the composition alone knows, not the whole trace); a stage

@@ -94,11 +94,15 @@ double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluste
   throw std::logic_error("a message of no kind");
 }
 
-double message_seconds(const Message& m, const Placed& p, const Cluster& c) {
+double payload_bytes(const Message& m, const Placed& p) {
   const bool parts =
       m.verb == Verb::reduce_scatter || m.verb == Verb::all_gather || m.verb == Verb::all_to_all;
   const double elements = static_cast<double>(m.blocks * m.n) * (parts ? static_cast<double>(p.ranks) : 1);
-  return collective_seconds(m.verb, elements * static_cast<double>(type_bytes(m.type)), p, c);
+  return elements * static_cast<double>(type_bytes(m.type));
+}
+
+double message_seconds(const Message& m, const Placed& p, const Cluster& c) {
+  return collective_seconds(m.verb, payload_bytes(m, p), p, c);
 }
 
 }  // namespace lockstep

@@ -70,7 +70,7 @@ double CostModel::on_device(const Trace::Event& e) const {
   const double crowd = crowd_[work.kind];
   if (const auto grid = cluster_.grids.find(e.name); grid != cluster_.grids.end())
     return cluster_.launch + work.flops / (grid->second.at(grid_sizes(e.name, e.numbers)) * crowd);
-  if (on_host(e)) return bytes / cluster_.host_bandwidth;
+  if (on_host(e) && !cluster_.copies_block) return bytes / cluster_.host_bandwidth;
   if (work.kind == Work::attention && cluster_.score > 0) return cluster_.launch + unfused_attention(work, e);
   const Curve& reached = efficiency(cluster_, e.name, work.kind);
   if (work.kind == Work::rows)
@@ -79,8 +79,26 @@ double CostModel::on_device(const Trace::Event& e) const {
                                     bytes / cluster_.memory_bandwidth);
 }
 
+namespace {
+
+// Of one that the ranks carry themselves.
+double carried_seconds(const Message& m, const Placed& p, const Cluster& c, Curve Carried::*part) {
+  const auto it = c.carried.find(verb_name(m.verb));
+  if (p.ranks < 2 || it == c.carried.end() || (it->second.*part).empty()) return 0;
+  const double bytes = payload_bytes(m, p);
+  return bytes / (it->second.*part).at(bytes);
+}
+
+}  // namespace
+
+double CostModel::beginning(const Message& m) const {
+  if (!cluster_.messages_block) return 0;
+  return carried_seconds(m, placed_[static_cast<int>(m.axis)], cluster_, &Carried::start);
+}
+
 double CostModel::message(const Message& m) const {
   const Placed& placed = placed_[static_cast<int>(m.axis)];
+  if (cluster_.messages_block) return carried_seconds(m, placed, cluster_, &Carried::wait);
   double seconds = 0;
   if (m.axis == Axis::pp && shares_ > 1) {
     const double bytes = static_cast<double>(m.n * m.blocks * type_bytes(m.type));
@@ -135,7 +153,9 @@ Costs CostModel::costs() const {
           cluster_.copies_block,
           cluster_.hand_over_blocks,
           cluster_.trainer.exposed_dp,
-          [this](const Trace::Event& e) { return issue(e); }};
+          [this](const Trace::Event& e) { return issue(e); },
+          cluster_.messages_block,
+          [this](const Message& m) { return beginning(m); }};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

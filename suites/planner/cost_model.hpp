@@ -14,6 +14,7 @@ class CostModel {
   CostModel(const Cluster& cluster, const Mesh& mesh, double shares = 1);
   double kernel(const Trace::Event&) const;  // seconds, as the next
   double message(const Message&) const;
+  double beginning(const Message&) const;  // of a message that the ranks carry: where it starts
   double copy(const Trace::Event&) const;
   double issue(const Trace::Event&) const;  // by the host, of a kernel or message
   const Cluster& cluster() const { return cluster_; }

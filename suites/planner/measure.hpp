@@ -1,21 +1,26 @@
-// What this machine's kernels, messages, copies and disk reach.
+// What this machine's kernels, messages, copies and disk reach, as a cluster.
 #pragma once
 #include <functional>
 #include <string>
+#include <vector>
 
+#include "suites/planner/calibration.hpp"
 #include "suites/planner/cluster.hpp"
 
 namespace lockstep {
 
-struct MeasureHow {
-  std::string isa = "auto", scratch;
-  int threads = 1;  // of a rank
-  bool quick = false;
+struct Calibration {
+  Cluster cluster;  // of one node, with a device for each core (or `threads` of them)
+  Measurements notes;
 };
 
-// A cluster of one node with a device for each core (or `threads` of them). Takes a minute on an idle
-// machine; `say` is told what is measured next.
-Cluster measure(const MeasureHow&, const std::function<void(const std::string&)>& say);
-std::string cluster_text(const Cluster&, const std::string& comment);  // as load_cluster() reads it
+struct MeasureStep {
+  std::string what;
+  double share;  // of the whole, roughly
+  std::function<void()> run;
+};
+
+// One after the other they fill `into`, which must outlive them. A minute or two on an idle machine.
+std::vector<MeasureStep> measure_steps(const MeasureHow&, Calibration& into);
 
 }  // namespace lockstep

@@ -61,7 +61,16 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
   m.verb = Verb::send, m.axis = Axis::pp, m.type = s.activation == 2 ? Type::bf16 : Type::f32;
   m.n = s.b * chosen<Seam>(run.plan).price.outside(s) * s.D;
   hand_bytes_ = m.n * s.activation;
-  hand_seconds_ = mesh.pp > 1 ? model.message(m) : 0;
+  if (mesh.pp > 1) {
+    const double there = model.message(m);
+    if (model.cluster().messages_block) {
+      sending_ = {model.beginning(m), there};
+      m.verb = Verb::recv;
+      receiving_ = {model.beginning(m), model.message(m)};
+    } else {
+      hand_seconds_ = there;
+    }
+  }
   for (int p = 0; p < mesh.pp; ++p) {
     Stage& stage = stages_.emplace_back(Stage{p});
     stage.backwards.resize(static_cast<std::size_t>(chunks / mesh.pp));
@@ -84,10 +93,17 @@ bool Pipeline::sends(const Action& a) const {
          (a.pass == Pass::forward ? a.chunk < chunks_ - 1 : a.pass != Pass::weight_grad && a.chunk > 0);
 }
 
+// A stage's own work for a message to the next.
+void Pipeline::carry(Stage& stage, double seconds) {
+  stage.clock.now += seconds;
+  stage.spent.exposed[static_cast<int>(Axis::pp)] += seconds;
+}
+
 void Pipeline::offer(Stage& stage, const Action& a, bool receive) {
   const bool up = a.pass == Pass::forward;
   const int other = receive == up ? a.chunk - 1 : a.chunk + 1, into = receive ? a.chunk : other;
   Handed& h = handed_[(static_cast<std::size_t>(into) * 2 + !up) * microbatches_ + a.microbatch];
+  carry(stage, (receive ? receiving_ : sending_).start);
   (receive ? h.receiver : h.sender) = stage.clock.now;
   if (receive)
     stage.coming = &h;
@@ -96,10 +112,11 @@ void Pipeline::offer(Stage& stage, const Action& a, bool receive) {
   if (h.sender < 0 || h.receiver < 0) return;
   const int from = receive ? other % mesh_.pp : stage.number, to = receive ? stage.number : other % mesh_.pp;
   double& free = links_[static_cast<std::size_t>(from * mesh_.pp + to)];
-  h.to = free = std::max({h.sender, h.receiver, free}) + hand_seconds_;
+  h.to = std::max({h.sender, h.receiver, free}) + hand_seconds_;
+  if (!model_.cluster().messages_block) free = h.to;
 }
 
-bool Pipeline::wait(Stage& stage, const Handed& h) {
+bool Pipeline::wait(Stage& stage, const Handed& h, const Carrying& end) {
   if (h.to < 0) return false;
   const double stall = h.to - stage.clock.now;
   if (stall > 0) {
@@ -108,6 +125,7 @@ bool Pipeline::wait(Stage& stage, const Handed& h) {
     stage.spent.bubble += others;
     stage.clock.now = h.to;
   }
+  carry(stage, end.wait);
   return true;
 }
 
@@ -174,7 +192,7 @@ bool Pipeline::advance(int number) {
   for (; stage.at < actions.size(); stage.acted = false, ++stage.at, moved = true) {
     const Action& a = actions[stage.at];
     if (!stage.acted) {
-      if (receives(a) && !wait(stage, *stage.coming)) return moved;
+      if (receives(a) && !wait(stage, *stage.coming, receiving_)) return moved;
       expect(stage.at + 1);
       const PassCost& pass = cost_of(stage, a);
       issue(stage, pass);
@@ -187,7 +205,7 @@ bool Pipeline::advance(int number) {
       stage.acted = moved = true;
     }
     if (stage.sending) {
-      if (!wait(stage, *stage.sending)) return moved;
+      if (!wait(stage, *stage.sending, sending_)) return moved;
       stage.sending = nullptr;
       stage.live.add(0, -hand_bytes_);
     }
@@ -197,7 +215,7 @@ bool Pipeline::advance(int number) {
     stage.clock.now += hand_seconds_;
     stage.spent.exposed[static_cast<int>(Axis::pp)] += hand_seconds_;
   }
-  if (stage.sending && wait(stage, *stage.sending)) {
+  if (stage.sending && wait(stage, *stage.sending, sending_)) {
     stage.sending = nullptr, moved = true;
     stage.live.add(0, -hand_bytes_);
   }
@@ -233,7 +251,7 @@ void Pipeline::finish() {
   const auto world = [&](i64 n, Type type) {
     Message m;
     m.verb = Verb::all_reduce, m.axis = Axis::world, m.n = n, m.type = type;
-    meet(all, model_.message(m), Axis::world);
+    meet(all, model_.beginning(m) + model_.message(m), Axis::world);
   };
   each(&UpdateProgram::arrive);
   if (run_.model.tied && mesh_.pp > 1) meet({0, mesh_.pp - 1}, updates.front()->tied, Axis::tie);

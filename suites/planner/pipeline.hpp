@@ -29,10 +29,14 @@ class Pipeline {
   Prediction memory();  // without the time
 
  private:
+  struct Carrying {
+    double start = 0, wait = 0;
+  };
   struct Handed;
   struct Stage;
   bool advance(int stage);
-  bool wait(Stage&, const Handed&);
+  bool wait(Stage&, const Handed&, const Carrying&);
+  void carry(Stage&, double seconds);
   void offer(Stage&, const Action&, bool receive);
   void issue(Stage&, const PassCost&);
   void keep_up(Stage&);
@@ -53,7 +57,10 @@ class Pipeline {
   std::vector<Stage> stages_;
   std::vector<Handed> handed_;  // by the chunk it goes into, direction and microbatch
   std::vector<double> links_;   // when free: from stage, to stage
+  // Of a message to the next stage; where the stages carry it themselves, what each end does at its start
+  // and its wait.
   double hand_seconds_ = 0;
+  Carrying sending_, receiving_;
   i64 hand_bytes_ = 0;
   bool each_microbatch_ = false, shelved_ = false;  // gradients are reduced; activations leave the device
 };

@@ -99,6 +99,12 @@ Operation& ProgramWriter::work() {
   return all.back();
 }
 
+// A rank's own work for a message.
+void ProgramWriter::carry(const Message& m, double seconds) {
+  Operation& o = work();
+  o.seconds += seconds, o.spent.exposed[static_cast<int>(m.axis)] += seconds;
+}
+
 void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
   under_way_.erase(request);
   if (known[0] < 0) return;  // waited for where it started
@@ -135,14 +141,15 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         break;
       }
       case Trace::Event::start: {
+        program_.issue += costs_.issue(e);
+        if (costs_.messages_block) {
+          carry(e.message, costs_.beginning(e.message));
+          carried_[e.request] = e.message;
+          break;
+        }
         const double seconds = costs_.message(e.message, {});
         const double blocks = e.message.axis == Axis::dp ? costs_.dp_blocks : 1;
-        program_.issue += costs_.issue(e);
-        if (blocks > 0) {
-          Operation& o = work();
-          o.seconds += blocks * seconds;
-          o.spent.exposed[static_cast<int>(e.message.axis)] += blocks * seconds;
-        }
+        if (blocks > 0) carry(e.message, blocks * seconds);
         if (e.message.axis == Axis::dp)
           started(e.request, data, (1 - blocks) * seconds);
         else
@@ -161,6 +168,12 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         break;
       }
       case Trace::Event::wait:
+        if (const auto it = carried_.find(e.request); it != carried_.end()) {
+          carry(it->second, costs_.message(it->second, {}));
+          carried_.erase(it);
+          break;
+        }
+        [[fallthrough]];
       case Trace::Event::copied:
         wait(e.request, under_way_.at(e.request));
         break;
@@ -177,12 +190,14 @@ void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
       blocks_[e.block] = {static_cast<std::size_t>(medium_of(e.kind)), e.bytes};
     else if (e.what == Trace::Event::give)
       blocks_.erase(e.block);
+    else if (e.what == Trace::Event::start && costs_.messages_block)
+      carried_[e.request] = e.message;
     else if (e.what == Trace::Event::start)
       under_way_[e.request] = {e.message.axis == Axis::dp ? int{data} : -1, -1};
     else if (e.what == Trace::Event::copy)
       under_way_[e.request] = {costs_.copies_block ? -1 : down + costs_.copy_stream(e), -1};
     else if (e.what == Trace::Event::wait || e.what == Trace::Event::copied)
-      under_way_.erase(e.request);
+      under_way_.erase(e.request), carried_.erase(e.request);
   }
 }
 

@@ -81,12 +81,14 @@ class ProgramWriter {
 
  private:
   Operation& work();
+  void carry(const Message&, double seconds);
   void wait(int request, const std::array<int, 2>& known);
   const Costs& costs_;
   Program program_;
   int requests_ = 0;
   std::map<int, std::pair<std::size_t, i64>> blocks_;  // medium, bytes
   std::map<int, std::array<int, 2>> under_way_;        // by the trace's request: stream, request or -1
+  std::map<int, Message> carried_;                     // by the trace's request: by the ranks themselves
 };
 
 }  // namespace lockstep

@@ -36,6 +36,26 @@ Simulated simulated(const std::string& plan, const Times& t, bool everybody = fa
   return simulate(traces, p.mesh, everybody ? all : one_of_each_stage(p.mesh), costs);
 }
 
+// Ranks that carry their messages themselves: nothing goes on beside. Rank 0 comes after 3 s and rank 1 after
+// 5; starting takes 1 s and the rest 2 s of each, so both end at 5 + 1 + 2 = 8, and rank 0 has waited for 2.
+TEST(Simulate, MessagesMayBeTheRanksOwnWork) {
+  Trace traces[2];
+  for (int rank = 0; rank < 2; ++rank) {
+    Trace::Event run{Trace::Event::run}, start{Trace::Event::start}, wait{Trace::Event::wait};
+    run.name = "a kernel", run.numbers = {rank == 0 ? 3.0 : 5.0};
+    start.request = wait.request = 0, start.message.axis = Axis::dp, start.message.n = 1;
+    traces[rank].events = {{Trace::Event::step}, run, start, wait};
+  }
+  Costs costs{[](const Trace::Event& e) { return e.numbers[0]; },
+              [](const Message&, const Group&) { return 2.0; }};
+  costs.messages_block = true, costs.beginning = [](const Message&) { return 1.0; };
+  const Simulated s = simulate({&traces[0], &traces[1]}, {2, 1, 1, 1}, {0, 1}, costs);
+  EXPECT_DOUBLE_EQ(s.seconds, 8);
+  EXPECT_DOUBLE_EQ(s.ranks.at(0).bubble, 2);
+  EXPECT_DOUBLE_EQ(s.ranks.at(1).bubble, 0);
+  for (const int rank : {0, 1}) EXPECT_DOUBLE_EQ(s.ranks.at(rank).exposed.at(Axis::dp), 3);
+}
+
 TEST(Simulate, OneDeviceIsTheSumOfItsKernels) {
   EXPECT_NEAR(simulated("dp=1", {}).seconds, 3.0 * kBatch * kLayers, 1e-9);
 }

@@ -5,7 +5,10 @@
 #include <filesystem>
 #include <map>
 
+#include "suites/planner/cluster_text.hpp"
 #include "suites/planner/cost_model.hpp"
+#include "suites/planner/pace.hpp"
+#include "suites/planner/process_memory.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -127,6 +130,43 @@ TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
   EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-6 + 12e6 / 0.3e12, 1e-9);
 }
 
+// What ranks carry themselves: bytes of the whole payload by their own rates, where it starts and where it is
+// waited for. A reduce_scatter of n between two takes 2 n from each.
+TEST(Messages, CarriedByTheRanksCostThemTheirOwnTime) {
+  Cluster c = plain();
+  c.messages_block = true;
+  c.carried["reduce_scatter"] = {Curve({{1e6, 4e9}, {1e8, 8e9}}), Curve({{1e6, 1e9}})};
+  const CostModel model(c, Mesh{2, 1, 1, 1});
+  Message m;
+  m.verb = Verb::reduce_scatter, m.axis = Axis::dp, m.n = 1250000;
+  EXPECT_NEAR(model.beginning(m), 1e7 / 6e9, 1e-9);
+  EXPECT_NEAR(model.message(m), 1e7 / 1e9, 1e-9);
+  m.axis = Axis::tp;  // alone on that axis
+  EXPECT_EQ(model.beginning(m) + model.message(m), 0);
+}
+
+// Messages of 100, 300 and 200 bytes, the third after the first was waited for: it takes the first one's
+// place, which then has held 200. A receive gives nothing, and what goes to nobody else is not staged.
+TEST(Staging, PlacesAreTakenAgain) {
+  Trace trace;
+  const auto start = [&](int request, Verb verb, Axis axis, i64 floats) {
+    Trace::Event e{Trace::Event::start};
+    e.request = request, e.message.verb = verb, e.message.axis = axis, e.message.n = floats;
+    e.message.peer = 1;
+    trace.events.push_back(e);
+  };
+  const auto wait = [&](int request) {
+    Trace::Event e{Trace::Event::wait};
+    e.request = request;
+    trace.events.push_back(e);
+  };
+  start(0, Verb::all_reduce, Axis::dp, 25), start(1, Verb::all_reduce, Axis::dp, 75), wait(0);
+  start(2, Verb::all_reduce, Axis::dp, 50), wait(2), wait(1);
+  start(3, Verb::recv, Axis::pp, 1000), wait(3);
+  start(4, Verb::all_reduce, Axis::tp, 1000), wait(4);
+  EXPECT_EQ(staging_bytes(trace, Mesh{2, 1, 2, 1}, 0), 200 + 300);
+}
+
 TEST(Curves, AreLinearInTheLogarithm) {
   const Curve c({{1e2, 0.2}, {1e4, 0.6}, {1e5, 0.5}});
   EXPECT_DOUBLE_EQ(c.at(1), 0.2);
@@ -160,6 +200,48 @@ TEST(Clusters, PresetsAreRead) {
                 bus / 5);
 }
 
+// What calibration writes is what is read again, to the digits that the file has.
+TEST(Clusters, AreWrittenAsTheyAreRead) {
+  Cluster c = plain();
+  c.name = "one", c.devices = c.per_node = 2;
+  c.crowd["rows"] = Curve({{1, 1}, {2, 0.75}});
+  c.efficiency["add"] = Curve({{1e3, 0.5}, {1e6, 0.25}});
+  c.grids["matmul"] = {{std::vector<double>{1, 2}, {4}, {8}}, {1e12, 2e12}};
+  c.messages_block = c.copies_block = true;
+  c.carried["send"] = {Curve({{8, 1e9}}), Curve({{8, 2e9}, {64, 4e9}})};
+  c.pace = {1.5e11, 1.25e10};
+  c.context = 1 << 20, c.workspace = 1 << 21;
+  const TemporaryFolder folder;
+  const Cluster again = load_cluster(folder.write("c.toml", cluster_text(c, "a test")));
+  EXPECT_EQ(again.devices, 2);
+  EXPECT_DOUBLE_EQ(again.flops, 1e15);
+  EXPECT_DOUBLE_EQ(again.crowd.at("rows").at(2), 0.75);
+  EXPECT_DOUBLE_EQ(again.efficiency.at("add").at(1e6), 0.25);
+  EXPECT_NEAR(again.grids.at("matmul").at({2, 4, 8}), 2e12, 1);
+  EXPECT_TRUE(again.messages_block && again.copies_block);
+  EXPECT_DOUBLE_EQ(again.carried.at("send").start.at(8), 1e9);
+  EXPECT_DOUBLE_EQ(again.carried.at("send").wait.at(64), 4e9);
+  EXPECT_DOUBLE_EQ(again.pace.flops, 1.5e11);
+  EXPECT_DOUBLE_EQ(again.pace.bandwidth, 1.25e10);
+  EXPECT_NEAR(again.context, 1 << 20, 1 << 10);
+  EXPECT_NEAR(again.workspace, 1 << 21, 1 << 10);
+}
+
+// A core at half its speed: all rates are half of what they were, those of arithmetic and of memory apart.
+TEST(Clusters, AreCorrectedByThePace) {
+  Cluster c = plain();
+  c.grids["matmul"] = {{std::vector<double>{1}, {1}, {1}}, {8e9}};
+  c.carried["send"] = {Curve({{8, 1e9}}), Curve()};
+  EXPECT_DOUBLE_EQ(at_pace(c, {1, 1}).flops, c.flops);  // nobody knows how fast it was
+  c.pace = {100e9, 16e9};
+  const Cluster slow = at_pace(c, {50e9, 4e9});
+  EXPECT_DOUBLE_EQ(slow.flops, c.flops / 2);
+  EXPECT_DOUBLE_EQ(slow.grids.at("matmul").rates[0], 4e9);
+  EXPECT_DOUBLE_EQ(slow.memory_bandwidth, c.memory_bandwidth / 4);
+  EXPECT_DOUBLE_EQ(slow.carried.at("send").start.at(8), 0.25e9);
+  EXPECT_DOUBLE_EQ(slow.host.bandwidth, c.host.bandwidth / 4);
+}
+
 TEST(Clusters, MistakesAreNamedWithTheirLine) {
   const TemporaryFolder folder;
   const auto mistake = [&](const std::string& text) {
@@ -177,6 +259,8 @@ TEST(Clusters, MistakesAreNamedWithTheirLine) {
   EXPECT_TRUE(says(mistake(good + "[efficiency]\nmatmull = 1\n"), "did you mean `matmul`?"));
   EXPECT_TRUE(says(mistake("devices = 2\n" + good.substr(12)), "[network]", "is missing"));
   EXPECT_TRUE(says(refusal([] { load_cluster("none.toml"); }), "none.toml", "no such file"));
+  EXPECT_TRUE(says(mistake(good + "[messages]\nall_reduce_end = [[1, 1]]\n"), "c.toml:8", "all_reduce_"));
+  EXPECT_TRUE(says(mistake(good + "[pace]\nmatmul_gflops = 1\n"), "copy_gb_per_s is missing"));
 }
 
 }  // namespace

@@ -1,0 +1,86 @@
+#include "suites/planner/measure_links.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include "suites/planner/measure_messages.hpp"
+
+namespace lockstep {
+namespace {
+
+Curve rates_of(const Measurements& notes, std::size_t from, const char* what) {
+  std::vector<std::pair<double, double>> points;
+  for (std::size_t i = from; i < notes.size(); ++i)
+    if (notes[i].what == what)
+      points.emplace_back(notes[i].amount, notes[i].amount / notes[i].sample.seconds);
+  return Curve(points);
+}
+
+}  // namespace
+
+void measure_messages(const MeasureHow& how, Cluster& c, Measurements& notes) {
+  c.messages_block = true;
+  for (const Verb verb : {Verb::all_reduce, Verb::reduce_scatter, Verb::all_gather, Verb::all_to_all,
+                          Verb::broadcast, Verb::send, Verb::recv}) {
+    const std::size_t from = notes.size();
+    for (i64 n = 2; n <= (i64{1} << 22); n *= how.quick ? 128 : 8) {
+      const MessageSample s = message_sample(verb, 2, n, how.far);
+      for (const auto& [what, sample] :
+           {std::pair{"message start", &s.start}, std::pair{"message wait", &s.wait}})
+        notes.push_back({what, verb_name(verb), std::to_string(n), 2, s.bytes, *sample});
+    }
+    c.carried[verb_name(verb)] = {rates_of(notes, from, "message start"),
+                                  rates_of(notes, from, "message wait")};
+  }
+  // For what speaks of a link: what an all_reduce comes to, with two ranks the payload once each way.
+  const Curve& whole = c.carried["all_reduce"].wait;
+  for (const auto& [bytes, rate] : whole.points()) c.node.bandwidth = std::max(c.node.bandwidth, rate);
+}
+
+void measure_copies(const MeasureHow& how, Cluster& c, Measurements& notes) {
+  const std::size_t from = notes.size();
+  const std::size_t room = static_cast<std::size_t>(how.far / 2);
+  for (std::size_t bytes = 256; bytes <= (std::size_t{1} << 26); bytes *= how.quick ? 64 : 4) {
+    std::vector<char> source(room + bytes, 1), target(room + bytes);
+    std::size_t at = 0;
+    const Sample s = sample([&] {
+      std::memcpy(target.data() + at, source.data() + at, bytes);
+      at = at + bytes > room ? 0 : at + bytes;
+    });
+    notes.push_back({"copy", "memcpy", std::to_string(bytes), 1, static_cast<double>(bytes), s});
+  }
+  const Curve rates = rates_of(notes, from, "copy");
+  for (const auto& [bytes, rate] : rates.points()) c.host.bandwidth = std::max(c.host.bandwidth, rate);
+  std::vector<std::pair<double, double>> parts = rates.points();
+  for (auto& [bytes, rate] : parts) rate /= c.host.bandwidth;
+  c.host.by_bytes = Curve(parts);
+  c.copies_block = true;
+}
+
+void measure_disk(const MeasureHow& how, Cluster& c, Measurements& notes) {
+  const std::filesystem::path folder =
+      how.scratch.empty() ? std::filesystem::temp_directory_path() : std::filesystem::path(how.scratch);
+  const std::string path = (folder / fmt::format("lockstep-disk-{}", ::getpid())).string();
+  std::vector<char> block(std::size_t{1} << 20, 'x');
+  constexpr int kBlocks = 64;
+  std::vector<double> seconds;
+  for (int batch = 0; batch < 3; ++batch) {
+    std::FILE* file = std::fopen(path.c_str(), "wb");
+    if (!file) return;
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < kBlocks; ++i) std::fwrite(block.data(), 1, block.size(), file);
+    std::fclose(file);
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::filesystem::remove(path);
+  const double bytes = kBlocks * static_cast<double>(block.size());
+  notes.push_back({"disk", "write", std::to_string(block.size()), 1, bytes, sample_of(seconds, 3)});
+  c.disk.bandwidth = bytes / notes.back().sample.seconds;
+  c.disk_bytes = static_cast<double>(std::filesystem::space(folder).available);
+}
+
+}  // namespace lockstep
