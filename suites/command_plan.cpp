@@ -9,6 +9,7 @@
 #include "suites/command_options.hpp"
 #include "suites/planner/check_times.hpp"
 #include "suites/planner/explain.hpp"
+#include "suites/progress.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
@@ -23,12 +24,22 @@ struct Options {
   Settings settings;
 };
 
+Choices choose_in_sight(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
+                        const Values& given, Wanted wanted) {
+  PartProgress progress(
+      fmt::format("weighing plans of {} device{}", cluster.devices, cluster.devices == 1 ? "" : "s"));
+  wanted.share = [&](double part) { progress.at(part); };
+  return choose(model, settings, cluster, given, wanted);
+}
+
 // The fastest plan on 1, 2, 4, ... devices of the cluster's kind.
 void print_fit(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
                const Values& given) {
   const i64 most = cluster.devices;
   for (cluster.devices = 1; cluster.devices <= most; cluster.devices *= 2) {
-    const Choices c = choose(model, settings, cluster, given);
+    Wanted wanted;
+    wanted.top = static_cast<std::size_t>(o.top), wanted.by_value = false;
+    const Choices c = choose_in_sight(model, settings, cluster, given, wanted);
     const Question q{model, settings, cluster};
     fmt::print("{} device{}: ", cluster.devices, cluster.devices == 1 ? "" : "s");
     if (c.fit.empty() && c.closest)
@@ -37,7 +48,7 @@ void print_fit(const Options& o, const ModelConfig& model, const Settings& setti
     else if (c.fit.empty())
       fmt::print("no plan is legal\n");
     else
-      fmt::print("{} of {} plans fit\n{}", c.fit.size(), c.walked.legal,
+      fmt::print("{} of {} plans fit\n{}", c.fitting, c.walked.legal,
                  ranking_text(c, q, static_cast<std::size_t>(o.top)));
     std::fflush(stdout);
   }
@@ -89,7 +100,10 @@ int plan(const Options& o) {
   const Values given = parse_values(o.words);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, model, settings, cluster, given), 0;
-  const Choices c = choose(model, settings, cluster, given);
+  Wanted wanted;
+  wanted.top = std::max<std::size_t>(2, static_cast<std::size_t>(o.top));  // why_text() asks for two
+  wanted.pareto = o.pareto;
+  const Choices c = choose_in_sight(model, settings, cluster, given, wanted);
   fmt::print("{}", counts_text(c, q));
   if (c.fit.empty()) {
     fmt::print("no plan fits\n");
