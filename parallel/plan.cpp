@@ -66,6 +66,13 @@ void declare_word(const Word& word) {
 
 const std::vector<Word>& plan_words() { return all_words(); }
 
+WordSet word_bit(const std::string& name) {
+  const std::vector<Word>& words = plan_words();
+  std::size_t at = 0;
+  while (words.at(at).name != name) ++at;
+  return WordSet{1} << at;
+}
+
 void Plan::set(const std::string& name, const std::string& value) {
   const std::vector<Word>& words = plan_words();
   const auto word = std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; });
@@ -105,14 +112,14 @@ Plan Plan::parse(const std::string& line) {
 }
 
 const std::string& Plan::text(const std::string& word) const {
-  if (read_) read_->insert(word);
+  if (read_) *read_ |= word_bit(word);
   return words_.at(word);
 }
 int Plan::number(const std::string& word) const { return std::stoi(text(word)); }
 
 const std::map<std::string, std::string>& Plan::words() const {
   if (read_)
-    for (const auto& [word, value] : words_) read_->insert(word);
+    for (const auto& [word, value] : words_) *read_ |= word_bit(word);
   return words_;
 }
 
@@ -164,10 +171,13 @@ const std::vector<Rule> mesh_rules = {
 // The words that a question to the plan looks at.
 template <class Ask>
 std::vector<std::string> looked_at(Plan plan, const Ask& ask) {
-  std::set<std::string> read;
-  plan.note_reads(read);
+  WordSet read = 0;
+  plan.note_reads(&read);
   ask(plan);
-  return {read.begin(), read.end()};
+  std::vector<std::string> words;
+  for (const Word& word : plan_words())
+    if (read & word_bit(word.name)) words.push_back(word.name);
+  return words;
 }
 
 std::optional<Refusal> refusal_by(const Rule& rule, const Plan& p, const ModelConfig& m, const Settings& s) {
@@ -205,16 +215,45 @@ bool heard_by_any(const Plan& p, const std::string& word) {
 }
 
 // A word that nobody chosen listens to would promise something that does not happen.
-std::optional<Refusal> word_without_effect(const Plan& p) {
+std::optional<Refusal> without_effect(const Word& w, const Plan& p) {
+  if (p.text(w.name) == w.fallback || heard_by_any(p, w.name)) return {};
+  Plan said = p;
+  said.note_reads(nullptr);  // the sentence names words that the verdict does not depend on
+  return Refusal{"word-without-effect",
+                 fmt::format("{}={} has no effect in `{}`: {}", w.name, p.text(w.name), said.line(), w.help),
+                 looked_at(p, [&](const Plan& asked) { asked.text(w.name), heard_by_any(asked, w.name); })};
+}
+
+std::vector<Check> all_checks() {
+  std::vector<Check> checks;
+  for (const Rule& rule : mesh_rules)
+    checks.push_back([&rule](const Plan& p, const ModelConfig& m, const Settings& s) {
+      return refusal_by(rule, p, m, s);
+    });
+  checks.insert(checks.end(), {first_broken<Seam>, first_broken<Schedule>, first_broken<Store>,
+                               first_broken<Home>, first_broken<Stash>, first_broken<Shelf>});
   for (const Word& w : plan_words()) {
     const bool mesh = std::any_of(mesh_words().begin(), mesh_words().end(),
                                   [&](const Word& m) { return m.name == w.name; });
-    if (mesh || p.text(w.name) == w.fallback || heard_by_any(p, w.name)) continue;
-    return Refusal{"word-without-effect",
-                   fmt::format("{}={} has no effect in `{}`: {}", w.name, p.text(w.name), p.line(), w.help),
-                   looked_at(p, [&](const Plan& asked) { asked.text(w.name), heard_by_any(asked, w.name); })};
+    if (!mesh)
+      checks.push_back(
+          [&w](const Plan& p, const ModelConfig&, const Settings&) { return without_effect(w, p); });
   }
-  return {};
+  checks.push_back([](const Plan& p, const ModelConfig& m, const Settings& s) -> std::optional<Refusal> {
+    if (!scatters(p, m, s)) return {};
+    return Refusal{"arena-scattered",
+                   "operands wait for a later pass of weight gradients while weights come and go from below: "
+                   "they scatter "
+                   "each other, and no arena within 1.05 of the live bytes is known",
+                   looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
+  });
+  checks.push_back([](const Plan& p, const ModelConfig& m, const Settings& s) -> std::optional<Refusal> {
+    if (chunks_alike(p, m, s)) return {};
+    return Refusal{"chunks-alike",
+                   "the chunks of a stage keep different activations: no closed formula is stated for that",
+                   looked_at(p, [&](const Plan& asked) { chunks_alike(asked, m, s); })};
+  });
+  return checks;
 }
 
 }  // namespace
@@ -224,26 +263,14 @@ std::optional<Refusal> refuse(const Plan& p, const ModelConfig& m, const Setting
   return refuse_anywhere(p, m, s);
 }
 
+const std::vector<Check>& checks_anywhere() {
+  static const std::vector<Check> checks = all_checks();
+  return checks;
+}
+
 std::optional<Refusal> refuse_anywhere(const Plan& p, const ModelConfig& m, const Settings& s) {
-  for (const Rule& rule : mesh_rules)
-    if (auto r = refusal_by(rule, p, m, s)) return r;
-  if (auto r = first_broken<Seam>(p, m, s)) return r;
-  if (auto r = first_broken<Schedule>(p, m, s)) return r;
-  if (auto r = first_broken<Store>(p, m, s)) return r;
-  if (auto r = first_broken<Home>(p, m, s)) return r;
-  if (auto r = first_broken<Stash>(p, m, s)) return r;
-  if (auto r = first_broken<Shelf>(p, m, s)) return r;
-  if (auto r = word_without_effect(p)) return r;
-  if (scatters(p, m, s))
-    return Refusal{"arena-scattered",
-                   "operands wait for a later pass of weight gradients while weights come and go from below: "
-                   "they scatter "
-                   "each other, and no arena within 1.05 of the live bytes is known",
-                   looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
-  if (!chunks_alike(p, m, s))
-    return Refusal{"chunks-alike",
-                   "the chunks of a stage keep different activations: no closed formula is stated for that",
-                   looked_at(p, [&](const Plan& asked) { chunks_alike(asked, m, s); })};
+  for (const Check& check : checks_anywhere())
+    if (auto refusal = check(p, m, s)) return refusal;
   return {};
 }
 

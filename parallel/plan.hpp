@@ -1,10 +1,10 @@
 // A plan in words: "dp=2 tp=2 pp=2 schedule=1f1b ckpt=full micro=1". The same words in the command line,
 // suites, records and plots. Each word is declared by the file that answers to it.
 #pragma once
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +20,10 @@ struct Word {
   std::string help;
 };
 
+// Words by their place in plan_words(), a bit each.
+using WordSet = std::uint64_t;
+WordSet word_bit(const std::string& word);  // of a word that there is
+
 class Plan {
  public:
   // UserError: a word or value nobody knows, with the nearest that somebody does.
@@ -30,12 +34,12 @@ class Plan {
   std::string line() const;  // every word that differs from its fallback, and dp tp pp always
   const std::map<std::string, std::string>& words() const;
   void set(const std::string& word, const std::string& value);
-  // From now on every word that this plan is asked for enters `read`.
-  void note_reads(std::set<std::string>& read) { read_ = &read; }
+  // From now on every word that this plan is asked for enters `read`; null: no longer.
+  void note_reads(WordSet* read) { read_ = read; }
 
  private:
   std::map<std::string, std::string> words_;
-  std::set<std::string>* read_ = nullptr;
+  WordSet* read_ = nullptr;
 };
 
 // All words, mesh first, then by name.
@@ -55,6 +59,9 @@ struct Refusal {
   std::string rule, why;
   std::vector<std::string> words = {};  // that the rule looked at: all plans with their values are refused
 };
+// What is asked of a plan on any cluster, in this order: a refusal, or nothing.
+using Check = std::function<std::optional<Refusal>(const Plan&, const ModelConfig&, const Settings&)>;
+const std::vector<Check>& checks_anywhere();
 // The first rule the plan breaks: the mesh's own, then those of the strategies it chooses.
 std::optional<Refusal> refuse(const Plan&, const ModelConfig&, const Settings&);
 // The same on any cluster: without what the processes of this program can take.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "ref/error.hpp"
 #include "suites/command.hpp"
@@ -16,6 +17,7 @@
 #include "suites/planner/explain.hpp"
 #include "suites/planner/export.hpp"
 #include "suites/planner/fit.hpp"
+#include "suites/planner/in_sight.hpp"
 #include "suites/planner/pace.hpp"
 #include "suites/planner/plan_file.hpp"
 #include "suites/settings_list.hpp"
@@ -100,7 +102,7 @@ Plan asked_plan(const Options& o, const Question& q) {
 int print_export(const Options& o, const Question& q, const Values& given) {
   exporter(o.system);
   if (!o.explain.empty()) return write_export(o.system, o.out, q, asked_plan(o, q));
-  const Choices c = choose(q.model, q.settings, q.cluster, given);
+  const Choices c = choose_in_sight(q, given, {.top = 1, .by_value = false});
   if (!c.fit.empty()) return write_export(o.system, o.out, q, Plan::parse(c.fit.front().plan));
   fmt::print(stderr, "no plan fits\n");
   return 1;
@@ -163,7 +165,11 @@ int plan(const Options& o) {
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, q, given);
   if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
-  const Choices c = choose(model, settings, cluster, given);
+  Wanted wanted;
+  wanted.top = std::max<std::size_t>(2, static_cast<std::size_t>(o.top));    // why_text() asks for two
+  if (!o.out.empty()) wanted.top = std::numeric_limits<std::size_t>::max();  // the record holds all that fit
+  wanted.pareto = o.pareto;
+  const Choices c = choose_in_sight(q, given, wanted);
   fmt::print("{}", counts_text(c, q));
   if (!o.out.empty())
     write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),

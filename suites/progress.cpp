@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <numeric>
+#include <utility>
 
 namespace lockstep {
 namespace {
@@ -60,6 +61,23 @@ void Progress::say(const std::string& line) {
 void Progress::finish() {
   if (terminal_) fmt::print("{}", kClear);
   std::fflush(stdout);
+}
+
+PartProgress::PartProgress(std::string what, double log_seconds)
+    : what_(std::move(what)), terminal_(isatty(STDERR_FILENO)), every_(terminal_ ? 0.1 : log_seconds) {}
+
+PartProgress::~PartProgress() {
+  if (terminal_) fmt::print(stderr, "{}", kClear);
+}
+
+// Assumes that what is left takes as long as what is done.
+void PartProgress::at(double part) {
+  if (part <= 0 || since(said_) < every_) return;
+  said_ = Clock::now();
+  const double left = std::ceil(since(start_) * (1 - part) / part);
+  fmt::print(stderr, "{}{}: {:.0f} %, {:.0f} s left{}", terminal_ ? kClear : "", what_, 100 * part, left,
+             terminal_ ? "" : "\n");
+  std::fflush(stderr);
 }
 
 }  // namespace lockstep

@@ -27,4 +27,21 @@ class Progress {
   Clock::time_point start_ = Clock::now(), said_ = start_, first_{};  // first_: of the first plan
 };
 
+// How far something is whose answer goes to stdout, and of which only the part that is done is known: on
+// stderr, a line that changes on a terminal, a plain line every so many seconds in a log.
+class PartProgress {
+ public:
+  explicit PartProgress(std::string what, double log_seconds = 10);
+  ~PartProgress();  // leaves the terminal's line empty
+  PartProgress(const PartProgress&) = delete;
+  void at(double part);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  const std::string what_;
+  const bool terminal_;
+  const double every_;  // seconds between two lines
+  Clock::time_point start_ = Clock::now(), said_ = start_;
+};
+
 }  // namespace lockstep

@@ -7,7 +7,7 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       first_(first),
       last_(last),
       kept_(kept),
-      run_(alone(run, layers_ + (pending == Pending::layer))),
+      run_(alone(run, layers_ + (pending == Pending::layer), kept.empty())),
       mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas},
       ops_(plain_ops<float>()),
       lanes_(1),
@@ -37,10 +37,13 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
   for (int l = static_cast<int>(params_.all.size()); l-- > 0;) locals_[params_.all[l].unit] = l;
 }
 
-Run ChunkBench::alone(const Run& run, int layers) {
+Run ChunkBench::alone(const Run& run, int layers, bool store) {
   Run small = run;
   small.model.layers = layers;
-  small.settings.batch = i64{kMicrobatches} * run.plan.number("micro") * run.plan.number("dp");
+  // In fast mode a microbatch's gradients are one sum, of however many sequences: a store does the same for
+  // one.
+  if (run.settings.fast && store) small.plan.set("micro", "1");
+  small.settings.batch = i64{kMicrobatches} * small.plan.number("micro") * run.plan.number("dp");
   return small;
 }
 

@@ -10,8 +10,6 @@
 
 namespace lockstep {
 
-// Of layers: the third stands for all between the second and the fourth.
-inline constexpr int kBlocks = 5;
 // Enough for a first one, another one, and one whose activations are leaving.
 inline constexpr int kMicrobatches = 3;
 
@@ -29,7 +27,7 @@ class ChunkBench {
   UpdateProgram update(bool first_microbatch, int pp, OptimizerSteps& known);
 
  private:
-  static Run alone(const Run& run, int layers);
+  static Run alone(const Run& run, int layers, bool store);
   int norm() const { return static_cast<int>(run_.model.layers) + 1; }
   int head() const { return norm() + 1; }
 

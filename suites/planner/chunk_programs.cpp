@@ -27,20 +27,51 @@ bool same(const PassScript& s, std::size_t a, std::size_t b, std::size_t n, int 
   return true;
 }
 
-// Visits the programs of parts, hooks and shelf, with what is to be added to the hooks' requests.
-template <class Visit>
-void each_program(const PassScript& s, const ShelfScript& shelf, const LayerPrograms& parts,
-                  const ChunkShape& shape, Pass pass, const Visit& visit) {
-  const int layers = static_cast<int>(shape.classes.size());
-  const auto at_shelf = [&](int position) {
+// A pass's programs in their order: of parts, hooks and shelf.
+struct PassParts {
+  const PassScript& script;
+  const ShelfScript& shelf;
+  const LayerPrograms& parts;
+  const ChunkShape& shape;
+  Pass pass;
+
+  // Visits those of the items [from, to), a repeated layer for the t-th time, with what is to be added to the
+  // hooks' requests.
+  template <class Visit>
+  void visit(std::size_t from, std::size_t to, int t, const Visit& visit) const {
+    for (std::size_t i = from; i < to; ++i) {
+      const PassScript::Item& item = script.items[i];
+      const int position = item.position + t;
+      if (item.what == PassScript::Item::hook)
+        visit(item.program, t * script.requests);
+      else if (item.what == PassScript::Item::shelf)
+        at_shelf(position, visit);
+      else
+        visit(program(item, position), 0);
+    }
+  }
+  template <class Visit>
+  void visit_all(const Visit& each) const {
+    visit(0, script.from, 0, each);
+    for (int t = 0; t < script.times; ++t) visit(script.from, script.to, t, each);
+    visit(script.to, script.items.size(), script.times - 1, each);
+  }
+  // Whether the repeated layer is the same each time, but for requests.
+  bool repeats() const {
+    if (!shelf.programs.empty() && shelf.times != script.times) return false;
+    return std::equal(shape.classes.begin() + 1, shape.classes.end(), shape.classes.begin());
+  }
+
+ private:
+  template <class Visit>
+  void at_shelf(int position, const Visit& visit) const {
     if (shelf.programs.empty()) return;
     const int again = std::clamp(position - 2, 0, shelf.times - 1);
     visit(shelf.programs[static_cast<std::size_t>(1 + position - again)],
-          s.all_requests + (s.times - 1) * s.requests + again * shelf.requests);
-  };
-  const auto item = [&](const PassScript::Item& i, int position, int more) {
-    if (i.what == PassScript::Item::hook) return visit(i.program, more);
-    if (i.what == PassScript::Item::shelf) return at_shelf(position);
+          script.all_requests + (script.times - 1) * script.requests + again * shelf.requests);
+  }
+  const Program& program(const PassScript::Item& i, int position) const {
+    const int layers = static_cast<int>(shape.classes.size());
     const int layer = pass == Pass::forward ? position : layers - 1 - position;
     const PartPrograms& part = i.what == PassScript::Item::embedding ? parts.embedding
                                : i.what == PassScript::Item::head
@@ -49,14 +80,9 @@ void each_program(const PassScript& s, const ShelfScript& shelf, const LayerProg
     const PartPass& of = pass == Pass::forward       ? part.forward
                          : pass == Pass::weight_grad ? part.weights[i.adds]
                                                      : part.backward[i.adds];
-    visit(of.programs[static_cast<std::size_t>(i.index)], 0);
-  };
-  for (std::size_t i = 0; i < s.from; ++i) item(s.items[i], s.items[i].position, 0);
-  for (int t = 0; t < s.times; ++t)
-    for (std::size_t i = s.from; i < s.to; ++i) item(s.items[i], s.items[i].position + t, t * s.requests);
-  for (std::size_t i = s.to; i < s.items.size(); ++i)
-    item(s.items[i], s.items[i].position + s.times - 1, (s.times - 1) * s.requests);
-}
+    return of.programs[static_cast<std::size_t>(i.index)];
+  }
+};
 
 }  // namespace
 
@@ -77,6 +103,20 @@ PassScript pass_script(const Run& run, const Costs& costs, int layers, bool firs
   return ChunkBench(run, costs, layers, first, last, {}, pass.pending).pass(pass);
 }
 
+std::optional<PassScript> with_layers(const PassScript& script, int layers) {
+  if (script.to == script.from || layers <= kBlocks) return {};
+  PassScript other = script;
+  other.times = layers - kBlocks + 1;
+  return other;
+}
+
+std::optional<ShelfScript> with_layers(const ShelfScript& script, int layers) {
+  if (script.requests < 0 || layers <= kBlocks) return {};
+  ShelfScript other = script;
+  other.times = layers - kBlocks + 1;
+  return other;
+}
+
 ShelfScript shelf_script(const Run& run, const Costs& costs,
                          const std::vector<const std::vector<KeptPart>*>& kept, const PassShape& pass) {
   const auto of = [&](const ChunkBench::Kept& some) {
@@ -87,8 +127,9 @@ ShelfScript shelf_script(const Run& run, const Costs& costs,
   if (alike && kept.size() > kBlocks && pass.pass != Pass::weight_grad) {
     ShelfScript script = of({kept.begin(), kept.begin() + kBlocks});
     const std::vector<Program>& p = script.programs;
-    script.requests = p[1 + 2].requests - p[1 + 1].requests;
-    if (same(p[1 + 1], p[1 + 2], script.requests)) {
+    const int requests = p[1 + 2].requests - p[1 + 1].requests;
+    if (same(p[1 + 1], p[1 + 2], requests)) {
+      script.requests = requests;
       script.times = static_cast<int>(kept.size()) - kBlocks + 1;
       return script;
     }
@@ -99,7 +140,7 @@ ShelfScript shelf_script(const Run& run, const Costs& costs,
 Program whole_program(const PassScript& script, const ShelfScript& shelf, const LayerPrograms& parts,
                       const ChunkShape& shape, Pass pass) {
   Program whole;
-  each_program(script, shelf, parts, shape, pass, [&](const Program& p, int more) {
+  PassParts{script, shelf, parts, shape, pass}.visit_all([&](const Program& p, int more) {
     for (Operation o : p.operations) {
       if (o.request >= 0) o.request += more, whole.requests = std::max(whole.requests, o.request + 1);
       whole.operations.push_back(o);
@@ -109,10 +150,33 @@ Program whole_program(const PassScript& script, const ShelfScript& shelf, const 
   return whole;
 }
 
+void Total::then(const Live& next, double seconds) { live.then(next), work += seconds; }
+
+Total repeated(const Total& one, i64 times) {
+  return {repeated(one.live, times), static_cast<double>(times) * one.work};
+}
+
+Total total_of(const PassScript& script, const ShelfScript& shelf, const LayerPrograms& parts,
+               const ChunkShape& shape, Pass pass) {
+  const PassParts all{script, shelf, parts, shape, pass};
+  const auto of = [&](std::size_t from, std::size_t to, int t) {
+    Total total;
+    all.visit(from, to, t, [&](const Program& p, int) { total.then(p.live, p.work); });
+    return total;
+  };
+  Total total = of(0, script.from, 0);
+  if (script.times > 1 && all.repeats())
+    total.then(repeated(of(script.from, script.to, 0), script.times));
+  else
+    for (int t = 0; t < script.times; ++t) total.then(of(script.from, script.to, t));
+  total.then(of(script.to, script.items.size(), script.times - 1));
+  return total;
+}
+
 QuickProgram quick_program(const PassScript& script, const ShelfScript& shelf, const LayerPrograms& parts,
                            const ChunkShape& shape, Pass pass) {
   QuickProgram quick;
-  each_program(script, shelf, parts, shape, pass, [&](const Program& p, int more) {
+  PassParts{script, shelf, parts, shape, pass}.visit_all([&](const Program& p, int more) {
     for (const Operation& o : p.operations) {
       const int request = o.request < 0 ? o.request : o.request + more;
       if (o.what == Operation::work)

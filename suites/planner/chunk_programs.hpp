@@ -4,11 +4,15 @@
 #pragma once
 #include <compare>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "suites/planner/layer_programs.hpp"
 
 namespace lockstep {
+
+// Of many layers the third stands for all between the second and the fourth.
+inline constexpr int kBlocks = 5;
 
 // A run of layers as far as its cost goes.
 struct ChunkShape {
@@ -50,11 +54,16 @@ struct PassScript {
 // `times`, each with `requests` more than before.
 struct ShelfScript {
   std::vector<Program> programs;
-  int times = 1, requests = 0;
+  int times = 1, requests = -1;  // -1: none stands for many
 };
 
 // Of a chunk of so many layers. Whether a forward left something to a shelf makes no difference.
 PassScript pass_script(const Run&, const Costs&, int layers, bool first, bool last, const PassShape&);
+// That of another number of layers, where one layer of it stands for many. Nothing: it is no such script, or
+// the layers are too few.
+std::optional<PassScript> with_layers(const PassScript&, int layers);
+// The same of a shelf. Nothing: no call stands for many, or the layers are too few.
+std::optional<ShelfScript> with_layers(const ShelfScript&, int layers);
 // Of layers that leave `kept`; the pass and what came before it are all that matters of the shape.
 ShelfScript shelf_script(const Run&, const Costs&, const std::vector<const std::vector<KeptPart>*>& kept,
                          const PassShape&);
@@ -66,6 +75,15 @@ struct QuickProgram {
   Live live;
   double issue = 0;
 };
+// Of it, what is soon said: bytes, and seconds of work alone.
+struct Total {
+  Live live;
+  double work = 0;
+  void then(const Live&, double seconds);
+  void then(const Total& next) { then(next.live, next.work); }
+};
+Total repeated(const Total&, i64 times);
+Total total_of(const PassScript&, const ShelfScript&, const LayerPrograms&, const ChunkShape&, Pass);
 QuickProgram quick_program(const PassScript&, const ShelfScript&, const LayerPrograms&, const ChunkShape&,
                            Pass);
 
@@ -83,7 +101,9 @@ struct OptimizerSteps {
   using Pieces = std::vector<std::tuple<i64, Type, Type>>;  // elements; of weights, of gradients
   std::map<std::pair<std::string, Pieces>, Operation> seconds;
 };
+// Of kBlocks layers at most; and of more, by those of two numbers of layers that follow each other.
 UpdateProgram update_program(const Run&, const Costs&, int layers, bool first, bool last,
                              bool first_microbatch, OptimizerSteps& known);
+UpdateProgram update_program(const UpdateProgram& fewer, const UpdateProgram& one_more, i64 further);
 
 }  // namespace lockstep

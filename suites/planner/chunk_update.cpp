@@ -118,16 +118,14 @@ Operation beyond(const Operation& a, const Operation& b, double more) {
 
 }  // namespace
 
-// The optimizer takes one unit after the other: each further layer adds the same.
 UpdateProgram update_program(const Run& run, const Costs& costs, int layers, bool first, bool last,
                              bool first_microbatch, OptimizerSteps& known) {
-  const int pp = run.plan.number("pp");
-  const auto of = [&](int n) {
-    return ChunkBench(run, costs, n, first, last, {}, Pending::nothing).update(first_microbatch, pp, known);
-  };
-  if (layers <= kBlocks) return of(layers);
-  const UpdateProgram a = of(kBlocks - 1), b = of(kBlocks);
-  const i64 more = layers - kBlocks;
+  ChunkBench bench(run, costs, layers, first, last, {}, Pending::nothing);
+  return bench.update(first_microbatch, run.plan.number("pp"), known);
+}
+
+// The optimizer takes one unit after the other: each further layer adds the same.
+UpdateProgram update_program(const UpdateProgram& a, const UpdateProgram& b, i64 more) {
   UpdateProgram u = b;
   u.norm.operations = {beyond(at_once(a.norm), at_once(b.norm), static_cast<double>(more))};
   u.update.operations = {beyond(at_once(a.update), at_once(b.update), static_cast<double>(more))};

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "parallel/roles.hpp"
+#include "suites/planner/legality.hpp"
 
 namespace lockstep {
 namespace {
@@ -24,98 +25,129 @@ std::vector<std::string> texts(const std::vector<i64>& numbers) {
   return list;
 }
 
+// dp follows from tp and pp; words with few meanings alone come last, and last of all those of schedules:
+// plans that differ in nothing else share the most.
+int turn(const std::string& word) {
+  if (word == "tp" || word == "pp") return 0;
+  if (word == "dp") return 1;
+  if (word == "micro") return 2;
+  const auto& schedules = strategies<Schedule>();
+  const bool schedule = std::any_of(schedules.begin(), schedules.end(), [&](const auto* s) {
+    return std::any_of(s->words.begin(), s->words.end(), [&](const Word& w) { return w.name == word; });
+  });
+  return schedule ? 4 : 3;
+}
+
+std::vector<std::string> in_turn(const Values& values) {
+  std::vector<std::string> words;
+  for (const Word& word : plan_words())
+    if (!values.at(word.name).empty()) words.push_back(word.name);
+  std::stable_sort(words.begin(), words.end(),
+                   [](const auto& a, const auto& b) { return turn(a) < turn(b); });
+  return words;
+}
+
+std::vector<std::vector<std::string>> of_words(const Values& values, const std::vector<std::string>& words) {
+  std::vector<std::vector<std::string>> lists;
+  for (const std::string& word : words) lists.push_back(values.at(word));
+  return lists;
+}
+
 class Walk {
  public:
   Walk(const ModelConfig& model, const Settings& settings, i64 devices, const Values& values,
-       const std::function<void(const Plan&)>& visit)
-      : model_(model), settings_(settings), devices_(devices), values_(values), visit_(visit) {
-    for (const Word& word : plan_words())
-      if (!values_.at(word.name).empty()) open_.push_back(word.name);
-    // dp follows from tp and pp; words with few meanings alone come last.
-    std::stable_sort(open_.begin(), open_.end(),
-                     [&](const auto& a, const auto& b) { return turn(a) < turn(b); });
+       const VisitPlan& visit, const VisitShare& share)
+      : settings_(settings),
+        devices_(devices),
+        visit_(visit),
+        share_(share),
+        words_(in_turn(values)),
+        values_(of_words(values, words_)),
+        legality_(model, settings, words_, values_),
+        below_(words_.size() + 1, 1),
+        counts_(words_.size()) {
+    for (const std::string& word : words_) turns_.push_back(turn(word)), bits_.push_back(word_bit(word));
+    behind_.resize(words_.size() + 1);
+    for (std::size_t d = words_.size(); d-- > 0;) {
+      below_[d] = below_[d + 1] * (turns_[d] < 3 ? 1 : static_cast<i64>(values_[d].size()));
+      behind_[d] = behind_[d + 1] | bits_[d];
+      counts_[d].resize(values_[d].size());
+    }
   }
 
   Enumerated run() {
-    descend(0);
+    result_.legal = descend(0, 0, 1);
+    result_.combinations += result_.legal;
+    for (std::size_t rule = 0; rule < refused_.size(); ++rule)
+      if (refused_[rule]) result_.refused[legality_.rules()[rule]] = refused_[rule];
+    for (std::size_t d = 0; d < words_.size(); ++d)
+      for (std::size_t v = 0; v < values_[d].size(); ++v)
+        if (counts_[d][v]) result_.axes[words_[d]][values_[d][v]] += counts_[d][v];
     return std::move(result_);
   }
 
  private:
-  static int turn(const std::string& word) {
-    if (word == "tp" || word == "pp") return 0;
-    if (word == "dp") return 1;
-    if (word == "micro") return 2;
-    const auto& schedules = strategies<Schedule>();
-    const bool schedule = std::any_of(schedules.begin(), schedules.end(), [&](const auto* s) {
-      return std::any_of(s->words.begin(), s->words.end(), [&](const Word& w) { return w.name == word; });
-    });
-    return schedule ? 4 : 3;  // last: what differs in its schedule alone shares the most
+  // Whether the word at this depth may have the value, given those before it.
+  bool allowed(std::size_t depth, const std::string& value) {
+    const std::string& word = words_[depth];
+    if (turns_[depth] > 2) return true;
+    const i64 number = std::stoll(value);
+    if (word == "micro") return settings_.batch / mesh_.at("dp") % number == 0;
+    const i64 rest = devices_ / mesh_["tp"] / mesh_["pp"];
+    return word == "dp" ? number == rest : rest % number == 0;
   }
 
-  // Of the word at this depth, given those before it.
-  std::vector<std::string> allowed(const std::string& word) const {
-    std::vector<std::string> list;
-    const i64 rest = devices_ / plan_.number("tp") / (word == "pp" ? 1 : plan_.number("pp"));
-    for (const std::string& value : values_.at(word)) {
-      if (word == "dp" && std::stoll(value) != rest) continue;
-      if (word == "pp" && rest % std::stoll(value) != 0) continue;
-      if (word == "micro" && settings_.batch / plan_.number("dp") % std::stoll(value) != 0) continue;
-      list.push_back(value);
-    }
-    return list;
-  }
-
-  // Combinations below this depth, as if what does not depend on the words before it.
-  i64 below(std::size_t depth) const {
-    i64 n = 1;
-    for (std::size_t d = depth; d < open_.size(); ++d)
-      n *= turn(open_[d]) < 3 ? 1 : static_cast<i64>(values_.at(open_[d]).size());
-    return n;
-  }
-
-  void descend(std::size_t depth) {
-    if (depth > 0 && turn(open_[depth - 1]) > 0) {
-      if (const auto refusal = refuse_anywhere(plan_, model_, settings_)) {
-        const bool settled = std::none_of(
-            open_.begin() + static_cast<std::ptrdiff_t>(depth), open_.end(), [&](const std::string& w) {
-              return std::find(refusal->words.begin(), refusal->words.end(), w) != refusal->words.end();
-            });
-        if (settled) {
-          result_.refused[refusal->rule] += below(depth), result_.combinations += below(depth);
-          return;
+  // The plans below this depth, which are the part [from, to) of all; how many are legal.
+  i64 descend(std::size_t depth, double from, double to) {
+    if (depth > 0 && turns_[depth - 1] > 0) {
+      const Legality::Verdict verdict = legality_.verdict(depth - 1);
+      if (verdict.rule >= 0) {
+        if (!(verdict.blamed & behind_[depth])) {  // no word still open could help
+          refused_.resize(legality_.rules().size());
+          refused_[static_cast<std::size_t>(verdict.rule)] += below_[depth];
+          result_.combinations += below_[depth];
+          return 0;
         }
-      } else if (depth == open_.size()) {
-        return legal();
+      } else if (depth == words_.size()) {
+        visit_(legality_.plan());
+        return 1;
       }
     }
-    const std::string& word = open_[depth];
-    for (const std::string& value : allowed(word)) {
-      plan_.set(word, value);
-      descend(depth + 1);
+    const bool mesh = turns_[depth] < 3;
+    if (mesh) mesh_[words_[depth]] = 1;
+    std::vector<int> list;
+    for (std::size_t v = 0; v < values_[depth].size(); ++v)
+      if (!mesh || allowed(depth, values_[depth][v])) list.push_back(static_cast<int>(v));
+    i64 legal = 0;
+    const double step = (to - from) / static_cast<double>(list.size());
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const int v = list[i];
+      if (mesh) {
+        if (share_) share_(from + static_cast<double>(i) * step);
+        mesh_[words_[depth]] = std::stoll(values_[depth][static_cast<std::size_t>(v)]);
+      }
+      legality_.set(depth, v);
+      const double at = from + static_cast<double>(i) * step;
+      const i64 n = descend(depth + 1, at, at + step);
+      counts_[depth][static_cast<std::size_t>(v)] += n, legal += n;
     }
-    plan_.set(word, fallback(word));
+    if (mesh) mesh_[words_[depth]] = 1;
+    return legal;
   }
 
-  void legal() {
-    ++result_.legal, ++result_.combinations;
-    for (const std::string& word : open_) ++result_.axes[word][plan_.text(word)];
-    visit_(plan_);
-  }
-
-  static const std::string& fallback(const std::string& name) {
-    for (const Word& word : plan_words())
-      if (word.name == name) return word.fallback;
-    return name;  // not reached
-  }
-
-  const ModelConfig& model_;
   const Settings& settings_;
   const i64 devices_;
-  const Values& values_;
-  const std::function<void(const Plan&)>& visit_;
-  std::vector<std::string> open_;
-  Plan plan_ = Plan::parse("");
+  const VisitPlan& visit_;
+  const VisitShare& share_;
+  const std::vector<std::string> words_;
+  const std::vector<std::vector<std::string>> values_;
+  Legality legality_;
+  std::vector<int> turns_;              // of the words
+  std::vector<WordSet> bits_, behind_;  // of the words; of all from a depth on
+  std::vector<i64> below_;  // combinations below a depth, as if what does not depend on the words before it
+  std::map<std::string, i64> mesh_{{"dp", 1}, {"tp", 1}, {"pp", 1}};
+  std::vector<std::vector<i64>> counts_;  // legal plans, by word and value
+  std::vector<i64> refused_;              // by rule
   Enumerated result_;
 };
 
@@ -142,8 +174,8 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
 }
 
 Enumerated each_legal_plan(const ModelConfig& model, const Settings& settings, i64 devices,
-                           const Values& values, const std::function<void(const Plan&)>& visit) {
-  return Walk(model, settings, devices, values, visit).run();
+                           const Values& values, const VisitPlan& visit, const VisitShare& share) {
+  return Walk(model, settings, devices, values, visit, share).run();
 }
 
 }  // namespace lockstep

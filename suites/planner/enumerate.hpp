@@ -20,9 +20,12 @@ struct Enumerated {
 using Values = std::map<std::string, std::vector<std::string>>;
 Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given);
 
+using VisitPlan = std::function<void(const Plan&)>;
+using VisitShare = std::function<void(double part)>;  // how much of all combinations has been walked over
+
 // Walks over all combinations of values, mesh first. A refusal that looked at no word still open refuses all
-// that is below it at once.
+// that is below it at once. `share` is told now and then how far it is.
 Enumerated each_legal_plan(const ModelConfig&, const Settings&, i64 devices, const Values&,
-                           const std::function<void(const Plan&)>& visit);
+                           const VisitPlan& visit, const VisitShare& share = {});
 
 }  // namespace lockstep

@@ -96,9 +96,9 @@ std::string counts_text(const Choices& c, const Question& q) {
   std::sort(rules.rbegin(), rules.rend());
   for (const auto& [n, rule] : rules) out += fmt::format("  {:>14} refused by {}\n", grouped(n), rule);
   if (c.misfits)
-    out += fmt::format("  {:>14} do not fit, by {} to {}; the closest is `{}`\n", grouped(c.misfits),
+    out += fmt::format("  {:>14} do not fit, by {} to at least {}; the closest is `{}`\n", grouped(c.misfits),
                        gib(c.least), gib(c.most), c.closest->plan);
-  out += fmt::format("  {:>14} fit\n", grouped(static_cast<i64>(c.fit.size())));
+  out += fmt::format("  {:>14} fit\n", grouped(c.fitting));
   out += "legal plans by value\n";
   for (const auto& [word, values] : c.walked.axes) {
     if (values.size() < 2) continue;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "ref/params.hpp"
+#include "suites/planner/in_sight.hpp"
 #include "suites/text_table.hpp"
 
 namespace lockstep {
@@ -30,15 +31,21 @@ std::string devices_text(i64 n) { return fmt::format("{} device{}", n, n == 1 ? 
 Fit fit_on(i64 devices, const Question& q, const Values& given) {
   Cluster cluster = q.cluster;
   cluster.devices = devices;
-  const Choices c = choose(q.model, q.settings, cluster, given);
-  Fit f{devices, c.walked.legal, static_cast<i64>(c.fit.size()), {}, {}, 0, c.least};
+  const Question on{q.model, q.settings, cluster};
+  const Wanted fastest{.top = 1, .by_value = false};
+  const Choices c = choose_in_sight(on, given, fastest);
+  Fit f{devices, c.walked.legal, c.fitting, {}, {}, 0, c.least};
   if (!c.fit.empty()) f.best = c.fit.front();
-  const auto alone = std::find_if(c.fit.begin(), c.fit.end(), on_devices_alone);
   Values without = given;
-  if (alone != c.fit.end())
-    f.alone = *alone;
-  else if (narrow(without, "offload", "none") && narrow(without, "activations", "device"))
-    f.alone_lacks = choose(q.model, q.settings, cluster, without).least;
+  if (f.best && on_devices_alone(*f.best)) {
+    f.alone = f.best;
+  } else if (narrow(without, "offload", "none") && narrow(without, "activations", "device")) {
+    const Choices alone = choose_in_sight(on, without, fastest);
+    if (!alone.fit.empty())
+      f.alone = alone.fit.front();
+    else
+      f.alone_lacks = alone.least;
+  }
   return f;
 }
 

@@ -21,17 +21,20 @@ struct Pipeline::Stage {
   std::size_t at = 0;  // action
   bool acted = false;  // and its send is next
   const Handed *coming = nullptr, *sending = nullptr;
-  // For the shapes of passes.
-  bool forward_before = false;
-  int reduced = -1;  // the chunk whose gradients were reduced last
-  bool reduced_first = false;
-  bool finished = false;         // some chunk's last gradients are in
-  std::vector<int> backwards{};  // by chunk of the stage
+  PassShapes shapes;
   std::vector<const PassCost*> known{};
 };
 
-namespace {
-constexpr std::size_t kPassShapes = 4 * 2 * 2 * 2 * 4 * 2;
+i64 input_bytes(const Shape& s, int chunks, int stage) {
+  const i64 tokens = s.n / s.dp * s.T, ends = (stage == 0) + ((chunks - 1) % s.pp == stage);
+  return 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
+}
+
+Message handed_over(const Plan& plan, const Shape& s) {
+  Message m;
+  m.verb = Verb::send, m.axis = Axis::pp, m.type = s.activation == 2 ? Type::bf16 : Type::f32;
+  m.n = s.b * chosen<Seam>(plan).price.outside(s) * s.D;
+  return m;
 }
 
 std::unique_ptr<Schedule> make_schedule(const Run& run) {
@@ -45,6 +48,16 @@ std::unique_ptr<Schedule> make_schedule(const Run& run) {
   return chosen<Schedule>(run.plan).make({run.model, run.settings, run.plan, mesh, 0, device});
 }
 
+namespace {
+Message of_all(i64 n, Type type) {
+  Message m;
+  m.verb = Verb::all_reduce, m.axis = Axis::world, m.n = n, m.type = type;
+  return m;
+}
+}  // namespace
+Message norm_of_all() { return of_all(kSquareWords, Type::i64); }
+Message losses_of_all(const Settings& s) { return of_all(s.batch, Type::f64); }
+
 Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int chunks, int microbatches,
                    const std::vector<std::vector<Action>>& actions, bool quick)
     : run_(run),
@@ -55,12 +68,10 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
       actions_(actions),
       quick_(quick) {
   const Shape s = lockstep::shape_of(run.plan, run.model, run.settings, 0);
-  each_microbatch_ = chosen<Store>(run.plan).price.reduces_each_microbatch(s);
-  shelved_ = chosen<Shelf>(run.plan).wants != nullptr;
-  Message m;
-  m.verb = Verb::send, m.axis = Axis::pp, m.type = s.activation == 2 ? Type::bf16 : Type::f32;
-  m.n = s.b * chosen<Seam>(run.plan).price.outside(s) * s.D;
-  hand_bytes_ = m.n * s.activation;
+  const bool each_microbatch = chosen<Store>(run.plan).price.reduces_each_microbatch(s);
+  const bool shelved = chosen<Shelf>(run.plan).wants != nullptr;
+  Message m = handed_over(run.plan, s);
+  hand_bytes_ = m.n * type_bytes(m.type);
   if (mesh.pp > 1) {
     const double there = model.message(m);
     if (model.cluster().messages_block) {
@@ -72,26 +83,26 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
     }
   }
   for (int p = 0; p < mesh.pp; ++p) {
-    Stage& stage = stages_.emplace_back(Stage{p});
-    stage.backwards.resize(static_cast<std::size_t>(chunks / mesh.pp));
-    stage.known.resize(stage.backwards.size() * kPassShapes);
-    const i64 tokens = s.n / s.dp * s.T, ends = (p == 0) + ((chunks - 1) % mesh.pp == p);
-    stage.live.add(0, 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd);  // inputs
+    Stage& stage = stages_.emplace_back(Stage{p,
+                                              {},
+                                              0,
+                                              {},
+                                              {},
+                                              false,
+                                              0,
+                                              false,
+                                              nullptr,
+                                              nullptr,
+                                              PassShapes(chunks, mesh.pp, each_microbatch, shelved),
+                                              {}});
+    stage.known.resize(static_cast<std::size_t>(chunks / mesh.pp) * kPassShapes);
+    stage.live.add(0, input_bytes(s, chunks, p));
   }
   handed_.resize(static_cast<std::size_t>(chunks) * 2 * microbatches);
   links_.resize(static_cast<std::size_t>(mesh.pp * mesh.pp));
 }
 
 Pipeline::~Pipeline() = default;
-
-bool Pipeline::receives(const Action& a) const {
-  return mesh_.pp > 1 &&
-         (a.pass == Pass::forward ? a.chunk > 0 : a.pass != Pass::weight_grad && a.chunk < chunks_ - 1);
-}
-bool Pipeline::sends(const Action& a) const {
-  return mesh_.pp > 1 &&
-         (a.pass == Pass::forward ? a.chunk < chunks_ - 1 : a.pass != Pass::weight_grad && a.chunk > 0);
-}
 
 // A stage's own work for a message to the next.
 void Pipeline::carry(Stage& stage, double seconds) {
@@ -129,38 +140,11 @@ bool Pipeline::wait(Stage& stage, const Handed& h, const Carrying& end) {
   return true;
 }
 
-// What of the past a pass depends on; nothing else, so that passes with the same cost are one.
-PassShape Pipeline::shape_of(Stage& stage, const Action& a) {
-  PassShape p;
-  p.pass = a.pass;
-  p.after_forward = shelved_ && stage.forward_before;
-  stage.forward_before = a.pass == Pass::forward;
-  if (a.pass != Pass::backward && a.pass != Pass::weight_grad) return p;
-  int& before = stage.backwards[static_cast<std::size_t>(a.chunk / mesh_.pp)];
-  p.first = before++ == 0, p.last = a.last;
-  const bool pending = each_microbatch_ ? stage.reduced >= 0 : a.last && stage.finished;
-  if (pending && each_microbatch_) {
-    p.pending = stage.reduced == a.chunk ? Pending::own
-                : stage.reduced == 0     ? Pending::embedding
-                                         : Pending::layer;
-    p.pending_first = stage.reduced_first;
-  } else if (pending) {
-    p.pending = Pending::layer;
-  }
-  stage.reduced = a.chunk, stage.reduced_first = p.first;
-  stage.finished |= a.last;
-  return p;
-}
-
 // Passes are few, actions are many: each stage remembers what it has asked for.
 const PassCost& Pipeline::cost_of(Stage& stage, const Action& a) {
-  const PassShape p = shape_of(stage, a);
-  const std::size_t shape =
-      ((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * 2 + p.after_forward) * 4 +
-       static_cast<std::size_t>(p.pending)) *
-          2 +
-      p.pending_first;
-  const PassCost*& known = stage.known[static_cast<std::size_t>(a.chunk / mesh_.pp) * kPassShapes + shape];
+  const PassShape p = stage.shapes.next(a);
+  const PassCost*& known =
+      stage.known[static_cast<std::size_t>(a.chunk / mesh_.pp) * kPassShapes + number_of(p)];
   if (!known) known = &cost(a.chunk, p);
   return *known;
 }
@@ -183,7 +167,7 @@ bool Pipeline::advance(int number) {
   Stage& stage = stages_[static_cast<std::size_t>(number)];
   const std::vector<Action>& actions = actions_[static_cast<std::size_t>(number)];
   const auto expect = [&](std::size_t k) {
-    if (k >= actions.size() || !receives(actions[k])) return;
+    if (k >= actions.size() || !receives(actions[k], chunks_, mesh_.pp)) return;
     stage.live.add(0, hand_bytes_);
     offer(stage, actions[k], true);
   };
@@ -192,7 +176,7 @@ bool Pipeline::advance(int number) {
   for (; stage.at < actions.size(); stage.acted = false, ++stage.at, moved = true) {
     const Action& a = actions[stage.at];
     if (!stage.acted) {
-      if (receives(a) && !wait(stage, *stage.coming, receiving_)) return moved;
+      if (receives(a, chunks_, mesh_.pp) && !wait(stage, *stage.coming, receiving_)) return moved;
       expect(stage.at + 1);
       const PassCost& pass = cost_of(stage, a);
       issue(stage, pass);
@@ -209,7 +193,7 @@ bool Pipeline::advance(int number) {
       stage.sending = nullptr;
       stage.live.add(0, -hand_bytes_);
     }
-    if (!sends(a)) continue;
+    if (!sends(a, chunks_, mesh_.pp)) continue;
     offer(stage, a, false);
     if (!model_.cluster().hand_over_blocks) continue;
     stage.clock.now += hand_seconds_;
@@ -239,7 +223,7 @@ void Pipeline::finish() {
   std::vector<const UpdateProgram*> updates;
   for (Stage& stage : stages_) {
     all.push_back(stage.number);
-    updates.push_back(&update(stage.number, stage.reduced_first));
+    updates.push_back(&update(stage.number, stage.shapes.reduced_first()));
   }
   const auto each = [&](Program UpdateProgram::*part) {
     for (Stage& stage : stages_) {
@@ -248,17 +232,15 @@ void Pipeline::finish() {
       stage.live.then(next.live);
     }
   };
-  const auto world = [&](i64 n, Type type) {
-    Message m;
-    m.verb = Verb::all_reduce, m.axis = Axis::world, m.n = n, m.type = type;
+  const auto world = [&](const Message& m) {
     meet(all, model_.beginning(m) + model_.message(m), Axis::world);
   };
   each(&UpdateProgram::arrive);
   if (run_.model.tied && mesh_.pp > 1) meet({0, mesh_.pp - 1}, updates.front()->tied, Axis::tie);
   each(&UpdateProgram::norm);
-  world(kSquareWords, Type::i64);
+  world(norm_of_all());
   each(&UpdateProgram::update);
-  world(run_.settings.batch, Type::f64);
+  world(losses_of_all(run_.settings));
   const double more = model_.cluster().step;
   for (Stage& stage : stages_) stage.clock.now += more, stage.spent.update += more;
 }
@@ -275,33 +257,11 @@ Prediction Pipeline::run() {
   return said();
 }
 
-// What is alive depends on the order of a stage's actions alone.
-Prediction Pipeline::memory() {
-  for (Stage& stage : stages_) {
-    const std::vector<Action>& actions = actions_[static_cast<std::size_t>(stage.number)];
-    const auto expect = [&](std::size_t k) {
-      if (k < actions.size() && receives(actions[k])) stage.live.add(0, hand_bytes_);
-    };
-    bool sending = false;
-    expect(0);
-    for (std::size_t k = 0; k < actions.size(); ++k) {
-      expect(k + 1);
-      stage.live.then(cost_of(stage, actions[k]).quick.live);
-      if (sending) stage.live.add(0, -hand_bytes_);
-      sending = sends(actions[k]);
-    }
-    if (sending) stage.live.add(0, -hand_bytes_);
-    const UpdateProgram& last = update(stage.number, stage.reduced_first);
-    for (const Program* p : {&last.arrive, &last.norm, &last.update}) stage.live.then(p->live);
-  }
-  return said();
-}
-
 Prediction Pipeline::said() {
   Prediction out;
   for (Stage& stage : stages_) {
     out.seconds = std::max(out.seconds, stage.clock.now);
-    const std::array<i64, 3>& kept = update(stage.number, stage.reduced_first).kept;
+    const std::array<i64, 3>& kept = update(stage.number, stage.shapes.reduced_first()).kept;
     StagePrediction s;
     for (std::size_t m = 0; m < kept.size(); ++m) s.live[m] = kept[m] + stage.live.most[m];
     s.compute = stage.spent.compute, s.update = stage.spent.update, s.copies = stage.spent.copies;

@@ -6,11 +6,19 @@
 
 #include "suites/planner/chunk_programs.hpp"
 #include "suites/planner/cost_model.hpp"
+#include "suites/planner/course.hpp"
 #include "suites/planner/prediction.hpp"
 
 namespace lockstep {
 
 std::unique_ptr<Schedule> make_schedule(const Run&);
+// What a stage holds from the beginning: tokens, and what the step's messages are put in.
+i64 input_bytes(const Shape&, int chunks, int stage);
+// What stages hand over to each other.
+Message handed_over(const Plan&, const Shape&);
+// What all ranks add up at the end: the gradient norm, and the losses.
+Message norm_of_all();
+Message losses_of_all(const Settings&);
 
 // What a pass of a chunk costs: where a breakdown is wanted the whole program, else the quick form of it.
 struct PassCost {
@@ -26,7 +34,6 @@ class Pipeline {
   std::function<const PassCost&(int chunk, const PassShape&)> cost;
   std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;
   Prediction run();
-  Prediction memory();  // without the time
 
  private:
   struct Carrying {
@@ -40,10 +47,7 @@ class Pipeline {
   void offer(Stage&, const Action&, bool receive);
   void issue(Stage&, const PassCost&);
   void keep_up(Stage&);
-  PassShape shape_of(Stage&, const Action&);
   const PassCost& cost_of(Stage&, const Action&);
-  bool receives(const Action&) const;
-  bool sends(const Action&) const;
   void finish();
   Prediction said();
   void meet(const std::vector<int>& stages, double seconds, Axis);
@@ -62,7 +66,6 @@ class Pipeline {
   double hand_seconds_ = 0;
   Carrying sending_, receiving_;
   i64 hand_bytes_ = 0;
-  bool each_microbatch_ = false, shelved_ = false;  // gradients are reduced; activations leave the device
 };
 
 }  // namespace lockstep

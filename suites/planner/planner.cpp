@@ -3,38 +3,142 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <set>
 #include <sstream>
 
 #include "ref/error.hpp"
 
 namespace lockstep {
 
-Choices choose(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
-               const Values& given) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
-  Choices all;
-  Composer composer(model, settings, cluster);
-  const std::array<double, 3> available = has(cluster);
-  const Values values = plan_values(model, settings, cluster.devices, given);
-  all.walked = each_legal_plan(model, settings, cluster.devices, values, [&](const Plan& plan) {
-    const Prediction p =
-        composer.weigh(plan, all.misfits ? all.least : std::numeric_limits<double>::infinity());
-    const Weighed w{plan.line(), p.seconds, needs(p, cluster, Run{model, settings, plan}.mesh())};
-    if (const double lack = lacks(w.needs, available); lack > 0) {
-      if (++all.misfits == 1 || lack < all.least) all.closest = w, all.least = lack;
-      all.most = std::max(all.most, lack);
+namespace {
+
+bool before(const Weighed& a, const Weighed& b) {
+  return std::pair{a.seconds, a.place} < std::pair{b.seconds, b.place};
+}
+
+// The answers so far. A plan that takes so many seconds at least may still be one of them, or not.
+class Best {
+ public:
+  Best(const Values& values, const Wanted& wanted, Choices& out) : wanted_(wanted), out_(out) {
+    for (const auto& [word, list] : values)
+      if (wanted.by_value && list.size() > 1) words_.push_back(word);
+  }
+
+  bool may_be(const Plan& plan, const Weighed& at_least) const {
+    const double seconds = at_least.seconds * (1 - 1e-9);
+    if (top_.size() < wanted_.top || seconds < *top_.rbegin()) return true;
+    for (const std::string& word : words_) {
+      const auto best = out_.best.find(word);
+      if (best == out_.best.end()) return true;
+      const auto of = best->second.find(plan.text(word));
+      if (of == best->second.end() || seconds < of->second.seconds) return true;
+    }
+    // Those that are both faster and smaller end before it.
+    if (!wanted_.pareto) return false;
+    const auto faster = front_.upper_bound(seconds);
+    return faster == front_.begin() || std::prev(faster)->second > at_least.needs[0];
+  }
+
+  void add(const Plan& plan, const Weighed& w) {
+    top_.insert(w.seconds);
+    if (top_.size() > wanted_.top) top_.erase(std::prev(top_.end()));
+    for (const std::string& word : words_) {
+      const auto [it, fresh] = out_.best[word].try_emplace(plan.text(word), w);
+      if (!fresh && before(w, it->second)) it->second = w;
+    }
+    out_.fit.push_back(w);
+    if (!wanted_.pareto) return;
+    auto at = front_.upper_bound(w.seconds);
+    if (at != front_.begin() && std::prev(at)->second <= w.needs[0]) return;
+    while (at != front_.end() && at->second >= w.needs[0]) at = front_.erase(at);
+    front_[w.seconds] = w.needs[0];
+  }
+
+ private:
+  const Wanted& wanted_;
+  Choices& out_;
+  std::vector<std::string> words_;  // that have several values
+  std::multiset<double> top_;       // seconds of the fastest
+  std::map<double, double> front_;  // bytes by seconds: the more seconds, the fewer bytes
+};
+
+// Walks over the plans. Those of a mesh and microbatch share their pieces: before these change, what fits is
+// simulated, the most promising first, until the rest cannot be among the answers.
+class Chooser {
+ public:
+  Chooser(const ModelConfig& model, const Settings& settings, const Cluster& cluster, const Values& values,
+          const Wanted& wanted)
+      : model_(model),
+        settings_(settings),
+        cluster_(cluster),
+        wanted_(wanted),
+        composer_(model, settings, cluster),
+        best_(values, wanted, out_) {}
+
+  void look_at(const Plan& plan) {
+    std::array<std::string, 4> group;
+    for (std::size_t i = 0; i < group.size(); ++i) group[i] = plan.text(kGroup[i]);
+    if (group != group_) settle(), group_ = group;
+    const auto [needs, seconds] =
+        composer_.outlook(plan, out_.misfits ? out_.least : std::numeric_limits<double>::infinity());
+    Weighed w{"", seconds, needs, place_++};
+    if (const double lack = lacks(w.needs, has(cluster_)); lack > 0) {
+      if (++out_.misfits == 1 || lack < out_.least)
+        w.plan = plan.line(), w.seconds = 0, out_.closest = w, out_.least = lack;
+      out_.most = std::max(out_.most, lack);
       return;
     }
-    for (const auto& [word, candidates] : values) {
-      if (candidates.size() < 2) continue;
-      const auto [it, fresh] = all.best[word].try_emplace(plan.text(word), w);
-      if (!fresh && w.seconds < it->second.seconds) it->second = w;
+    ++out_.fitting;
+    if ((wanted_.usable && !wanted_.usable(plan)) || !best_.may_be(plan, w)) return;
+    w.seconds = std::max(w.seconds, composer_.seconds_at_least(plan));
+    if (best_.may_be(plan, w)) waiting_.emplace_back(plan, w);
+  }
+
+  Choices finish() {
+    settle();
+    std::sort(out_.fit.begin(), out_.fit.end(), before);
+    return std::move(out_);
+  }
+
+ private:
+  void settle() {
+    std::sort(waiting_.begin(), waiting_.end(),
+              [](const auto& a, const auto& b) { return before(a.second, b.second); });
+    for (auto& [plan, w] : waiting_) {
+      if (!best_.may_be(plan, w)) continue;
+      w.seconds = composer_.weigh(plan).seconds;
+      w.plan = plan.line();
+      best_.add(plan, w);
     }
-    all.fit.push_back(w);
-  });
-  std::stable_sort(all.fit.begin(), all.fit.end(),
-                   [](const Weighed& a, const Weighed& b) { return a.seconds < b.seconds; });
+    waiting_.clear();
+  }
+
+  const ModelConfig& model_;
+  const Settings& settings_;
+  const Cluster& cluster_;
+  const Wanted& wanted_;
+  Composer composer_;
+  Choices out_;
+  Best best_;
+  static constexpr const char* kGroup[] = {"dp", "tp", "pp", "micro"};
+  std::array<std::string, 4> group_{};  // what is waiting is of
+  i64 place_ = 0;
+  std::vector<std::pair<Plan, Weighed>> waiting_;  // they fit; seconds at least
+};
+
+}  // namespace
+
+Choices choose(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
+               const Values& given, const Wanted& wanted) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  const Values values = plan_values(model, settings, cluster.devices, given);
+  Chooser chooser(model, settings, cluster, values, wanted);
+  const Enumerated walked = each_legal_plan(
+      model, settings, cluster.devices, values, [&](const Plan& plan) { chooser.look_at(plan); },
+      wanted.share);
+  Choices all = chooser.finish();
+  all.walked = walked;
   all.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return all;
 }
@@ -59,12 +163,12 @@ Values parse_values(const std::string& text) {
 }
 
 Plan fastest_here(const ModelConfig& model, const Settings& settings, const Cluster& cluster) {
-  const Choices c =
-      choose(model, settings_on(cluster, settings), cluster, parse_values("to=host activations=device,host"));
-  for (const Weighed& w : c.fit) {
-    const Plan plan = Plan::parse(w.plan);
-    if (!refuse(plan, model, settings)) return plan;
-  }
+  Wanted wanted;
+  wanted.top = 1, wanted.by_value = false;
+  wanted.usable = [&](const Plan& plan) { return !refuse(plan, model, settings); };
+  const Choices c = choose(model, settings_on(cluster, settings), cluster,
+                           parse_values("to=host activations=device,host"), wanted);
+  if (!c.fit.empty()) return Plan::parse(c.fit.front().plan);
   throw UserError("plan=auto: none of " + std::to_string(c.walked.legal) + " plans fits " + cluster.name);
 }
 

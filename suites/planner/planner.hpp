@@ -11,12 +11,22 @@ struct Weighed {
   std::string plan;
   double seconds = 0;             // a step
   std::array<double, 3> needs{};  // bytes of device, host and disk of the fullest rank
+  i64 place = 0;                  // among the legal plans as they are walked over: the first of equals wins
+};
+
+// What is asked for. Each plan's bytes are weighed; its seconds only where the plan may be among the answers.
+struct Wanted {
+  std::size_t top = 5;                           // the fastest, so many, one at least
+  bool by_value = true;                          // the fastest with each value of each word
+  bool pareto = false;                           // those that no other is both faster and smaller than
+  std::function<bool(const Plan&)> usable = {};  // no other plan is an answer
+  VisitShare share = {};                         // is told how much of the plans has been weighed
 };
 
 struct Choices {
   Enumerated walked;
-  std::vector<Weighed> fit;  // the fastest first
-  i64 misfits = 0;
+  i64 fitting = 0, misfits = 0;
+  std::vector<Weighed> fit;        // the fastest first; complete as far as it was wanted
   std::optional<Weighed> closest;  // of those that do not fit, the one that lacks least
   double least = 0, most = 0;      // bytes that they lack (the most: at least)
   // By word and value the fastest that fits.
@@ -24,7 +34,8 @@ struct Choices {
   double seconds = 0;  // that weighing took
 };
 
-Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values& given);
+Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
+               const Wanted& wanted = {});
 
 // Words as "zero=0,1 offload=none". UserError: a word or value nobody knows.
 Values parse_values(const std::string& text);

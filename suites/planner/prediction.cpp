@@ -66,12 +66,17 @@ Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
 }
 
 std::array<double, 3> needs(const Prediction& p, const Cluster& c, const Mesh& mesh) {
-  std::array<double, 3> most{};
+  std::array<i64, 3> most{};
   for (const StagePrediction& stage : p.stages)
-    for (std::size_t m = 0; m < most.size(); ++m)
-      most[m] = std::max(most[m], static_cast<double>(stage.live[m]));
-  most[0] += beside_the_arena(c, most[0], communicators(mesh));
-  return most;
+    for (std::size_t m = 0; m < most.size(); ++m) most[m] = std::max(most[m], stage.live[m]);
+  return needs(most, c, mesh);
+}
+
+std::array<double, 3> needs(const std::array<i64, 3>& live, const Cluster& c, const Mesh& mesh) {
+  std::array<double, 3> need{};
+  for (std::size_t m = 0; m < need.size(); ++m) need[m] = static_cast<double>(live[m]);
+  need[0] += beside_the_arena(c, need[0], communicators(mesh));
+  return need;
 }
 
 double lacks(const std::array<double, 3>& needs, const std::array<double, 3>& has) {

@@ -40,6 +40,8 @@ Settings settings_on(const Cluster&, Settings);
 // Bytes that the largest stage needs of each medium of a device, what a process holds beside its arena
 // included.
 std::array<double, 3> needs(const Prediction&, const Cluster&, const Mesh&);
+// The same of most bytes alive at once on any stage.
+std::array<double, 3> needs(const std::array<i64, 3>& live, const Cluster&, const Mesh&);
 // What the cluster has of them.
 std::array<double, 3> has(const Cluster&);
 // Bytes that a plan lacks where it lacks most; 0: it fits.

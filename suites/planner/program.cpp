@@ -14,6 +14,16 @@ void Live::then(const Live& next) {
   }
 }
 
+Live repeated(const Live& one, i64 times) {
+  Live all;
+  for (std::size_t m = 0; m < all.now.size(); ++m) {
+    // It grows or shrinks by the same each time, so it is most the first or the last time.
+    all.most[m] = std::max(one.most[m], (times - 1) * one.now[m] + one.most[m]);
+    all.now[m] = times * one.now[m];
+  }
+  return all;
+}
+
 void Spent::then(const Spent& next) {
   compute += next.compute, update += next.update, copies += next.copies, bubble += next.bubble;
   for (std::size_t a = 0; a < exposed.size(); ++a) exposed[a] += next.exposed[a];
@@ -204,6 +214,8 @@ void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
 Program ProgramWriter::take() {
   Program done = std::move(program_);
   done.requests = requests_;
+  for (const Operation& o : done.operations)
+    if (o.what == Operation::work) done.work += o.seconds;
   program_ = {};
   return done;
 }

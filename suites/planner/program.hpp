@@ -18,6 +18,8 @@ struct Live {
   void then(const Live&);  // what follows
 };
 
+Live repeated(const Live&, i64 times);  // one after the other
+
 // Seconds of a rank by what they went to.
 struct Spent {
   double compute = 0, update = 0, copies = 0, bubble = 0;
@@ -37,6 +39,7 @@ struct Program {
   int requests = 0;  // numbers of requests are smaller
   double issue = 0;  // seconds of the host for all kernels and messages
   Live live;
+  double work = 0;  // seconds of its work, where ProgramWriter has added them up
 };
 
 // A rank's clock and when its streams are free.
@@ -59,6 +62,7 @@ class Transit {
   void start(int stream, int request, double seconds);
   void wait(int stream, int request);
   void apply(Clock&) const;
+  double through() const { return rows_[0][0]; }  // seconds at least
 
  private:
   using Row = std::array<double, kNumbers>;

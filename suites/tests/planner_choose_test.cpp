@@ -61,7 +61,7 @@ TEST(Choose, FindsTheFastestPlanOfAll) {
                   fastest = std::min(fastest, p.seconds);
                 }
   EXPECT_EQ(c.walked.legal, legal);
-  EXPECT_EQ(static_cast<i64>(c.fit.size()), fit);
+  EXPECT_EQ(c.fitting, fit);
   EXPECT_EQ(c.misfits, legal - fit);
   EXPECT_GT(fit, 20);
   EXPECT_GT(c.misfits, 20);

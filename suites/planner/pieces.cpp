@@ -1,0 +1,227 @@
+#include "suites/planner/pieces.hpp"
+
+#include <algorithm>
+
+#include "suites/planner/trainer.hpp"
+
+namespace lockstep {
+namespace {
+
+// The plan's values of the words that strategies of a role listen to.
+template <class Role>
+void say_words(const Plan& plan, std::string& text) {
+  const Strategy<Role>& role = chosen<Role>(plan);
+  text += role.name;
+  for (const Word& word : role.words) text += ',', text += plan.text(word.name);
+  text += ';';
+}
+
+// Stores see of a seam what it leaves of each parameter: the slices of a layer and of the ends, in words.
+std::string slices(const Run& run, const Mesh& mesh) {
+  static const Ops<float> ops = plain_ops<float>();
+  static NoPlacer nowhere;
+  static Disk no_file;
+  static Lanes lanes(1);
+  Trace trace;
+  Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  Run one = run;
+  one.model.layers = 1;
+  const auto seam = chosen<Seam>(run.plan).make({one.model, one.settings, one.plan, mesh, 0, device});
+  std::string text;
+  for (const Param& p : parameter_table(one.model, one.settings.leaves)) {
+    const Slice s = seam->slice(p);
+    for (const i64 n : {s.row, s.rows, s.col, s.cols, static_cast<i64>(s.replicated)})
+      text += std::to_string(n) + ",";
+  }
+  return text;
+}
+
+bool splits_backward(const Schedule& schedule, int stages) {
+  for (const Action& a : schedule.actions(0, stages, 1))
+    if (a.pass == Pass::weight_grad) return true;
+  return false;
+}
+
+template <class Value>
+Value* find(std::vector<std::pair<std::size_t, Value>>& list, std::size_t key) {
+  for (auto& [at, value] : list)
+    if (at == key) return &value;
+  return nullptr;
+}
+
+}  // namespace
+
+Pieces::Pieces(const ModelConfig& model, const Settings& settings, const Cluster& cluster)
+    : model_(model), settings_(settings), cluster_(cluster) {}
+
+PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
+    : run{known.model_, known.settings_, plan},
+      mesh(run.mesh()),
+      model(known.cluster_, mesh, hand_over_shares(known.cluster_, run)),
+      costs(model.costs()),
+      schedule(make_schedule(run)),
+      chunks(schedule->chunks_per_stage() * mesh.pp),
+      microbatches(static_cast<int>(known.settings_.batch / mesh.dp / plan.number("micro"))),
+      numbers(shape_of(run.plan, run.model, run.settings, 0)),
+      shelved(chosen<Shelf>(plan).wants != nullptr),
+      known_(known) {
+  Pieces& k = known;
+  const std::string &tp = plan.text("tp"), at = plan.text("dp") + "," + tp + "," + plan.text("pp");
+  if (tp != k.tp_) k.parts_.clear(), k.slices_.clear(), k.shelves_.clear(), k.tp_ = tp, k.last_.clear();
+  if (at != k.mesh_)
+    k.scripts_.clear(), k.updates_.clear(), k.courses_.clear(), k.mesh_ = at, k.last_.clear();
+
+  const bool split = splits_backward(*schedule, mesh.pp);
+  std::string seam;
+  say_words<Seam>(plan, seam);
+  const Trainer& trainer = k.cluster_.trainer;
+  std::string inner = plan.text("micro") + (split ? ",split;" : ";") + seam;
+  if (mesh.pp > 1 && trainer.staged_issue > 0) inner += "staged;";
+  say_words<Stash>(plan, inner);
+  std::string stored, home, away;
+  say_words<Store>(plan, stored);
+  say_words<Home>(plan, home);
+  say_words<Shelf>(plan, away);
+
+  parts_ = &k.parts_[inner];
+  if (parts_->layers.classes.empty())
+    parts_->layers =
+        hold(trainer, run, layer_programs(run, costs, split, k.cluster_.recomputes_whole_layers));
+  const bool balanced = trainer.balanced_stages && chunks == mesh.pp;
+  const auto [cut, fresh] = parts_->of_chunks.try_emplace({chunks, balanced});
+  if (fresh) {
+    const std::vector<int> first_of = balanced ? balanced_stages(run.model, chunks) : std::vector<int>{};
+    for (int c = 0; c < chunks; ++c) {
+      auto [from, to] = layers_of(c, chunks, run.model.layers);
+      if (balanced) from = first_of[c], to = first_of[c + 1];
+      const auto& of = parts_->layers.class_of;
+      const ChunkShape shape{{of.begin() + from, of.begin() + to}, c == 0, c == chunks - 1};
+      auto& all = parts_->shapes;
+      const auto it = std::find(all.begin(), all.end(), shape);
+      cut->second.push_back(static_cast<int>(it - all.begin()));
+      if (it == all.end()) all.push_back(shape);
+    }
+  }
+  shapes_ = &cut->second;
+
+  std::string& left = k.slices_[seam];
+  if (left.empty()) left = slices(run, mesh);
+  // Of a home, stores see where weights rest.
+  const Kind rest = chosen<Home>(plan).price.rest(numbers);
+  scripts_ = &k.scripts_[left + stored + std::to_string(static_cast<int>(rest))];
+  updates_ = &k.updates_[left + stored + home];
+  if (shelved) {
+    kept_ = away + plan.text("micro");
+    for (const PartPrograms& of : parts_->layers.classes) {
+      kept_ += ';';
+      for (const KeptPart& part : of.kept)
+        for (const i64 n : {i64{part.part}, part.elements, static_cast<i64>(part.type)})
+          kept_ += std::to_string(n) + ",";
+    }
+  }
+  if (const std::string both = inner + away + stored + home; both != k.last_)
+    k.totals_.clear(), k.costs_.clear(), k.last_ = both;
+}
+
+const PassScript& PlanPieces::script(const ChunkShape& shape, PassShape pass) {
+  const int n = static_cast<int>(shape.classes.size());
+  pass.after_forward = false;
+  const auto key = [&](int layers) {
+    return std::pair{Pieces::Layers{layers, shape.first, shape.last}, pass};
+  };
+  auto it = scripts_->find(key(n));
+  if (it != scripts_->end()) return it->second;
+  // Longer chunks differ in how often one layer is repeated.
+  constexpr int kAny = 0;
+  const auto like = scripts_->find(key(kAny));
+  auto other = like == scripts_->end() ? std::optional<PassScript>{} : with_layers(like->second, n);
+  if (!other) {
+    other = pass_script(run, costs, n, shape.first, shape.last, pass);
+    if (with_layers(*other, n)) scripts_->try_emplace(key(kAny), *other);
+  }
+  return scripts_->emplace(key(n), std::move(*other)).first->second;
+}
+
+const ShelfScript& PlanPieces::shelf(const ChunkShape& shape, const PassShape& pass) {
+  static const ShelfScript nothing;
+  if (!shelved || pass.pass == Pass::weight_grad) return nothing;
+  auto& shelves = known_.shelves_[kept_];
+  const bool forward = pass.pass == Pass::forward;
+  const int n = static_cast<int>(shape.classes.size());
+  const auto key = [&](int layers) {
+    const bool one = std::equal(shape.classes.begin() + 1, shape.classes.end(), shape.classes.begin());
+    return std::tuple{one ? std::vector{shape.classes.front()} : shape.classes, layers, forward,
+                      pass.after_forward};
+  };
+  auto it = shelves.find(key(n));
+  if (it != shelves.end()) return it->second;
+  constexpr int kAny = 0;
+  const auto like = shelves.find(key(kAny));
+  auto other = like == shelves.end() ? std::optional<ShelfScript>{} : with_layers(like->second, n);
+  if (!other) {
+    std::vector<const std::vector<KeptPart>*> kept;
+    for (const int c : shape.classes)
+      kept.push_back(&parts_->layers.classes[static_cast<std::size_t>(c)].kept);
+    other = shelf_script(run, costs, kept, pass);
+    if (with_layers(*other, n)) shelves.try_emplace(key(kAny), *other);
+  }
+  return shelves.emplace(key(n), std::move(*other)).first->second;
+}
+
+Total PlanPieces::total(int chunk, const PassShape& pass) {
+  const std::size_t key = static_cast<std::size_t>(shape(chunk)) * kPassShapes + number_of(pass);
+  if (const Total* known = find(known_.totals_, key)) return *known;
+  const ChunkShape& c = chunk_shape(chunk);
+  known_.totals_.emplace_back(key, total_of(script(c, pass), shelf(c, pass), parts_->layers, c, pass.pass));
+  return known_.totals_.back().second;
+}
+
+const PassCost& PlanPieces::cost(int chunk, const PassShape& pass, bool whole) {
+  const std::size_t key =
+      (static_cast<std::size_t>(shape(chunk)) * kPassShapes + number_of(pass)) * 2 + whole;
+  if (const auto* known = find(known_.costs_, key)) return **known;
+  const ChunkShape& c = chunk_shape(chunk);
+  const PassScript& s = script(c, pass);
+  const ShelfScript& away = shelf(c, pass);
+  auto cost = std::make_unique<PassCost>();
+  cost->quick = quick_program(s, away, parts_->layers, c, pass.pass);
+  if (whole) cost->program = whole_program(s, away, parts_->layers, c, pass.pass);
+  known_.costs_.emplace_back(key, std::move(cost));
+  return *known_.costs_.back().second;
+}
+
+const UpdateProgram& PlanPieces::update(int stage, bool first_microbatch) {
+  int n = 0;
+  bool first = false, last = false;
+  for (int c = stage; c < chunks; c += mesh.pp) {
+    const ChunkShape& shape = chunk_shape(c);
+    n += static_cast<int>(shape.classes.size()), first |= shape.first, last |= shape.last;
+  }
+  return update_of({n, first, last}, first_microbatch);
+}
+
+const UpdateProgram& PlanPieces::update_of(const Pieces::Layers& layers, bool first_microbatch) {
+  const auto it = updates_->find({layers, first_microbatch});
+  if (it != updates_->end()) return it->second;
+  const auto [n, first, last] = layers;
+  UpdateProgram u;
+  if (n <= kBlocks) {
+    u = update_program(run, costs, n, first, last, first_microbatch, known_.steps_);
+    u.kept[0] += static_cast<i64>(known_.cluster_.trainer.weight_bytes * static_cast<double>(u.weights));
+  } else {
+    u = update_program(update_of({kBlocks - 1, first, last}, first_microbatch),
+                       update_of({kBlocks, first, last}, first_microbatch), n - kBlocks);
+  }
+  return updates_->emplace(std::pair{layers, first_microbatch}, std::move(u)).first->second;
+}
+
+const Course& PlanPieces::course() {
+  const bool each = chosen<Store>(run.plan).price.reduces_each_microbatch(numbers);
+  std::string key = std::to_string(microbatches) + (each ? ",each" : ",") + (shelved ? ",shelved;" : ";");
+  say_words<Schedule>(run.plan, key);
+  Course& c = known_.courses_[key];
+  if (c.stages.empty()) c = lockstep::course(*schedule, mesh.pp, microbatches, each, shelved);
+  return c;
+}
+
+}  // namespace lockstep
