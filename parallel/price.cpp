@@ -285,7 +285,15 @@ std::vector<Price::Line> messages(const Pricing& p) {
 }  // namespace
 
 bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& settings) {
-  if (chosen<Schedule>(plan).price.chunks(shape_of(plan, model, settings, 0)) == 1) return true;
+  const Shape s = shape_of(plan, model, settings, 0);
+  const i64 chunks = chosen<Schedule>(plan).price.chunks(s);
+  if (chunks == 1) return true;
+  // Layers that are alike make chunks that are, where each has as many.
+  const auto z = sizes(s, chosen<Seam>(plan).price);
+  const auto drops = chosen<Stash>(plan).price.drops;
+  bool same = s.L % (chunks * s.pp) == 0;
+  for (i64 l = 1; l < s.L && same; ++l) same = kept_parts(z, drops(s, l)) == kept_parts(z, drops(s, 0));
+  if (same) return true;
   for (int stage = 0; stage < plan.number("pp"); ++stage) {
     const Pricing p = pricing(plan, model, settings, stage * plan.number("tp") * plan.number("dp"));
     for (const Stretch& x : p.stretches)
