@@ -111,6 +111,42 @@ TEST(Trainer, DoubleKernelsEqualThePlainOnes) {
   }
 }
 
+// Gradients in bf16 are float64's but for the rounding of weights and activations, 2^-9 each; what AdamW does
+// is done to masters, so that steps far below a weight's last bit add up.
+TEST(Trainer, Bf16IsNearDoubleAndKeepsMasters) {
+  Settings s;
+  s.batch = 3, s.seq = 21, s.warmup = 0, s.min_ratio = 1, s.lr = 1e-4, s.weight_decay = 0;
+  const Batch batch(s);
+  Lanes lanes;
+  Trainer<bf16> narrow(small(false), s, plain_ops<float>(), lanes);
+  Trainer<double> wide(small(false), s, plain_ops<double>(), lanes);
+  narrow.initialise(), wide.initialise();
+  const auto count = static_cast<int>(narrow.params().size());
+  for (int p = 0; p < count; ++p)
+    for (std::size_t i = 0; i < wide.weight(p).size(); ++i) wide.mutable_weight(p)[i] = narrow.weight(p)[i];
+  const std::vector<bf16> before = narrow.weight(param_index(0, q_proj));
+  const auto a = narrow.step(batch.tokens.data(), batch.labels.data());
+  const auto b = wide.step(batch.tokens.data(), batch.labels.data());
+  EXPECT_NEAR(a.loss, b.loss, 4e-3 * b.loss);
+  for (int p = 0; p < count; ++p) {
+    double error = 0, size = 0;
+    for (std::size_t i = 0; i < wide.gradient(p).size(); ++i) {
+      const double g = wide.gradient(p)[i], off = narrow.gradient(p)[i] - g;
+      error += off * off, size += g * g;
+    }
+    EXPECT_LT(std::sqrt(error), 0.05 * std::sqrt(size)) << narrow.params()[static_cast<std::size_t>(p)].name;
+  }
+  for (int step = 1; step < 40; ++step) narrow.step(batch.tokens.data(), batch.labels.data());
+  int moved = 0, large = 0;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    const float from = before[i], to = narrow.weight(param_index(0, q_proj))[i];
+    if (std::abs(from) < 0.25f) continue;
+    ++large, moved += from != to;
+  }
+  EXPECT_GT(large, 50);
+  EXPECT_GT(moved, large / 2);  // each step is 1e-4, a tenth of what rounding would lose
+}
+
 TEST(Trainer, PadsStayZero) {
   Settings s;
   s.batch = 2, s.seq = 10;
