@@ -2,6 +2,9 @@
 // published groups that are modelled with it.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <memory>
+
 #include "suites/planner/compose.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/published.hpp"
