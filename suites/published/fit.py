@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fits a group's constants on the rows that its [[fitted]] selects, by asking `lockstep published`.
 
-    suites/published/fit.py suites/published/vtrain.toml build/fit/vtrain.json
+    suites/published/fit.py suites/published/vtrain.toml suites/published/vtrain.fit.json [rounds]
 
 The second file names the constants: {"device.dispatch_us": [5, 18, 60], ...}: least, first guess, most, of the group's
 cluster. A curve is `saturating` in size, part = most / (1 + (half / size)^power):
@@ -51,6 +51,8 @@ class Fit:
         for table in self.group["cluster"].values():
             if "base" in table:
                 table["base"] = str((self.path.parent.parent / "clusters" / table["base"]).resolve())
+            if "like" in table:
+                table["like"] = str(self.path.parent.resolve() / table["like"])
         lines = [l for l in self.path.with_suffix(".csv").read_text().splitlines() if l and l[0] != "#"]
         out = subprocess.run(["build/lockstep", "published", "--rows", str(self.path)], capture_output=True, text=True)
         fitted = [int(l.split()[0]) for l in out.stdout.splitlines() if re.match(r"\s*\d+ ", l) and l.endswith("fitted")]

@@ -107,7 +107,6 @@ TEST(Trainers, PartsOfMessagesAreExposed) {
   EXPECT_NEAR(predicted(c, "tp=2 micro=2").stages[0].exposed[tp], whole / 4, 1e-12);
   // Exposed, an all_reduce around a ring of two takes 2 (d-1)/d V / bw of all gradients.
   c.trainer.exposed_dp = 1;
-  const ModelConfig m = model();
   const double weights = 2.0 * 4096 * 64 + 6 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64;
   EXPECT_NEAR(predicted(c, "dp=2 micro=2").stages[0].exposed[dp], 4 * weights / 100e9, 1e-12);
   // An all_reduce in place of the reduce_scatter sends it twice; the weights are gathered in 2 bytes.
