@@ -29,7 +29,7 @@ struct Options {
   std::string model, cluster, explain, system, out, events, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false, markdown = false, check = false;
+  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false;
   CheckHow how;
   Settings settings;
 };
@@ -45,7 +45,7 @@ int print_fit(const Options& o, const Question& q, const Values& given) {
   return std::any_of(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); }) ? 0 : 1;
 }
 
-constexpr double kOtherPace = 0.03;
+constexpr double kOtherPace = 0.05;
 
 std::string pace_text(const Pace& now, const Pace& then) {
   const auto percent = [](double x, double y) { return 100 * (x / y - 1); };
@@ -59,15 +59,17 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
                 const Values& given) {
   if (o.how.data.empty()) throw UserError("plan: --check-times needs --data, a token file to train on");
   check_isa(o.how.isa);
-  // A machine in another phase than when it was measured: said, and the rates are taken as they are now.
+  // A machine in another phase than when it was measured: that is said, and corrected where it is asked for.
   const Pace then = cluster.pace, now = then.flops > 0 ? measure_pace(o.how.isa) : then;
   const Busy before = busy_seconds();
   if (then.flops > 0) {
     const bool other = std::abs(now.flops / then.flops - 1) > kOtherPace ||
                        std::abs(now.bandwidth / then.bandwidth - 1) > kOtherPace;
     fmt::print("one core now, and against its calibration: {}{}\n", pace_text(now, then),
-               other ? ": all rates are corrected by that" : "");
-    if (other) cluster = at_pace(cluster, now);
+               o.at_pace ? ": all rates are corrected by that"
+               : other   ? ": another phase (--at-pace corrects all rates by that)"
+                         : "");
+    if (o.at_pace) cluster = at_pace(cluster, now);
   }
   fmt::print("{:>12}{:>12}{:>9}   plan\n", "predicted", "measured", "error");
   const CheckedTimes t =
@@ -216,6 +218,8 @@ Command::Action declare(CLI::App& app) {
       "--event-times", o->events,
       "train this plan on this machine: each kernel, message and copy of rank 0, predicted and measured");
   app.add_option("--data", o->how.data, "token file to train on (--check-times)");
+  app.add_flag("--at-pace", o->at_pace,
+               "correct all rates by how fast a core is now, against its calibration (--check-times)");
   app.add_option("--plans", o->how.plans, "how many (--check-times)")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

@@ -43,12 +43,12 @@ const Exporter& exporter(const std::string& name) {
 }
 
 Exported exported(const Exporter& e, const Question& q, const Plan& plan) {
-  std::set<std::string> asked;
+  WordSet asked = 0;
   Plan listened = plan;
-  listened.note_reads(asked);
+  listened.note_reads(&asked);
   Exported x = e.write(q, listened);
   for (const auto& [word, value] : plan.words())
-    if (!asked.count(word) && value != fallback(word))
+    if (!(asked & word_bit(word)) && value != fallback(word))
       x.missing.push_back(
           fmt::format("{}={}: the export to {} does not know this word", word, value, e.name));
   if (e.comment.empty()) return x;

@@ -6,15 +6,18 @@
 namespace lockstep {
 namespace {
 
-// The places of one axis: the last one given back is taken first.
+// The places of one axis: the last one given back is taken first. One is given back when all have finished
+// with it; a rank may by then have started its next message, in another place.
 struct Slots {
   std::vector<i64> largest;  // by place
-  std::vector<int> spare;
+  std::vector<int> spare, finishing;
   int take(i64 bytes) {
     if (spare.empty()) spare.push_back(static_cast<int>(largest.size())), largest.push_back(0);
     const int place = spare.back();
     spare.pop_back();
     largest[static_cast<std::size_t>(place)] = std::max(largest[static_cast<std::size_t>(place)], bytes);
+    spare.insert(spare.end(), finishing.begin(), finishing.end());
+    finishing.clear();
     return place;
   }
 };
@@ -36,13 +39,14 @@ i64 staging_bytes(const Trace& trace, const Mesh& mesh, int rank) {
     } else if (e.what == Trace::Event::wait) {
       const auto it = under_way.find(e.request);
       if (it == under_way.end()) continue;
-      axes[it->second.first].spare.push_back(it->second.second);
+      axes[it->second.first].finishing.push_back(it->second.second);
       under_way.erase(it);
     }
   }
   i64 all = 0;
   for (const auto& [axis, places] : axes)
-    for (const i64 bytes : places.largest) all += bytes;
+    all += static_cast<i64>(places.largest.size()) *
+           *std::max_element(places.largest.begin(), places.largest.end());
   return all;
 }
 

@@ -161,10 +161,11 @@ TEST(Staging, PlacesAreTakenAgain) {
     trace.events.push_back(e);
   };
   start(0, Verb::all_reduce, Axis::dp, 25), start(1, Verb::all_reduce, Axis::dp, 75), wait(0);
-  start(2, Verb::all_reduce, Axis::dp, 50), wait(2), wait(1);
+  start(2, Verb::all_reduce, Axis::dp, 50), start(5, Verb::all_reduce, Axis::dp, 40);
+  wait(2), wait(5), wait(1);
   start(3, Verb::recv, Axis::pp, 1000), wait(3);
   start(4, Verb::all_reduce, Axis::tp, 1000), wait(4);
-  EXPECT_EQ(staging_bytes(trace, Mesh{2, 1, 2, 1}, 0), 200 + 300);
+  EXPECT_EQ(staging_bytes(trace, Mesh{2, 1, 2, 1}, 0), 3 * 300);
 }
 
 TEST(Curves, AreLinearInTheLogarithm) {
