@@ -37,6 +37,8 @@ int list(const Enumeration& all) {
 int command_sweep(const Options& o) {
   if (o.comm != "local" && !o.out.empty())
     throw UserError("--out needs --comm local: over MPI plans are checked, and no record is written");
+  if (o.comm != "local" && !o.cluster.empty())
+    throw UserError("--cluster needs --comm local: over MPI plans are checked, not timed");
   auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
   if (!o.cluster.empty()) suite.cluster = o.cluster;
   if (o.dry_run) return list(all);
