@@ -199,6 +199,10 @@ class PlainDevice {
 
 // What strategies and the executor hold. A test build has another one, which does single calls wrongly.
 #ifdef LOCKSTEP_MUTANTS
+namespace lockstep {
+class MutantDevice;
+using Device = MutantDevice;
+}  // namespace lockstep
 #include "suites/mutants/device.hpp"
 #else
 namespace lockstep {

@@ -143,6 +143,4 @@ class MutantDevice final : public PlainDevice {
   int early_block_ = -1, calls_left_ = -1;
 };
 
-using Device = MutantDevice;
-
 }  // namespace lockstep
