@@ -170,6 +170,7 @@ TEST(PublishedGroups, ThePlaybooksSweepIsRanked) {
     if (s.source != "hf-ultrascale-playbook") continue;
     EXPECT_EQ(s.rows, 1802);
     EXPECT_LT(s.median_regret(), 0.05);
+    // Its bar is 0.9, and missed (suites/published/README.md says why): no worse than it was.
     EXPECT_GT(s.median_rank(), 0.87);
     EXPECT_LT(median_of(s.memory_errors), 0.10);
     ASSERT_TRUE(s.fits);
