@@ -6,7 +6,7 @@ import h5py
 import numpy
 import pandas
 
-from run_file import Refused, read_columns
+from run_file import Refused, check_format, read_columns
 
 FORMAT = "lockstep planner"
 MEDIA = ("device", "host", "disk")
@@ -42,10 +42,7 @@ def read(path):
     """The answer in `path`. Raises Refused."""
     try:
         with h5py.File(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise Refused(f"'{path}' is not a planner file (reports/schema.md says what one is)")
-            if file.attrs["version"] != 1:
-                raise Refused(f"'{path}' is a planner file of version {file.attrs['version']}; this report reads version 1")
+            check_format(file, path, FORMAT, "planner file")
             facts = dict(file.attrs)
             tables = [pandas.DataFrame(read_columns(file[name])) for name in ("plans", "refused", "legal", "best", "top")]
     except (OSError, KeyError, ValueError) as error:

@@ -61,14 +61,19 @@ def format_of(path):
         return None
 
 
+def check_format(file, path, format, what):
+    """Raises Refused where an open HDF5 file is no `what` (such as "run file") that this report reads."""
+    if file.attrs.get("format") != format:
+        raise Refused(f"'{path}' is not a {what} (reports/schema.md says what one is)")
+    if file.attrs["version"] != 1:
+        raise Refused(f"'{path}' is a {what} of version {file.attrs['version']}; this report reads version 1")
+
+
 def read(path):
     """The run in `path`, checked. Raises Refused."""
     try:
         with h5py.File(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise Refused(f"'{path}' is not a run file (reports/schema.md says what one is)")
-            if file.attrs["version"] != 1:
-                raise Refused(f"'{path}' is a run file of version {file.attrs['version']}; this report reads version 1")
+            check_format(file, path, FORMAT, "run file")
             facts = dict(file.attrs)
             plans = pandas.DataFrame(read_columns(file["plans"]))
             refused = read_columns(file["refused"])
