@@ -17,10 +17,11 @@ using cuda::must;
 
 class CudaEngine final : public Engine {
  public:
-  CudaEngine(int device, const Ops<float>& host) : device_(device), ops_(host) {
+  CudaEngine(int device, const Ops<float>& host, bool fast) : device_(device), ops_(host) {
     must(cudaSetDevice(device), "the device");  // of this thread, the rank's
     queue_ = std::make_unique<cuda::Queue>();
     cuda::fill_exact(ops_);
+    if (fast) cuda::fill_fast(ops_);
     must(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "a stream");
     for (cudaEvent_t* e : {&before_.front(), &done_.front()})
       for (int i = 0; i < kCopies; ++i)
@@ -97,8 +98,8 @@ class Cuda final : public Accelerator {
     must(cudaGetDeviceProperties(&properties, 0), "the device's properties");
     return properties.name;
   }
-  std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool) override {
-    return std::make_unique<CudaEngine>(rank % devices_, host);
+  std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool fast) override {
+    return std::make_unique<CudaEngine>(rank % devices_, host, fast);
   }
 
  private:

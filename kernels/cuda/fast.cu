@@ -1,0 +1,9 @@
+#include "kernels/cuda/fill.hpp"
+
+namespace lockstep::cuda {
+void fill_fast(Ops<float>& ops) {
+  fill_fast_matmul(ops);
+  fill_fast_attention(ops);
+  fill_fast_rows(ops);
+}
+}  // namespace lockstep::cuda
