@@ -4,7 +4,8 @@
 
 namespace lockstep::cuda {
 
-// The whole table, in float32 and bf16: the CPU's bits (EXACT.md). What it held is for host memory from now on.
+// The whole table, in float32 and bf16: the CPU's bits (EXACT.md). What it held is for host memory from now
+// on.
 void fill_exact(Ops<float>&);
 // On top of that, for fast mode: sums in any order, float32 without TF32 and bf16 with float32 sums.
 void fill_fast(Ops<float>&);
