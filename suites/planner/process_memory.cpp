@@ -2,23 +2,21 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 
 namespace lockstep {
 namespace {
 
-// The places of one axis: the last one given back is taken first. One is given back when all have finished
-// with it; a rank may by then have started its next message, in another place.
+// A rank's slots on one axis: the last one given back is taken first.
 struct Slots {
-  std::vector<i64> largest;  // by place
-  std::vector<int> spare, finishing;
+  std::vector<i64> largest;  // by slot
+  std::vector<int> spare;
   int take(i64 bytes) {
     if (spare.empty()) spare.push_back(static_cast<int>(largest.size())), largest.push_back(0);
-    const int place = spare.back();
+    const int slot = spare.back();
     spare.pop_back();
-    largest[static_cast<std::size_t>(place)] = std::max(largest[static_cast<std::size_t>(place)], bytes);
-    spare.insert(spare.end(), finishing.begin(), finishing.end());
-    finishing.clear();
-    return place;
+    largest[static_cast<std::size_t>(slot)] = std::max(largest[static_cast<std::size_t>(slot)], bytes);
+    return slot;
   }
 };
 
@@ -27,26 +25,30 @@ struct Slots {
 i64 staging_bytes(const Trace& trace, const Mesh& mesh, int rank) {
   std::map<Axis, Slots> axes;
   std::map<int, std::pair<Axis, int>> under_way;
-  for (const Trace::Event& e : trace.events) {
-    if (e.what == Trace::Event::start) {
-      const Group group = mesh.group(e.message.axis, rank);
-      if (group.size() < 2) continue;
-      const bool gives =
-          e.message.verb != Verb::recv && (e.message.verb != Verb::broadcast || e.message.peer == group.me);
-      const i64 bytes =
-          gives ? in_elements(e.message, group.me, group.size()) * type_bytes(e.message.type) : 0;
-      under_way[e.request] = {e.message.axis, axes[e.message.axis].take(bytes)};
-    } else if (e.what == Trace::Event::wait) {
-      const auto it = under_way.find(e.request);
-      if (it == under_way.end()) continue;
-      axes[it->second.first].finishing.push_back(it->second.second);
-      under_way.erase(it);
+  // A step may leave the slots in another order than it found them. They come round in as many steps as there
+  // are slots, and what a slot is at the place of the largest message in one of them, it holds.
+  std::size_t slots = 1;
+  for (std::size_t step = 0; step < slots; ++step) {
+    for (const Trace::Event& e : trace.events) {
+      if (e.what == Trace::Event::start) {
+        const Group group = mesh.group(e.message.axis, rank);
+        const Message& m = e.message;
+        if (group.size() < 2 || m.verb == Verb::recv || (m.verb == Verb::broadcast && m.peer != group.me))
+          continue;
+        const i64 bytes = in_elements(m, group.me, group.size()) * type_bytes(m.type);
+        under_way[e.request] = {m.axis, axes[m.axis].take(bytes)};
+      } else if (e.what == Trace::Event::wait) {
+        const auto it = under_way.find(e.request);
+        if (it == under_way.end()) continue;
+        axes[it->second.first].spare.push_back(it->second.second);
+        under_way.erase(it);
+      }
     }
+    for (const auto& [axis, of_axis] : axes) slots = std::max(slots, of_axis.largest.size());
   }
   i64 all = 0;
-  for (const auto& [axis, places] : axes)
-    all += static_cast<i64>(places.largest.size()) *
-           *std::max_element(places.largest.begin(), places.largest.end());
+  for (const auto& [axis, of_axis] : axes)
+    all += std::accumulate(of_axis.largest.begin(), of_axis.largest.end(), i64{0});
   return all;
 }
 

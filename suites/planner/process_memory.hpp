@@ -14,9 +14,8 @@ struct ProcessMemory {
 };
 ProcessMemory process_memory(const Prepared&, const Cluster&);
 
-// Of one rank's contributions, where it is ahead of the others by a message: one under way takes the place
-// that was given back last, and each place costs as much as the largest message that was ever in it
-// (parallel/comm/exchange.hpp).
+// Of one rank's contributions to messages: one under way takes the slot that was given back last, and a slot
+// costs as much as the largest message that was ever in it (parallel/comm/exchange.hpp).
 i64 staging_bytes(const Trace&, const Mesh&, int rank);
 
 }  // namespace lockstep

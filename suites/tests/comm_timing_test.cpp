@@ -1,6 +1,7 @@
 // When inputs are read and outputs written, and what that shows about a program that breaks the rules.
 #include <atomic>
 
+#include "parallel/comm/exchange.hpp"
 #include "suites/tests/comm_world.hpp"
 
 namespace lockstep::test {
@@ -54,6 +55,46 @@ TEST_P(Timings, ADroppedWaitLeavesPoison) {
             "rank 0 (dp 0, tp 0, pp 0) ended with 1 request never waited for: "
             "recv of `x` from rank 1 on world");
   EXPECT_TRUE(poisoned(out[0]) && poisoned(out[1]));
+}
+
+// A rank that is ahead brings the late one its output before it fills the same slot again.
+TEST(LateRanks, GetWhatWasGivenThem) {
+  constexpr int kRounds = 20;
+  LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 16}, Timing::eager);
+  std::atomic<int> started{0};  // by rank 0
+  world.run([&](int rank, Comm& comm) {
+    for (int round = 0; round < kRounds; ++round) {
+      const auto mine = values<float>(4, 2 * round + rank), other = values<float>(4, 2 * round + 1 - rank);
+      std::vector<float> out(4);
+      const int request = comm.start(sum_all(mine.data(), out.data(), 4, "x"));
+      if (rank == 0) started = round + 1;
+      // Rank 0 has finished this round, and given to the next, when rank 1 comes to its wait.
+      while (rank == 1 && round + 1 < kRounds && started < round + 2) std::this_thread::yield();
+      comm.wait(request);
+      for (int i = 0; i < 4; ++i)
+        EXPECT_EQ(out[i], mine[i] + other[i]) << "rank " << rank << " round " << round;
+    }
+  });
+}
+
+// Which slot a contribution takes follows from its member's own starts and waits, however late the others
+// are.
+TEST(LateRanks, CostNoMemory) {
+  Exchange exchange(Mesh{.tp = 2}.group(Axis::tp, 0), CommNeeds{.largest_bytes = 64, .outstanding = 2},
+                    Timing::eager);
+  Slot* const first = exchange.take(0);
+  Slot* const second = exchange.take(0);
+  EXPECT_NE(first, second);
+  Message m = sum_all(nullptr, nullptr, 4, "x");
+  m.axis = Axis::tp;
+  Operation& op = exchange.match(0, m, Mesh{.tp = 2});
+  ASSERT_EQ(&exchange.match(1, m, Mesh{.tp = 2}), &op);
+  op.parts[0].slot = first, first->user = &op;
+  exchange.deliver(op, 0), exchange.finish(op, 0);
+  EXPECT_EQ(exchange.take(0), first);
+  EXPECT_EQ(first->user, &op) << "the late member has not got it";
+  exchange.deliver(op, 1);
+  EXPECT_EQ(first->user, nullptr);
 }
 
 TEST_P(Timings, InAnInPlaceGatherOnlyTheOwnPartKeepsItsValues) {
