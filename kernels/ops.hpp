@@ -24,6 +24,7 @@ struct Op {
   // `halves` is set. They are widened exactly, and results rounded once. std::logic_error: no kernel for
   // these.
   void (*mixed)(Lanes&, unsigned halves, A...) = nullptr;
+  void (*mixed_on_host)(Lanes&, unsigned halves, A...) = nullptr;  // as on_host is to call
   void operator()(Lanes& lanes, A... a) const { call(lanes, a...); }
   template <class... B>
   requires(kHalves<B...> != 0) void operator()(Lanes& lanes, B... b) const {

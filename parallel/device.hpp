@@ -104,12 +104,12 @@ class PlainDevice {
     if (trace_) note_run(op.name, args...);
     if (!comm_) return;
     if (onlooker_) onlooker_->does();
-    if (const unsigned halves = halves_of(args...))
-      op.mixed(lanes_, halves, convert<P>(args)...);
-    else if (op.on_host && (on_host(args) || ...))
-      op.on_host(host_lanes_, convert<P>(args)...);
+    const unsigned halves = halves_of(args...);
+    if (op.on_host && (on_host(args) || ...))
+      halves ? op.mixed_on_host(host_lanes_, halves, convert<P>(args)...)
+             : op.on_host(host_lanes_, convert<P>(args)...);
     else
-      op.call(lanes_, convert<P>(args)...);
+      halves ? op.mixed(lanes_, halves, convert<P>(args)...) : op.call(lanes_, convert<P>(args)...);
     if (onlooker_) onlooker_->did();
   }
 

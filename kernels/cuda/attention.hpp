@@ -45,6 +45,7 @@ LOCKSTEP_ANYWHERE inline float go_on(float sum, const float* a, const float* b, 
   return sum;
 }
 
+template <class X>
 struct Attention {
   static constexpr int kPer = kKeys / kLanes;       // scores of a thread in a tile
   static constexpr int kOutputs = kWidth / kLanes;  // and its columns
@@ -52,8 +53,9 @@ struct Attention {
     float score[kPer], out[kOutputs];
     float max, sum;
   };
-  float *o, *lse;
-  const float *q, *k, *v;
+  X* o;
+  float* lse;
+  const X *q, *k, *v;
   AttentionShape s;
   float scale;
 
@@ -152,19 +154,19 @@ struct Attention {
     const float total = fold_lanes(shared.lane + query * kLanes);
     for (int c = 0; c < kOutputs; ++c) {
       const i64 d = mine.column + lane + c * kLanes;
-      if (d < s.hd) o[s.query(mine.b, i, mine.h) + d] = state.out[c] / total;
+      if (d < s.hd) o[s.query(mine.b, i, mine.h) + d] = static_cast<X>(state.out[c] / total);
     }
     if (lane == 0 && mine.column == 0) lse[(mine.b * s.H + mine.h) * s.T + i] = state.max + exact_log(total);
   }
 };
 
-template <class On>
-void attention(Lanes& lanes, float* o, float* lse, const float* q, const float* k, const float* v, i64 B,
-               i64 T, i64 H, i64 K, i64 hd) {
+template <class On, class X>
+void attention(Lanes& lanes, X* o, float* lse, const X* q, const X* k, const X* v, i64 B, i64 T, i64 H, i64 K,
+               i64 hd) {
   const AttentionShape s{B, T, H, K, hd};
   if (s.blocks() > 0)
-    On::launch(lanes, Attention{o, lse, q, k, v, s, attention_scale<float>(hd)}, s.blocks(), kThreads,
-               Attention::kShared);
+    On::launch(lanes, Attention<X>{o, lse, q, k, v, s, attention_scale<float>(hd)}, s.blocks(), kThreads,
+               Attention<X>::kShared);
 }
 
 }  // namespace lockstep::cuda

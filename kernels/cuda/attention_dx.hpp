@@ -5,27 +5,30 @@
 
 namespace lockstep::cuda {
 
+template <class X>
 struct AttentionOperands {
-  const float *dO, *q, *k, *v, *o, *lse;
+  const X *dO, *q, *k, *v, *o;
+  const float* lse;
   AttentionShape s;
   float scale;
   // One lane of a query's delta: chain over head dimensions lane, lane + 16, ...
   LOCKSTEP_ANYWHERE float delta(i64 row, int lane) const {
     float sum = 0.0f;
-    for (i64 d = lane; d < s.hd; d += kLanes) sum = std::fma(dO[row + d], o[row + d], sum);
+    for (i64 d = lane; d < s.hd; d += kLanes) sum = std::fma(float{dO[row + d]}, float{o[row + d]}, sum);
     return sum;
   }
 };
 
 // dq: a block has 16 queries of one head and goes through the keys they see.
+template <class X>
 struct QueryGradient {
   static constexpr int kPer = kKeys / kLanes, kOutputs = kWidth / kLanes;
   struct State {
     float score[kPer], dp[kPer], out[kOutputs];
     float delta, lse;
   };
-  float* dq;
-  AttentionOperands in;
+  X* dq;
+  AttentionOperands<X> in;
 
   struct Shared {
     float *q, *dO, *k, *v, *columns, *ds, *lane;
@@ -58,7 +61,7 @@ struct QueryGradient {
     if (p + 1 == phases(at.block)) {
       for (int c = 0; c < kOutputs; ++c) {
         const i64 d = mine.column + lane + c * kLanes;
-        if (there && d < s.hd) dq[row + d] = in.scale * state.out[c];
+        if (there && d < s.hd) dq[row + d] = static_cast<X>(in.scale * state.out[c]);
       }
       return;
     }
@@ -76,10 +79,8 @@ struct QueryGradient {
                                   shared.columns[j * kWidth + lane + c * kLanes], state.out[c]);
       return;
     }
-    const auto key_row = [&](const float* x) {
-      return [=, &s](i64 j) { return x + s.key(mine.b, j, mine.h); };
-    };
-    const auto query_row = [&](const float* x) {
+    const auto key_row = [&](const X* x) { return [=, &s](i64 j) { return x + s.key(mine.b, j, mine.h); }; };
+    const auto query_row = [&](const X* x) {
       return [=, &s](i64 r) { return x + s.query(mine.b, r, mine.h); };
     };
     const i64 d0 = part / 2 * kDimensions;
@@ -108,6 +109,7 @@ struct QueryGradient {
 
 // dk and dv: a block has 16 keys of one key head. It goes through the query heads of the group, and through
 // their queries from the first key on, 32 at a time; a query head's sums are a leaf of the group's tree.
+template <class X, class Y>
 struct KeyGradient {
   static constexpr int kKeysHere = 16, kQueriesHere = 32, kColumns = 64;
   static constexpr int kPer = kQueriesHere / kLanes, kOutputs = kColumns / kLanes;
@@ -117,8 +119,8 @@ struct KeyGradient {
     float stack[kDepth][2 * kOutputs];
     int top;
   };
-  float *dk, *dv;
-  AttentionOperands in;
+  Y *dk, *dv;
+  AttentionOperands<X> in;
 
   struct Shared {
     float *q, *dO, *k, *v, *q_columns, *dO_columns, *p, *ds, *lane;
@@ -179,8 +181,8 @@ struct KeyGradient {
                               const Shared& shared) const {
     const AttentionShape& s = in.s;
     const i64 b = mine.b, d0 = part / 2 * kDimensions;
-    const auto key_row = [&](const float* x) { return [=, &s](i64 j) { return x + s.key(b, j, h); }; };
-    const auto query_row = [&](const float* x) { return [=, &s](i64 i) { return x + s.query(b, i, h); }; };
+    const auto key_row = [&](const X* x) { return [=, &s](i64 j) { return x + s.key(b, j, h); }; };
+    const auto query_row = [&](const X* x) { return [=, &s](i64 i) { return x + s.query(b, i, h); }; };
     load_rows(at, shared.q, kQueriesHere, kDimensions, kPadded, first_query, s.T, d0, s.hd, query_row(in.q));
     load_rows(at, shared.dO, kQueriesHere, kDimensions, kPadded, first_query, s.T, d0, s.hd,
               query_row(in.dO));
@@ -236,20 +238,22 @@ struct KeyGradient {
     const i64 row = ((mine.b * in.s.T + j) * in.s.K + mine.kv) * in.s.hd;
     for (int c = 0; c < kOutputs; ++c) {
       const i64 d = mine.column + at.thread % kLanes + c * kLanes;
-      if (d < in.s.hd) dk[row + d] = state.stack[0][c], dv[row + d] = state.stack[0][kOutputs + c];
+      if (d >= in.s.hd) continue;
+      dk[row + d] = static_cast<Y>(state.stack[0][c]);
+      dv[row + d] = static_cast<Y>(state.stack[0][kOutputs + c]);
     }
   }
 };
 
-template <class On>
-void attention_dx(Lanes& lanes, float* dq, float* dk, float* dv, const float* dO, const float* q,
-                  const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T, i64 H,
-                  i64 K, i64 hd) {
-  const AttentionOperands in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
+template <class On, class X, class Y>
+void attention_dx(Lanes& lanes, X* dq, Y* dk, Y* dv, const X* dO, const X* q, const X* k, const X* v,
+                  const X* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
+  const AttentionOperands<X> in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
   if (in.s.blocks() == 0) return;
   check_leaves(H / K);
-  On::launch(lanes, QueryGradient{dq, in}, in.s.blocks(), kThreads, QueryGradient::kShared);
-  On::launch(lanes, KeyGradient{dk, dv, in}, KeyGradient::blocks(in.s), kThreads, KeyGradient::kShared);
+  On::launch(lanes, QueryGradient<X>{dq, in}, in.s.blocks(), kThreads, QueryGradient<X>::kShared);
+  On::launch(lanes, KeyGradient<X, Y>{dk, dv, in}, KeyGradient<X, Y>::blocks(in.s), kThreads,
+             KeyGradient<X, Y>::kShared);
 }
 
 }  // namespace lockstep::cuda

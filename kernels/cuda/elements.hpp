@@ -4,17 +4,17 @@
 
 namespace lockstep::cuda {
 
-template <class On>
-void add(Lanes& lanes, float* y, const float* a, const float* b, i64 n) {
-  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = a[i] + b[i]; });
+template <class On, class Y, class B>
+void add(Lanes& lanes, Y* y, const Y* a, const B* b, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = static_cast<Y>(a[i] + b[i]); });
 }
 template <class On>
 void scale(Lanes& lanes, float* y, float s, i64 n) {
   each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = y[i] * s; });
 }
-template <class On>
-void copy(Lanes& lanes, float* y, const float* x, i64 n) {
-  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = x[i]; });
+template <class On, class Y, class X>
+void copy(Lanes& lanes, Y* y, const X* x, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = static_cast<Y>(float{x[i]}); });
 }
 template <class On>
 void zero(Lanes& lanes, float* y, i64 n) {
@@ -23,17 +23,20 @@ void zero(Lanes& lanes, float* y, i64 n) {
 
 LOCKSTEP_ANYWHERE inline float sigmoid(float g) { return 1.0f / (1.0f + exact_exp(-g)); }
 
-template <class On>
-void swiglu(Lanes& lanes, float* a, const float* g, const float* u, i64 n) {
-  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { a[i] = (g[i] * sigmoid(g[i])) * u[i]; });
+template <class On, class X>
+void swiglu(Lanes& lanes, X* a, const X* g, const X* u, i64 n) {
+  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    const float gate = g[i];
+    a[i] = static_cast<X>((gate * sigmoid(gate)) * u[i]);
+  });
 }
-template <class On>
-void swiglu_dx(Lanes& lanes, float* dg, float* du, const float* da, const float* g, const float* u, i64 n) {
+template <class On, class X>
+void swiglu_dx(Lanes& lanes, X* dg, X* du, const X* da, const X* g, const X* u, i64 n) {
   each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
     const float grad = da[i], gate = g[i], up = u[i];
     const float sg = sigmoid(gate);
-    dg[i] = (grad * up) * (sg * (1.0f + gate * (1.0f - sg)));
-    du[i] = grad * (gate * sg);
+    dg[i] = static_cast<X>((grad * up) * (sg * (1.0f + gate * (1.0f - sg))));
+    du[i] = static_cast<X>(grad * (gate * sg));
   });
 }
 
@@ -47,34 +50,35 @@ void adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, Ad
   });
 }
 
-template <class On>
-void rope(Lanes& lanes, float* x, const float* cos, const float* sin, i64 M, i64 T, i64 heads, i64 hd,
+template <class On, class X>
+void rope(Lanes& lanes, X* x, const float* cos, const float* sin, i64 M, i64 T, i64 heads, i64 hd,
           bool inverse) {
   const i64 half = hd / 2;
   each<On>(lanes, M * heads * half, [=] LOCKSTEP_ANYWHERE(i64 i) {
     const i64 j = i % half, row = i / half, m = row / heads;
-    float *low = x + row * hd + j, *high = low + half;
+    X *low = x + row * hd + j, *high = low + half;
     const float c = cos[m % T * half + j], plus = sin[m % T * half + j];
     const float s = inverse ? -plus : plus;
     const float a = *low, b = *high;
-    *low = std::fma(-b, s, a * c);
-    *high = std::fma(a, s, b * c);
+    *low = static_cast<X>(std::fma(-b, s, a * c));
+    *high = static_cast<X>(std::fma(a, s, b * c));
   });
 }
 
-template <class On>
-void embed(Lanes& lanes, float* y, const float* table, const i32* ids, i64 M, i64 D, i64 first, i64 rows) {
+template <class On, class X>
+void embed(Lanes& lanes, X* y, const X* table, const i32* ids, i64 M, i64 D, i64 first, i64 rows) {
   each<On>(lanes, M * D, [=] LOCKSTEP_ANYWHERE(i64 i) {
     const i64 row = ids[i / D] - first;
-    y[i] = 0 <= row && row < rows ? table[row * D + i % D] : 0.0f;
+    y[i] = 0 <= row && row < rows ? table[row * D + i % D] : X(0);
   });
 }
 
 // One block a token. The first of its like in the sequence adds them all up; the others leave at once.
+template <class X>
 struct EmbedGradient {
   struct State {};
   float* dtable;
-  const float* dy;
+  const X* dy;
   const i32* ids;
   i64 T, D, first, rows;
   LOCKSTEP_ANYWHERE i64 phases(i64 t) const {
@@ -100,11 +104,11 @@ struct EmbedGradient {
     }
   }
 };
-template <class On>
-void embed_dw(Lanes& lanes, float* dtable, const float* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
+template <class On, class X>
+void embed_dw(Lanes& lanes, float* dtable, const X* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
               bool add) {
   if (!add) zero<On>(lanes, dtable, rows * D);
-  if (T > 0) On::launch(lanes, EmbedGradient{dtable, dy, ids, T, D, first, rows}, T, kThreads, 1);
+  if (T > 0) On::launch(lanes, EmbedGradient<X>{dtable, dy, ids, T, D, first, rows}, T, kThreads, 1);
 }
 
 }  // namespace lockstep::cuda

@@ -1,8 +1,8 @@
 #include "kernels/cuda/fill.hpp"
 
 namespace lockstep::cuda {
-void fill_fast(Ops<float>& ops) {
-  fill_fast_matmul(ops);
+void fill_fast(Ops<float>& ops, Queue& queue) {
+  fill_fast_matmul(ops, queue);
   fill_fast_attention(ops);
   fill_fast_rows(ops);
 }

@@ -1,5 +1,42 @@
+// Fast mode's attention in bf16, for heads of 64 and 128; for others, and in float32, the exact kernels.
 #include "kernels/cuda/fill.hpp"
+#include "kernels/cuda/flash_backward.hpp"
+#include "kernels/cuda/warp.cuh"
+#include "kernels/plain/mixed.hpp"
 
 namespace lockstep::cuda {
-void fill_fast_attention(Ops<float>&) {}
+namespace {
+
+Ops<float> exact;  // what is left to the other kernels
+
+void attention_bf16(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
+                    i64 T, i64 H, i64 K, i64 hd) {
+  if (!flash_attention<WarpGpu>(lanes, o, lse, q, k, v, B, T, H, K, hd))
+    exact.attention(lanes, o, lse, q, k, v, B, T, H, K, hd);
+}
+template <class Y>
+void attention_dx_bf16(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, const bf16* q, const bf16* k,
+                       const bf16* v, const bf16* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
+  if (!flash_attention_dx<WarpGpu>(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd))
+    exact.attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd);
+}
+
+template <int kHead>
+void prepare() {
+  WarpGpu::prepare<FlashForward<kHead>>();
+  WarpGpu::prepare<FlashQueryGradient<kHead>>();
+  WarpGpu::prepare<FlashKeyGradient<kHead, bf16>>();
+  WarpGpu::prepare<FlashKeyGradient<kHead, float>>();
+}
+
+}  // namespace
+
+void fill_fast_attention(Ops<float>& ops) {
+  static const bool first = (exact = ops, true);
+  static_cast<void>(first);
+  prepare<64>(), prepare<128>();  // of this device
+  plain::set_mixed<attention_bf16>(ops.attention);
+  plain::set_mixed<attention_dx_bf16<bf16>, attention_dx_bf16<float>>(ops.attention_dx);
+}
+
 }  // namespace lockstep::cuda

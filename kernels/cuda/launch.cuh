@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -14,12 +15,15 @@ inline void must(cudaError_t status, const char* what) {
     throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
 
+struct Blas;  // fast_matmul.cu
+
 // A rank's kernels run one after another on this stream.
 class Queue : public Lanes {
  public:
   Queue() : Lanes(1) { must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream"); }
   ~Queue() { cudaStreamDestroy(stream); }
   cudaStream_t stream;
+  std::shared_ptr<Blas> blas;  // in fast mode, where cuBLASLt is
 };
 
 template <class Kernel>

@@ -7,12 +7,13 @@
 namespace lockstep::cuda {
 
 // Terms k of one piece: A(m,k) = a[m*am + k*ak], B(k,n) = b[k*bk + n*bn].
+template <class X>
 struct Terms {
-  const float *a, *b;
+  const X *a, *b;
   i64 am, ak, bk, bn, K;
 };
 
-template <int kTile>  // outputs of a block, on each side
+template <int kTile, class Y, class X>  // outputs of a block, on each side; stored as Y, operands as X
 struct TileMatmul {
   static constexpr int kPer = kTile / kLanes;  // of a thread
   static constexpr int kDeep = 16;             // terms in shared memory
@@ -24,8 +25,8 @@ struct TileMatmul {
     int top = 0, piece = 0;
     i64 leaf = 0, k = 0;  // where the next terms begin
   };
-  float* out;
-  Terms terms[3];
+  Y* out;
+  Terms<X> terms[3];
   int pieces;
   i64 M, N, leaves;
   bool add;  // to what is there
@@ -64,7 +65,7 @@ struct TileMatmul {
       for (int j = 0; j < kPer; ++j) s.acc[i][j] = 0.0f;
   }
   // Neighbouring threads read neighbouring addresses, whichever index those are.
-  LOCKSTEP_ANYWHERE void load(const Place& at, const Terms& t, i64 k0, i64 count, i64 m0, i64 n0) const {
+  LOCKSTEP_ANYWHERE void load(const Place& at, const Terms<X>& t, i64 k0, i64 count, i64 m0, i64 n0) const {
     for (int e = at.thread; e < kDeep * kTile; e += at.threads) {
       const int ka = t.ak == 1 ? e % kDeep : e / kTile, m = t.ak == 1 ? e / kDeep : e % kTile;
       const int kb = t.bk == 1 ? e % kDeep : e / kTile, n = t.bk == 1 ? e / kDeep : e % kTile;
@@ -98,19 +99,19 @@ struct TileMatmul {
         const i64 m = m0 + at.thread / kLanes + i * kLanes, n = n0 + at.thread % kLanes + j * kLanes;
         if (m >= M || n >= N) continue;
         const float sum = leaves == 1 ? s.acc[i][j] : s.stack[0][i][j];
-        out[m * N + n] = add ? out[m * N + n] + sum : sum;
+        out[m * N + n] = static_cast<Y>(add ? out[m * N + n] + sum : sum);
       }
   }
 };
 
-template <class On, int kTile>
-void tiled(Lanes& lanes, float* out, const Terms* terms, int pieces, i64 M, i64 N, i64 leaves, bool add) {
-  TileMatmul<kTile> kernel{out, {}, pieces, M, N, leaves, add};
+template <class On, int kTile, class Y, class X>
+void tiled(Lanes& lanes, Y* out, const Terms<X>* terms, int pieces, i64 M, i64 N, i64 leaves, bool add) {
+  TileMatmul<kTile, Y, X> kernel{out, {}, pieces, M, N, leaves, add};
   for (int p = 0; p < pieces; ++p) kernel.terms[p] = terms[p];
   On::launch(lanes, kernel, blocks_for(M, kTile) * blocks_for(N, kTile), kThreads, kernel.kShared);
 }
-template <class On>
-void tiled(Lanes& lanes, float* out, const Terms* terms, int pieces, i64 M, i64 N, i64 leaves, bool add) {
+template <class On, class Y, class X>
+void tiled(Lanes& lanes, Y* out, const Terms<X>* terms, int pieces, i64 M, i64 N, i64 leaves, bool add) {
   check_leaves(leaves);
   if (M < 1 || N < 1) return;
   if (M * N >= i64{128} * 128 * 64)  // enough large tiles for every multiprocessor of a small GPU
@@ -118,17 +119,16 @@ void tiled(Lanes& lanes, float* out, const Terms* terms, int pieces, i64 M, i64 
   tiled<On, 64>(lanes, out, terms, pieces, M, N, leaves, add);
 }
 
-template <class On>
-void matmul(Lanes& lanes, float* y, const float* x, const float* w, i64 M, i64 N, i64 K, i64 leaves) {
-  const Terms terms{x, w, K, 1, 1, K, K};
+template <class On, class Y, class X>
+void matmul(Lanes& lanes, Y* y, const X* x, const X* w, i64 M, i64 N, i64 K, i64 leaves) {
+  const Terms<X> terms{x, w, K, 1, 1, K, K};
   tiled<On>(lanes, y, &terms, 1, M, N, leaves, false);
 }
 
-template <class On>
-void matmul_dx(Lanes& lanes, float* dx, const float* dy0, i64 ld0, const float* w0, i64 N0, const float* dy1,
-               i64 ld1, const float* w1, i64 N1, const float* dy2, i64 ld2, const float* w2, i64 N2, i64 M,
-               i64 K, i64 leaves) {
-  Terms terms[3];
+template <class On, class Y, class X>
+void matmul_dx(Lanes& lanes, Y* dx, const X* dy0, i64 ld0, const X* w0, i64 N0, const X* dy1, i64 ld1,
+               const X* w1, i64 N1, const X* dy2, i64 ld2, const X* w2, i64 N2, i64 M, i64 K, i64 leaves) {
+  Terms<X> terms[3];
   int pieces = 0;
   if (N0) terms[pieces++] = {dy0, w0, ld0, 1, K, 1, N0};
   if (N1) terms[pieces++] = {dy1, w1, ld1, 1, K, 1, N1};
@@ -137,9 +137,9 @@ void matmul_dx(Lanes& lanes, float* dx, const float* dy0, i64 ld0, const float* 
   tiled<On>(lanes, dx, terms, pieces, M, K, leaves, false);
 }
 
-template <class On>
-void matmul_dw(Lanes& lanes, float* dw, const float* dy, const float* x, i64 T, i64 N, i64 K, bool add) {
-  const Terms terms{dy, x, 1, N, K, 1, T};
+template <class On, class X>
+void matmul_dw(Lanes& lanes, float* dw, const X* dy, const X* x, i64 T, i64 N, i64 K, bool add) {
+  const Terms<X> terms{dy, x, 1, N, K, 1, T};
   tiled<On>(lanes, dw, &terms, 1, N, K, 1, add);
 }
 

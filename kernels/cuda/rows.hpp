@@ -33,26 +33,25 @@ void rows(Lanes& lanes, i64 M, const First& first, const Finish& finish) {
     On::launch(lanes, Rows<First, Finish>{M, first, finish}, blocks_for(M, kRows), kRowThreads, kRowThreads);
 }
 
-template <class On>
-void rms_norm(Lanes& lanes, float* y, float* rstd, const float* x, const float* w, i64 M, i64 D, double eps) {
+template <class On, class X>
+void rms_norm(Lanes& lanes, X* y, float* rstd, const X* x, const X* w, i64 M, i64 D, double eps) {
   rows<On>(
       lanes, M,
       [=] LOCKSTEP_ANYWHERE(i64 m, int lane) {
         float sum = 0.0f;
-        for (i64 d = lane; d < D; d += kLanes) sum = std::fma(x[m * D + d], x[m * D + d], sum);
+        for (i64 d = lane; d < D; d += kLanes) sum = std::fma(float{x[m * D + d]}, float{x[m * D + d]}, sum);
         return sum;
       },
       [=] LOCKSTEP_ANYWHERE(i64 m, int lane, const float* sums) {
         const float mean = fold_lanes(sums) / static_cast<float>(D);
         const float rs = 1.0f / std::sqrt(mean + static_cast<float>(eps));
         if (lane == 0) rstd[m] = rs;
-        for (i64 d = lane; d < D; d += kLanes) y[m * D + d] = w[d] * (x[m * D + d] * rs);
+        for (i64 d = lane; d < D; d += kLanes) y[m * D + d] = static_cast<X>(w[d] * (x[m * D + d] * rs));
       });
 }
 
-template <class On>
-void rms_norm_dx(Lanes& lanes, float* dx, const float* dy, const float* x, const float* rstd, const float* w,
-                 i64 M, i64 D) {
+template <class On, class X, class Dy>
+void rms_norm_dx(Lanes& lanes, X* dx, const Dy* dy, const X* x, const float* rstd, const X* w, i64 M, i64 D) {
   rows<On>(
       lanes, M,
       [=] LOCKSTEP_ANYWHERE(i64 m, int lane) {
@@ -64,16 +63,19 @@ void rms_norm_dx(Lanes& lanes, float* dx, const float* dy, const float* x, const
       [=] LOCKSTEP_ANYWHERE(i64 m, int lane, const float* sums) {
         const float mean = fold_lanes(sums) / static_cast<float>(D);
         for (i64 i = m * D + lane, d = lane; d < D; i += kLanes, d += kLanes)
-          dx[i] = rstd[m] * (dy[i] * w[d] - (x[i] * rstd[m]) * mean);
+          dx[i] = static_cast<X>(rstd[m] * (dy[i] * w[d] - (x[i] * rstd[m]) * mean));
       });
 }
 
 // A block makes 32 columns: eight threads each their leaves' chains, then one their tree.
+template <class X, class Dy>
 struct NormGradient {
   static constexpr int kColumns = 32;
   struct State {};
   float* dw;
-  const float *dy, *x, *rstd;
+  const Dy* dy;
+  const X* x;
+  const float* rstd;
   i64 T, D, leaves;
   bool add;
   LOCKSTEP_ANYWHERE i64 phases(i64) const { return 2; }
@@ -85,7 +87,7 @@ struct NormGradient {
       for (i64 r = at.thread / kColumns; r < leaves; r += at.threads / kColumns) {
         float sum = 0.0f;
         for (i64 t = leaf_begin(r, T, leaves); t < leaf_begin(r + 1, T, leaves); ++t)
-          sum = std::fma(dy[t * D + d], x[t * D + d] * rstd[t], sum);
+          sum = std::fma(float{dy[t * D + d]}, x[t * D + d] * rstd[t], sum);
         at.shared[r * kColumns + column] = sum;
       }
     } else if (at.thread < kColumns) {
@@ -94,12 +96,13 @@ struct NormGradient {
     }
   }
 };
-template <class On>
-void rms_norm_dw(Lanes& lanes, float* dw, const float* dy, const float* x, const float* rstd, i64 T, i64 D,
+template <class On, class X, class Dy>
+void rms_norm_dw(Lanes& lanes, float* dw, const Dy* dy, const X* x, const float* rstd, i64 T, i64 D,
                  i64 leaves, bool add) {
   check_leaves(leaves);
-  const int columns = NormGradient::kColumns;
-  On::launch(lanes, NormGradient{dw, dy, x, rstd, T, D, leaves, add}, blocks_for(D, columns), kThreads,
+  using Kernel = NormGradient<X, Dy>;
+  const int columns = Kernel::kColumns;
+  On::launch(lanes, Kernel{dw, dy, x, rstd, T, D, leaves, add}, blocks_for(D, columns), kThreads,
              columns * leaves);
 }
 
@@ -107,8 +110,8 @@ void rms_norm_dw(Lanes& lanes, float* dw, const float* dy, const float* x, const
 
 LOCKSTEP_ANYWHERE inline float greater(float a, float b) { return a < b ? b : a; }
 
-template <class On>
-void ce_max(Lanes& lanes, float* max, const float* logits, i64 M, i64 V, i64 valid) {
+template <class On, class X>
+void ce_max(Lanes& lanes, float* max, const X* logits, i64 M, i64 V, i64 valid) {
   const float lowest = -std::numeric_limits<float>::infinity();
   rows<On>(
       lanes, M,
@@ -132,16 +135,18 @@ LOCKSTEP_ANYWHERE inline i64 label_column(i32 label, i64 first, i64 valid) {
 }
 
 // One block a row; its threads are the leaves' lanes, in turn if there are more.
+template <class X>
 struct SumOfExponentials {
   struct State {};
   float *sum, *target;
-  const float *logits, *max;
+  const X* logits;
+  const float* max;
   const i32* labels;
   i64 V, valid, first, leaves;
   LOCKSTEP_ANYWHERE i64 phases(i64) const { return 2; }
   LOCKSTEP_ANYWHERE void phase(i64 p, const Place& at, State&) const {
     const i64 m = at.block;
-    const float* row = logits + m * V;
+    const X* row = logits + m * V;
     if (p == 0) {
       for (i64 i = at.thread; i < leaves * kLanes; i += at.threads) {
         const i64 r = i / kLanes, end = lesser(valid, leaf_begin(r + 1, V, leaves));
@@ -153,18 +158,18 @@ struct SumOfExponentials {
     } else if (at.thread == 0) {
       sum[m] = tree_on_stack(leaves, [&](i64 r) { return fold_lanes(at.shared + r * kLanes); });
       const i64 column = label_column(labels[m], first, valid);
-      target[m] = column < 0 ? 0.0f : row[column];
+      target[m] = column < 0 ? 0.0f : float{row[column]};
     }
   }
 };
-template <class On>
-void ce_sum(Lanes& lanes, float* sum, float* target, const float* logits, const float* max, const i32* labels,
+template <class On, class X>
+void ce_sum(Lanes& lanes, float* sum, float* target, const X* logits, const float* max, const i32* labels,
             i64 M, i64 V, i64 valid, i64 first, i64 leaves) {
   check_leaves(leaves);
   if (M < 1) return;
   const int threads = leaves < 2 ? 32 : 128;
-  On::launch(lanes, SumOfExponentials{sum, target, logits, max, labels, V, valid, first, leaves}, M, threads,
-             leaves * kLanes);
+  On::launch(lanes, SumOfExponentials<X>{sum, target, logits, max, labels, V, valid, first, leaves}, M,
+             threads, leaves * kLanes);
 }
 
 // One block a sequence: all threads make terms, the first adds them in order.
@@ -199,17 +204,17 @@ void ce_loss(Lanes& lanes, double* loss, const float* sum, const float* max, con
   if (B > 0) On::launch(lanes, LossOfSequence{loss, sum, max, target, labels, T}, B, kThreads, 2 * kThreads);
 }
 
-template <class On>
-void ce_dx(Lanes& lanes, float* logits, const float* max, const float* sum, const i32* labels, i64 M, i64 V,
+template <class On, class X>
+void ce_dx(Lanes& lanes, X* logits, const float* max, const float* sum, const i32* labels, i64 M, i64 V,
            i64 valid, i64 first, float scale) {
   each<On>(lanes, M * V, [=] LOCKSTEP_ANYWHERE(i64 i) {
     const i64 m = i / V, n = i % V;
     if (labels[m] < 0 || n >= valid) {
-      logits[i] = 0.0f;
+      logits[i] = X(0);
       return;
     }
     const float one_hot = n == label_column(labels[m], first, valid) ? 1.0f : 0.0f;
-    logits[i] = (exact_exp(logits[i] - max[m]) / sum[m] - one_hot) * scale;
+    logits[i] = static_cast<X>((exact_exp(logits[i] - max[m]) / sum[m] - one_hot) * scale);
   });
 }
 

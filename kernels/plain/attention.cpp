@@ -78,11 +78,13 @@ struct Scores {
   }
 };
 
-// One lane does all query heads of one kv head: first dq, a chain over keys for each query; then dk and dv, a
-// block of keys at a time, of which those of each query head are leaves of the group's tree.
+// One lane does all query heads of one kv head, a block of keys at a time: dk and dv, of which those of each
+// query head are leaves of the group's tree, and with them dq, a chain over keys that goes on from block to
+// block where its sums can wait. What is stored as bf16 cannot hold them: then dq comes first, by itself.
 template <class Real, class X, class Dkv>
 void attention_dx(Lanes& lanes, X* dq, Dkv* dk, Dkv* dv, const X* dO, const X* q, const X* k, const X* v,
                   const X* o, const Real* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
+  constexpr bool kInPlace = std::is_same_v<X, Real>;
   const Scores<Real, X> scores{dO, q, k, v, o, hd, attention_scale<Real>(hd)};
   const i64 group = H / K;
   const i64 levels = tree_depth(group) + 1;
@@ -95,17 +97,20 @@ void attention_dx(Lanes& lanes, X* dq, Dkv* dk, Dkv* dv, const X* dO, const X* q
       const auto query_row = [&](i64 i, i64 member) { return ((b * T + i) * H + kv * group + member) * hd; };
       const auto row_lse = [&](i64 i, i64 member) { return lse[(b * H + kv * group + member) * T + i]; };
 
-      for (i64 member = 0; member < group; ++member)
-        for (i64 i = 0; i < T; ++i) {
-          const i64 row = query_row(i, member);
-          const Real delta = scores.delta(row);
-          std::fill_n(sum, hd, Real{0});
-          for (i64 j = 0; j <= i; ++j) {
-            const Real ds = scores.pair(row, key_row(j), row_lse(i, member), delta).ds;
-            for (i64 d = 0; d < hd; ++d) sum[d] = std::fma(ds, Real{k[key_row(j) + d]}, sum[d]);
-          }
-          for (i64 d = 0; d < hd; ++d) dq[row + d] = static_cast<X>(scores.scale * sum[d]);
+      const auto each_query = [&](const auto& body) {
+        for (i64 member = 0; member < group; ++member)
+          for (i64 i = 0; i < T; ++i) body(member, i, query_row(i, member));
+      };
+      each_query([&](i64 member, i64 i, i64 row) {
+        if constexpr (kInPlace) return void(std::fill_n(dq + row, hd, X{0}));
+        const Real delta = scores.delta(row);
+        std::fill_n(sum, hd, Real{0});
+        for (i64 j = 0; j <= i; ++j) {
+          const Real ds = scores.pair(row, key_row(j), row_lse(i, member), delta).ds;
+          for (i64 d = 0; d < hd; ++d) sum[d] = std::fma(ds, Real{k[key_row(j) + d]}, sum[d]);
         }
+        for (i64 d = 0; d < hd; ++d) dq[row + d] = static_cast<X>(scores.scale * sum[d]);
+      });
 
       for (i64 first = 0; first < T; first += block) {
         const i64 count = std::min(block, T - first);
@@ -124,6 +129,9 @@ void attention_dx(Lanes& lanes, X* dq, Dkv* dk, Dkv* dv, const X* dO, const X* q
                 acc_dk[j * hd + d] = std::fma(ds, Real{q[row + d]}, acc_dk[j * hd + d]);
                 acc_dv[j * hd + d] = std::fma(p, Real{dO[row + d]}, acc_dv[j * hd + d]);
               }
+              if constexpr (kInPlace)
+                for (i64 d = 0; d < hd; ++d)
+                  dq[row + d] = std::fma(ds, k[key_row(first + j) + d], dq[row + d]);
             }
           }
           for (i64 d = 0; d < count * hd; ++d) acc_dk[d] = scores.scale * acc_dk[d];
@@ -133,6 +141,10 @@ void attention_dx(Lanes& lanes, X* dq, Dkv* dk, Dkv* dv, const X* dO, const X* q
           store(sum + (count + j) * hd, hd, dv + key_row(first + j));
         }
       }
+      if constexpr (kInPlace)
+        each_query([&](i64, i64, i64 row) {
+          for (i64 d = 0; d < hd; ++d) dq[row + d] = scores.scale * dq[row + d];
+        });
     }
   });
 }

@@ -21,7 +21,7 @@ class CudaEngine final : public Engine {
     must(cudaSetDevice(device), "the device");  // of this thread, the rank's
     queue_ = std::make_unique<cuda::Queue>();
     cuda::fill_exact(ops_);
-    if (fast) cuda::fill_fast(ops_);
+    if (fast) cuda::fill_fast(ops_, *queue_);
     must(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking), "a stream");
     for (cudaEvent_t* e : {&before_.front(), &done_.front()})
       for (int i = 0; i < kCopies; ++i)

@@ -4,7 +4,9 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/table.hpp"
 #include "suites/tests/kernels_check.hpp"
+#include "suites/tests/kernels_cuda_here.hpp"
 
 namespace lockstep::testing {
 namespace {
@@ -90,10 +92,25 @@ struct Results {
   }
 };
 
-const Ops<float>& ops() {
-  static const Ops<float> table = plain_ops<float>();
+Ops<float> bodies() {
+  Ops<float> table = plain_ops<float>();
+  cuda::fill<simd_test::Here>(table);
   return table;
 }
+
+// Of plain kernels, and of the GPU's in loops.
+struct Table {
+  const char* name;
+  Ops<float> (*make)();
+};
+class Bf16Kernels : public ::testing::TestWithParam<Table> {
+ protected:
+  const Ops<float> table_ = GetParam().make();
+  const Ops<float>& ops() const { return table_; }
+};
+INSTANTIATE_TEST_SUITE_P(Of, Bf16Kernels,
+                         ::testing::Values(Table{"plain", plain_ops<float>}, Table{"cuda_bodies", bodies}),
+                         [](const auto& of) { return std::string(of.param.name); });
 
 // call<X, P>(lanes): with all operands float32; with bf16; and with partial sums P as float32 beside those.
 // `rounded` results are stored as bf16 where X is.
@@ -117,7 +134,7 @@ void expect_rounded_once(const Call& call, std::vector<bool> rounded, std::vecto
   }
 }
 
-TEST(Bf16Kernels, Matmuls) {
+TEST_P(Bf16Kernels, Matmuls) {
   const i64 M = 5, N = 19, K = 700, leaves = 4;
   expect_rounded_once(
       [&]<class X, class P>(Lanes& lanes) {
@@ -152,7 +169,7 @@ TEST(Bf16Kernels, Matmuls) {
       {false});
 }
 
-TEST(Bf16Kernels, Embedding) {
+TEST_P(Bf16Kernels, Embedding) {
   const i64 T = 9, D = 33, rows = 6;
   const std::vector<i32> ids{2, 8, 3, 2, 5, 9, 2, 3, 0};
   expect_rounded_once(
@@ -168,7 +185,7 @@ TEST(Bf16Kernels, Embedding) {
       {true, false});
 }
 
-TEST(Bf16Kernels, Norms) {
+TEST_P(Bf16Kernels, Norms) {
   const i64 M = 11, D = 50;
   expect_rounded_once(
       [&]<class X, class P>(Lanes& lanes) {
@@ -185,7 +202,7 @@ TEST(Bf16Kernels, Norms) {
       {true, false, true, false});
 }
 
-TEST(Bf16Kernels, Rope) {
+TEST_P(Bf16Kernels, Rope) {
   const i64 T = 7, heads = 3, hd = 10;
   for (const bool inverse : {false, true})
     expect_rounded_once(
@@ -200,7 +217,7 @@ TEST(Bf16Kernels, Rope) {
 }
 
 // o and lse are taken as they are: each kernel rounds by itself.
-TEST(Bf16Kernels, Attention) {
+TEST_P(Bf16Kernels, Attention) {
   const i64 B = 2, T = 70, H = 6, K = 2, hd = 12;
   expect_rounded_once(
       [&]<class X, class>(Lanes& lanes) {
@@ -227,7 +244,7 @@ TEST(Bf16Kernels, Attention) {
       {true, false, false}, {false, true, true});
 }
 
-TEST(Bf16Kernels, SwiGlu) {
+TEST_P(Bf16Kernels, SwiGlu) {
   const i64 n = 5000;
   expect_rounded_once(
       [&]<class X, class>(Lanes& lanes) {
@@ -241,7 +258,7 @@ TEST(Bf16Kernels, SwiGlu) {
       {true, true, true});
 }
 
-TEST(Bf16Kernels, CrossEntropy) {
+TEST_P(Bf16Kernels, CrossEntropy) {
   const i64 M = 5, V = 40, valid = 37, first = 100, leaves = 8;
   const std::vector<i32> labels{100, -100, 136, 12, 120};
   expect_rounded_once(
@@ -258,7 +275,7 @@ TEST(Bf16Kernels, CrossEntropy) {
       {false, false, false, true});
 }
 
-TEST(Bf16Kernels, Elements) {
+TEST_P(Bf16Kernels, Elements) {
   const i64 n = 9000;
   expect_rounded_once(
       [&]<class X, class P>(Lanes& lanes) {
@@ -274,7 +291,7 @@ TEST(Bf16Kernels, Elements) {
       {true, true, false});
 }
 
-TEST(Bf16Kernels, RefuseOtherTypes) {
+TEST_P(Bf16Kernels, RefuseOtherTypes) {
   Lanes lanes;
   auto x = room<bf16>(4), y = room<bf16>(4);
   EXPECT_THROW(ops().matmul(lanes, y.data(), x.data(), room<float>(4).data(), 1, 1, 4, 1), std::logic_error);

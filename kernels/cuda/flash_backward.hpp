@@ -1,0 +1,253 @@
+// The gradient of attention on tensor cores, after Dao, "FlashAttention-2" (2023), algorithm 2, in two
+// kernels that need neither atomic additions nor memory of their own: one by queries for dq, one by keys for
+// dk and dv. Both compute the probabilities again from lse (7 products where algorithm 2 has 5), and delta =
+// sum of dO o, a number a query.
+#pragma once
+#include "kernels/cuda/flash_forward.hpp"
+
+namespace lockstep::cuda {
+
+struct FlashOperands {
+  const bf16 *dO, *q, *k, *v, *o;
+  const float* lse;
+  AttentionShape s;
+  float scale;
+};
+
+// Of one row in shared memory, by four lanes: each a quarter of the head.
+template <int kHead, class Env>
+LOCKSTEP_ANYWHERE float delta_of(Env& env, const SharedRows<kHead>& dO, const SharedRows<kHead>& o, int row,
+                                 int quarter) {
+  float sum = 0;
+  LOCKSTEP_UNROLL
+  for (int c = 0; c < kHead / 32; ++c) {
+    const auto* a = reinterpret_cast<const bf16*>(dO.chunk(row, 4 * c + quarter));
+    const auto* b = reinterpret_cast<const bf16*>(o.chunk(row, 4 * c + quarter));
+    LOCKSTEP_UNROLL
+    for (int i = 0; i < 8; ++i) sum = std::fma(float{a[i]}, float{b[i]}, sum);
+  }
+  return sum_of_quad(env, sum);
+}
+
+// dq: a block has 128 queries of one head, eight warps with 16 each.
+template <int kHead>
+struct FlashQueryGradient {
+  static constexpr int kThreads = 256, kQueries = 128, kKeys = 64;
+  using Shared = SharedRows<kHead>;
+  static constexpr i64 kTile = Shared::bytes(kKeys);
+  static constexpr i64 kShared = 2 * Shared::bytes(kQueries) + 4 * kTile;
+  static_assert(kTile * 4 >= Shared::bytes(kQueries), "o waits where keys come to lie");
+  bf16* dq;
+  FlashOperands in;
+
+  i64 blocks() const { return blocks_for(in.s.T, kQueries) * in.s.B * in.s.H; }
+
+  template <class Env>
+  LOCKSTEP_ANYWHERE void operator()(Env& env) const {
+    const AttentionShape& s = in.s;
+    const i64 head = env.block() % (s.B * s.H), b = head / s.H, h = head % s.H;
+    const i64 first = (blocks_for(s.T, kQueries) - 1 - env.block() / (s.B * s.H)) * kQueries;
+    const int tiles = static_cast<int>(blocks_for(lesser(first + kQueries, s.T), kKeys));
+    const Shared queries{env.shared()}, gradients{queries.at + Shared::bytes(kQueries)};
+    const auto keys = [&](int tile) {
+      return Shared{gradients.at + Shared::bytes(kQueries) + tile % 2 * 2 * kTile};
+    };
+    const auto values = [&](int tile) { return Shared{keys(tile).at + kTile}; };
+    const auto fetch_tile = [&](int tile) {
+      fetch(env, kThreads, keys(tile), kKeys, in.k + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
+      fetch(env, kThreads, values(tile), kKeys, in.v + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
+      env.commit();
+    };
+    const int row = env.thread() / 32 * 16, lane = env.thread() % 32;
+    const Shared outputs{keys(0).at};
+    fetch(env, kThreads, queries, kQueries, in.q + s.query(b, 0, h), s.H * kHead, first, s.T);
+    fetch(env, kThreads, gradients, kQueries, in.dO + s.query(b, 0, h), s.H * kHead, first, s.T);
+    fetch(env, kThreads, outputs, kQueries, in.o + s.query(b, 0, h), s.H * kHead, first, s.T);
+    env.commit();
+    env.template wait<0>();
+    env.sync();
+    float delta[2], lse[2];
+    LOCKSTEP_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const int mine = row + lane / 4 + 8 * half;
+      delta[half] = delta_of(env, gradients, outputs, mine, lane % 4);
+      lse[half] = first + mine < s.T ? in.lse[(b * s.H + h) * s.T + first + mine] * kLog2E : 0.0f;
+    }
+    env.sync();
+    fetch_tile(0);
+    Sums out[1][kHead / 8] = {};
+    for (int tile = 0; tile < tiles; ++tile) {
+      if (tile + 1 < tiles) {
+        fetch_tile(tile + 1);
+        env.template wait<1>();
+      } else {
+        env.template wait<0>();
+      }
+      env.sync();
+      Sums score[1][kKeys / 8] = {}, ds[1][kKeys / 8] = {};
+      multiply_rows(env, score, queries, row, keys(tile), 0);
+      multiply_rows(env, ds, gradients, row, values(tile), 0);
+      LOCKSTEP_UNROLL
+      for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const i64 query = first + row + lane / 4 + i / 2 * 8;
+        const i64 key = i64{tile} * kKeys + 8 * n + lane % 4 * 2 + i % 2;
+        const float p =
+            key > query ? 0.0f : env.exp2(std::fma(score[0][n].at[i], in.scale * kLog2E, -lse[i / 2]));
+        ds[0][n].at[i] = p * (ds[0][n].at[i] - delta[i / 2]);
+      }
+      LOCKSTEP_UNROLL
+      for (int n = 0; n < kKeys / 8; n += 2) {
+        const Words<4> left[1] = {as_left(ds[0][n], ds[0][n + 1])};
+        multiply_columns(env, out, left, keys(tile), 8 * n);
+      }
+      env.sync();
+    }
+    LOCKSTEP_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const i64 query = first + row + lane / 4 + 8 * half;
+      if (query >= s.T) continue;
+      auto* to = reinterpret_cast<std::uint32_t*>(dq + s.query(b, query, h)) + lane % 4;
+      LOCKSTEP_UNROLL
+      for (int n = 0; n < kHead / 8; ++n)
+        to[4 * n] = pack(in.scale * out[0][n].at[2 * half], in.scale * out[0][n].at[2 * half + 1]);
+    }
+  }
+};
+
+// dk and dv: a block has 128 keys of one key head, eight warps with 16 each. It goes through the query heads
+// of the group and through their queries from its first key on, 64 at a time. Scores are made transposed,
+// keys by queries, so that they are at once the left factor of dv = p^T dO and dk = ds^T q.
+template <int kHead, class Y>
+struct FlashKeyGradient {
+  static constexpr int kThreads = 256, kKeys = 128, kQueries = 64, kPart = 32;
+  using Shared = SharedRows<kHead>;
+  static constexpr i64 kTile = Shared::bytes(kQueries);
+  static constexpr i64 kShared = 2 * Shared::bytes(kKeys) + 6 * kTile + 2 * kQueries * sizeof(float);
+  Y *dk, *dv;
+  FlashOperands in;
+
+  i64 blocks() const { return blocks_for(in.s.T, kKeys) * in.s.B * in.s.K; }
+
+  template <class Env>
+  LOCKSTEP_ANYWHERE void operator()(Env& env) const {
+    const AttentionShape& s = in.s;
+    const i64 head = env.block() % (s.B * s.K), b = head / s.K, kv = head % s.K, group = s.H / s.K;
+    const i64 first = env.block() / (s.B * s.K) * kKeys;  // the keys that most queries see come first
+    const int per_head = static_cast<int>(blocks_for(s.T - first, kQueries)),
+              tiles = per_head * static_cast<int>(group);
+    const Shared keys{env.shared()}, values{keys.at + Shared::bytes(kKeys)};
+    char* const moving = values.at + Shared::bytes(kKeys);
+    const auto queries = [&](int tile) { return Shared{moving + tile % 2 * 3 * kTile}; };
+    const auto gradients = [&](int tile) { return Shared{queries(tile).at + kTile}; };
+    const auto outputs = [&](int tile) { return Shared{queries(tile).at + 2 * kTile}; };
+    auto* const delta = reinterpret_cast<float*>(moving + 6 * kTile);
+    float* const lse = delta + kQueries;
+    const auto head_of = [&](int tile) { return kv * group + tile / per_head; };
+    const auto from = [&](int tile) { return first + i64{tile % per_head} * kQueries; };
+    const auto fetch_tile = [&](int tile) {
+      const i64 at = s.query(b, 0, head_of(tile)), stride = s.H * kHead;
+      fetch(env, kThreads, queries(tile), kQueries, in.q + at, stride, from(tile), s.T);
+      fetch(env, kThreads, gradients(tile), kQueries, in.dO + at, stride, from(tile), s.T);
+      fetch(env, kThreads, outputs(tile), kQueries, in.o + at, stride, from(tile), s.T);
+      env.commit();
+    };
+    const i64 at = s.key(b, 0, kv * group);
+    fetch(env, kThreads, keys, kKeys, in.k + at, s.K * kHead, first, s.T);
+    fetch(env, kThreads, values, kKeys, in.v + at, s.K * kHead, first, s.T);
+    fetch_tile(0);
+
+    const int row = env.thread() / 32 * 16, lane = env.thread() % 32;
+    Sums sum_k[1][kHead / 8] = {}, sum_v[1][kHead / 8] = {};
+    for (int tile = 0; tile < tiles; ++tile) {
+      if (tile + 1 < tiles) {
+        fetch_tile(tile + 1);
+        env.template wait<1>();
+      } else {
+        env.template wait<0>();
+      }
+      env.sync();
+      {
+        const int mine = env.thread() / 4;
+        const float sum = delta_of(env, gradients(tile), outputs(tile), mine, env.thread() % 4);
+        if (env.thread() % 4 == 0) {
+          const i64 query = from(tile) + mine;
+          delta[mine] = sum;
+          lse[mine] = query < s.T ? in.lse[(b * s.H + head_of(tile)) * s.T + query] * kLog2E : 0.0f;
+        }
+      }
+      env.sync();
+      LOCKSTEP_ROLLED
+      for (int part = 0; part < kQueries; part += kPart) {
+        Sums p[1][kPart / 8] = {}, ds[1][kPart / 8] = {};
+        multiply_rows(env, p, keys, row, queries(tile), part);
+        multiply_rows(env, ds, values, row, gradients(tile), part);
+        LOCKSTEP_UNROLL
+        for (int n = 0; n < kPart / 8; ++n) LOCKSTEP_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const int column = part + 8 * n + lane % 4 * 2 + i % 2;
+          const i64 key = first + row + lane / 4 + i / 2 * 8, query = from(tile) + column;
+          const bool seen = key <= query && query < s.T;
+          p[0][n].at[i] = seen ? env.exp2(std::fma(p[0][n].at[i], in.scale * kLog2E, -lse[column])) : 0.0f;
+          ds[0][n].at[i] = p[0][n].at[i] * (ds[0][n].at[i] - delta[column]);
+        }
+        LOCKSTEP_UNROLL
+        for (int n = 0; n < kPart / 8; n += 2) {
+          const Words<4> of_p[1] = {as_left(p[0][n], p[0][n + 1])},
+                         of_ds[1] = {as_left(ds[0][n], ds[0][n + 1])};
+          multiply_columns(env, sum_v, of_p, gradients(tile), part + 8 * n);
+          multiply_columns(env, sum_k, of_ds, queries(tile), part + 8 * n);
+        }
+      }
+      env.sync();
+    }
+    LOCKSTEP_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const i64 key = first + row + lane / 4 + 8 * half;
+      if (key >= s.T) continue;
+      const i64 to = s.key(b, key, kv * group) + lane % 4 * 2;
+      LOCKSTEP_UNROLL
+      for (int n = 0; n < kHead / 8; ++n) LOCKSTEP_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        dk[to + 8 * n + i] = static_cast<Y>(in.scale * sum_k[0][n].at[2 * half + i]);
+        dv[to + 8 * n + i] = static_cast<Y>(sum_v[0][n].at[2 * half + i]);
+      }
+    }
+  }
+};
+
+// Launched by On::launch(lanes, kernel, blocks); false: no kernel for heads of this size, or of rows that are
+// not aligned to 16 bytes.
+template <class On, class... P>
+bool flash_takes(i64 hd, const P*... rows) {
+  return (hd == 64 || hd == 128) && ((reinterpret_cast<std::uintptr_t>(rows) % 16 == 0) && ...);
+}
+template <class On>
+bool flash_attention(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
+                     i64 T, i64 H, i64 K, i64 hd) {
+  if (!flash_takes<On>(hd, o, q, k, v)) return false;
+  const AttentionShape s{B, T, H, K, hd};
+  const auto with = [&]<int kHead>() {
+    const FlashForward<kHead> kernel{o, lse, q, k, v, s, attention_scale<float>(hd)};
+    if (kernel.blocks() > 0) On::launch(lanes, kernel, kernel.blocks());
+  };
+  hd == 64 ? with.template operator()<64>() : with.template operator()<128>();
+  return true;
+}
+template <class On, class Y>
+bool flash_attention_dx(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, const bf16* q, const bf16* k,
+                        const bf16* v, const bf16* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
+  if (!flash_takes<On>(hd, dq, dO, q, k, v, o)) return false;
+  const FlashOperands in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
+  const auto with = [&]<int kHead>() {
+    const FlashQueryGradient<kHead> by_query{dq, in};
+    const FlashKeyGradient<kHead, Y> by_key{dk, dv, in};
+    if (by_query.blocks() < 1) return;
+    On::launch(lanes, by_query, by_query.blocks());
+    On::launch(lanes, by_key, by_key.blocks());
+  };
+  hd == 64 ? with.template operator()<64>() : with.template operator()<128>();
+  return true;
+}
+
+}  // namespace lockstep::cuda

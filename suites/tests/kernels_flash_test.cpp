@@ -1,0 +1,188 @@
+// Attention on tensor cores, run here by fibers in place of a GPU's threads, against a softmax in float64.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/cuda/flash_backward.hpp"
+#include "suites/tests/warp_fibers.hpp"
+
+namespace lockstep::cuda {
+namespace {
+
+using Doubles = std::vector<double>;
+
+struct Problem {
+  i64 B, T, H, K, hd;
+  std::vector<bf16> q, k, v, dO, o;
+  std::vector<float> lse;
+  Doubles want_o, want_lse, dq, dk, dv;
+
+  Problem(i64 b, i64 t, i64 h, i64 kv, i64 head) : B(b), T(t), H(h), K(kv), hd(head) {
+    std::mt19937 bits(static_cast<unsigned>(t * 31 + h));
+    std::normal_distribution<float> normal;
+    const auto random = [&](i64 n, float size) {
+      std::vector<bf16> x;
+      for (i64 i = 0; i < n; ++i) x.push_back(bf16(size * normal(bits)));
+      return x;
+    };
+    q = random(B * T * H * hd, 1.5f), k = random(B * T * K * hd, 1.5f), v = random(B * T * K * hd, 1);
+    dO = random(B * T * H * hd, 1);
+    want_o.assign(q.size(), 0), want_lse.assign(B * H * T, 0), dq.assign(q.size(), 0);
+    dk.assign(k.size(), 0), dv.assign(k.size(), 0);
+    const double scale = 1 / std::sqrt(static_cast<double>(hd));
+    const auto dot = [&](const bf16* x, const bf16* y) {
+      double sum = 0;
+      for (i64 d = 0; d < hd; ++d) sum += static_cast<double>(x[d]) * y[d];
+      return sum;
+    };
+    for (i64 s = 0; s < B; ++s)
+      for (i64 head_ = 0; head_ < H; ++head_)
+        for (i64 i = 0; i < T; ++i) {
+          const i64 row = ((s * T + i) * H + head_) * hd;
+          const auto key = [&](i64 j) { return ((s * T + j) * K + head_ / (H / K)) * hd; };
+          Doubles p(i + 1);
+          double sum = 0, delta = 0;
+          for (i64 j = 0; j <= i; ++j) sum += p[j] = std::exp(scale * dot(&q[row], &k[key(j)]));
+          want_lse[(s * H + head_) * T + i] = std::log(sum);
+          for (i64 j = 0; j <= i; ++j)
+            for (i64 d = 0; d < hd; ++d) want_o[row + d] += (p[j] / sum) * v[key(j) + d];
+          for (i64 d = 0; d < hd; ++d) delta += dO[row + d] * want_o[row + d];
+          for (i64 j = 0; j <= i; ++j) {
+            const double ds = p[j] / sum * (dot(&dO[row], &v[key(j)]) - delta);
+            for (i64 d = 0; d < hd; ++d) {
+              dq[row + d] += scale * ds * k[key(j) + d];
+              dk[key(j) + d] += scale * ds * q[row + d];
+              dv[key(j) + d] += p[j] / sum * dO[row + d];
+            }
+          }
+        }
+    for (const double x : want_o) o.push_back(bf16(static_cast<float>(x)));
+    for (const double x : want_lse) lse.push_back(static_cast<float>(x));
+  }
+};
+
+// The norm of the difference, of the norm.
+template <class X>
+double off(const std::vector<X>& got, const Doubles& want) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    difference += std::pow(static_cast<double>(got[i]) - want[i], 2);
+    size += want[i] * want[i];
+  }
+  return std::sqrt(difference / size);
+}
+
+// Operands are exact. A probability that is rounded to bf16 is off by 2^-9 of itself at most, and so is a
+// result; ds is too, and delta, from the rounded o, by less than that of |dO| |o|.
+constexpr double kRounding = 0x1p-9;
+
+struct Shape {
+  i64 B, T, H, K, hd;
+};
+class Flash : public testing::TestWithParam<Shape> {
+ protected:
+  const Shape s_ = GetParam();
+  const Problem p_{s_.B, s_.T, s_.H, s_.K, s_.hd};
+  Lanes lanes_{1};
+};
+// Edges of tiles of 64 and 128; groups of query heads; more than one sequence.
+INSTANTIATE_TEST_SUITE_P(Shapes, Flash,
+                         testing::Values(Shape{1, 1, 1, 1, 64}, Shape{1, 63, 2, 1, 64},
+                                         Shape{1, 64, 1, 1, 128}, Shape{2, 65, 2, 2, 64},
+                                         Shape{1, 129, 4, 1, 64}, Shape{1, 200, 2, 1, 128}));
+
+TEST_P(Flash, Forward) {
+  std::vector<bf16> o(p_.q.size(), bf16(77.0f));
+  std::vector<float> lse(p_.lse.size(), 77.0f);
+  fibers::Launch::conflicts = 0;
+  ASSERT_TRUE(flash_attention<fibers::Launch>(lanes_, o.data(), lse.data(), p_.q.data(), p_.k.data(),
+                                              p_.v.data(), s_.B, s_.T, s_.H, s_.K, s_.hd));
+  EXPECT_LT(off(o, p_.want_o), 2 * kRounding);
+  EXPECT_LT(off(lse, p_.want_lse), s_.T == 1 ? 1e-5 : 1e-6);
+  EXPECT_EQ(fibers::Launch::conflicts, 0) << "banks asked twice";
+}
+
+template <class Y>
+void check_gradients(const Problem& p, Lanes& lanes) {
+  std::vector<bf16> dq(p.q.size(), bf16(77.0f));
+  std::vector<Y> dk(p.k.size(), Y(77.0f)), dv = dk;
+  fibers::Launch::conflicts = 0;
+  ASSERT_TRUE(flash_attention_dx<fibers::Launch>(lanes, dq.data(), dk.data(), dv.data(), p.dO.data(),
+                                                 p.q.data(), p.k.data(), p.v.data(), p.o.data(), p.lse.data(),
+                                                 p.B, p.T, p.H, p.K, p.hd));
+  if (p.T > 1) {  // one key has no gradient through the softmax
+    EXPECT_LT(off(dq, p.dq), 4 * kRounding);
+    EXPECT_LT(off(dk, p.dk), 4 * kRounding);
+  }
+  EXPECT_LT(off(dv, p.dv), 2 * kRounding);
+  EXPECT_EQ(fibers::Launch::conflicts, 0) << "banks asked twice";
+}
+TEST_P(Flash, Backward) { check_gradients<bf16>(p_, lanes_); }
+TEST_P(Flash, BackwardWithPartialSumsInFloat32) { check_gradients<float>(p_, lanes_); }
+
+TEST(FlashAttention, NothingLaterIsSeen) {
+  const Problem p(1, 100, 1, 1, 64);
+  Lanes lanes(1);
+  const auto outputs = [&](const std::vector<bf16>& k, const std::vector<bf16>& v) {
+    std::vector<bf16> o(p.q.size());
+    std::vector<float> lse(p.lse.size());
+    EXPECT_TRUE(flash_attention<fibers::Launch>(lanes, o.data(), lse.data(), p.q.data(), k.data(), v.data(),
+                                                1, 100, 1, 1, 64));
+    return o;
+  };
+  auto k = p.k, v = p.v;
+  const auto before = outputs(k, v);
+  for (i64 i = 70 * 64; i < 100 * 64; ++i) k[i] = v[i] = bf16(1000.0f);
+  const auto after = outputs(k, v);
+  for (i64 i = 0; i < 70 * 64; ++i) ASSERT_EQ(before[i].bits, after[i].bits) << i / 64;
+  bool changed = false;
+  for (std::size_t i = 70 * 64; i < before.size(); ++i) changed |= before[i].bits != after[i].bits;
+  EXPECT_TRUE(changed);
+}
+
+TEST(FlashAttention, LeavesOtherHeadsAndOddAddressesToOthers) {
+  std::vector<bf16> x(4096);
+  const bf16* at = x.data();
+  while (reinterpret_cast<std::uintptr_t>(at) % 16) ++at;
+  EXPECT_TRUE(flash_takes<fibers::Launch>(64, at));
+  EXPECT_FALSE(flash_takes<fibers::Launch>(64, at, at + 1));
+  EXPECT_FALSE(flash_takes<fibers::Launch>(80, at));
+}
+
+// The emulated product against the definition: the identity times a matrix is the matrix.
+struct Copies {
+  static constexpr int kThreads = 32;
+  static constexpr i64 kShared = 16 * 64 * 2 * 2;
+  const bf16 *identity, *matrix;
+  float* out;  // 16 x 8: row of the identity, row of the matrix
+  template <class Env>
+  void operator()(Env& env) const {
+    const SharedRows<64> a{env.shared()}, b{env.shared() + SharedRows<64>::bytes(16)};
+    fetch(env, 32, a, 16, identity, 64, 0, 16);
+    fetch(env, 32, b, 16, matrix, 64, 0, 16);
+    env.commit();
+    env.template wait<0>();
+    env.sync();
+    Sums sums[1][2] = {};
+    multiply_rows(env, sums, a, 0, b, 0);
+    const int lane = env.thread();
+    for (int n = 0; n < 2; ++n)
+      for (int i = 0; i < 4; ++i)
+        out[(lane / 4 + i / 2 * 8) * 16 + 8 * n + lane % 4 * 2 + i % 2] = sums[0][n].at[i];
+  }
+};
+TEST(Fibers, MultiplyByTheIdentity) {
+  std::vector<bf16> identity(16 * 64, bf16(0.0f)), matrix;
+  for (int i = 0; i < 16; ++i) identity[i * 64 + i] = bf16(1.0f);
+  for (int i = 0; i < 16 * 64; ++i) matrix.push_back(bf16(static_cast<float>(i % 251)));
+  std::vector<float> out(16 * 16);
+  Lanes lanes(1);
+  fibers::Launch::launch(lanes, Copies{identity.data(), matrix.data(), out.data()}, 1);
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j)
+      EXPECT_EQ(out[i * 16 + j], static_cast<float>(matrix[j * 64 + i])) << i << ' ' << j;
+}
+
+}  // namespace
+}  // namespace lockstep::cuda

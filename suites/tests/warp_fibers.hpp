@@ -1,0 +1,229 @@
+// A block of threads as fibers of this thread: the environment of kernels/cuda/warp.hpp, lane by lane.
+// Whatever lanes do together is done when the last of them has come, by the tables of the PTX ISA ("Matrix
+// Fragments for mma.m16n8k16", "ldmatrix"). Between two meetings fibers run one after another, in another
+// order each time, so that a missing sync shows; copies land at their wait, so that a missing wait does.
+#pragma once
+#include <gtest/gtest.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/cuda/warp.hpp"
+
+namespace lockstep::fibers {
+
+class Block;
+
+// One thread's view.
+class Fiber {
+ public:
+  int thread() const { return thread_; }
+  i64 block() const;
+  char* shared() const;
+  void sync();
+  float across(float x, int mask);
+  void copy_async(void* to, const void* from, bool there) { copies_.back().push_back({to, from, there}); }
+  void commit() { copies_.emplace_back(); }
+  template <int n>
+  void wait() {  // the last, uncommitted group is not counted
+    while (static_cast<int>(copies_.size()) - 1 > n) {
+      for (const Copy& c : copies_.front())
+        c.there ? std::memcpy(c.to, c.from, 16) : std::memset(c.to, 0, 16);
+      copies_.pop_front();
+    }
+  }
+  void load_matrix(cuda::Words<4>& r, const void* row) { load(r, row, false); }
+  void load_transposed(cuda::Words<4>& r, const void* row) { load(r, row, true); }
+  void multiply(cuda::Sums& c, const cuda::Words<4>& a, std::uint32_t b0, std::uint32_t b1);
+  float exp2(float x) const { return std::exp2(x); }
+
+ private:
+  friend class Block;
+  struct Copy {
+    void* to;
+    const void* from;
+    bool there;
+  };
+  void load(cuda::Words<4>& r, const void* row, bool transposed);
+  int thread_ = 0;
+  Block* block_ = nullptr;
+  ucontext_t context_{};
+  std::unique_ptr<char[]> stack_;
+  bool ended_ = false;
+  const void* waits_at_ = nullptr;  // the meeting
+  std::deque<std::vector<Copy>> copies_{1};
+  // What this lane brings to a meeting of its warp.
+  const void* row_ = nullptr;
+  cuda::Words<4>* words_ = nullptr;
+  cuda::Sums* sums_ = nullptr;
+  cuda::Words<4> left_{};
+  std::uint32_t right_[2] = {};
+  float value_ = 0;
+};
+
+class Block {
+ public:
+  i64 conflicts = 0;  // of ldmatrix: banks asked twice by eight rows
+
+  template <class Kernel>
+  void run(const Kernel& kernel, i64 block) {
+    block_ = block;
+    shared_.assign(static_cast<std::size_t>(Kernel::kShared) / 16 + 8, {});
+    for (auto& words : shared_) words.fill(0x7fc07fc0u);  // NaNs
+    body_ = [&kernel](Fiber& fiber) { kernel(fiber); };
+    fibers_.clear();
+    for (int t = 0; t < Kernel::kThreads; ++t) {
+      fibers_.push_back(std::make_unique<Fiber>());
+      Fiber& f = *fibers_.back();
+      f.thread_ = t, f.block_ = this, f.stack_.reset(new char[kStack]);
+      getcontext(&f.context_);
+      f.context_.uc_stack.ss_sp = f.stack_.get(), f.context_.uc_stack.ss_size = kStack;
+      f.context_.uc_link = &home_;
+      makecontext(&f.context_, reinterpret_cast<void (*)()>(&Block::enter), 0);
+    }
+    std::vector<int> order(fibers_.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+    for (bool left = true; left;) {
+      left = false;
+      bool moved = false;
+      std::shuffle(order.begin(), order.end(), random_);
+      for (const int t : order) {
+        Fiber& f = *fibers_[t];
+        if (f.ended_) continue;
+        left = true;
+        if (f.waits_at_) continue;
+        moved = true;
+        running_ = &f, current = this;
+        swapcontext(&home_, &f.context_);
+      }
+      if (left && !moved) throw std::logic_error("threads wait for each other at different meetings");
+    }
+  }
+
+  i64 block() const { return block_; }
+  char* shared() {
+    const auto at = reinterpret_cast<std::uintptr_t>(shared_.data());
+    return reinterpret_cast<char*>((at + 127) / 128 * 128);
+  }
+
+  // The last of the threads [first, first + count) to come does the work; then all go on.
+  void meet(Fiber& me, int first, int count, const void* what, const std::function<void()>& work) {
+    me.waits_at_ = what;
+    for (int t = first; t < first + count; ++t)
+      if (fibers_[t]->waits_at_ != what) {
+        swapcontext(&me.context_, &home_);
+        return;
+      }
+    work();
+    for (int t = first; t < first + count; ++t) fibers_[t]->waits_at_ = nullptr;
+    swapcontext(&me.context_, &home_);  // so that the first to go on is another one each time
+  }
+  std::size_t fibers_count() const { return fibers_.size(); }
+  Fiber& lane(const Fiber& of, int l) { return *fibers_[of.thread_ / 32 * 32 + l]; }
+
+ private:
+  static constexpr std::size_t kStack = 256 << 10;
+  static inline thread_local Block* current = nullptr;
+  static void enter() {
+    Fiber& f = *current->running_;
+    current->body_(f);
+    f.ended_ = true;
+  }
+  i64 block_ = 0;
+  std::vector<std::array<std::uint32_t, 4>> shared_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::function<void(Fiber&)> body_;
+  ucontext_t home_{};
+  Fiber* running_ = nullptr;
+  std::mt19937 random_{1};
+};
+
+inline i64 Fiber::block() const { return block_->block(); }
+inline char* Fiber::shared() const { return block_->shared(); }
+inline void Fiber::sync() {
+  static const char what = 0;
+  const int threads = static_cast<int>(block_->fibers_count());
+  block_->meet(*this, 0, threads, &what, [] {});
+}
+inline float Fiber::across(float x, int mask) {
+  static const char what = 0;
+  value_ = x;
+  float got = 0;
+  const int warp = thread_ / 32 * 32;
+  block_->meet(*this, warp, 32, &what, [&] {
+    float all[32];
+    for (int l = 0; l < 32; ++l) all[l] = block_->lane(*this, l).value_;
+    for (int l = 0; l < 32; ++l) block_->lane(*this, l).value_ = all[l ^ mask];
+  });
+  got = value_;
+  return got;
+}
+inline void Fiber::load(cuda::Words<4>& r, const void* row, bool transposed) {
+  static const char plain = 0, turned = 0;
+  row_ = row, words_ = &r;
+  block_->meet(*this, thread_ / 32 * 32, 32, transposed ? &turned : &plain, [&] {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      std::uint16_t all[8][8];
+      unsigned banks = 0;
+      for (int i = 0; i < 8; ++i) {
+        const void* at = block_->lane(*this, 8 * matrix + i).row_;
+        std::memcpy(all[i], at, 16);
+        const unsigned bank = 1u << (reinterpret_cast<std::uintptr_t>(at) / 16 % 8);
+        block_->conflicts += (banks & bank) != 0;
+        banks |= bank;
+      }
+      for (int l = 0; l < 32; ++l) {
+        const int g = l / 4, t = l % 4 * 2;
+        const std::uint16_t low = transposed ? all[t][g] : all[g][t],
+                            high = transposed ? all[t + 1][g] : all[g][t + 1];
+        block_->lane(*this, l).words_->at[matrix] = low | static_cast<std::uint32_t>(high) << 16;
+      }
+    }
+  });
+}
+inline void Fiber::multiply(cuda::Sums& c, const cuda::Words<4>& a, std::uint32_t b0, std::uint32_t b1) {
+  static const char what = 0;
+  sums_ = &c, left_ = a, right_[0] = b0, right_[1] = b1;
+  block_->meet(*this, thread_ / 32 * 32, 32, &what, [&] {
+    float left[16][16], right[16][8];  // [row][k], [k][column]
+    const auto half = [](std::uint32_t word, int i) {
+      return float{std::bit_cast<bf16>(static_cast<std::uint16_t>(word >> 16 * i))};
+    };
+    for (int l = 0; l < 32; ++l) {
+      const Fiber& f = block_->lane(*this, l);
+      const int g = l / 4, t = l % 4 * 2;
+      for (int i = 0; i < 2; ++i) {
+        for (int w = 0; w < 4; ++w) left[g + w % 2 * 8][t + i + w / 2 * 8] = half(f.left_.at[w], i);
+        for (int w = 0; w < 2; ++w) right[t + i + w * 8][g] = half(f.right_[w], i);
+      }
+    }
+    for (int l = 0; l < 32; ++l)
+      for (int i = 0; i < 4; ++i) {
+        const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
+        float& sum = block_->lane(*this, l).sums_->at[i];
+        for (int k = 0; k < 16; ++k) sum += left[row][k] * right[k][column];
+      }
+  });
+}
+
+struct Launch {
+  static inline i64 conflicts = 0;
+  template <class Kernel>
+  static void prepare() {}
+  template <class Kernel>
+  static void launch(Lanes&, const Kernel& kernel, i64 blocks) {
+    Block block;
+    for (i64 b = 0; b < blocks; ++b) block.run(kernel, b);
+    conflicts += block.conflicts;
+  }
+};
+
+}  // namespace lockstep::fibers
