@@ -188,7 +188,8 @@ struct FlashKeyGradient {
           const int column = part + 8 * n + lane % 4 * 2 + i % 2;
           const i64 key = first + row + lane / 4 + i / 2 * 8, query = from(tile) + column;
           const bool seen = key <= query && query < s.T;
-          p[0][n].at[i] = seen ? env.exp2(std::fma(p[0][n].at[i], in.scale * kLog2E, -lse[column])) : 0.0f;
+          p[0][n].at[i] =
+              key <= query ? env.exp2(std::fma(p[0][n].at[i], in.scale * kLog2E, -lse[column])) : 0.0f;
           ds[0][n].at[i] = p[0][n].at[i] * (ds[0][n].at[i] - delta[column]);
         }
         LOCKSTEP_UNROLL

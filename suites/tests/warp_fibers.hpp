@@ -1,7 +1,8 @@
 // A block of threads as fibers of this thread: the environment of kernels/cuda/warp.hpp, lane by lane.
 // Whatever lanes do together is done when the last of them has come, by the tables of the PTX ISA ("Matrix
 // Fragments for mma.m16n8k16", "ldmatrix"). Between two meetings fibers run one after another, in another
-// order each time, so that a missing sync shows; copies land at their wait, so that a missing wait does.
+// order each time, so that a missing sync shows; copies land at once or at their wait, by chance, so that a
+// missing wait and a place that is filled too early do.
 #pragma once
 #include <gtest/gtest.h>
 #include <ucontext.h>
@@ -30,13 +31,12 @@ class Fiber {
   char* shared() const;
   void sync();
   float across(float x, int mask);
-  void copy_async(void* to, const void* from, bool there) { copies_.back().push_back({to, from, there}); }
+  void copy_async(void* to, const void* from, bool there);
   void commit() { copies_.emplace_back(); }
   template <int n>
   void wait() {  // the last, uncommitted group is not counted
     while (static_cast<int>(copies_.size()) - 1 > n) {
-      for (const Copy& c : copies_.front())
-        c.there ? std::memcpy(c.to, c.from, 16) : std::memset(c.to, 0, 16);
+      for (const Copy& c : copies_.front()) c.land();
       copies_.pop_front();
     }
   }
@@ -51,6 +51,7 @@ class Fiber {
     void* to;
     const void* from;
     bool there;
+    void land() const { there ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
   };
   void load(cuda::Words<4>& r, const void* row, bool transposed);
   int thread_ = 0;
@@ -109,6 +110,7 @@ class Block {
   }
 
   i64 block() const { return block_; }
+  bool coin() { return random_() % 2; }
   char* shared() {
     const auto at = reinterpret_cast<std::uintptr_t>(shared_.data());
     return reinterpret_cast<char*>((at + 127) / 128 * 128);
@@ -146,6 +148,13 @@ class Block {
   std::mt19937 random_{1};
 };
 
+inline void Fiber::copy_async(void* to, const void* from, bool there) {
+  const Copy copy{to, from, there};
+  if (block_->coin())
+    copy.land();
+  else
+    copies_.back().push_back(copy);
+}
 inline i64 Fiber::block() const { return block_->block(); }
 inline char* Fiber::shared() const { return block_->shared(); }
 inline void Fiber::sync() {
