@@ -187,7 +187,6 @@ struct FlashKeyGradient {
         for (int i = 0; i < 4; ++i) {
           const int column = part + 8 * n + lane % 4 * 2 + i % 2;
           const i64 key = first + row + lane / 4 + i / 2 * 8, query = from(tile) + column;
-          const bool seen = key <= query && query < s.T;
           p[0][n].at[i] =
               key <= query ? env.exp2(std::fma(p[0][n].at[i], in.scale * kLog2E, -lse[column])) : 0.0f;
           ds[0][n].at[i] = p[0][n].at[i] * (ds[0][n].at[i] - delta[column]);

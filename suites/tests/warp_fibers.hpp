@@ -90,20 +90,15 @@ class Block {
       f.context_.uc_link = &home_;
       makecontext(&f.context_, reinterpret_cast<void (*)()>(&Block::enter), 0);
     }
-    std::vector<int> order(fibers_.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
+    std::vector<int> warps(fibers_.size() / 32);
+    for (std::size_t i = 0; i < warps.size(); ++i) warps[i] = static_cast<int>(i);
     for (bool left = true; left;) {
       left = false;
       bool moved = false;
-      std::shuffle(order.begin(), order.end(), random_);
-      for (const int t : order) {
-        Fiber& f = *fibers_[t];
-        if (f.ended_) continue;
-        left = true;
-        if (f.waits_at_) continue;
-        moved = true;
-        running_ = &f, current = this;
-        swapcontext(&home_, &f.context_);
+      std::shuffle(warps.begin(), warps.end(), random_);
+      for (const int warp : warps) {
+        while (run_warp(warp)) moved = true;  // as far ahead of the others as it gets
+        for (int lane = 0; lane < 32; ++lane) left |= !fibers_[warp * 32 + lane]->ended_;
       }
       if (left && !moved) throw std::logic_error("threads wait for each other at different meetings");
     }
@@ -134,6 +129,21 @@ class Block {
  private:
   static constexpr std::size_t kStack = 256 << 10;
   static inline thread_local Block* current = nullptr;
+  // Each of its threads up to its next meeting; false if all wait.
+  bool run_warp(int warp) {
+    std::array<int, 32> order;
+    for (int lane = 0; lane < 32; ++lane) order[static_cast<std::size_t>(lane)] = warp * 32 + lane;
+    std::shuffle(order.begin(), order.end(), random_);
+    bool moved = false;
+    for (const int t : order) {
+      Fiber& f = *fibers_[t];
+      if (f.ended_ || f.waits_at_) continue;
+      moved = true;
+      running_ = &f, current = this;
+      swapcontext(&home_, &f.context_);
+    }
+    return moved;
+  }
   static void enter() {
     Fiber& f = *current->running_;
     current->body_(f);
