@@ -32,10 +32,24 @@ cat "$out/gpu.txt"
 run=(--model suites/models/gate-tiny.json --data datasets/excerpt-v509.tok --seq 32)
 usual=(--batch 16 --steps 3)
 
+# What matters most comes first: the seconds may end before the parts do.
+bf16=(--dtype bf16 --device cuda)
+large=(suites/models/tinyllama-1.1b.json --batch 8 --seq 2048 --steps 10)
+peak=${GPU_CHECK_PEAK:-989.4}  # TFLOP/s of an H100 or H200 SXM in bf16, dense (NVIDIA's data sheets)
 part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
 part kernels 120 "$bin/test_cuda"
 part fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2" --device cuda --fast --check
-part gate 240 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
+part bf16 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --check
+part bf16-fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --fast --check
+part flash 90 "$bin/lockstep" train --model suites/models/smol-10m.json --data datasets/excerpt-v509.tok --batch 2 --seq 200 \
+    --steps 2 "${bf16[@]}" --fast --check
+part speed 120 "$bin/lockstep" time --model "${large[@]}" --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" --peak "$peak"
+if python3 -c 'import torch' 2>/dev/null; then
+    part pytorch 120 python3 suites/peers/pytorch_step.py "${large[@]}" --peak "$peak"
+else
+    summary+=("skipped pytorch: there is none here")
+fi
+part gate 150 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.
     part sanitizer 120 "$sanitizer" --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 4 --steps 1 \
@@ -46,8 +60,6 @@ else
     summary+=("skipped sanitizer: no compute-sanitizer here")
 fi
 part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "pp=1" --out "$out/sweep"
-part speed 60 "$bin/lockstep" train --model suites/models/smol-100m.json --data datasets/excerpt-v509.tok \
-    --batch 8 --seq 512 --steps 5 --device cuda --fast
 # NCCL: one process a GPU, by the Open MPI that was packed along, with the NCCL that lies here, be it PyTorch's.
 why_no_nccl=''
 mpi=$PWD/$bin/mpi/usr

@@ -2,6 +2,7 @@
 // and write too, so that the GPU's kernels are one more set that they hold to the plain ones bit by bit.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cstdlib>
 #include <mutex>
@@ -10,6 +11,7 @@
 #include "parallel/engine.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/reference.hpp"
+#include "suites/tests/kernels_flash.hpp"
 #include "suites/tests/kernels_simd.hpp"
 
 namespace lockstep {
@@ -112,6 +114,32 @@ class CudaDevice : public testing::Test {
     if (!engine) GTEST_SKIP() << "no GPU: " << complaint;
   }
 };
+
+// The kernels that fibers run elsewhere (kernels_flash_test.cpp), on the GPU's tensor cores.
+TEST_F(CudaDevice, FastAttentionIsNearFloat64) {
+  const auto fast = accelerator("cuda").engine(0, plain_ops<float>(), true);
+  const auto wait = [&] {
+    float nothing = 0;
+    fast->download(&nothing, &nothing, 0);
+  };
+  for (const auto& [T, H, K, hd] :
+       {std::array<i64, 4>{63, 2, 1, 64}, {129, 4, 1, 64}, {200, 2, 1, 128}, {300, 2, 2, 128}}) {
+    cuda::Problem p(2, T, H, K, hd);
+    std::vector<bf16> o(p.q.size()), dq = o, dk(p.k.size()), dv = dk;
+    std::vector<float> lse(p.lse.size());
+    fast->ops().attention(fast->lanes(), o.data(), lse.data(), p.q.data(), p.k.data(), p.v.data(), 2, T, H, K,
+                          hd);
+    wait();
+    EXPECT_LT(cuda::off(o, p.want_o), 2 * cuda::kRounding) << T;
+    EXPECT_LT(cuda::off(lse, p.want_lse), 1e-5) << T;
+    fast->ops().attention_dx(fast->lanes(), dq.data(), dk.data(), dv.data(), p.dO.data(), p.q.data(),
+                             p.k.data(), p.v.data(), p.o.data(), p.lse.data(), 2, T, H, K, hd);
+    wait();
+    EXPECT_LT(cuda::off(dq, p.dq), 4 * cuda::kRounding) << T;
+    EXPECT_LT(cuda::off(dk, p.dk), 4 * cuda::kRounding) << T;
+    EXPECT_LT(cuda::off(dv, p.dv), 2 * cuda::kRounding) << T;
+  }
+}
 
 TEST_F(CudaDevice, ItsKernelsAreASetOfTheseTests) {
   bool found = false;

@@ -1,6 +1,8 @@
 // lockstep train, show and compare on files, as a user has them.
 #include <gtest/gtest.h>
 
+#include <cstdio>
+
 #include "ref/data_order.hpp"
 #include "ref/weights.hpp"
 #include "suites/tests/hdf5_reader.hpp"
@@ -25,6 +27,27 @@ TEST(ProgramTrain, PrintsEveryStepAndEqualsTheSingleDevice) {
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(says(ended.out, "step 0  loss ", "step 1  loss ", "gradient norm", "tokens/s", "hash ",
                    "equal to the single device: 2 steps"));
+}
+
+// Of gate-tiny: 8 layers of 64 x (64 + 64 + 2 x 16) + 3 x 64 x 172 weights and a head of 509 x 64, in 16 x 32
+// tokens.
+TEST(ProgramTime, SaysTheMedianStepAndTheModelsOperations) {
+  const Ended ended = lockstep_program("time " + tiny_run + "--steps 3 --plan 'dp=2 zero=1' --peak 0.1");
+  ASSERT_EQ(ended.status, 0) << ended.err;
+  double seconds = 0, tokens = 0, rate = 0, percent = 0;
+  const std::size_t at = ended.out.find("median step ");
+  ASSERT_NE(at, std::string::npos) << ended.out;
+  ASSERT_EQ(std::sscanf(ended.out.c_str() + at,
+                        "median step %lf s of 3, %lf tokens/s, %lf model TFLOP/s a rank, %lf %% of 0.1",
+                        &seconds, &tokens, &rate, &percent),
+            4)
+      << ended.out;
+  const double weights = 8 * (64 * (64 + 64 + 32) + 3 * 64 * 172) + 509 * 64, n = 16 * 32;
+  const double flops = n * (6 * weights + 6 * 8 * 64 * 32);
+  EXPECT_NEAR(tokens * seconds / n, 1, 1e-3);
+  EXPECT_NEAR(rate * 1e12 * 2 * seconds / flops, 1, 0.05);  // printed with three decimals
+  EXPECT_NEAR(percent, rate / 0.1 * 100, 1);
+  EXPECT_TRUE(says(ended.out, "dp=2", "float32, fast", "timed, not checked"));
 }
 
 TEST(ProgramTrain, ThreadsKernelsAndTimingChangeNoBit) {

@@ -1,0 +1,76 @@
+// lockstep time: how long a plan's step takes, and what part of the device's peak that is. Nothing is
+// compared: on a model that is too large for a reference on one core, after `lockstep gate` has held the
+// plan's words to one.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "parallel/engine.hpp"
+#include "ref/error.hpp"
+#include "ref/weights.hpp"
+#include "suites/command.hpp"
+#include "suites/command_options.hpp"
+#include "suites/planner/planner.hpp"
+#include "suites/settings_list.hpp"
+#include "suites/stopwatch.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Options {
+  std::string model, data, plan = "dp=1", isa = "auto", device = "cpu", scratch;
+  int threads = 1;
+  double peak = 0;  // TFLOP/s of a device
+  bool exact = false;
+  Settings settings;
+};
+
+int command_time(const Options& o) {
+  check_settings(o.settings);
+  check_isa(o.isa);
+  check_device(o.device);
+  const ModelConfig model = load_model_config(o.model);
+  const TokenFile data(o.data);
+  check_data(data, o.data, model, o.settings);
+  Settings settings = o.settings;
+  settings.fast = !o.exact;
+  const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
+  const Prepared prepared = prepare(run);
+  if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
+  const Launch how{
+      .isa = o.isa, .threads = o.threads, .scratch = o.scratch, .accelerator = device_here(o.device)};
+  const int steps = static_cast<int>(settings.steps);
+  const Timed timed =
+      time_steps(prepared, how, fresh_weights(model, settings), {.least = steps, .most = steps});
+  const double seconds = median(timed.step_seconds);
+  const double rate = model_flops(model, settings) / seconds / run.plan.ranks() / 1e12;
+  fmt::print("{}, {}{}: {}\n", run.plan.line(), dtype_of(settings), o.exact ? "" : ", fast",
+             how.accelerator ? how.accelerator->name() : isa_here(o.isa));
+  fmt::print("median step {:.6f} s of {}, {:.1f} tokens/s, {:.3f} model TFLOP/s a rank", seconds, steps,
+             static_cast<double>(settings.batch * settings.seq) / seconds, rate);
+  if (o.peak > 0) fmt::print(", {:.2f} % of {:g}", 100 * rate / o.peak, o.peak);
+  fmt::print("; timed, not checked\n");
+  return 0;
+}
+
+Command::Action declare(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  app.add_option("--model", o->model, "config.json of a Llama")->required();
+  app.add_option("--data", o->data, "token file (datasets/format.md)")->required();
+  add_plan(app, o->plan);
+  add_settings(app, o->settings);
+  add_dtype(app, o->settings);
+  app.add_flag("--exact", o->exact, "time exact mode; else fast mode");
+  app.add_option("--peak", o->peak, "TFLOP/s of a device, to say what part of it the model's operations are")
+      ->check(CLI::PositiveNumber);
+  add_kernels(app, o->isa, o->threads);
+  add_device(app, o->device);
+  add_scratch(app, o->scratch);
+  return [o] { return command_time(*o); };
+}
+
+const Command command("time", "time one plan's steps, and say what part of a device's peak they reach",
+                      declare);
+
+}  // namespace
+}  // namespace lockstep
