@@ -37,7 +37,8 @@ bf16=(--dtype bf16 --device cuda)
 large=(suites/models/tinyllama-1.1b.json --batch 8 --seq 2048 --steps 10)
 peak=${GPU_CHECK_PEAK:-989.4}  # TFLOP/s of an H100 or H200 SXM in bf16, dense (NVIDIA's data sheets)
 part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
-part kernels 120 "$bin/test_cuda"
+# A test that finds no GPU is skipped, which here is a failure.
+part kernels 120 bash -c '"$0" && ! "$0" --gtest_filter=CudaDevice.ItsKernels* | grep SKIPPED' "$bin/test_cuda"
 part fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2" --device cuda --fast --check
 part bf16 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --check
 part bf16-fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --fast --check
