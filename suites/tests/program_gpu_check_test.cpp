@@ -20,16 +20,16 @@ std::string text_of(const std::string& path) {
 }
 
 TEST(GpuCheck, EveryPartAsksForTheDeviceAndFailsWithoutOne) {
-  if (!std::filesystem::exists("build/lockstep_cuda.so") || !std::filesystem::exists("build/test_cuda"))
+  const std::string bin = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  if (!std::filesystem::exists(bin + "/lockstep_cuda.so") || !std::filesystem::exists(bin + "/test_cuda"))
     GTEST_SKIP() << "built without CUDA";
   if (why_no_device("cuda").empty()) GTEST_SKIP() << "there is a GPU";
   const TemporaryFolder folder;
   const std::string smi = folder.path() + "/nvidia-smi", out = folder.path() + "/out";
   std::ofstream(smi) << "#!/bin/sh\necho 'NVIDIA H100, 1, 1 MiB'\n";
   std::filesystem::permissions(smi, std::filesystem::perms::owner_all);
-  const std::string command = "PATH=" + folder.path() +
-                              ":$PATH GPU_CHECK_SECONDS=200 ci/gpu_check.sh build " + out + " > " +
-                              folder.path() + "/said 2>&1";
+  const std::string command = "PATH=" + folder.path() + ":$PATH GPU_CHECK_SECONDS=200 ci/gpu_check.sh " +
+                              bin + " " + out + " > " + folder.path() + "/said 2>&1";
   EXPECT_NE(std::system(command.c_str()), 0);
   const std::string summary = text_of(out + "/summary.txt");
   for (const char* part :
