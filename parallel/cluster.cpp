@@ -111,7 +111,12 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     Device device(rank, placer(arena), placer(host), disk, ops, lanes, messages, nullptr, how.timing,
                   engine.get());
     Executor executor(p.run, rank, device);
-    body({rank, executor, device, how.guard ? &guard : nullptr});
+    try {
+      body({rank, executor, device, how.guard ? &guard : nullptr});
+    } catch (...) {
+      comm.leave();  // while the buffers are still there
+      throw;
+    }
     if (nccl) nccl->finish();
   };
   if (how.mpi)

@@ -66,6 +66,9 @@ class Comm {
   virtual ~Comm() = default;
   virtual int start(const Message&) = 0;  // returns a request
   virtual void wait(int request) = 0;
+  // To be called before the buffers of messages under way go for a failure's sake: others may be writing
+  // there.
+  virtual void leave() noexcept {}
 };
 
 // How much a rank may have under way, known from the trace before the first step.

@@ -54,7 +54,8 @@ void LocalWorld::State::run(const std::function<void(int, Comm&)>& body) {
       rank.free_requests.push_back(i);
     }
     rank.blocked = 0;
-    rank.ended = false;
+    rank.ended = rank.left = false;
+    rank.writers = 0;
     rank.awaits = Awaits::nothing;
   }
   std::vector<std::thread> threads;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "parallel/comm/local_world.hpp"
 #include "parallel/comm/tree.hpp"
@@ -136,10 +137,13 @@ void LocalWorld::State::make_room(Lock& lock, Rank& rank, Request& request) {
   Operation& old = *slot.user;
   const int size = request.exchange->group().size();
   for (int i = 0; i < size && slot.user; ++i) {
-    if (!old.parts[i].started || old.parts[i].claimed.exchange(true)) continue;
+    Rank& late = ranks[request.exchange->group().ranks[i]];
+    if (!old.parts[i].started || late.left || old.parts[i].claimed.exchange(true)) continue;
+    ++late.writers;
     lock.unlock();
     write_output(old, i, size);
     lock.lock();
+    --late.writers;
     delivered(*request.exchange, old, i);
   }
   while (slot.user) block(lock, rank, Awaits::room, request);
@@ -177,6 +181,17 @@ void LocalWorld::State::wait(Rank& rank, int id) {
   --rank.outstanding[static_cast<int>(m.axis)];
   request->id = -1;
   rank.free_requests.push_back(index);
+}
+
+// A rank that fails takes its memory with it, but not from under one that is writing an output there.
+void LocalWorld::State::leave(Rank& rank) noexcept {
+  Lock lock(mutex);
+  rank.left = true;
+  while (rank.writers > 0) {
+    lock.unlock();
+    std::this_thread::yield();
+    lock.lock();
+  }
 }
 
 void LocalWorld::State::finish_shared(Rank& rank, Request& request) {

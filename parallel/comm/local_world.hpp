@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "parallel/comm/comm.hpp"
@@ -41,8 +42,13 @@ struct LocalWorld::State {
 
   class Rank : public Comm {
    public:
-    int start(const Message& m) override { return world->start(*this, m); }
-    void wait(int id) override { world->wait(*this, id); }
+    int start(const Message& m) override {
+      return or_leave([&] { return world->start(*this, m); });
+    }
+    void wait(int id) override {
+      or_leave([&] { world->wait(*this, id); });
+    }
+    void leave() noexcept override { world->leave(*this); }
 
     State* world = nullptr;
     int rank = 0;
@@ -54,10 +60,24 @@ struct LocalWorld::State {
     std::vector<int> free_requests;
     int serial = 0;  // makes ids of reused requests differ
 
+    int writers = 0;    // other ranks that write one of its outputs right now
+    bool left = false;  // nobody may begin to
+
     std::atomic<int> blocked{0};  // an int is a futex
     bool ended = false;
     Awaits awaits = Awaits::nothing;
     Request* request = nullptr;  // what it is blocked for
+
+   private:
+    template <class Call>
+    std::invoke_result_t<Call> or_leave(const Call& call) {
+      try {
+        return call();
+      } catch (...) {
+        leave();
+        throw;
+      }
+    }
   };
 
   State(const Mesh&, const CommNeeds&, Timing);
@@ -66,6 +86,7 @@ struct LocalWorld::State {
 
   int start(Rank&, const Message&);
   void wait(Rank&, int id);
+  void leave(Rank&) noexcept;
   void begin_alone(const Message&, const Group&);
   void begin_shared(Rank&, Request&);
   void finish_shared(Rank&, Request&);

@@ -77,6 +77,30 @@ TEST(LateRanks, GetWhatWasGivenThem) {
   });
 }
 
+// A rank that fails with a message under way tells before its memory goes; nobody writes there from then on.
+TEST(LateRanks, AreLeftAloneWhenTheyLeave) {
+  LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 4}, Timing::eager);
+  std::atomic<bool> waited{false}, left{false};
+  const float in[2] = {1, 2};
+  float out[2] = {0, 0};
+  const std::string error = error_of(world, [&](int rank, Comm& comm) {
+    const int request = comm.start(sum_all(&in[rank], &out[rank], 1, "x"));
+    if (rank == 1) {
+      while (!waited) std::this_thread::yield();
+      comm.leave();
+      out[1] = 7;
+      left = true;
+      throw std::runtime_error("broken");
+    }
+    comm.wait(request);
+    waited = true;
+    while (!left) std::this_thread::yield();
+    comm.start(sum_all(&in[rank], &out[rank], 1, "x"));
+  });
+  EXPECT_EQ(error, "rank 1 failed: broken");
+  EXPECT_EQ(out[1], 7);
+}
+
 // Which slot a contribution takes follows from its member's own starts and waits, however late the others
 // are.
 TEST(LateRanks, CostNoMemory) {
