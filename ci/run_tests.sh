@@ -13,6 +13,9 @@ failures=()
 rm -rf "$results"
 mkdir -p "$results"
 
+# heading NAME: what comes now, and how long all of it has taken so far.
+heading() { printf '== %s (at %d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+
 fail() {
     failed=$((failed + 1))
     failures+=("$1")
@@ -36,7 +39,7 @@ check() {
 # failure more. Shows all but the passes.
 run() {
     local parts=$(nproc) part pids=()
-    echo "== $1"
+    heading "$1"
     ((parts <= 4)) || parts=4
     [[ $1 != *test_mpi ]] || parts=1  # its jobs fill the machine as it is
     for ((part = 0; part < parts; ++part)); do
@@ -96,25 +99,25 @@ if [[ ${#programs[@]} == 0 ]]; then
 else
     build_and_run "${programs[@]}"
 fi
-echo "== structure"
+heading "structure"
 for name in $(ci/structure.py --list); do
     check "$name" ci/structure.py "$name"
 done
 
 if [[ ${1:-} == ci ]]; then
-    echo "== formatting"
+    heading "formatting"
     check "formatting" ci/format.sh --check
     # The build above judges warnings; with a sanitizer, GCC 12 sees some in its own headers.
     export WERROR= OPT=-O1
-    echo "== thread sanitizer"
+    heading "thread sanitizer"
     EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
-    echo "== address and undefined behaviour sanitizers"
+    heading "address and undefined behaviour sanitizers"
     # One test repeats attention over many block sizes: minutes under a sanitizer for lines others run too.
     GTEST_FILTER=-SimdAttention.EqualsPlainOverBlocks \
         EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all" \
         build_and_run build-asan/test_kernels build-asan/test_comm
     unset WERROR OPT
-    echo "== smoke suite"
+    heading "smoke suite"
     check "every plan of the smoke suite passes all gates" smoke_gate
 fi
 

@@ -92,8 +92,9 @@ struct CommNeeds {
 };
 
 // When a message's input is really read. eager: at start. lazy: as late as allowed, at its wait, so that
-// reusing an input too early shows. In both, an output that is not also the input is poisoned at start and
-// written at its wait, so that a dropped wait shows, without any luck of timing.
+// reusing an input too early shows. An output that is not also the input is poisoned at start. lazy writes it
+// at its wait, so that looking too early shows without any luck of timing; eager somewhere in between, as a
+// network does: a rank ahead brings a late one its output when it needs the room.
 enum class Timing { eager, lazy };
 
 // What one rank moved on one axis: bytes put into the network buffer, and bytes taken out of it. Groups of

@@ -10,6 +10,7 @@ namespace {
 class Timings : public BothTimings {};
 class Waits : public EveryWay {};
 
+// Eagerly another rank may bring an output before its wait, so that nobody may look at it until then.
 TEST_P(Timings, AnOutputIsPoisonUntilItsWait) {
   LocalWorld world(Mesh{.tp = 2}, CommNeeds{.largest_bytes = 64}, GetParam());
   world.run([&](int rank, Comm& comm) {
@@ -22,7 +23,8 @@ TEST_P(Timings, AnOutputIsPoisonUntilItsWait) {
       m.in = in.data();
       m.out = out.data();
       const int request = comm.start(m);
-      for (int i = 0; i < out_n; ++i) EXPECT_TRUE(poisoned(out[i])) << verb_name(m.verb);
+      for (int i = 0; i < out_n && GetParam() == Timing::lazy; ++i)
+        EXPECT_TRUE(poisoned(out[i])) << verb_name(m.verb);
       for (int i = out_n; i < 8; ++i) EXPECT_EQ(out[i], 1) << "beyond the output";
       comm.wait(request);
       for (int i = 0; i < out_n; ++i) EXPECT_FALSE(poisoned(out[i])) << verb_name(m.verb);
