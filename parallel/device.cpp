@@ -26,17 +26,28 @@ void PlainDevice::begin_step() {
   memory_.begin_step();
   posted_.clear();
   kernels_ = started_copies_ = 0;
+  end_action();
   if (trace_) trace_->events.push_back({Trace::Event::step});
+}
+
+void PlainDevice::end_action() {
+  if (acts_) engine_->leave();
+  acts_ = false;
 }
 
 void PlainDevice::note_action(const char* name, int chunk, int microbatch) {
   if (onlooker_) onlooker_->begins(name, chunk, microbatch);
-  if (!trace_) return;
+  if (!trace_ && !engine_) return;
   Trace::Event e{Trace::Event::action};
   e.name = name;
   e.chunk = chunk;
   e.microbatch = microbatch;
-  trace_->events.push_back(std::move(e));
+  if (engine_) {
+    end_action();
+    engine_->enter(e.title().c_str());
+    acts_ = true;
+  }
+  if (trace_) trace_->events.push_back(std::move(e));
 }
 
 Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, View to) {
@@ -45,16 +56,19 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
   m.type = from.block >= 0 ? from.type : to.type;
   posted_.push_back({m.axis, m.verb, m.type, m.reduce, m.peer, m.what, m.microbatch, m.blocks * m.n});
   Request r{requests_++, in, out};
+  Trace::Event e{Trace::Event::start};
+  e.message = m;
   if (trace_) {
-    Trace::Event e{Trace::Event::start};
     e.request = r.id;
-    e.message = m;
     e.ends = {from.block, to.block};
     e.firsts = {from.first, to.first};
-    trace_->events.push_back(std::move(e));
+    trace_->events.push_back(e);
   }
   if (onlooker_) onlooker_->does();
-  if (comm_) r.id = comm_->start(m);
+  {
+    const NamedRange range(engine_, engine_ ? e.title().c_str() : "");
+    if (comm_) r.id = comm_->start(m);
+  }
   if (onlooker_) onlooker_->did();
   r.stream = axis_name(m.axis);
   return r;
@@ -67,7 +81,10 @@ void PlainDevice::wait(Request& r) {
     trace_->events.push_back(std::move(e));
   }
   if (onlooker_) onlooker_->waits(r.stream), onlooker_->does();
-  if (comm_) comm_->wait(r.id);
+  {
+    const NamedRange range(engine_, "wait for a message");
+    if (comm_) comm_->wait(r.id);
+  }
   if (onlooker_) onlooker_->did(), onlooker_->goes_on();
   r = {};
 }
@@ -98,7 +115,10 @@ Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View
     trace_->events.push_back(std::move(e));
   }
   if (onlooker_) onlooker_->does();
-  if (comm_) r.id = copies_.start(to_at, from_at, elements);
+  {
+    const NamedRange range(engine_, what);
+    if (comm_) r.id = copies_.start(to_at, from_at, elements);
+  }
   if (onlooker_) onlooker_->did();
   return r;
 }
@@ -110,7 +130,10 @@ void PlainDevice::wait_copy(Request& r) {
     trace_->events.push_back(std::move(e));
   }
   if (onlooker_) onlooker_->waits(r.stream), onlooker_->does();
-  if (comm_) copies_.wait(r.id);
+  {
+    const NamedRange range(engine_, "wait for a copy");
+    if (comm_) copies_.wait(r.id);
+  }
   if (onlooker_) onlooker_->did(), onlooker_->goes_on();
   r = {};
 }

@@ -9,6 +9,7 @@
 #include "kernels/ops.hpp"
 #include "parallel/comm/comm.hpp"
 #include "parallel/copies.hpp"
+#include "parallel/engine.hpp"
 #include "parallel/memory.hpp"
 #include "parallel/trace.hpp"
 #include "ref/settings.hpp"
@@ -68,6 +69,9 @@ class PlainDevice {
         trace_(trace) {
     posted_.reserve(1 << 15);
   }
+  ~PlainDevice() { end_action(); }
+  PlainDevice(const PlainDevice&) = delete;
+  void operator=(const PlainDevice&) = delete;
 
   int rank() const { return rank_; }
   bool computes() const { return comm_ != nullptr; }
@@ -104,6 +108,7 @@ class PlainDevice {
     if (trace_) note_run(op.name, args...);
     if (!comm_) return;
     if (onlooker_) onlooker_->does();
+    const NamedRange range(engine_, op.name);
     const unsigned halves = halves_of(args...);
     if (op.on_host && (on_host(args) || ...))
       halves ? op.mixed_on_host(host_lanes_, halves, convert<P>(args)...)
@@ -132,6 +137,7 @@ class PlainDevice {
   void download(void* to, View from, i64 elements);
 
  protected:
+  void end_action();
   template <class P, class A>
   static P convert(const A& a) {
     if constexpr (std::is_convertible_v<A, View>)
@@ -185,6 +191,7 @@ class PlainDevice {
   Type partial_ = Type::f32;
   Copies copies_;
   Engine* engine_;
+  bool acts_ = false;  // within an action's range
   const Ops<float>& ops_;
   Lanes &lanes_, &host_lanes_;
   Comm* comm_;

@@ -7,6 +7,16 @@
 
 namespace lockstep {
 
+std::string Trace::Event::title() const {
+  if (what == action)
+    return chunk < 0 ? name : fmt::format("{}: chunk {}, microbatch {}", name, chunk, microbatch);
+  if (what != start) return name;
+  std::string text = fmt::format("{} {} `{}`", verb_name(message.verb), axis_name(message.axis), message.what);
+  if (message.peer >= 0) text += fmt::format(" peer {}", message.peer);
+  if (message.microbatch >= 0) text += fmt::format(" microbatch {}", message.microbatch);
+  return text;
+}
+
 std::string program(const Trace& trace, const Layouts& layouts) {
   static constexpr const char* media[] = {"arena", "host", "disk"};
   std::string out;
@@ -32,8 +42,7 @@ std::string program(const Trace& trace, const Layouts& layouts) {
         out += "\nstep\n";
         break;
       case Trace::Event::action:
-        out += e.chunk < 0 ? fmt::format("\n{}\n", e.name)
-                           : fmt::format("\n{}: chunk {}, microbatch {}\n", e.name, e.chunk, e.microbatch);
+        out += fmt::format("\n{}\n", e.title());
         break;
       case Trace::Event::take:
         medium = static_cast<std::size_t>(medium_of(e.kind));
@@ -59,10 +68,7 @@ std::string program(const Trace& trace, const Layouts& layouts) {
       }
       case Trace::Event::start: {
         const Message& m = e.message;
-        std::string text = fmt::format("{} {} `{}`", verb_name(m.verb), axis_name(m.axis), m.what);
-        if (m.peer >= 0) text += fmt::format(" peer {}", m.peer);
-        if (m.microbatch >= 0) text += fmt::format(" microbatch {}", m.microbatch);
-        text += fmt::format(" {} x {} {}", m.blocks, m.n, type_name(m.type));
+        const std::string text = fmt::format("{} {} x {} {}", e.title(), m.blocks, m.n, type_name(m.type));
         requests[e.request] = text;
         out += fmt::format("  start   {}: {} -> {}\n", text, place(e.ends[0], 0, m.type),
                            place(e.ends[1], 0, m.type));

@@ -22,6 +22,8 @@ struct Trace {
     std::vector<View> views{};        // run; copy: to, from
     std::vector<double> numbers{};    // run: sizes and scalars in the kernel's order; copy: elements
     int microbatch = -1, chunk = -1;  // action
+
+    std::string title() const;  // of an action, kernel, message or copy: as a line of a program or timeline
   };
   std::vector<Event> events;
   bool closed = false;  // after the step: what is given back then is not noted

@@ -1,5 +1,7 @@
 // A rank's share of an NVIDIA GPU: memory by cudaMalloc, pinned host memory, one stream for kernels and one
 // for copies, joined by events. Built into a shared object of its own, which the program opens.
+#include <nvtx3/nvToolsExt.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -70,6 +72,9 @@ class CudaEngine final : public Engine {
     must(cudaEventRecord(done_[slot], copies_), "a copy");
   }
   void end_copy(int slot) override { must(cudaEventSynchronize(done_[slot]), "a copy"); }
+
+  void enter(const char* name) override { nvtxRangePushA(name); }
+  void leave() override { nvtxRangePop(); }
 
  private:
   struct Block {

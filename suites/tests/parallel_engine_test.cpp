@@ -36,7 +36,7 @@ void set(Op<A...>& op) {
 
 class FarEngine final : public Engine {
  public:
-  explicit FarEngine(const Ops<float>& host) : ops_(host) {
+  FarEngine(const Ops<float>& host, std::vector<std::string>* ranges) : ops_(host), ranges_(ranges) {
     using T = Ops<float>;
     set<&T::matmul>(ops_.matmul), set<&T::matmul_dx>(ops_.matmul_dx), set<&T::matmul_dw>(ops_.matmul_dw);
     set<&T::embed>(ops_.embed), set<&T::embed_dw>(ops_.embed_dw), set<&T::rms_norm>(ops_.rms_norm);
@@ -68,6 +68,13 @@ class FarEngine final : public Engine {
   void end_copy(int slot) override {
     std::memcpy(under_way_[slot].to, under_way_[slot].from, under_way_[slot].bytes);
   }
+  void enter(const char* name) override {
+    if (ranges_) ranges_->push_back(std::string(2 * depth_++, ' ') + name);
+  }
+  void leave() override {
+    ASSERT_GT(depth_ || !ranges_, 0u);
+    depth_ -= ranges_ ? 1 : 0;
+  }
 
  private:
   struct Copy {
@@ -76,6 +83,8 @@ class FarEngine final : public Engine {
   };
   void* near(void* at) const { return holds(at) ? real(at) : at; }
   Ops<float> ops_;
+  std::vector<std::string>* const ranges_;
+  std::size_t depth_ = 0;
   Lanes lanes_{1};
   std::deque<std::vector<double>> blocks_;
   std::array<Copy, kCopies> under_way_;
@@ -84,9 +93,10 @@ class FarEngine final : public Engine {
 class Far final : public Accelerator {
  public:
   std::string name() const override { return "far"; }
-  std::unique_ptr<Engine> engine(int, const Ops<float>& host, bool) override {
-    return std::make_unique<FarEngine>(host);
+  std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool) override {
+    return std::make_unique<FarEngine>(host, rank == 0 ? &ranges : nullptr);
   }
+  std::vector<std::string> ranges;  // rank 0's
 };
 
 TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
@@ -108,6 +118,39 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
     EXPECT_EQ(v.memory, "pass") << line;
     EXPECT_EQ(v.hash, reference.hash()) << line;
   }
+}
+
+// A profiler's timeline has the names of `lockstep show`, step after step.
+TEST(Engine, RangesAreNamedLikeTheTrace) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  const Prepared p = prepare({model, settings, Plan::parse("dp=2 tp=2 pp=2 offload=optimizer"), &data});
+  Far far;
+  launch(p, {.accelerator = &far}, [&](RankView v) {
+    for (int i = 0; i < 2; ++i) v.executor.step(i);
+  });
+
+  std::vector<std::string> before, step;  // of the set-up, of one step
+  bool in_step = false, in_action = false;
+  for (const Trace::Event& e : p.traces[0].events) {
+    using Event = Trace::Event;
+    in_step |= e.what == Event::step;
+    in_action |= e.what == Event::action;
+    const std::string within = in_action && e.what != Event::action ? "  " : "";
+    auto& into = in_step ? step : before;
+    if (e.what == Event::wait)
+      into.push_back(within + "wait for a message");
+    else if (e.what == Event::copied)
+      into.push_back(within + "wait for a copy");
+    else if (e.what == Event::action || e.what == Event::run || e.what == Event::start || e.what == Event::copy)
+      into.push_back(within + e.title());
+  }
+  ASSERT_GT(step.size(), 100u);
+  std::vector<std::string> expected = before;
+  for (int i = 0; i < 2; ++i) expected.insert(expected.end(), step.begin(), step.end());
+  EXPECT_EQ(far.ranges, expected);
 }
 
 TEST(Engine, ADeviceThatIsNotThereIsExplained) {
