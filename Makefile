@@ -71,9 +71,15 @@ $B/obj/%.o: %.cpp $B/flags
 	$Q$(CXX) $(CXXFLAGS) $(call isa,$*) $(DEFINES) -MMD -MP -c -o $@ $<
 	@touch -r $@.start $@
 
-# What reads options and what tests is not what takes time when it runs: it compiles sooner instead.
-$B/obj/suites/command_%.o $B/obj/suites/tests/%.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
-$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2)
+# What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
+# instead. The GPU's kernels as loops are many fmas, with a call for each where the compiler may not use this machine's.
+sooner := suites/main suites/%options suites/suite suites/sweep_folder suites/timeline ref/config ref/safetensors \
+    reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text suites/planner/export% \
+    suites/planner/published_group suites/planner/published_rows
+fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
+$B/obj/suites/command_%.o $B/obj/suites/tests/%.o $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp)): \
+    CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2) $(fma_here)
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'

@@ -34,25 +34,35 @@ check() {
     esac
 }
 
-# run PROGRAM: one part of its tests on each core; adds up what their GoogleTest reports count. No report (a
-# crash, a deadlock), or a bad end with nothing failed in the report (a sanitizer's finding), counts as one
-# failure more. Shows all but the passes.
+# run PROGRAM...: their tests, each program's in as many parts as there are cores, which all take from one queue;
+# then adds up what their GoogleTest reports count. No report (a crash, a deadlock), or a bad end with nothing failed
+# in the report (a sanitizer's finding), counts as one failure more. Shows all but the passes.
 run() {
-    local parts=$(nproc) part pids=()
-    heading "$1"
+    local parts=$(nproc) part program
     ((parts <= 4)) || parts=4
-    [[ $1 != *test_mpi ]] || parts=1  # its jobs fill the machine as it is
-    for ((part = 0; part < parts; ++part)); do
-        GTEST_TOTAL_SHARDS=$parts GTEST_SHARD_INDEX=$part timeout --foreground 1800 \
-            "$1" --gtest_output="xml:$results/${1//\//_}.$part.xml" \
-            </dev/null >"$results/${1//\//_}.$part.log" 2>&1 &
-        pids+=($!)
-    done
-    for ((part = 0; part < parts; ++part)); do
-        wait "${pids[part]}"
-        count "$1" $? "$results/${1//\//_}.$part"
+    for program in "$@"; do
+        [[ $program != *test_mpi ]] || continue  # its jobs fill the machine as it is: by itself, later
+        for ((part = 0; part < parts; ++part)); do echo "$program $part $parts"; done
+    done | xargs -P "$parts" -L 1 bash -c 'run_part "$@"' _
+    for program in "$@"; do
+        [[ $program != *test_mpi ]] || run_part "$program" 0 1
+        echo "-- $program"
+        for part in "$results/${program//\//_}".*.status; do
+            count "$program" "$(<"$part")" "${part%.status}"
+        done
     done
 }
+
+# run_part PROGRAM PART PARTS: leaves a report, a log and the exit status.
+run_part() {
+    local name=$results/${1//\//_}.$2 status=0 begin=$SECONDS
+    GTEST_TOTAL_SHARDS=$3 GTEST_SHARD_INDEX=$2 timeout --foreground 1800 \
+        "$1" --gtest_output="xml:$name.xml" </dev/null >"$name.log" 2>&1 || status=$?
+    echo "$status" >"$name.status"
+    echo "  $1, part $(($2 + 1)) of $3: $((SECONDS - begin)) s"
+}
+export -f run_part
+export results
 
 # count PROGRAM STATUS REPORT: what one part of a program's tests came to.
 count() {
@@ -76,17 +86,20 @@ count() {
 }
 
 # build_and_run PROGRAM...: whatever builds is run, so that one broken layer does not hide the others.
-# The folder a program lies in is its build folder.
+# The folder a program lies in is its build folder. $first: targets to begin with, that take longest.
 build_and_run() {
-    local program
-    "$make" -k B="$(dirname "$1")" "$@" </dev/null
+    local program built=()
+    # shellcheck disable=SC2086  # a list of names
+    "$make" -k B="$(dirname "$1")" ${first:-} "$@" </dev/null
     for program in "$@"; do
         if "$make" -s B="$(dirname "$program")" "$program" >/dev/null 2>&1 </dev/null; then
-            run "$program"
+            built+=("$program")
         else
             fail "$program (does not build)"
         fi
     done
+    heading "tests"
+    run "${built[@]}"
 }
 
 smoke_gate() { "$make" gate SUITE=suites/smoke.toml; }
@@ -97,7 +110,7 @@ smoke_gate() { "$make" gate SUITE=suites/smoke.toml; }
 if [[ ${#programs[@]} == 0 ]]; then
     fail "no tests: suites/tests holds no *_test.cpp"
 else
-    build_and_run "${programs[@]}"
+    first="cuda nccl" build_and_run "${programs[@]}"
 fi
 heading "structure"
 for name in $(ci/structure.py --list); do
@@ -109,12 +122,13 @@ if [[ ${1:-} == ci ]]; then
     check "formatting" ci/format.sh --check
     # The build above judges warnings; with a sanitizer, GCC 12 sees some in its own headers.
     export WERROR= OPT=-O1
-    heading "thread sanitizer"
+    heading "thread sanitizer: build"
     EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
-    heading "address and undefined behaviour sanitizers"
-    # One test repeats attention over many block sizes: minutes under a sanitizer for lines others run too.
+    heading "address and undefined behaviour sanitizers: build"
+    # One test repeats attention over many block sizes: minutes under a sanitizer for lines others run too. What
+    # null and object-size would say, the address sanitizer says; they take a third of the build.
     GTEST_FILTER=-SimdAttention.EqualsPlainOverBlocks \
-        EXTRA="-fsanitize=address,undefined -fno-sanitize-recover=all" \
+        EXTRA="-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all" \
         build_and_run build-asan/test_kernels build-asan/test_comm
     unset WERROR OPT
     heading "smoke suite"

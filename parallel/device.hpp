@@ -172,6 +172,7 @@ class PlainDevice {
   void note_run(const char* name, const A&... args) {
     Trace::Event e{Trace::Event::run};
     e.name = name;
+    e.halves = halves_of(args...);
     (note_arg(e, args), ...);
     trace_->events.push_back(std::move(e));
   }

@@ -106,11 +106,26 @@ std::size_t page() {
 std::size_t pages_for(i64 bytes) { return (static_cast<std::size_t>(bytes) + page() - 1) / page() * page(); }
 }  // namespace
 
+GuardPlacer::~GuardPlacer() {
+  for (const auto& [body, bases] : resting_)
+    for (std::byte* base : bases) munmap(base, body + 2 * page());
+}
+
 void* GuardPlacer::take(i64 bytes) {
   const std::size_t body = pages_for(bytes);
-  auto* base = static_cast<std::byte*>(
-      mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  if (base == MAP_FAILED || mprotect(base + page(), body, PROT_READ | PROT_WRITE)) throw std::bad_alloc();
+  std::deque<std::byte*>& resting = resting_[body];
+  std::byte* base;
+  if (resting.size() > kRest) {
+    base = resting.front();
+    resting.pop_front();
+  } else {
+    base = static_cast<std::byte*>(
+        mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (base == MAP_FAILED) throw std::bad_alloc();
+    // Unlike what is between them, so that the kernel need not join and part them each time.
+    madvise(base, page(), MADV_DONTDUMP), madvise(base + page() + body, page(), MADV_DONTDUMP);
+  }
+  if (mprotect(base + page(), body, PROT_READ | PROT_WRITE)) throw std::bad_alloc();
   std::memset(base + page(), 0xFF, body);
   live_ += bytes;
   peak_ = std::max(peak_, live_);
@@ -121,7 +136,9 @@ void* GuardPlacer::take(i64 bytes) {
 void GuardPlacer::give(void* at, i64 bytes) {
   live_ -= bytes;
   const std::size_t body = pages_for(bytes);
-  munmap(static_cast<std::byte*>(at) + bytes - body - page(), body + 2 * page());
+  std::byte* base = static_cast<std::byte*>(at) + bytes - body - page();
+  mprotect(base + page(), body, PROT_NONE);
+  resting_[body].push_back(base);
 }
 
 }  // namespace lockstep

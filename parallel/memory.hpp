@@ -3,6 +3,8 @@
 #pragma once
 #include <array>
 #include <cstddef>
+#include <deque>
+#include <map>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -174,15 +176,23 @@ class ArenaPlacer final : public Placer {
   void* base_;
 };
 
-// Every buffer between guard pages, filled with NaN when taken and unmapped when given back: an overrun, a
-// read before a write or a use after release shows at once. Counts the live bytes by itself.
+// Every buffer between guard pages, filled with NaN when taken and out of reach when given back: an overrun,
+// a read before a write or a use after release shows at once. Counts the live bytes by itself.
 class GuardPlacer final : public Placer {
  public:
+  GuardPlacer() = default;
+  GuardPlacer(const GuardPlacer&) = delete;
+  void operator=(const GuardPlacer&) = delete;
+  ~GuardPlacer() override;
   void* take(i64 bytes) override;
   void give(void* at, i64 bytes) override;
   i64 peak() const { return peak_; }
 
  private:
+  // By bytes, longest first: what was given back. To map it again is much slower than to let it be touched
+  // again; a few rest for a while, so that what still points there does not meet the next buffer.
+  static constexpr std::size_t kRest = 8;
+  std::map<std::size_t, std::deque<std::byte*>> resting_;
   i64 live_ = 0, peak_ = 0;
 };
 

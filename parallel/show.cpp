@@ -11,7 +11,8 @@ std::string Trace::Event::title() const {
   if (what == action)
     return chunk < 0 ? name : fmt::format("{}: chunk {}, microbatch {}", name, chunk, microbatch);
   if (what != start) return name;
-  std::string text = fmt::format("{} {} `{}`", verb_name(message.verb), axis_name(message.axis), message.what);
+  std::string text =
+      fmt::format("{} {} `{}`", verb_name(message.verb), axis_name(message.axis), message.what);
   if (message.peer >= 0) text += fmt::format(" peer {}", message.peer);
   if (message.microbatch >= 0) text += fmt::format(" microbatch {}", message.microbatch);
   return text;

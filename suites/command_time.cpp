@@ -10,6 +10,7 @@
 #include "ref/weights.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/kernel_times.hpp"
 #include "suites/planner/planner.hpp"
 #include "suites/settings_list.hpp"
 #include "suites/stopwatch.hpp"
@@ -21,7 +22,8 @@ struct Options {
   std::string model, data, plan = "dp=1", isa = "auto", device = "cpu", scratch;
   int threads = 1;
   double peak = 0;  // TFLOP/s of a device
-  bool exact = false;
+  bool exact = false, kernels = false;
+  std::string csv;
   Settings settings;
 };
 
@@ -50,6 +52,11 @@ int command_time(const Options& o) {
              static_cast<double>(settings.batch * settings.seq) / seconds, rate);
   if (o.peak > 0) fmt::print(", {:.2f} % of {:g}", 100 * rate / o.peak, o.peak);
   fmt::print("; timed, not checked\n");
+  if (!o.kernels && o.csv.empty()) return 0;
+  const auto engine = how.accelerator ? how.accelerator->engine(0, cpu_ops(o.isa), settings.fast) : nullptr;
+  const KernelTimes times = kernel_times(prepared, engine.get(), o.isa, o.threads);
+  if (o.kernels) fmt::print("{}", kernel_table(times, seconds, o.peak * 1e12));
+  if (!o.csv.empty()) write_kernel_csv(times, o.csv);
   return 0;
 }
 
@@ -63,6 +70,9 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--exact", o->exact, "time exact mode; else fast mode");
   app.add_option("--peak", o->peak, "TFLOP/s of a device, to say what part of it the model's operations are")
       ->check(CLI::PositiveNumber);
+  app.add_flag("--kernels", o->kernels,
+               "time each kernel of the step alone, too, and say how near its bound it is");
+  app.add_option("--csv", o->csv, "write those times to this file");
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
   add_scratch(app, o->scratch);

@@ -1,9 +1,11 @@
 // Any kernel with any sizes, timed alone.
 #pragma once
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "kernels/ops.hpp"
+#include "parallel/engine.hpp"
 #include "suites/planner/sampling.hpp"
 
 namespace lockstep {
@@ -13,26 +15,37 @@ namespace lockstep {
 // a step; with 0 they find them where the call before left them.
 class KernelBench {
  public:
-  KernelBench(const std::string& isa, int threads, double far);
-  // `numbers`: the kernel's, as a trace has them. std::logic_error: no kernel of that name.
-  Sample time(const std::string& kernel, const std::vector<double>& numbers, double batch_seconds = 1e-3);
-  // Numbers that all operands of one call may have together.
+  // most: numbers that all operands of one call may have together.
+  KernelBench(const std::string& isa, int threads, double far, i64 most = kMost);
+  // In the memory of an accelerator, by its kernels. The engine has to stay, and keeps that memory.
+  KernelBench(Engine&, double far, i64 most);
+  // `numbers`, `halves`: the kernel's, as a trace has them. std::logic_error: no kernel of that name, or too
+  // large.
+  Sample time(const std::string& kernel, const std::vector<double>& numbers, double batch_seconds = 1e-3,
+              unsigned halves = 0);
+  static i64 operands(const std::string& kernel, const std::vector<double>& numbers);  // of a call, numbers
   static constexpr i64 kMost = i64{24} << 20;
 
  private:
+  KernelBench(Engine*, const Ops<float>&, std::unique_ptr<Lanes>, double far, i64 most);
   // What is read and what is written are apart, so that no result is another call's operand, and grows or
   // fades to numbers that take longer.
   struct Ring {
-    explicit Ring(i64 n) : far(n), numbers(static_cast<std::size_t>(n + kMost), 0.25f) {}
+    float* numbers;
+    i64 far, size, at = 0;
     void next_call();
     float* take(i64 n);
-    i64 far, at = 0;
-    std::vector<float> numbers;
   };
   float* in(i64 n) { return read_.take(n); }
   float* out(i64 n) { return written_.take(n); }
+  template <class T>
+  T* memory(i64 n);
+  void put(void* to, const void* from, i64 bytes);
+  void fill(const Ring&, i64 n);
   template <class Call>
   Sample timed(const Call& call);
+  template <class... P, class... A>
+  void call(const Op<P...>&, A...);
   Sample matmuls(const std::string& kernel, const std::vector<i64>& x);
   Sample attentions(const std::string& kernel, const std::vector<i64>& x);
   Sample ends(const std::string& kernel, const std::vector<i64>& x);
@@ -40,11 +53,15 @@ class KernelBench {
   Sample elements(const std::string& kernel, i64 n);
 
   double batch_seconds_ = 1e-3;
+  unsigned halves_ = 0;
+  Engine* engine_;
   Ops<float> ops_;
-  Lanes lanes_;
+  std::unique_ptr<Lanes> own_lanes_;
+  Lanes& lanes_;
+  std::vector<std::unique_ptr<double[]>> own_;  // memory of this program
+  i64 most_;
   Ring read_, written_;
-  std::vector<i32> ids_;
-  std::vector<i64> words_;
+  i64* words_;
 };
 
 }  // namespace lockstep

@@ -20,16 +20,19 @@ inline Sample sample_of(std::vector<double> batches, long long calls) {
   return {second, (median(batches) - batches.front()) / second, calls};
 }
 
-// Batches are long enough for the clock. One call before them does not count.
-template <class Call>
-Sample sample(const Call& call, int batches = 5, double batch_seconds = 1e-3) {
+// Batches are long enough for the clock. One call before them does not count. settle: returns when the calls
+// before have run, where they do so later.
+template <class Call, class Settle>
+Sample sample(const Call& call, const Settle& settle, int batches, double batch_seconds) {
   using Clock = std::chrono::steady_clock;
   call();
+  settle();
   std::vector<double> seconds;
   long long times = 1, calls = 0;
   while (static_cast<int>(seconds.size()) < batches) {
     const Clock::time_point start = Clock::now();
     for (long long i = 0; i < times; ++i) call();
+    settle();
     const double took = std::chrono::duration<double>(Clock::now() - start).count();
     calls += times;
     if (took < batch_seconds && times < (1LL << 24)) {
@@ -40,6 +43,11 @@ Sample sample(const Call& call, int batches = 5, double batch_seconds = 1e-3) {
     }
   }
   return sample_of(seconds, calls);
+}
+template <class Call>
+Sample sample(const Call& call, int batches = 5, double batch_seconds = 1e-3) {
+  return sample(
+      call, [] {}, batches, batch_seconds);
 }
 
 }  // namespace lockstep

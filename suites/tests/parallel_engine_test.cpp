@@ -144,7 +144,8 @@ TEST(Engine, RangesAreNamedLikeTheTrace) {
       into.push_back(within + "wait for a message");
     else if (e.what == Event::copied)
       into.push_back(within + "wait for a copy");
-    else if (e.what == Event::action || e.what == Event::run || e.what == Event::start || e.what == Event::copy)
+    else if (e.what == Event::action || e.what == Event::run || e.what == Event::start ||
+             e.what == Event::copy)
       into.push_back(within + e.title());
   }
   ASSERT_GT(step.size(), 100u);
