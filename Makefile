@@ -79,7 +79,8 @@ sooner := suites/main suites/%options suites/suite suites/sweep_folder suites/ti
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
 $B/obj/suites/command_%.o $B/obj/suites/tests/%.o $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp)): \
     CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
-$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2) $(fma_here)
+$B/obj/suites/tests/kernels_%.o: CXXFLAGS += $(fma_here)
+$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2)
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'

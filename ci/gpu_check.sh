@@ -50,6 +50,8 @@ if python3 -c 'import torch' 2>/dev/null; then
 else
     summary+=("skipped pytorch: there is none here")
 fi
+part by-kernel 90 "$bin/lockstep" time --model "${large[@]}" --steps 2 --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" \
+    --peak "$peak" --kernels --csv "$out/kernels.csv"
 part gate 150 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.

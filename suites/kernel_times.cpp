@@ -60,7 +60,7 @@ KernelTimes kernel_times(const Prepared& p, Engine* engine, const std::string& i
 
   // What a processor's last cache, or a GPU's, holds several times over.
   constexpr double kFar = 512e6;
-  constexpr i64 kCopied = i64{1} << 26;
+  constexpr i64 kCopied = i64{1} << 24;
   i64 most = operands({"copy", {kCopied}, 0});
   for (const auto& [key, calls] : all) most = std::max(most, operands(key));
   KernelBench bench = engine ? KernelBench(*engine, kFar, most) : KernelBench(isa, threads, kFar, most);

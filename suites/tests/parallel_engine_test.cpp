@@ -10,6 +10,7 @@
 #include "kernels/cuda/table.hpp"
 #include "parallel/engine.hpp"
 #include "suites/gates/gates.hpp"
+#include "suites/kernel_times.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -152,6 +153,31 @@ TEST(Engine, RangesAreNamedLikeTheTrace) {
   std::vector<std::string> expected = before;
   for (int i = 0; i < 2; ++i) expected.insert(expected.end(), step.begin(), step.end());
   EXPECT_EQ(far.ranges, expected);
+}
+
+// As of `lockstep time --kernels`: operands in the device's memory, and nothing of a step left out but what
+// the host does.
+TEST(Engine, KernelsAreTimedInItsMemory) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  const Prepared p = prepare({model, settings, Plan::parse("dp=2 tp=2 offload=optimizer"), &data});
+  FarEngine engine(cpu_ops(), nullptr);
+  const KernelTimes times = kernel_times(p, &engine, "auto", 1);
+  int calls = times.on_host, expected = 0;
+  bool in_step = false;
+  for (const Trace::Event& e : p.traces[0].events) {
+    in_step |= e.what == Trace::Event::step;
+    expected += in_step && e.what == Trace::Event::run;
+  }
+  for (const KernelTime& t : times.kernels) {
+    calls += t.calls;
+    EXPECT_GT(t.seconds, 0) << t.kernel;
+    EXPECT_NE(t.kernel, "adamw");
+  }
+  EXPECT_GT(times.on_host, 0);
+  EXPECT_EQ(calls, expected);
 }
 
 TEST(Engine, ADeviceThatIsNotThereIsExplained) {

@@ -1,0 +1,101 @@
+// lockstep time: a step of one plan, and its kernels one by one.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <sstream>
+#include <vector>
+
+#include "suites/tests/program_runner.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Row {
+  std::string kernel, sizes, dtype;
+  int calls = 0;
+  double seconds = 0, flops = 0, bytes = 0;
+};
+
+std::vector<Row> rows_of(const std::string& path) {
+  std::ifstream file(path);
+  std::string line, field;
+  std::vector<Row> rows;
+  std::getline(file, line);
+  EXPECT_EQ(line, "kernel,sizes,dtype,calls,seconds,flops,bytes");
+  while (std::getline(file, line)) {
+    std::istringstream fields(line);
+    Row r;
+    std::getline(fields, r.kernel, ','), std::getline(fields, r.sizes, ','),
+        std::getline(fields, r.dtype, ',');
+    char comma;
+    fields >> r.calls >> comma >> r.seconds >> comma >> r.flops >> comma >> r.bytes;
+    EXPECT_TRUE(fields) << line;
+    rows.push_back(r);
+  }
+  return rows;
+}
+
+std::vector<Row> timed(const std::string& more) {
+  const TemporaryFolder folder;
+  const std::string csv = folder.path() + "/kernels.csv";
+  const Ended ended = lockstep_program("time " + tiny_run + "--steps 2 --kernels --csv " + csv + " " + more);
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  const std::vector<Row> rows = rows_of(csv);
+  for (const Row& r : rows) {
+    if (r.calls == 0) continue;
+    EXPECT_NE(ended.out.find("\n" + r.kernel + " "), std::string::npos) << r.kernel << "\n" << ended.out;
+  }
+  EXPECT_NE(ended.out.find("% of the median step; copy of 67 MB"), std::string::npos) << ended.out;
+  return rows;
+}
+
+// The model's shapes, and 128 tokens: weights of a layer's matmuls, and the head's 512 stored rows.
+constexpr double kLayer = 64 * 64 * 2 + 2 * 64 * 16 + 3 * 64 * 172, kHead = 64 * 512, kTokens = 8 * 16;
+
+TEST(Time, KernelsAreThoseOfAStep) {
+  std::map<std::string, int> calls;
+  double flops = 0;
+  for (const Row& r : timed("")) {
+    EXPECT_GT(r.seconds, 0) << r.kernel;
+    EXPECT_EQ(r.dtype, "float32");
+    calls[r.kernel] += r.calls;
+    if (r.kernel.starts_with("matmul")) flops += r.calls * r.flops;
+    if (r.kernel == "swiglu") {
+      EXPECT_EQ(r.bytes, 4 * 3 * std::stod(r.sizes));
+    }
+  }
+  // Forward, and backward to inputs and to weights, of 2 operations each.
+  EXPECT_EQ(flops, 6 * kTokens * (8 * kLayer + kHead));
+  EXPECT_EQ(calls["attention"], calls["attention_dx"]);
+  EXPECT_EQ(calls["attention"], 8 * 8) << "a call for each sample and layer";
+  for (const char* kernel : {"embed", "embed_dw", "rms_norm", "rms_norm_dx", "rms_norm_dw", "rope", "swiglu",
+                             "swiglu_dx", "ce_max", "ce_sum", "ce_loss", "ce_dx", "add_squares", "adamw"})
+    EXPECT_GT(calls[kernel], 0) << kernel;
+}
+
+TEST(Time, KernelsOfBf16MoveHalfTheBytes) {
+  int swiglu = 0, moments = 0;
+  for (const Row& r : timed("--dtype bf16")) {
+    if (r.kernel == "swiglu") {
+      EXPECT_EQ(r.dtype, "bf16");
+      EXPECT_EQ(r.bytes, 2 * 3 * std::stod(r.sizes));
+      ++swiglu;
+    }
+    if (r.kernel == "adamw") {
+      EXPECT_EQ(r.dtype, "float32");
+      EXPECT_EQ(r.bytes, 4 * 7 * std::stod(r.sizes));
+      ++moments;
+    }
+  }
+  EXPECT_GT(swiglu, 0);
+  EXPECT_GT(moments, 0);
+}
+
+TEST(Time, AFileThatCannotBeWrittenIsNamed) {
+  const Ended ended = lockstep_program("time " + tiny_run + "--steps 1 --csv /no/such/file");
+  EXPECT_NE(ended.status, 0);
+  EXPECT_NE(ended.err.find("/no/such/file"), std::string::npos) << ended.err;
+}
+
+}  // namespace
+}  // namespace lockstep
