@@ -79,8 +79,16 @@ sooner := suites/main suites/%options suites/suite suites/sweep_folder suites/ti
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
 $B/obj/suites/command_%.o $B/obj/suites/tests/%.o $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp)): \
     CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
-$B/obj/suites/tests/kernels_%.o: CXXFLAGS += $(fma_here)
-$B/obj/suites/tests/kernels_cuda_bodies_test.o: CXXFLAGS += $(if $(filter -O2,$(OPT)),-O2)
+
+# The headers of tests are compiled once, with a test's flags; where a compiler does not take that, it reads the text.
+tests_pch := $B/obj/suites/tests/common.hpp.gch
+$(tests_pch): CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1) $(fma_here)
+$(tests_pch): suites/tests/common.hpp $B/flags
+	$(call say,PCH,$<)
+	@mkdir -p $(@D) && cp $< $(@D)
+	$Q$(CXX) $(CXXFLAGS) -x c++-header -o $@ $<
+$B/obj/suites/tests/%.o: CXXFLAGS += $(fma_here) -include $B/obj/suites/tests/common.hpp
+$(call obj,$(test_src)): $(tests_pch)
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
