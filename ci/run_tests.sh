@@ -43,7 +43,7 @@ run() {
     for program in "$@"; do
         [[ $program != *test_mpi ]] || continue  # its jobs fill the machine as it is: by itself, later
         for ((part = 0; part < parts; ++part)); do echo "$program $part $parts"; done
-    done | xargs -P "$parts" -L 1 bash -c 'run_part "$@"' _
+    done | xargs -r -P "$parts" -L 1 bash -c 'run_part "$@"' _
     for program in "$@"; do
         [[ $program != *test_mpi ]] || run_part "$program" 0 1
         echo "-- $program"

@@ -11,7 +11,7 @@ namespace lockstep {
 
 // All calls of one kernel with the same sizes and types in a step of rank 0.
 struct KernelTime {
-  std::string kernel, sizes;  // "M=64 N=128 K=64"
+  std::string kernel, sizes;  // "64 704 256 1": its numbers, in the order of kernels/ops.hpp
   bool halves = false;        // some operand is stored as bf16
   int calls = 0;              // in a step
   Work work;                  // of one
@@ -19,14 +19,14 @@ struct KernelTime {
 };
 
 struct KernelTimes {
-  double copy_bandwidth = 0;  // bytes a second, read and written, of the fastest copy of much memory
+  double copy_bandwidth = 0;  // bytes a second, read and written, of the `copy` kernel on far memory, float32
   i64 copy_bytes = 0;
   std::vector<KernelTime> kernels;  // what takes most of a step first
   int on_host = 0;                  // calls whose operands lie in host memory: not timed
 };
 
-// engine: null for this processor, with `isa` and `threads`. Operands come from as far as in a step. Shows
-// its progress on stderr.
+// engine: null for this processor, with `isa` and `threads`. Operands come from memory, not from caches,
+// which a small model's step has them in. Shows its progress on stderr.
 KernelTimes kernel_times(const Prepared&, Engine*, const std::string& isa, int threads);
 
 // As a table; step_seconds: of a whole step. peak: flop/s of the device, 0 if not known.

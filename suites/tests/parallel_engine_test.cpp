@@ -73,8 +73,9 @@ class FarEngine final : public Engine {
     if (ranges_) ranges_->push_back(std::string(2 * depth_++, ' ') + name);
   }
   void leave() override {
-    ASSERT_GT(depth_ || !ranges_, 0u);
-    depth_ -= ranges_ ? 1 : 0;
+    if (!ranges_) return;
+    ASSERT_GT(depth_, 0u);
+    --depth_;
   }
 
  private:
@@ -100,20 +101,24 @@ class Far final : public Accelerator {
   std::vector<std::string> ranges;  // rank 0's
 };
 
-TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
-  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
-  const TokenFile data("datasets/excerpt-v509.tok");
+struct Scene {
+  ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
-  settings.batch = 8, settings.seq = 16, settings.steps = 2;
-  const Whole reference = reference_run(model, settings, data, "auto", 1);
+  Scene() { settings.batch = 8, settings.seq = 16, settings.steps = 2; }
+  Prepared prepared(const char* line) const { return prepare({model, settings, Plan::parse(line), &data}); }
+};
+
+TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
+  const Scene s;
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
   Far far;
   for (const char* line :
        {"dp=1 micro=2", "dp=2 tp=2 pp=2 zero=1 ckpt=full", "tp=4 sp=1 pp=2", "dp=4 zero=3 micro=2",
         "dp=2 zero=2 pp=2 schedule=zero-bubble", "dp=2 offload=optimizer", "dp=2 offload=optimizer to=disk",
         "dp=2 zero=3 offload=weights activations=host", "pp=2 activations=disk",
         "dp=2 zero=3 offload=weights to=disk activations=host", "pp=2 schedule=interleaved virtual=2 dp=2"}) {
-    const Prepared p = prepare({model, settings, Plan::parse(line), &data});
-    const Verdict v = judge(p, reference, {.accelerator = &far});
+    const Verdict v = judge(s.prepared(line), reference, {.accelerator = &far});
     EXPECT_EQ(v.numbers, "pass") << line;
     EXPECT_EQ(v.messages, "pass") << line;
     EXPECT_EQ(v.memory, "pass") << line;
@@ -123,11 +128,8 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
 
 // A profiler's timeline has the names of `lockstep show`, step after step.
 TEST(Engine, RangesAreNamedLikeTheTrace) {
-  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
-  const TokenFile data("datasets/excerpt-v509.tok");
-  Settings settings;
-  settings.batch = 8, settings.seq = 16;
-  const Prepared p = prepare({model, settings, Plan::parse("dp=2 tp=2 pp=2 offload=optimizer"), &data});
+  const Scene s;
+  const Prepared p = s.prepared("dp=2 tp=2 pp=2 offload=optimizer");
   Far far;
   launch(p, {.accelerator = &far}, [&](RankView v) {
     for (int i = 0; i < 2; ++i) v.executor.step(i);
@@ -158,11 +160,8 @@ TEST(Engine, RangesAreNamedLikeTheTrace) {
 // As of `lockstep time --kernels`: operands in the device's memory, and nothing of a step left out but what
 // the host does.
 TEST(Engine, KernelsAreTimedInItsMemory) {
-  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
-  const TokenFile data("datasets/excerpt-v509.tok");
-  Settings settings;
-  settings.batch = 8, settings.seq = 16;
-  const Prepared p = prepare({model, settings, Plan::parse("dp=2 tp=2 offload=optimizer"), &data});
+  const Scene s;
+  const Prepared p = s.prepared("dp=2 tp=2 offload=optimizer");
   FarEngine engine(cpu_ops(), nullptr);
   const KernelTimes times = kernel_times(p, &engine, "auto", 1);
   int calls = times.on_host, expected = 0;

@@ -18,7 +18,7 @@ struct Row {
 
 std::vector<Row> rows_of(const std::string& path) {
   std::ifstream file(path);
-  std::string line, field;
+  std::string line;
   std::vector<Row> rows;
   std::getline(file, line);
   EXPECT_EQ(line, "kernel,sizes,dtype,calls,seconds,flops,bytes");
