@@ -110,6 +110,7 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     if (staging) messages = &*staging;
     Device device(rank, placer(arena), placer(host), disk, ops, lanes, messages, nullptr, how.timing,
                   engine.get());
+    if (engine && how.graphs) device.keep_graphs();
     Executor executor(p.run, rank, device);
     try {
       body({rank, executor, device, how.guard ? &guard : nullptr});

@@ -42,6 +42,7 @@ struct Launch {
   std::string scratch{};  // folder of the ranks' files; empty: the system's for temporary files
   // Not null: what computes, instead of this processor. It has neither guard pages nor lazy timing.
   Accelerator* accelerator = nullptr;
+  bool graphs = false;  // a step's kernels go to the accelerator as graphs
   // Not null: messages go over these, between the accelerator's memories, and the ranks' own communicator
   // only introduces them to each other. Such messages are eager.
   Fabrics* fabrics = nullptr;

@@ -67,6 +67,7 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
   if (onlooker_) onlooker_->does();
   {
     const NamedRange range(engine_, engine_ ? e.title().c_str() : "");
+    cut_graph();
     if (comm_) r.id = comm_->start(m);
   }
   if (onlooker_) onlooker_->did();
@@ -83,6 +84,7 @@ void PlainDevice::wait(Request& r) {
   if (onlooker_) onlooker_->waits(r.stream), onlooker_->does();
   {
     const NamedRange range(engine_, "wait for a message");
+    cut_graph();
     if (comm_) comm_->wait(r.id);
   }
   if (onlooker_) onlooker_->did(), onlooker_->goes_on();
@@ -117,6 +119,7 @@ Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View
   if (onlooker_) onlooker_->does();
   {
     const NamedRange range(engine_, what);
+    cut_graph();
     if (comm_) r.id = copies_.start(to_at, from_at, elements);
   }
   if (onlooker_) onlooker_->did();
@@ -132,6 +135,7 @@ void PlainDevice::wait_copy(Request& r) {
   if (onlooker_) onlooker_->waits(r.stream), onlooker_->does();
   {
     const NamedRange range(engine_, "wait for a copy");
+    cut_graph();
     if (comm_) copies_.wait(r.id);
   }
   if (onlooker_) onlooker_->did(), onlooker_->goes_on();
@@ -140,6 +144,7 @@ void PlainDevice::wait_copy(Request& r) {
 
 void PlainDevice::upload(View to, const void* from, i64 elements) {
   if (!comm_) return;
+  cut_graph();
   const i64 bytes = elements * type_bytes(to.type);
   if (to.medium == Medium::disk)
     disk_.write(to.at, from, bytes);
@@ -151,6 +156,7 @@ void PlainDevice::upload(View to, const void* from, i64 elements) {
 
 void PlainDevice::download(void* to, View from, i64 elements) {
   if (!comm_) return;
+  cut_graph();
   const i64 bytes = elements * type_bytes(from.type);
   if (from.medium == Medium::disk)
     disk_.read(to, from.at, bytes);

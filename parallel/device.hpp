@@ -1,6 +1,7 @@
 // One rank's device: the same calls compute, or only note what would be computed.
 #pragma once
 #include <array>
+#include <optional>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "parallel/comm/comm.hpp"
 #include "parallel/copies.hpp"
 #include "parallel/engine.hpp"
+#include "parallel/graphs.hpp"
 #include "parallel/memory.hpp"
 #include "parallel/trace.hpp"
 #include "ref/settings.hpp"
@@ -93,6 +95,17 @@ class PlainDevice {
   void set_types(const Settings&);  // UserError: this device has no kernels for them
 
   void begin_step();
+  // Between the two, kernels are the same in every step, but for those that next_varies() is said before.
+  void begin_same() {
+    if (graphs_) graphs_->begin();
+  }
+  void end_same() {
+    if (graphs_) graphs_->end();
+  }
+  void next_varies() {
+    if (graphs_) graphs_->leave_out_next();
+  }
+  void keep_graphs() { graphs_.emplace(*engine_); }  // those that are the same run from graphs
   void note_action(const char* name, int chunk, int microbatch);
 
   void set_onlooker(Onlooker* onlooker) { onlooker_ = onlooker; }
@@ -113,7 +126,7 @@ class PlainDevice {
     if (op.on_host && (on_host(args) || ...))
       halves ? op.mixed_on_host(host_lanes_, halves, convert<P>(args)...)
              : op.on_host(host_lanes_, convert<P>(args)...);
-    else
+    else if (!graphs_ || graphs_->calls(op.name, halves, convert<P>(args)...))
       halves ? op.mixed(lanes_, halves, convert<P>(args)...) : op.call(lanes_, convert<P>(args)...);
     if (onlooker_) onlooker_->did();
   }
@@ -138,6 +151,9 @@ class PlainDevice {
 
  protected:
   void end_action();
+  void cut_graph() {
+    if (graphs_) graphs_->cut();
+  }
   template <class P, class A>
   static P convert(const A& a) {
     if constexpr (std::is_convertible_v<A, View>)
@@ -192,6 +208,7 @@ class PlainDevice {
   Type partial_ = Type::f32;
   Copies copies_;
   Engine* engine_;
+  std::optional<Graphs> graphs_;
   bool acts_ = false;  // within an action's range
   const Ops<float>& ops_;
   Lanes &lanes_, &host_lanes_;

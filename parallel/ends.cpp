@@ -44,6 +44,7 @@ Buf Head::backward(int j, Buf x, float scale, WorkList* later) {
   // Every slice of the vocabulary knows the loss now; the first one writes it down.
   if (r_.mesh.tp_of(r_.rank) == 0)
     d.run(ops.ce_loss, losses_.from(r_.store.sample(j, 0)), both, max, both.from(inner), labels, r_.b, T);
+  d.next_varies();  // by the step's number of labels
   d.run(ops.ce_dx, logits, max, both, labels, inner, c.vocab, c.vocab_valid, c.vocab_first, scale);
   max.free(), both.free();
 

@@ -216,6 +216,7 @@ StepResult Executor::step(i64 step, const std::function<void()>& raw, const std:
     box = device_.take("received", Kind::messages, handed);
     coming = post(actions_[k], true, box);
   };
+  device_.begin_same();
   expect(0);
   for (std::size_t k = 0; k < actions_.size(); ++k) {
     const Action& a = actions_[k];
@@ -235,6 +236,7 @@ StepResult Executor::step(i64 step, const std::function<void()>& raw, const std:
     }
   }
   if (h.sending) device_.wait(h.sending);
+  device_.end_same();
 
   if (mutant("a tied gradient joined before its reduction")) join_tied_gradients();
   device_.note_action("update", -1, -1);

@@ -53,6 +53,16 @@ void add_device(CLI::App& app, std::string& device) {
   app.add_option("--device", device, "what computes: cpu, cuda")->capture_default_str();
 }
 
+void add_graphs(CLI::App& app, bool& graphs) {
+  app.add_flag(
+      "--graphs", graphs,
+      "of a GPU: from the third step on, the kernels between two messages or copies are one CUDA graph");
+}
+
+void check_graphs(bool graphs, const std::string& device) {
+  if (graphs && device == "cpu") throw UserError("--graphs is of a GPU's kernels: it needs --device cuda");
+}
+
 Accelerator* device_here(const std::string& device) {
   return device == "cpu" ? nullptr : &accelerator(device);
 }

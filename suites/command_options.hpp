@@ -16,6 +16,8 @@ void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the 
 // The folder of files for what a plan keeps on disk.
 void add_scratch(CLI::App&, std::string& folder);
 void add_device(CLI::App&, std::string& device);
+void add_graphs(CLI::App&, bool& graphs);
+void check_graphs(bool graphs, const std::string& device);  // UserError: the device knows none
 // The accelerator of that name, null for "cpu". In this process and none that it forks later.
 class Accelerator* device_here(const std::string& device);
 // UserError: a device that is not here. This process stays without its driver.

@@ -22,7 +22,7 @@ struct Options {
   std::string model, data, plan = "dp=1", isa = "auto", device = "cpu", scratch;
   int threads = 1;
   double peak = 0;  // TFLOP/s of a device
-  bool exact = false, kernels = false;
+  bool exact = false, kernels = false, graphs = false;
   std::string csv;
   Settings settings;
 };
@@ -30,6 +30,7 @@ struct Options {
 int command_time(const Options& o) {
   check_settings(o.settings);
   check_isa(o.isa);
+  check_graphs(o.graphs, o.device);
   check_device(o.device);
   const ModelConfig model = load_model_config(o.model);
   const TokenFile data(o.data);
@@ -39,8 +40,11 @@ int command_time(const Options& o) {
   const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
   const Prepared prepared = prepare(run);
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
-  const Launch how{
-      .isa = o.isa, .threads = o.threads, .scratch = o.scratch, .accelerator = device_here(o.device)};
+  const Launch how{.isa = o.isa,
+                   .threads = o.threads,
+                   .scratch = o.scratch,
+                   .accelerator = device_here(o.device),
+                   .graphs = o.graphs};
   const int steps = static_cast<int>(settings.steps);
   const Timed timed =
       time_steps(prepared, how, fresh_weights(model, settings), {.least = steps, .most = steps});
@@ -75,6 +79,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--csv", o->csv, "write those times to this file");
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
+  add_graphs(app, o->graphs);
   add_scratch(app, o->scratch);
   return [o] { return command_time(*o); };
 }

@@ -30,7 +30,7 @@ struct Options {
                            device = "cpu", scratch, cluster;
   int threads = 1;
   double shard_gb = 5;
-  bool check = false, fast = false;
+  bool check = false, fast = false, graphs = false;
   Settings settings;
 };
 
@@ -165,10 +165,13 @@ int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
   settings.fast = false;
   const Whole reference = reference_run(p.run.model, settings, *p.run.data, o.isa, o.threads, initial);
   const FastReference float64 = fast_reference(p.run.model, settings, *p.run.data, reference, initial);
-  const FastVerdict v = judge_fast(
-      p, reference, float64,
-      {.isa = o.isa, .threads = o.threads, .scratch = o.scratch, .accelerator = device_here(o.device)},
-      initial);
+  const FastVerdict v = judge_fast(p, reference, float64,
+                                   {.isa = o.isa,
+                                    .threads = o.threads,
+                                    .scratch = o.scratch,
+                                    .accelerator = device_here(o.device),
+                                    .graphs = o.graphs},
+                                   initial);
   for (const auto& [gate, found] :
        {std::pair{"numbers", &v.numbers}, {"messages", &v.messages}, {"memory", &v.memory}})
     if (*found != "pass") fmt::print("not right in fast mode: {}: {}\n", gate, *found);
@@ -218,6 +221,7 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
          .mpi = mpi,
          .scratch = o.scratch,
          .accelerator = device_here(o.device),
+         .graphs = o.graphs,
          .fabrics = fabrics},
         initial, report ? &*report : nullptr);
   int status = report ? report->finish() : 0;
@@ -227,6 +231,7 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
 
 int command_train(const Options& o) {
   if (o.timing == "lazy" && o.device != "cpu") throw UserError("--timing lazy needs --device cpu");
+  check_graphs(o.graphs, o.device);
   check_comm(o.comm, o.device);
   if (o.comm == "local") return train_among(nullptr, nullptr, o);
   if (o.check && o.fast)
@@ -259,6 +264,7 @@ Command::Action declare(CLI::App& app) {
                "sums in any order: dp may be any divisor of the batch, tp any of the heads");
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
+  add_graphs(app, o->graphs);
   add_scratch(app, o->scratch);
   add_comm(
       app, o->comm,

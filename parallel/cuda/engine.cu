@@ -31,6 +31,8 @@ class CudaEngine final : public Engine {
   }
   ~CudaEngine() override {
     cudaDeviceSynchronize();  // whatever failed, nothing is at work in memory that goes
+    for (const cudaGraphExec_t g : graphs_)
+      if (g) cudaGraphExecDestroy(g);
     for (const Block& b : blocks_) b.pinned ? cudaFreeHost(b.at) : cudaFree(b.at);
     for (int i = 0; i < kCopies; ++i) cudaEventDestroy(before_[i]), cudaEventDestroy(done_[i]);
     cudaStreamDestroy(copies_);
@@ -73,6 +75,25 @@ class CudaEngine final : public Engine {
   }
   void end_copy(int slot) override { must(cudaEventSynchronize(done_[slot]), "a copy"); }
 
+  // What other threads' ranks do meanwhile does not disturb it.
+  void begin_graph() override {
+    must(cudaStreamBeginCapture(queue_->stream, cudaStreamCaptureModeThreadLocal), "a graph");
+  }
+  void end_graph(int graph) override {
+    const auto place = static_cast<std::size_t>(graph);
+    if (place >= graphs_.size()) graphs_.resize(place + 1);
+    cudaGraph_t kept = nullptr;
+    must(cudaStreamEndCapture(queue_->stream, &kept), "a graph");
+    if (graphs_[place]) must(cudaGraphExecDestroy(graphs_[place]), "a graph");
+    graphs_[place] = nullptr;
+    const cudaError_t status = cudaGraphInstantiate(&graphs_[place], kept, 0);
+    cudaGraphDestroy(kept);
+    must(status, "a graph");
+  }
+  void run_graph(int graph) override {
+    must(cudaGraphLaunch(graphs_[static_cast<std::size_t>(graph)], queue_->stream), "a graph");
+  }
+
   void enter(const char* name) override { nvtxRangePushA(name); }
   void leave() override { nvtxRangePop(); }
 
@@ -93,6 +114,7 @@ class CudaEngine final : public Engine {
   cudaStream_t copies_ = nullptr;
   std::array<cudaEvent_t, kCopies> before_{}, done_{};
   std::vector<Block> blocks_;
+  std::vector<cudaGraphExec_t> graphs_;
 };
 
 class Cuda final : public Accelerator {

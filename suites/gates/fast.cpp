@@ -164,7 +164,8 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
     const Launch how{.isa = options.isa,
                      .threads = options.threads,
                      .scratch = options.scratch,
-                     .accelerator = options.accelerator};
+                     .accelerator = options.accelerator,
+                     .graphs = options.graphs};
     launch(p, how, [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
         initialise(v, weights_before(reference, initial, k));

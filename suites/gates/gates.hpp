@@ -24,6 +24,7 @@ struct GateOptions {
   bool fresh = false;
   std::string scratch{};                     // as in Launch
   class Accelerator* accelerator = nullptr;  // as in Launch; there is no guarded run then
+  bool graphs = false;                       // as in Launch
 };
 
 // Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. What

@@ -111,7 +111,8 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     Launch how{.isa = options.isa,
                .threads = options.threads,
                .scratch = options.scratch,
-               .accelerator = options.accelerator};
+               .accelerator = options.accelerator,
+               .graphs = options.graphs};
     Outcome ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, p, how, initial, reference, steps);
     verdict.messages = judge_messages(p, ran.posted);
