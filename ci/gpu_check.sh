@@ -44,12 +44,16 @@ part bf16 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" 
 part bf16-fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --fast --check
 part flash 90 "$bin/lockstep" train --model suites/models/smol-10m.json --data datasets/excerpt-v509.tok --batch 2 --seq 200 \
     --steps 2 "${bf16[@]}" --fast --check
+# What labels do not count makes the loss's scale another one in every step, and graphs must bear it.
+part graphs 60 "$bin/lockstep" train "${run[@]}" --batch 16 --steps 5 --plan "dp=2 tp=2 zero=1" --device cuda --graphs --check
 part speed 120 "$bin/lockstep" time --model "${large[@]}" --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" --peak "$peak"
 if python3 -c 'import torch' 2>/dev/null; then
     part pytorch 120 python3 suites/peers/pytorch_step.py "${large[@]}" --peak "$peak"
 else
     summary+=("skipped pytorch: there is none here")
 fi
+part speed-graphs 90 "$bin/lockstep" time --model "${large[@]}" --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" \
+    --peak "$peak" --graphs
 part by-kernel 90 "$bin/lockstep" time --model "${large[@]}" --steps 2 --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" \
     --peak "$peak" --kernels --csv "$out/kernels.csv"
 part gate 150 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"

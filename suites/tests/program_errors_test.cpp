@@ -51,6 +51,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"MoreRanksThanThereAre", train + "--plan 'dp=8 tp=4 pp=4'", {"128 ranks", "at most 64"}},
         {"MoreThanTheModelHas", train + "--plan pp=9", {"pp=9 stages", "8 layers"}},
         {"UnknownDevice", train + "--device tpu", {"no device 'tpu'", "cpu or cuda"}},
+        {"GraphsOnTheProcessor", train + "--graphs", {"--graphs", "needs --device cuda"}},
         {"NcclOnTheProcessor", train + "--comm nccl", {"--comm nccl", "needs device cuda, not cpu"}},
         {"NcclOfASuiteOnTheProcessor",
          "sweep suites/smoke.toml --comm nccl",
