@@ -56,6 +56,11 @@ part speed-graphs 90 "$bin/lockstep" time --model "${large[@]}" --data datasets/
     --peak "$peak" --graphs
 part by-kernel 90 "$bin/lockstep" time --model "${large[@]}" --steps 2 --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" \
     --peak "$peak" --kernels --csv "$out/kernels.csv"
+if [[ -s $out/kernels.csv ]] && python3 -c 'import torch' 2>/dev/null; then
+    part pytorch-kernels 60 python3 suites/peers/pytorch_kernels.py "$out/kernels.csv" --csv "$out/kernels-pytorch.csv"
+else
+    summary+=("skipped pytorch-kernels: there is no PyTorch here, or no times of ours")
+fi
 part gate 150 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.
