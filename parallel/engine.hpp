@@ -29,10 +29,10 @@ class Engine {
   static constexpr int kCopies = 128;
   virtual void begin_copy(int slot, void* to, const void* from, i64 bytes) = 0;
   virtual void end_copy(int slot) = 0;
-  // Kernels called between the first two are kept as this graph, in the place of one kept before, and do not
-  // run; run_graph() runs them. Nothing but kernels may be called between the two, each once called before.
+  // Kernels called between the first two do not run, but are kept as a graph: the first is 0, the next 1.
+  // run_graph() runs them. Nothing but kernels may be called between the two, each once called before.
   virtual void begin_graph() = 0;
-  virtual void end_graph(int graph) = 0;
+  virtual void end_graph() = 0;
   virtual void run_graph(int graph) = 0;
   // Names for a profiler's timeline, copied: ranges of the rank's thread, one within another.
   virtual void enter(const char* /*name*/) {}

@@ -25,13 +25,12 @@ void Graphs::open() {
 
 void Graphs::close() {
   open_ = false;
-  const int graph = static_cast<int>(next_);
-  if (mode_ == Mode::keep) engine_.end_graph(graph);
+  if (mode_ == Mode::keep) engine_.end_graph();
   if (mode_ == Mode::look)
     kept_.push_back(calls_);
   else if (next_ >= kept_.size() || kept_[next_] != calls_)
     throw std::logic_error("a step's kernels are not those of the graphs of the one before");
-  if (mode_ != Mode::look) engine_.run_graph(graph);
+  if (mode_ != Mode::look) engine_.run_graph(static_cast<int>(next_));
   ++next_;
 }
 

@@ -79,19 +79,15 @@ class CudaEngine final : public Engine {
   void begin_graph() override {
     must(cudaStreamBeginCapture(queue_->stream, cudaStreamCaptureModeThreadLocal), "a graph");
   }
-  void end_graph(int graph) override {
-    const auto place = static_cast<std::size_t>(graph);
-    if (place >= graphs_.size()) graphs_.resize(place + 1);
+  void end_graph() override {
     cudaGraph_t kept = nullptr;
     must(cudaStreamEndCapture(queue_->stream, &kept), "a graph");
-    if (graphs_[place]) must(cudaGraphExecDestroy(graphs_[place]), "a graph");
-    graphs_[place] = nullptr;
-    const cudaError_t status = cudaGraphInstantiate(&graphs_[place], kept, 0);
+    const cudaError_t status = cudaGraphInstantiate(&graphs_.emplace_back(), kept, 0);
     cudaGraphDestroy(kept);
     must(status, "a graph");
   }
   void run_graph(int graph) override {
-    must(cudaGraphLaunch(graphs_[static_cast<std::size_t>(graph)], queue_->stream), "a graph");
+    must(cudaGraphLaunch(graphs_.at(static_cast<std::size_t>(graph)), queue_->stream), "a graph");
   }
 
   void enter(const char* name) override { nvtxRangePushA(name); }

@@ -7,7 +7,6 @@
 #include <cstring>
 #include <deque>
 #include <functional>
-#include <map>
 
 #include "kernels/cuda/table.hpp"
 #include "parallel/engine.hpp"
@@ -94,16 +93,16 @@ class FarEngine final : public Engine {
     std::memcpy(under_way_[slot].to, under_way_[slot].from, under_way_[slot].bytes);
   }
   void begin_graph() override { lanes_.keeping = &kept_; }
-  void end_graph(int graph) override {
+  void end_graph() override {
     lanes_.keeping = nullptr;
     EXPECT_FALSE(kept_.empty());
-    if (seen_) seen_->graphs += graphs_.count(graph) == 0;
-    graphs_[graph] = std::move(kept_);
+    if (seen_) ++seen_->graphs;
+    graphs_.push_back(std::move(kept_));
     kept_.clear();
   }
   void run_graph(int graph) override {
     if (seen_) ++seen_->graph_runs;
-    for (const auto& kernel : graphs_.at(graph)) kernel();
+    for (const auto& kernel : graphs_.at(static_cast<std::size_t>(graph))) kernel();
   }
 
   void enter(const char* name) override {
@@ -126,7 +125,7 @@ class FarEngine final : public Engine {
   std::size_t depth_ = 0;
   FarLanes lanes_;
   FarLanes::Graph kept_;
-  std::map<int, FarLanes::Graph> graphs_;
+  std::vector<FarLanes::Graph> graphs_;
   std::deque<std::vector<double>> blocks_;
   std::array<Copy, kCopies> under_way_;
 };
