@@ -85,7 +85,6 @@ const std::map<std::string, Extents (*)(const Sizes&)> formulas = {
        return Extents{x[0] * x[1], x[0], x[0], x[0]};
      }},
     {"add", [](const Sizes& x) { return all_of(3, x[0]); }},
-    {"scale", [](const Sizes& x) { return all_of(1, x[1]); }},
     {"copy", [](const Sizes& x) { return all_of(2, x[0]); }},
     {"zero", [](const Sizes& x) { return all_of(1, x[0]); }},
     {"add_squares",

@@ -110,13 +110,12 @@ struct Ops {
 
   // ---- element by element                                     (n)
   Op<T*, const T*, const T*, i64> add{"add"};          // y = a + b (y may be a or b)
-  Op<T*, T, i64> scale{"scale"};                       // y = y * s
   Op<T*, const T*, i64> copy{"copy"};                  // y = x
   Op<T*, i64> zero{"zero"};                            // y = 0
   Op<i64*, const T*, i64> add_squares{"add_squares"};  // words += x*x, exactly
-  // w, m, v from g: m = b1*m + c1*g; v = b2*v + (c2*g)*g; d = sqrt(v)/root_bias2 + eps;
-  // w = w*keep - rate*(m/d). Every operation rounds.            (w, m, v, g, n, step)
-  Op<T*, T*, T*, const T*, i64, AdamWStep<T>> adamw{"adamw"};
+  // w, m, v from g: c = clip*g; m = b1*m + c1*c; v = b2*v + (c2*c)*c; d = sqrt(v)/root_bias2 + eps;
+  // w = w*keep - rate*(m/d). Every operation rounds.            (w, m, v, g, n, clip, step)
+  Op<T*, T*, T*, const T*, i64, T, AdamWStep<T>> adamw{"adamw"};
 };
 
 // Every entry filled by the plain kernels: the specification in code.

@@ -45,11 +45,10 @@ const std::map<std::string, std::function<Work(const Numbers&)>> formulas = {
     {"ce_loss", [](const Numbers& x) { return rows(4 * x[0] * x[1], 3 * x[0] * x[1]); }},
     {"ce_dx", [](const Numbers& x) { return rows(4 * x[0] * x[1], 2 * x[0] * x[1]); }},
     {"add", [](const Numbers& x) { return rows(x[0], 3 * x[0]); }},
-    {"scale", [](const Numbers& x) { return rows(x[1], 2 * x[1]); }},
     {"copy", [](const Numbers& x) { return rows(0, 2 * x[0]); }},
     {"zero", [](const Numbers& x) { return rows(0, x[0]); }},
     {"add_squares", [](const Numbers& x) { return rows(2 * x[0], x[0]); }},
-    {"adamw", [](const Numbers& x) { return rows(12 * x[0], 7 * x[0]); }},
+    {"adamw", [](const Numbers& x) { return rows(13 * x[0], 7 * x[0]); }},
 };
 
 }  // namespace

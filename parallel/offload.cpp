@@ -69,7 +69,7 @@ class Offload final : public Home {
     }
   }
 
-  void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double scale) override {
+  void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double clip) override {
     for (std::size_t k = 0; k <= blocks_.size(); ++k) {
       if (k < blocks_.size()) bring(pieces[blocks_[k].piece], blocks_[k], sides_[k % kSides]);
       if (k == 0) continue;
@@ -81,8 +81,7 @@ class Offload final : public Home {
       const View first = on_disk_ ? s.first.view() : first_.from(b.state);
       const View second = on_disk_ ? s.second.view() : second_.from(b.state);
       arrive(s.in);
-      device_.run(device_.ops().scale, s.gradient, static_cast<float>(scale), b.n);
-      device_.run(device_.ops().adamw, master, first, second, s.gradient, b.n,
+      device_.run(device_.ops().adamw, master, first, second, s.gradient, b.n, static_cast<float>(clip),
                   adamw_step<float>(settings_, step, params.all[piece.local].decayed));
       if (masters_) device_.run(device_.ops().copy, weight, master, b.n);  // rounds
       send_back(piece, b, s);
@@ -180,7 +179,7 @@ void work(const Shape& s, const std::vector<i64>& pieces, StepWork& w) {
   i64 n = 0, elements = 0;
   for (const i64 piece : pieces) n += (piece + kBlock - 1) / kBlock, elements += piece;
   w.setup[StepWork::kZero] += on_disk(s) ? 1 : 2;
-  w.run("scale", n), w.run("adamw", n);
+  w.run("adamw", n);
   if (masters(s)) w.run("copy", n);
   const auto move = [&](const char* name, i64 bytes = 4) {
     w.copy(name, n, bytes * elements, std::max<i64>(0, n - 1));

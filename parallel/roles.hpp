@@ -118,8 +118,8 @@ class Home {
   virtual void prepare(const std::vector<Piece>&, const LocalParams&) = 0;
   // The pieces have fresh weights: float32 masters, where there are some, begin as those.
   virtual void begin(const std::vector<Piece>&) = 0;
-  // Clips by `scale` (1: leave) and updates every piece.
-  virtual void step(const std::vector<Piece>&, const LocalParams&, i64 step, double scale) = 0;
+  // Updates every piece by its gradient times `clip`.
+  virtual void step(const std::vector<Piece>&, const LocalParams&, i64 step, double clip) = 0;
 };
 
 // ---- Stash --------------------------------------------------------------------------------------------

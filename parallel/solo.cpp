@@ -106,12 +106,11 @@ class OnDevice final : public Home {
       at += p.n;
     }
   }
-  void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double scale) override {
+  void step(const std::vector<Piece>& pieces, const LocalParams& params, i64 step, double clip) override {
     i64 at = 0;
     for (const Piece& p : pieces) {
-      device_.run(device_.ops().scale, p.gradient, static_cast<float>(scale), p.n);
       device_.run(device_.ops().adamw, master_ ? master_.from(at) : p.weight, first_.from(at),
-                  second_.from(at), p.gradient, p.n,
+                  second_.from(at), p.gradient, p.n, static_cast<float>(clip),
                   adamw_step<float>(settings_, step, params.all[p.local].decayed));
       if (master_) device_.run(device_.ops().copy, p.weight, master_.from(at), p.n);  // rounds
       at += p.n;
@@ -134,7 +133,7 @@ const Strategy<Home> on_device(
          [](const Shape& s, const std::vector<i64>& pieces, StepWork& work) {
            const i64 n = static_cast<i64>(pieces.size());
            work.setup[StepWork::kZero] += 2;
-           work.run("scale", n), work.run("adamw", n);
+           work.run("adamw", n);
            if (s.weight < 4) work.run("copy", n);
          }});
 

@@ -96,13 +96,11 @@ double Trainer<T>::gradient_norm() const {
 // Clips by the global norm (Pascanu, Mikolov & Bengio 2013), then AdamW on every parameter.
 template <class T>
 void Trainer<T>::update(double norm) {
-  const double clip = clip_scale(settings_, norm);
+  const auto clip = static_cast<Real>(clip_scale(settings_, norm));
   for (std::size_t p = 0; p < table_.size(); ++p) {
-    Tensor<Real> grad = grads_[p];
-    const i64 n = static_cast<i64>(grad.size());
-    if (clip < 1) ops_.scale(lanes_, grad.data(), static_cast<Real>(clip), n);
+    const i64 n = static_cast<i64>(grads_[p].size());
     Real* const w = master(p);
-    ops_.adamw(lanes_, w, first_[p].data(), second_[p].data(), grad.data(), n,
+    ops_.adamw(lanes_, w, first_[p].data(), second_[p].data(), grads_[p].data(), n, clip,
                adamw_step<Real>(settings_, step_, table_[p].decayed));
     if constexpr (!std::is_same_v<T, Real>) ops_.copy(lanes_, weights_[p].data(), w, n);  // rounds
   }

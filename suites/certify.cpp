@@ -95,11 +95,12 @@ class Optimizer {
                                    const Weights& gradient, double norm) {
     std::vector<std::vector<T>> after;
     for (std::size_t i = 0; i < table_.size(); ++i) {
-      std::vector<T> w(before[i].begin(), before[i].end()), g(gradient[i].begin(), gradient[i].end());
+      std::vector<T> w(before[i].begin(), before[i].end());
+      const std::vector<T> g(gradient[i].begin(), gradient[i].end());
       first_[i].resize(w.size()), second_[i].resize(w.size());
       const i64 n = static_cast<i64>(w.size());
-      ops_.scale(lanes_, g.data(), static_cast<T>(clip_scale(settings, norm)), n);
       ops_.adamw(lanes_, w.data(), first_[i].data(), second_[i].data(), g.data(), n,
+                 static_cast<T>(clip_scale(settings, norm)),
                  adamw_step<T>(settings, step, table_[i].decayed));
       after.push_back(std::move(w));
     }

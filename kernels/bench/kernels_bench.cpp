@@ -172,7 +172,7 @@ void add_rows_and_elements(const std::string& set, const Ops<float>& ops) {
   });
   add("adamw", 28, [=](Arrays& x) {
     const AdamWStep<float> step{0.9999f, 0.9f, 0.1f, 0.95f, 0.05f, 0.222f, 1e-8f, 1e-4f};
-    ops.adamw(one_lane(), x[0].data(), x[1].data(), x[4].data(), x[3].data(), n, step);
+    ops.adamw(one_lane(), x[0].data(), x[1].data(), x[4].data(), x[3].data(), n, 1.0f, step);
   });
 }
 

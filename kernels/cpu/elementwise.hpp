@@ -26,11 +26,6 @@ void add(Lanes& lanes, float* y, const float* a, const float* b, i64 n) {
   for_elements<V>(lanes, n, [=](auto load, auto store) { store(y, load(a) + load(b)); });
 }
 
-template <class V>
-void scale(Lanes& lanes, float* y, float s, i64 n) {
-  for_elements<V>(lanes, n, [=](auto load, auto store) { store(y, load(y) * V::all(s)); });
-}
-
 // Shazeer, "GLU Variants Improve Transformer" (2020), equation 5.
 template <class V>
 LOCKSTEP_INLINE V sigmoid(V g) {
@@ -57,9 +52,10 @@ void swiglu_dx(Lanes& lanes, float* dg, float* du, const float* da, const float*
 
 // Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2.
 template <class V>
-void adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, AdamWStep<float> step) {
+void adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, float clip,
+           AdamWStep<float> step) {
   for_elements<V>(lanes, n, [=](auto load, auto store) {
-    V grad = load(g);
+    V grad = V::all(clip) * load(g);
     V mean = V::all(step.b1) * load(m) + V::all(step.c1) * grad;
     V square = V::all(step.b2) * load(v) + (V::all(step.c2) * grad) * grad;
     V d = V::sqrt(square) / V::all(step.root_bias2) + V::all(step.eps);

@@ -28,7 +28,6 @@ void apply(Ops<float>& ops) {
   ops.ce_sum.call = ce_sum<V>;
   ops.ce_dx.call = ce_dx<V>;
   ops.add.call = add<V>;
-  ops.scale.call = scale<V>;
   ops.add_squares.call = add_squares<V>;
   ops.adamw.call = adamw<V>;
 }

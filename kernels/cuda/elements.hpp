@@ -8,10 +8,6 @@ template <class On, class Y, class B>
 void add(Lanes& lanes, Y* y, const Y* a, const B* b, i64 n) {
   each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = static_cast<Y>(a[i] + b[i]); });
 }
-template <class On>
-void scale(Lanes& lanes, float* y, float s, i64 n) {
-  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = y[i] * s; });
-}
 template <class On, class Y, class X>
 void copy(Lanes& lanes, Y* y, const X* x, i64 n) {
   each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = static_cast<Y>(float{x[i]}); });
@@ -41,10 +37,12 @@ void swiglu_dx(Lanes& lanes, X* dg, X* du, const X* da, const X* g, const X* u, 
 }
 
 template <class On>
-void adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, AdamWStep<float> s) {
+void adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, float clip,
+           AdamWStep<float> s) {
   each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
-    m[i] = s.b1 * m[i] + s.c1 * g[i];
-    v[i] = s.b2 * v[i] + (s.c2 * g[i]) * g[i];
+    const float grad = clip * g[i];
+    m[i] = s.b1 * m[i] + s.c1 * grad;
+    v[i] = s.b2 * v[i] + (s.c2 * grad) * grad;
     const float d = std::sqrt(v[i]) / s.root_bias2 + s.eps;
     w[i] = w[i] * s.keep - s.rate * (m[i] / d);
   });

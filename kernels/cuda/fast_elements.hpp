@@ -23,17 +23,6 @@ bool copy(Lanes& lanes, Y* y, const X* x, i64 n) {
   return true;
 }
 
-template <class On>
-bool scale(Lanes& lanes, float* y, float s, i64 n) {
-  if (!in_eights(n, y)) return false;
-  each_eight<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
-    Eight x = load(y + i);
-    for (float& a : x.at) a *= s;
-    store(y + i, x);
-  });
-  return true;
-}
-
 template <class On, class X>
 bool swiglu(Lanes& lanes, X* a, const X* g, const X* u, i64 n) {
   if (!in_eights(n, a, g, u)) return false;
@@ -84,14 +73,16 @@ bool rope(Lanes& lanes, X* x, const float* cos, const float* sin, i64 M, i64 T, 
 
 // The operations of exact mode, and its bits.
 template <class On>
-bool adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, AdamWStep<float> s) {
+bool adamw(Lanes& lanes, float* w, float* m, float* v, const float* g, i64 n, float clip,
+           AdamWStep<float> s) {
   if (!in_eights(n, w, m, v, g)) return false;
   each_eight<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) {
     Eight weight = load(w + i), first = load(m + i), second = load(v + i);
-    const Eight grad = load(g + i);
+    const Eight whole = load(g + i);
     for (int j = 0; j < 8; ++j) {
-      first.at[j] = s.b1 * first.at[j] + s.c1 * grad.at[j];
-      second.at[j] = s.b2 * second.at[j] + (s.c2 * grad.at[j]) * grad.at[j];
+      const float grad = clip * whole.at[j];
+      first.at[j] = s.b1 * first.at[j] + s.c1 * grad;
+      second.at[j] = s.b2 * second.at[j] + (s.c2 * grad) * grad;
       const float d = std::sqrt(second.at[j]) / s.root_bias2 + s.eps;
       weight.at[j] = weight.at[j] * s.keep - s.rate * (first.at[j] / d);
     }

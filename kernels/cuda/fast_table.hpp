@@ -35,7 +35,6 @@ void fill_rows(Ops<float>& ops) {
   set_mixed<&O::add, add<On, bf16, bf16>, add<On, bf16, float>>(ops);
   set<&O::copy, copy<On, float, float>>(ops);
   set_mixed<&O::copy, copy<On, bf16, float>, copy<On, float, bf16>>(ops);
-  set<&O::scale, scale<On>>(ops);
   set<&O::swiglu, swiglu<On, float>>(ops);
   set_mixed<&O::swiglu, swiglu<On, bf16>>(ops);
   set<&O::swiglu_dx, swiglu_dx<On, float>>(ops);

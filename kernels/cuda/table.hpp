@@ -58,7 +58,6 @@ void fill(Ops<float>& ops) {
   set_mixed<ce_dx<On, bf16>>(ops.ce_dx);
   set(ops.add, add<On, float, float>);
   set_mixed<add<On, bf16, bf16>, add<On, bf16, float>>(ops.add);
-  set(ops.scale, scale<On>);
   set(ops.copy, copy<On, float, float>);
   set_mixed<copy<On, bf16, float>, copy<On, float, bf16>>(ops.copy);
   set(ops.zero, zero<On>);

@@ -12,13 +12,6 @@ void add(Lanes& lanes, Y* y, const Y* a, const B* b, i64 n) {
   });
 }
 
-template <class Real>
-void scale(Lanes& lanes, Real* y, Real s, i64 n) {
-  lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) {
-    for (i64 i = begin; i < end; ++i) y[i] = y[i] * s;
-  });
-}
-
 template <class Y, class X>
 void copy(Lanes& lanes, Y* y, const X* x, i64 n) {
   lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) { store(x + begin, end - begin, y + begin); });
@@ -34,7 +27,6 @@ void zero(Lanes& lanes, Real* y, i64 n) {
 template <class Real>
 void fill_elementwise(Ops<Real>& ops) {
   ops.add.call = add<Real, Real>;
-  ops.scale.call = scale<Real>;
   ops.copy.call = copy<Real, Real>;
   ops.zero.call = zero<Real>;
   if constexpr (std::is_same_v<Real, float>) {

@@ -54,15 +54,15 @@ class ShadowOptimizer {
     const double length = root_of_squares(words);
     if (length != found.grad_norm)
       return fmt::format("step {}: gradient norm: {:.17g} instead of {:.17g}", step, found.grad_norm, length);
-    const float clip = static_cast<float>(clip_scale(settings_, length));
+    const auto clip = static_cast<float>(clip_scale(settings_, length));
     for (std::size_t i = 0; i < table_.size(); ++i) {
-      std::vector<float> g = found.gradient[i], w(g.size());
+      const std::vector<float>& g = found.gradient[i];
+      std::vector<float> w(g.size());
       if (g.empty()) continue;
       const i64 n = static_cast<i64>(g.size());
       std::copy(before[i].begin(), before[i].end(), w.begin());
       first_[i].resize(g.size()), second_[i].resize(g.size());
-      ops_.scale(lanes_, g.data(), clip, n);
-      ops_.adamw(lanes_, w.data(), first_[i].data(), second_[i].data(), g.data(), n,
+      ops_.adamw(lanes_, w.data(), first_[i].data(), second_[i].data(), g.data(), n, clip,
                  adamw_step<float>(settings_, step, table_[i].decayed));
       if (settings_.weight_bytes == 2)
         for (float& x : w) x = bf16(x);

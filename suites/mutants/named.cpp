@@ -92,7 +92,7 @@ std::vector<NamedMutant> named_mutants() {
       {"clipping by each stage's own norm", "torchtitan 596", "dp=2 pp=2",
        message(Change::group, "gradient norm", "all_reduce", static_cast<int>(Axis::dp))},
       {"clipping drives replicated norm weights apart", "DeepSpeed PR 1801", "tp=2",
-       on_rank(kernel(Change::dropped, "scale", "gradients"), 1)},
+       on_rank(with_value(kernel(Change::number, "adamw", "weights", 1), 1), 1)},
       {"ZeRO-2 overwrites its accumulator", "Megatron-LM 6660", "dp=2 zero=2 micro=2",
        kernel(Change::exchanged, "add", "gradients")},
       {"ZeRO-2 doubles its accumulator in a group of one", "Megatron-LM 6660", "zero=2 micro=4",

@@ -108,7 +108,6 @@ PEERS = {
     "swiglu_dx": (rows(3), lambda s, *all_three: swiglu_dx(*all_three)),
     "add": (rows(3), lambda s, y, a, b: torch.add(a, b, out=y)),
     "copy": (rows(2), lambda s, y, x: y.copy_(x)),
-    "scale": (rows(1), lambda s, y: y.mul_(0.999)),
     "zero": (rows(1), lambda s, y: y.zero_()),
     "adamw": (adamw, lambda s, optimizer: optimizer.step()),
 }

@@ -99,7 +99,7 @@ Sample KernelBench::time(const std::string& kernel, const std::vector<double>& n
   if (kernel.starts_with("attention")) return attentions(kernel, x);
   if (kernel.starts_with("embed") || kernel.starts_with("ce_")) return ends(kernel, x);
   if (kernel.starts_with("rms_norm") || kernel == "rope") return rows(kernel, x);
-  return elements(kernel, x[kernel == "scale" ? 1 : 0]);
+  return elements(kernel, x[0]);
 }
 
 Sample KernelBench::matmuls(const std::string& kernel, const std::vector<i64>& x) {
@@ -188,13 +188,12 @@ Sample KernelBench::elements(const std::string& kernel, i64 n) {
       float* sum = out(n);
       call(ops_.add, sum, sum, in(n), n);
     });
-  if (kernel == "scale") return timed([&] { call(ops_.scale, out(n), 1.f, n); });
   if (kernel == "copy") return timed([&] { call(ops_.copy, out(n), in(n), n); });
   if (kernel == "zero") return timed([&] { call(ops_.zero, out(n), n); });
   if (kernel == "add_squares") return timed([&] { call(ops_.add_squares, words_, in(n), n); });
   if (kernel != "adamw") throw std::logic_error("no bench for " + kernel);
   const AdamWStep<float> step{1.f, 0.9f, 0.1f, 0.95f, 0.05f, 1.f, 1e-8f, 0.f};
-  return timed([&] { call(ops_.adamw, out(n), out(n), out(n), in(n), n, step); });
+  return timed([&] { call(ops_.adamw, out(n), out(n), out(n), in(n), n, 1.f, step); });
 }
 
 }  // namespace lockstep

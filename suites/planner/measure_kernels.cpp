@@ -45,9 +45,9 @@ Numbers numbers_of(const std::string& kernel, i64 n) {
   if (kernel == "ce_sum") return {M, D, D, 0, 1};
   if (kernel == "ce_dx") return {M, D, D, 0, 0};
   if (kernel == "ce_loss") return {1, static_cast<double>(n)};
-  if (kernel == "scale") return {1, all};
-  for (const char* name : {"swiglu", "swiglu_dx", "add", "copy", "zero", "add_squares", "adamw"})
+  for (const char* name : {"swiglu", "swiglu_dx", "add", "copy", "zero", "add_squares"})
     if (kernel == name) return {all};
+  if (kernel == "adamw") return {all, 1};
   return {};
 }
 

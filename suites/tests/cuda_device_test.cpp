@@ -102,8 +102,7 @@ const KernelSet cuda_set(
       set<&T::rms_norm_dx>(ops.rms_norm_dx), set<&T::rms_norm_dw>(ops.rms_norm_dw), set<&T::rope>(ops.rope);
       set<&T::attention>(ops.attention), set<&T::attention_dx>(ops.attention_dx), set<&T::swiglu>(ops.swiglu);
       set<&T::swiglu_dx>(ops.swiglu_dx), set<&T::ce_max>(ops.ce_max), set<&T::ce_sum>(ops.ce_sum);
-      set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add),
-          set<&T::scale>(ops.scale);
+      set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add);
       set<&T::copy>(ops.copy), set<&T::zero>(ops.zero), set<&T::add_squares>(ops.add_squares);
       set<&T::adamw>(ops.adamw);
     });

@@ -194,8 +194,8 @@ TEST(FastRows, AdamWIsExact) {
   auto v = random<float>(800, 17, 1);
   for (i64 i = 0; i < 800; ++i) v.data()[i] = std::abs(v.data()[i]);
   auto w2 = w, m2 = m, v2 = v;
-  fast.adamw(lanes, w.data(), m.data(), v.data(), g.data(), 800, step);
-  plain.adamw(lanes, w2.data(), m2.data(), v2.data(), g.data(), 800, step);
+  fast.adamw(lanes, w.data(), m.data(), v.data(), g.data(), 800, 0.1f, step);
+  plain.adamw(lanes, w2.data(), m2.data(), v2.data(), g.data(), 800, 0.1f, step);
   EXPECT_EQ(w.wide(), w2.wide());
   EXPECT_EQ(m.wide(), m2.wide());
   EXPECT_EQ(v.wide(), v2.wide());

@@ -46,8 +46,9 @@ void wrong_squares(Lanes& l, i64* words, const float* x, i64 n) {
   right.add_squares(l, words, x, n);
   if (now()) right.add_squares(l, words, x, n);
 }
-void wrong_adamw(Lanes& l, float* w, float* m, float* v, const float* g, i64 n, AdamWStep<float> step) {
-  right.adamw(l, w, m, v, g, n, step);
+void wrong_adamw(Lanes& l, float* w, float* m, float* v, const float* g, i64 n, float clip,
+                 AdamWStep<float> step) {
+  right.adamw(l, w, m, v, g, n, clip, step);
   if (now())
     for (i64 i = 0; i < n; ++i) w[i] += 0.125f;
 }
