@@ -119,13 +119,17 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
         mutant("a stage loads the first layers") && l.unit > 0 && l.unit <= run_.model.layers;
     const Param& p = params_.table[shifted ? 1 + (l.param - 1) % own : l.param];
     const float* whole = source ? source(p) : nullptr;
-    values.clear();
     const i64 offset = mutant("fresh shards are alike") ? l.slice.row : 0;
-    for (i64 r = l.slice.row; r < l.slice.row + l.slice.rows; ++r)
-      for (i64 c = l.slice.col; c < l.slice.col + l.slice.cols; ++c)
-        values.push_back(r >= p.rows ? 0.f
-                         : whole     ? whole[r * p.cols + c]
-                                     : initial_value(run_.model, p, run_.settings.seed, r - offset, c));
+    values.resize(static_cast<std::size_t>(l.slice.rows * l.slice.cols));
+    float* into = values.data();
+    for (i64 r = l.slice.row; r < l.slice.row + l.slice.rows; ++r, into += l.slice.cols) {
+      if (whole && r < p.rows)
+        std::copy_n(whole + r * p.cols + l.slice.col, l.slice.cols, into);
+      else if (r < p.rows)
+        initial_values(run_.model, p, run_.settings.seed, r - offset, l.slice.col, l.slice.cols, into);
+      else
+        std::fill_n(into, l.slice.cols, 0.0f);
+    }
     store_->load(i, values.data());
   }
   home_->begin(store_->pieces());

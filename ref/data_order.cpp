@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/random.hpp"
 #include "ref/error.hpp"
-#include "ref/random.hpp"
 
 namespace lockstep {
 

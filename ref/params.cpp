@@ -2,22 +2,15 @@
 
 #include <xxhash.h>
 
-#include <cmath>
+#include <algorithm>
 
-#include "kernels/exact_math.hpp"
-#include "ref/random.hpp"
+#include "kernels/normal.hpp"
+#include "kernels/random.hpp"
 
 namespace lockstep {
 namespace {
 
 const char* const kEmbedding = "model.embed_tokens.weight";
-
-// Two independent uniforms become one normal number (Box & Muller 1958).
-double normal(std::uint64_t key, std::uint64_t position) {
-  const double u = 1.0 - unit_interval(random_word(key, 2 * position));  // (0, 1]: its log is finite
-  const double v = unit_interval(random_word(key, 2 * position + 1));
-  return std::sqrt(-2.0 * exact_log(u)) * exact_cos(2.0 * 3.14159265358979323846 * v);
-}
 
 }  // namespace
 
@@ -58,14 +51,14 @@ std::vector<Param> parameter_table(const ModelConfig& config, i64 leaves) {
   return table;
 }
 
-float initial_value(const ModelConfig& config, const Param& param, i64 seed, i64 row, i64 col) {
-  if (row >= param.rows) return 0;  // a pad
-  if (param.row_dim == Dim::one) return 1;
+void initial_values(const ModelConfig& config, const Param& param, i64 seed, i64 row, i64 col, i64 n,
+                    float* values) {
+  if (row >= param.rows) return void(std::fill_n(values, n, 0.0f));  // pads
+  if (param.row_dim == Dim::one) return void(std::fill_n(values, n, 1.0f));
   const std::string& name = param.tied_to >= 0 ? kEmbedding : param.name;
   const std::uint64_t key =
       mix(mix(static_cast<std::uint64_t>(seed)) ^ XXH3_64bits(name.data(), name.size()));
-  return static_cast<float>(config.init_std *
-                            normal(key, static_cast<std::uint64_t>(row * param.cols + col)));
+  normal_numbers(key, static_cast<std::uint64_t>(row * param.cols + col), n, config.init_std, values);
 }
 
 }  // namespace lockstep

@@ -44,9 +44,9 @@ inline int param_index(i64 layer, int p) { return static_cast<int>(1 + layer * l
 
 i64 padded_vocab(const ModelConfig&, i64 leaves);
 
-// Element (row, col) of a fresh weight: normal(0, init_std), norms 1, as a function of (seed, name,
-// position) alone, so any part can be made anywhere. Rounded to float32 so that float32 and float64 runs
-// start from the same numbers. A tied head has its partner's values.
-float initial_value(const ModelConfig&, const Param&, i64 seed, i64 row, i64 col);
+// Elements (row, col) to (row, col + n - 1) of a fresh weight: normal(0, init_std), norms 1, pads 0, as a
+// function of (seed, name, position) alone, so any part can be made anywhere. Rounded to float32 so that
+// float32 and float64 runs start from the same numbers. A tied head has its partner's values.
+void initial_values(const ModelConfig&, const Param&, i64 seed, i64 row, i64 col, i64 n, float* values);
 
 }  // namespace lockstep

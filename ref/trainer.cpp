@@ -139,10 +139,12 @@ void Trainer<T>::initialise() {
   for (std::size_t p = 0; p < table_.size(); ++p) {
     const Param& param = table_[p];
     if (param.tied_to >= 0) continue;
-    for (i64 row = 0; row < param.stored_rows; ++row)
-      for (i64 col = 0; col < param.cols; ++col)
-        weights_[p][static_cast<std::size_t>(row * param.cols + col)] =
-            static_cast<T>(initial_value(config_, param, settings_.seed, row, col));
+    std::vector<float> values(static_cast<std::size_t>(param.cols));
+    for (i64 row = 0; row < param.stored_rows; ++row) {
+      initial_values(config_, param, settings_.seed, row, 0, param.cols, values.data());
+      std::transform(values.begin(), values.end(), weights_[p].begin() + row * param.cols,
+                     [](float x) { return static_cast<T>(x); });
+    }
   }
 }
 

@@ -1,18 +1,22 @@
 #include "suites/reference.hpp"
 
+#include <algorithm>
+#include <thread>
+
 #include "ref/trainer.hpp"
 
 namespace lockstep {
 
 Weights fresh_weights(const ModelConfig& model, const Settings& settings) {
+  Lanes lanes(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   Weights weights;
   for (const Param& p : parameter_table(model, settings.leaves)) {
-    weights.emplace_back();
+    weights.emplace_back(p.tied_to >= 0 ? 0 : static_cast<std::size_t>(p.count()));
     if (p.tied_to >= 0) continue;
-    weights.back().reserve(static_cast<std::size_t>(p.count()));
-    for (i64 row = 0; row < p.rows; ++row)
-      for (i64 col = 0; col < p.cols; ++col)
-        weights.back().push_back(initial_value(model, p, settings.seed, row, col));
+    lanes.split(p.rows, 1, [&](i64 begin, i64 end, int) {
+      for (i64 row = begin; row < end; ++row)
+        initial_values(model, p, settings.seed, row, 0, p.cols, weights.back().data() + row * p.cols);
+    });
   }
   return as_stored(std::move(weights), settings);
 }
@@ -51,7 +55,7 @@ class TrainingIn final : public Reference::Training {
         trainer_(model, s, cpu_ops(isa), lanes_),
         tokens_(static_cast<std::size_t>(s.batch * s.seq)),
         labels_(tokens_.size()) {
-    trainer_.initialise();
+    if (initial.empty()) trainer_.initialise();
     for (std::size_t i = 0; i < initial.size(); ++i)
       if (!initial[i].empty()) trainer_.load(table()[i].name, initial[i].data());
   }

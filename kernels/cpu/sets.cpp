@@ -2,6 +2,9 @@
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
 #include "kernels/cpu/sets.hpp"
 
+#include "kernels/normal.hpp"
+#include "kernels/plain/plain.hpp"
+
 #if defined(__x86_64__)
 namespace lockstep {
 namespace {
@@ -33,6 +36,14 @@ Ops<double> double_ops() {
   if (has_avx2()) simd::apply_avx2(ops);
 #endif
   return ops;
+}
+
+void normal_numbers(std::uint64_t key, std::uint64_t first, i64 n, double deviation, float* values) {
+#if defined(__x86_64__)
+  static const bool fma = has_avx2();
+  if (fma) return simd::normal_numbers_avx2(key, first, n, deviation, values);
+#endif
+  plain::normal_numbers(key, first, n, deviation, values);
 }
 
 }  // namespace lockstep

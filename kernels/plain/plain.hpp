@@ -45,6 +45,8 @@ void fill(Ops<Real>& ops) {
   fill_adamw(ops);
 }
 
+void normal_numbers(std::uint64_t key, std::uint64_t first, i64 n, double deviation, float* values);
+
 // Grains of Lanes::split: whole cache lines, and enough work to be worth waking a thread.
 inline constexpr i64 kColumnGrain = 16;
 inline constexpr i64 kElementGrain = 4096;

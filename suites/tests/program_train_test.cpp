@@ -119,9 +119,9 @@ TEST(ProgramTrain, StartsFromGivenWeights) {
   const std::vector<Param> table = parameter_table(model, 8);
   std::vector<std::vector<float>> values;
   for (const Param& p : table) {
-    values.emplace_back();
-    for (i64 i = 0; i < p.count(); ++i)
-      values.back().push_back(initial_value(model, p, 1, i / p.cols, i % p.cols));
+    values.emplace_back(static_cast<std::size_t>(p.count()));
+    for (i64 row = 0; row < p.rows; ++row)
+      initial_values(model, p, 1, row, 0, p.cols, values.back().data() + row * p.cols);
   }
   const std::string same = folder.path() + "/same.safetensors", other = folder.path() + "/other.safetensors";
   save_weights(same, table, values);

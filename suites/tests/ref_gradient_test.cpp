@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/random.hpp"
 #include "ref/config.hpp"
 #include "ref/model.hpp"
-#include "ref/random.hpp"
 
 namespace lockstep {
 namespace {

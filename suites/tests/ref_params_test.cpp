@@ -5,8 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/random.hpp"
 #include "ref/params.hpp"
-#include "ref/random.hpp"
 
 namespace lockstep {
 namespace {
@@ -69,11 +69,18 @@ TEST(Params, RandomWordsAreSplitMix64) {
 }
 
 std::vector<double> values(const Param& param, i64 seed) {
+  std::vector<float> row_values(static_cast<std::size_t>(param.cols));
   std::vector<double> all;
-  for (i64 row = 0; row < param.rows; ++row)
-    for (i64 col = 0; col < param.cols; ++col)
-      all.push_back(static_cast<double>(initial_value(model(false), param, seed, row, col)) / 0.02);
+  for (i64 row = 0; row < param.rows; ++row) {
+    initial_values(model(false), param, seed, row, 0, param.cols, row_values.data());
+    for (const float x : row_values) all.push_back(static_cast<double>(x) / 0.02);
+  }
   return all;
+}
+float initial_value(const ModelConfig& config, const Param& param, i64 seed, i64 row, i64 col) {
+  float value = NAN;
+  initial_values(config, param, seed, row, col, 1, &value);
+  return value;
 }
 
 double mean_product(const std::vector<double>& a, const std::vector<double>& b, std::size_t lag = 0) {
@@ -104,6 +111,16 @@ TEST(Params, InitialValuesAreStandardNormal) {
     gap = std::max(
         gap, std::abs(0.5 * std::erfc(-sorted[i] / std::sqrt(2.0)) - (static_cast<double>(i) + 0.5) / n));
   EXPECT_LT(gap, 1.95 / std::sqrt(n));  // 1 in 1000 by chance
+}
+
+TEST(Params, APartOfARowHasTheRowsValues) {
+  const ModelConfig config = model(false);
+  const Param q = parameter_table(config, 8)[2];
+  const auto all = values(q, 1);
+  std::vector<float> part(7);
+  initial_values(config, q, 1, 3, 5, 7, part.data());
+  for (std::size_t i = 0; i < part.size(); ++i)
+    EXPECT_EQ(static_cast<double>(part[i]) / 0.02, all[3 * static_cast<std::size_t>(q.cols) + 5 + i]) << i;
 }
 
 TEST(Params, SeedsAndNamesGiveIndependentValues) {

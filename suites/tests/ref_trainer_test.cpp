@@ -5,9 +5,9 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/random.hpp"
 #include "ref/config.hpp"
 #include "ref/data_order.hpp"
-#include "ref/random.hpp"
 #include "ref/trainer.hpp"
 #include "suites/tests/user_error.hpp"
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 namespace lockstep {
+namespace {  // as exact_math.hpp, and for its reason
 
 // A bijection of 64-bit words that lets every input bit reach every output bit.
 inline std::uint64_t mix(std::uint64_t x) {
@@ -20,4 +21,5 @@ inline std::uint64_t random_word(std::uint64_t key, std::uint64_t position) {
 // In [0, 1), a multiple of 2^-53.
 inline double unit_interval(std::uint64_t word) { return static_cast<double>(word >> 11) * 0x1p-53; }
 
+}  // namespace
 }  // namespace lockstep
