@@ -34,7 +34,10 @@ usual=(--batch 16 --steps 3)
 
 # What matters most comes first: the seconds may end before the parts do.
 bf16=(--dtype bf16 --device cuda)
-large=(suites/models/tinyllama-1.1b.json --batch 8 --seq 2048 --steps 10)
+# 2.8 B parameters, of which an H100 holds everything for four sequences: where `lockstep plan` sees the most to win.
+large=(suites/models/llama-3-8b-8-layers.json --batch 32 --seq 2048 --steps 5)
+micro=4
+small=(suites/models/tinyllama-1.1b.json --batch 32 --seq 2048 --steps 5)
 peak=${GPU_CHECK_PEAK:-989.4}  # TFLOP/s of an H100 or H200 SXM in bf16, dense (NVIDIA's data sheets)
 part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
 # A test that finds no GPU is skipped, which here is a failure.
@@ -46,16 +49,16 @@ part flash 90 "$bin/lockstep" train --model suites/models/smol-10m.json --data d
     --steps 2 "${bf16[@]}" --fast --check
 # What labels do not count makes the loss's scale another one in every step, and graphs must bear it.
 part graphs 60 "$bin/lockstep" train "${run[@]}" --batch 16 --steps 5 --plan "dp=2 tp=2 zero=1" --device cuda --graphs --check
-part speed 120 "$bin/lockstep" time --model "${large[@]}" --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" --peak "$peak"
+timed=("$bin/lockstep" time --data datasets/excerpt-v509.tok "${bf16[@]}" --peak "$peak")
+part speed 120 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro"
 if python3 -c 'import torch' 2>/dev/null; then
-    part pytorch 120 python3 suites/peers/pytorch_step.py "${large[@]}" --peak "$peak"
+    part pytorch 120 python3 suites/peers/pytorch_step.py "${large[@]}" --micro "$micro" --peak "$peak"
 else
     summary+=("skipped pytorch: there is none here")
 fi
-part speed-graphs 90 "$bin/lockstep" time --model "${large[@]}" --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" \
-    --peak "$peak" --graphs
-part by-kernel 90 "$bin/lockstep" time --model "${large[@]}" --steps 2 --data datasets/excerpt-v509.tok --plan "micro=8" "${bf16[@]}" \
-    --peak "$peak" --kernels --csv "$out/kernels.csv"
+part speed-graphs 90 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --graphs
+part by-kernel 90 "${timed[@]}" --model "${large[@]}" --steps 2 --plan "micro=$micro" --kernels --csv "$out/kernels.csv"
+part speed-1.1b 60 "${timed[@]}" --model "${small[@]}" --plan "micro=16"
 if [[ -s $out/kernels.csv ]] && python3 -c 'import torch' 2>/dev/null; then
     part pytorch-kernels 60 python3 suites/peers/pytorch_kernels.py "$out/kernels.csv" --csv "$out/kernels-pytorch.csv"
 else

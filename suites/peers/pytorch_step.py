@@ -101,8 +101,17 @@ def main():
         optimizer.zero_grad(set_to_none=True)
         return loss.item()  # waits for the device
 
-    for _ in range(3):
-        step()
+    while True:
+        try:
+            for _ in range(3):
+                step()
+            break
+        except torch.cuda.OutOfMemoryError:
+            if micro == 1:
+                raise
+        optimizer.zero_grad(set_to_none=True)
+        micro //= 2
+        print(f"out of memory: microbatches of {micro}", flush=True)
     seconds = []
     for _ in range(o.steps):
         begin = time.perf_counter()

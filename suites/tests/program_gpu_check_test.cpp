@@ -33,7 +33,7 @@ TEST(GpuCheck, EveryPartAsksForTheDeviceAndFailsWithoutOne) {
   EXPECT_NE(std::system(command.c_str()), 0);
   const std::string summary = text_of(out + "/summary.txt");
   for (const char* part : {"hash", "kernels", "fast", "bf16", "bf16-fast", "flash", "graphs", "speed",
-                           "speed-graphs", "by-kernel", "gate", "sweep"}) {
+                           "speed-graphs", "by-kernel", "speed-1.1b", "gate", "sweep"}) {
     EXPECT_NE(summary.find("FAILED  " + std::string(part) + " ("), std::string::npos) << part << " in\n"
                                                                                       << summary;
     if (std::string(part) == "kernels") continue;
