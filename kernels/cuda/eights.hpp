@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/frame.hpp"
+#include "kernels/cuda/pack.hpp"
 
 namespace lockstep::cuda {
 
@@ -40,8 +41,7 @@ LOCKSTEP_ANYWHERE inline void store(float* to, const Eight& x) {
 }
 LOCKSTEP_ANYWHERE inline void store(bf16* to, const Eight& x) {
   Quad quad;
-  for (int i = 0; i < 4; ++i)
-    quad.word[i] = bf16(x.at[2 * i]).bits | static_cast<std::uint32_t>(bf16(x.at[2 * i + 1]).bits) << 16;
+  for (int i = 0; i < 4; ++i) quad.word[i] = pack(x.at[2 * i], x.at[2 * i + 1]);
   *reinterpret_cast<Quad*>(to) = quad;
 }
 

@@ -29,10 +29,11 @@ LOCKSTEP_ANYWHERE float delta_of(Env& env, const SharedRows<kHead>& dO, const Sh
   return sum_of_quad(env, sum);
 }
 
-// dq: a block has 128 queries of one head, eight warps with 16 each.
+// dq: a block has 128 queries of one head, four warps with 32 each, so that what a warp reads of the keys
+// serves two products, and goes through the keys 32 at a time: two blocks fit where shared memory is 227 KiB.
 template <int kHead>
 struct FlashQueryGradient {
-  static constexpr int kThreads = 256, kQueries = 128, kKeys = 64;
+  static constexpr int kThreads = 128, kQueries = 128, kKeys = 32, kRows = 2;
   using Shared = SharedRows<kHead>;
   static constexpr i64 kTile = Shared::bytes(kKeys);
   static constexpr i64 kShared = 2 * Shared::bytes(kQueries) + 4 * kTile;
@@ -54,28 +55,29 @@ struct FlashQueryGradient {
     };
     const auto values = [&](int tile) { return Shared{keys(tile).at + kTile}; };
     const auto fetch_tile = [&](int tile) {
-      fetch(env, kThreads, keys(tile), kKeys, in.k + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
-      fetch(env, kThreads, values(tile), kKeys, in.v + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
+      fetch<kThreads, kKeys>(env, keys(tile), in.k + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
+      fetch<kThreads, kKeys>(env, values(tile), in.v + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
       env.commit();
     };
-    const int row = env.thread() / 32 * 16, lane = env.thread() % 32;
+    const int row = env.thread() / 32 * 16 * kRows, lane = env.thread() % 32;
     const Shared outputs{keys(0).at};
-    fetch(env, kThreads, queries, kQueries, in.q + s.query(b, 0, h), s.H * kHead, first, s.T);
-    fetch(env, kThreads, gradients, kQueries, in.dO + s.query(b, 0, h), s.H * kHead, first, s.T);
-    fetch(env, kThreads, outputs, kQueries, in.o + s.query(b, 0, h), s.H * kHead, first, s.T);
+    fetch<kThreads, kQueries>(env, queries, in.q + s.query(b, 0, h), s.H * kHead, first, s.T);
+    fetch<kThreads, kQueries>(env, gradients, in.dO + s.query(b, 0, h), s.H * kHead, first, s.T);
+    fetch<kThreads, kQueries>(env, outputs, in.o + s.query(b, 0, h), s.H * kHead, first, s.T);
     env.commit();
     env.template wait<0>();
     env.sync();
-    float delta[2], lse[2];
+    float delta[kRows][2], lse[kRows][2];
     LOCKSTEP_UNROLL
+    for (int r = 0; r < kRows; ++r) LOCKSTEP_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int mine = row + lane / 4 + 8 * half;
-      delta[half] = delta_of(env, gradients, outputs, mine, lane % 4);
-      lse[half] = first + mine < s.T ? in.lse[(b * s.H + h) * s.T + first + mine] * kLog2E : 0.0f;
+      const int mine = row + 16 * r + lane / 4 + 8 * half;
+      delta[r][half] = delta_of(env, gradients, outputs, mine, lane % 4);
+      lse[r][half] = first + mine < s.T ? in.lse[(b * s.H + h) * s.T + first + mine] * kLog2E : 0.0f;
     }
     env.sync();
     fetch_tile(0);
-    Sums out[1][kHead / 8] = {};
+    Sums out[kRows][kHead / 8] = {};
     for (int tile = 0; tile < tiles; ++tile) {
       if (tile + 1 < tiles) {
         fetch_tile(tile + 1);
@@ -84,33 +86,38 @@ struct FlashQueryGradient {
         env.template wait<0>();
       }
       env.sync();
-      Sums score[1][kKeys / 8] = {}, ds[1][kKeys / 8] = {};
+      Sums score[kRows][kKeys / 8] = {}, ds[kRows][kKeys / 8] = {};
       multiply_rows(env, score, queries, row, keys(tile), 0);
       multiply_rows(env, ds, gradients, row, values(tile), 0);
+      // The last of these keys that this lane's upper query sees, counted from the lane's first.
+      const int seen = static_cast<int>(first - i64{tile} * kKeys) + row + lane / 4 - lane % 4 * 2;
       LOCKSTEP_UNROLL
+      for (int r = 0; r < kRows; ++r) LOCKSTEP_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const i64 query = first + row + lane / 4 + i / 2 * 8;
-        const i64 key = i64{tile} * kKeys + 8 * n + lane % 4 * 2 + i % 2;
-        const float p =
-            key > query ? 0.0f : env.exp2(std::fma(score[0][n].at[i], in.scale * kLog2E, -lse[i / 2]));
-        ds[0][n].at[i] = p * (ds[0][n].at[i] - delta[i / 2]);
+        const float p = 8 * n + i % 2 > seen + 16 * r + i / 2 * 8
+                            ? 0.0f
+                            : env.exp2(std::fma(score[r][n].at[i], in.scale * kLog2E, -lse[r][i / 2]));
+        ds[r][n].at[i] = p * (ds[r][n].at[i] - delta[r][i / 2]);
       }
       LOCKSTEP_UNROLL
       for (int n = 0; n < kKeys / 8; n += 2) {
-        const Words<4> left[1] = {as_left(ds[0][n], ds[0][n + 1])};
+        Words<4> left[kRows];
+        LOCKSTEP_UNROLL
+        for (int r = 0; r < kRows; ++r) left[r] = as_left(ds[r][n], ds[r][n + 1]);
         multiply_columns(env, out, left, keys(tile), 8 * n);
       }
       env.sync();
     }
     LOCKSTEP_UNROLL
+    for (int r = 0; r < kRows; ++r) LOCKSTEP_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const i64 query = first + row + lane / 4 + 8 * half;
+      const i64 query = first + row + 16 * r + lane / 4 + 8 * half;
       if (query >= s.T) continue;
       auto* to = reinterpret_cast<std::uint32_t*>(dq + s.query(b, query, h)) + lane % 4;
       LOCKSTEP_UNROLL
       for (int n = 0; n < kHead / 8; ++n)
-        to[4 * n] = pack(in.scale * out[0][n].at[2 * half], in.scale * out[0][n].at[2 * half + 1]);
+        to[4 * n] = pack(in.scale * out[r][n].at[2 * half], in.scale * out[r][n].at[2 * half + 1]);
     }
   }
 };
@@ -147,14 +154,14 @@ struct FlashKeyGradient {
     const auto from = [&](int tile) { return first + i64{tile % per_head} * kQueries; };
     const auto fetch_tile = [&](int tile) {
       const i64 at = s.query(b, 0, head_of(tile)), stride = s.H * kHead;
-      fetch(env, kThreads, queries(tile), kQueries, in.q + at, stride, from(tile), s.T);
-      fetch(env, kThreads, gradients(tile), kQueries, in.dO + at, stride, from(tile), s.T);
-      fetch(env, kThreads, outputs(tile), kQueries, in.o + at, stride, from(tile), s.T);
+      fetch<kThreads, kQueries>(env, queries(tile), in.q + at, stride, from(tile), s.T);
+      fetch<kThreads, kQueries>(env, gradients(tile), in.dO + at, stride, from(tile), s.T);
+      fetch<kThreads, kQueries>(env, outputs(tile), in.o + at, stride, from(tile), s.T);
       env.commit();
     };
     const i64 at = s.key(b, 0, kv * group);
-    fetch(env, kThreads, keys, kKeys, in.k + at, s.K * kHead, first, s.T);
-    fetch(env, kThreads, values, kKeys, in.v + at, s.K * kHead, first, s.T);
+    fetch<kThreads, kKeys>(env, keys, in.k + at, s.K * kHead, first, s.T);
+    fetch<kThreads, kKeys>(env, values, in.v + at, s.K * kHead, first, s.T);
     fetch_tile(0);
 
     const int row = env.thread() / 32 * 16, lane = env.thread() % 32;
@@ -182,13 +189,15 @@ struct FlashKeyGradient {
         Sums p[1][kPart / 8] = {}, ds[1][kPart / 8] = {};
         multiply_rows(env, p, keys, row, queries(tile), part);
         multiply_rows(env, ds, values, row, gradients(tile), part);
+        // The first of these queries that sees this lane's upper key, counted from the lane's first.
+        const int sees = static_cast<int>(first - from(tile)) + row + lane / 4 - part - lane % 4 * 2;
         LOCKSTEP_UNROLL
         for (int n = 0; n < kPart / 8; ++n) LOCKSTEP_UNROLL
         for (int i = 0; i < 4; ++i) {
           const int column = part + 8 * n + lane % 4 * 2 + i % 2;
-          const i64 key = first + row + lane / 4 + i / 2 * 8, query = from(tile) + column;
-          p[0][n].at[i] =
-              key <= query ? env.exp2(std::fma(p[0][n].at[i], in.scale * kLog2E, -lse[column])) : 0.0f;
+          p[0][n].at[i] = 8 * n + i % 2 >= sees + i / 2 * 8
+                              ? env.exp2(std::fma(p[0][n].at[i], in.scale * kLog2E, -lse[column]))
+                              : 0.0f;
           ds[0][n].at[i] = p[0][n].at[i] * (ds[0][n].at[i] - delta[column]);
         }
         LOCKSTEP_UNROLL

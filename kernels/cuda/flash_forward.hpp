@@ -36,11 +36,11 @@ struct FlashForward {
     };
     const auto values = [&](int tile) { return Shared{keys(tile).at + kTile}; };
     const auto fetch_tile = [&](int tile) {
-      fetch(env, kThreads, keys(tile), kKeys, k + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
-      fetch(env, kThreads, values(tile), kKeys, v + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
+      fetch<kThreads, kKeys>(env, keys(tile), k + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
+      fetch<kThreads, kKeys>(env, values(tile), v + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
       env.commit();
     };
-    fetch(env, kThreads, queries, kQueries, q + s.query(b, 0, h), s.H * kHead, first, s.T);
+    fetch<kThreads, kQueries>(env, queries, q + s.query(b, 0, h), s.H * kHead, first, s.T);
     fetch_tile(0);
 
     const int row = env.thread() / 32 * 16 * kRows, lane = env.thread() % 32;
@@ -58,14 +58,13 @@ struct FlashForward {
       Sums score[kRows][kKeys / 8] = {};
       multiply_rows(env, score, queries, row, keys(tile), 0);
       // Rows whose queries do not see all of these keys.
+      const int seen = static_cast<int>(first - i64{tile} * kKeys) + row + lane / 4 - lane % 4 * 2;
       if (i64{tile + 1} * kKeys > first + row) LOCKSTEP_UNROLL
       for (int r = 0; r < kRows; ++r) LOCKSTEP_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const i64 query = first + row + 16 * r + lane / 4 + i / 2 * 8;
-        const i64 key = i64{tile} * kKeys + 8 * n + lane % 4 * 2 + i % 2;
-        if (key > query) score[r][n].at[i] = -std::numeric_limits<float>::infinity();
-      }
+      for (int i = 0; i < 4; ++i)
+        if (8 * n + i % 2 > seen + 16 * r + i / 2 * 8)
+          score[r][n].at[i] = -std::numeric_limits<float>::infinity();
       LOCKSTEP_UNROLL
       for (int r = 0; r < kRows; ++r) LOCKSTEP_UNROLL
       for (int half = 0; half < 2; ++half) go_on(env, score[r], out[r], max[r][half], sum[r][half], half);

@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/frame.hpp"
+#include "kernels/cuda/pack.hpp"
 
 #ifdef __CUDA_ARCH__  // host compilers know no such pragma
 #define LOCKSTEP_UNROLL _Pragma("unroll")
@@ -41,11 +42,6 @@ struct Sums {
   float at[4] = {};
 };
 
-// Two numbers rounded to bf16, the first in the lower half.
-LOCKSTEP_ANYWHERE inline std::uint32_t pack(float low, float high) {
-  return bf16(low).bits | static_cast<std::uint32_t>(bf16(high).bits) << 16;
-}
-
 // Rows of kHead bf16 in shared memory. Their 16-byte chunks are permuted, so that the same chunk of eight
 // rows, which ldmatrix reads together, lies in all banks.
 template <int kHead>
@@ -57,16 +53,21 @@ struct SharedRows {
   LOCKSTEP_ANYWHERE char* chunk(int row, int c) const { return at + (row * kChunks + (c ^ (row & 7))) * 16; }
 };
 
-// rows x kHead numbers from global rows first, first + 1, ..., `stride` elements apart; zeros from row `end`
-// on.
-template <int kHead, class Env>
-LOCKSTEP_ANYWHERE void fetch(Env& env, int threads, const SharedRows<kHead>& to, int rows, const bf16* from,
-                             i64 stride, i64 first, i64 end) {
-  for (int e = env.thread(); e < rows * SharedRows<kHead>::kChunks; e += threads) {
-    const int row = e / SharedRows<kHead>::kChunks, c = e % SharedRows<kHead>::kChunks;
-    const bool there = first + row < end;
-    env.copy_async(to.chunk(row, c), from + (there ? first + row : 0) * stride + c * 8, there);
-  }
+// kFetched x kHead numbers from global rows first, first + 1, ..., `stride` elements apart; zeros from row
+// `end` on. A thread has the same chunk of every kStep-th row: multiples of eight rows apart, where chunks
+// are permuted alike, so that places differ by constants.
+template <int kThreads, int kFetched, int kHead, class Env>
+LOCKSTEP_ANYWHERE void fetch(Env& env, const SharedRows<kHead>& to, const bf16* from, i64 stride, i64 first,
+                             i64 end) {
+  constexpr int kChunks = SharedRows<kHead>::kChunks, kStep = kThreads / kChunks;
+  static_assert(kStep % 8 == 0 && kFetched % kStep == 0);
+  const int row = env.thread() / kChunks, c = env.thread() % kChunks;
+  const int left = static_cast<int>(lesser(end - first, kFetched)) - row;
+  char* const place = to.chunk(row, c);
+  const bf16* source = from + (first + row) * stride + c * 8;
+  LOCKSTEP_UNROLL
+  for (int r = 0; r < kFetched; r += kStep, source += kStep * stride)
+    env.copy_async(place + SharedRows<kHead>::bytes(r), source, r < left);
 }
 
 // A 16 x 16 piece of rows from `row` on, as the left factor.

@@ -87,21 +87,22 @@ TEST(FlashAttention, LeavesOtherHeadsAndOddAddressesToOthers) {
 
 // The emulated product against the definition: the identity times a matrix is the matrix.
 struct Copies {
-  static constexpr int kThreads = 32;
+  static constexpr int kThreads = 64;  // two warps, that compute the same
   static constexpr i64 kShared = 16 * 64 * 2 * 2;
   const bf16 *identity, *matrix;
   float* out;  // 16 x 8: row of the identity, row of the matrix
   template <class Env>
   void operator()(Env& env) const {
     const SharedRows<64> a{env.shared()}, b{env.shared() + SharedRows<64>::bytes(16)};
-    fetch(env, 32, a, 16, identity, 64, 0, 16);
-    fetch(env, 32, b, 16, matrix, 64, 0, 16);
+    fetch<kThreads, 16>(env, a, identity, 64, 0, 16);
+    fetch<kThreads, 16>(env, b, matrix, 64, 0, 16);
     env.commit();
     env.template wait<0>();
     env.sync();
     Sums sums[1][2] = {};
     multiply_rows(env, sums, a, 0, b, 0);
     const int lane = env.thread();
+    if (lane >= 32) return;
     for (int n = 0; n < 2; ++n)
       for (int i = 0; i < 4; ++i)
         out[(lane / 4 + i / 2 * 8) * 16 + 8 * n + lane % 4 * 2 + i % 2] = sums[0][n].at[i];
