@@ -71,42 +71,73 @@ void embed(Lanes& lanes, X* y, const X* table, const i32* ids, i64 M, i64 D, i64
   });
 }
 
-// One block a token. The first of its like in the sequence adds them all up; the others leave at once.
+// A block makes 8 x 256 columns of a token's row, if the token is the first of its like in the sequence. The
+// others it looks for 256 tokens at a time: a flag each, of which eight are read at once.
 template <class X>
 struct EmbedGradient {
-  struct State {};
+  static constexpr int kColumns = 8;  // of a thread
+  struct State {
+    float sum[kColumns];
+    bool late;  // not the first
+  };
   float* dtable;
   const X* dy;
   const i32* ids;
-  i64 T, D, first, rows;
-  LOCKSTEP_ANYWHERE i64 phases(i64 t) const {
-    const i64 row = ids[t] - first;
-    return 0 <= row && row < rows ? 3 : 0;
+  i64 T, D, first, rows, parts;  // blocks of a token
+  LOCKSTEP_ANYWHERE i64 phases(i64 block) const {
+    const i64 t = block / parts, row = ids[t] - first;
+    return 0 <= row && row < rows ? 3 + 2 * blocks_for(T - t, kThreads) : 0;
   }
-  LOCKSTEP_ANYWHERE void phase(i64 p, const Place& at, State&) const {
-    const i64 t = at.block;
+  LOCKSTEP_ANYWHERE void phase(i64 p, const Place& at, State& state) const {
+    const i64 t = at.block / parts, window = t + (p - 3) / 2 * at.threads;
     const i32 id = ids[t];
+    auto* const alike = reinterpret_cast<char*>(at.shared);
     if (p == 0) {
-      if (at.thread == 0) at.shared[0] = 0.0f;
+      if (at.thread == 0) alike[0] = 0;
     } else if (p == 1) {
       for (i64 s = at.thread; s < t; s += at.threads)
-        if (ids[s] == id) at.shared[0] = 1.0f;  // whoever writes, writes this
-    } else if (at.shared[0] == 0.0f) {
-      for (i64 d = at.thread; d < D; d += at.threads) {
-        float sum = 0.0f;
-        for (i64 s = t; s < T; ++s)
-          if (ids[s] == id) sum = sum + dy[s * D + d];
-        float* out = dtable + (id - first) * D + d;
-        *out = *out + sum;
+        if (ids[s] == id) alike[0] = 1;  // whoever writes, writes this
+    } else if (p == 2) {
+      state.late = alike[0] != 0;
+    } else if (state.late) {
+      return;
+    } else if (p % 2 == 1) {
+      alike[at.thread] = window + at.thread < T && ids[window + at.thread] == id;
+    } else {
+      add_up(window, at, state);
+      if (window + at.threads >= T) write(id, at, state);
+    }
+  }
+
+ private:
+  LOCKSTEP_ANYWHERE i64 column(const Place& at, int c) const {
+    return (at.block % parts * kColumns + c) * at.threads + at.thread;
+  }
+  LOCKSTEP_ANYWHERE void add_up(i64 window, const Place& at, State& state) const {
+    const auto* const eights = reinterpret_cast<const std::uint64_t*>(at.shared);
+    for (int e = 0; e < at.threads / 8; ++e) {
+      if (eights[e] == 0) continue;
+      for (int i = 8 * e; i < 8 * e + 8; ++i) {
+        if (!reinterpret_cast<const char*>(at.shared)[i]) continue;
+        for (int c = 0; c < kColumns; ++c)
+          if (column(at, c) < D) state.sum[c] = state.sum[c] + dy[(window + i) * D + column(at, c)];
       }
     }
+  }
+  LOCKSTEP_ANYWHERE void write(i32 id, const Place& at, const State& state) const {
+    float* const out = dtable + (id - first) * D;
+    for (int c = 0; c < kColumns; ++c)
+      if (const i64 d = column(at, c); d < D) out[d] = out[d] + state.sum[c];
   }
 };
 template <class On, class X>
 void embed_dw(Lanes& lanes, float* dtable, const X* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
               bool add) {
   if (!add) zero<On>(lanes, dtable, rows * D);
-  if (T > 0) On::launch(lanes, EmbedGradient<X>{dtable, dy, ids, T, D, first, rows}, T, kThreads, 1);
+  const i64 parts = blocks_for(D, i64{EmbedGradient<X>::kColumns} * kThreads);
+  if (T > 0 && D > 0)
+    On::launch(lanes, EmbedGradient<X>{dtable, dy, ids, T, D, first, rows, parts}, T * parts, kThreads,
+               kThreads / 4);
 }
 
 }  // namespace lockstep::cuda
