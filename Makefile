@@ -36,8 +36,8 @@ isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx5
 # The layers, lowest first; adding a file changes no list.
 kernels_src  := $(filter-out kernels/bench/% kernels/cuda/%,$(wildcard kernels/*.cpp kernels/*/*.cpp))
 ref_src      := $(wildcard ref/*.cpp datasets/*.cpp)
-mpi_src      := parallel/comm/mpi.cpp
-comm_src     := $(filter-out $(mpi_src),$(wildcard parallel/comm/*.cpp))
+mpi_src      := $(wildcard parallel/comm/mpi/*.cpp)
+comm_src     := $(wildcard parallel/comm/*.cpp)
 parallel_src := $(wildcard parallel/*.cpp)
 suites_src   := $(filter-out suites/main.cpp,$(wildcard suites/*.cpp suites/gates/*.cpp suites/planner/*.cpp reports/*.cpp))
 mutants_src  := $(wildcard suites/mutants/*.cpp)
@@ -107,7 +107,7 @@ $B/lockstep_mutants: $B/obj/suites/main.o $(call obj,$(mutants_src)) $(all_obj)
 ifneq ($(MPI_LIBS),)
 mpi_object := $B/lockstep_mpi.so
 endif
-$B/obj/parallel/comm/mpi.o: DEFINES = -fPIC $(MPI_CFLAGS)
+$B/obj/parallel/comm/mpi/%.o: DEFINES = -fPIC $(MPI_CFLAGS)
 $B/lockstep_mpi.so: $(call obj,$(mpi_src))
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -shared -o $@ $^ $(MPI_LIBS)

@@ -1,42 +1,33 @@
-// The communicator over MPI, and the job it lives in. The one file that knows mpi.h; it becomes
-// lockstep_mpi.so.
-//
-// Every operation is a direct exchange between the members of a group: each sends the others their parts and
-// sums what it got itself, since MPI's own reductions promise no order. Inputs are copied out at start and
-// outputs are written at wait, so MPI only ever sees staging memory of ours, whatever device a tensor is on.
-// MPI moves data only while it is called: a wait therefore drives everything under way, not only its own
-// request, and two ranks may wait for the same requests in different orders.
-#include "parallel/comm/mpi.hpp"
+#include "parallel/comm/mpi/comm.hpp"
 
 #include <fmt/format.h>
-#include <mpi.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <climits>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
 
-#include "parallel/comm/contract.hpp"
-#include "parallel/comm/pages.hpp"
 #include "parallel/comm/tree.hpp"
-#include "ref/error.hpp"
 
 namespace lockstep {
 namespace {
 
-constexpr int kAxes = static_cast<int>(Axis::count);
-constexpr i64 kHeader = 192;  // before each part: what its sender stated
 constexpr i64 kSmall =
     1 << 14;  // bytes up to which an all_reduce is one exchange of everything, not two of parts
 constexpr int kTags = 1 << 15;  // what MPI promises at least
-static_assert(sizeof(Stated) <= kHeader);
 
 i64 round_up(i64 bytes) { return (bytes + 63) / 64 * 64; }
 
-void must(int status, const char* what) {
+double patience() {
+  const char* text = std::getenv("LOCKSTEP_MPI_PATIENCE");
+  const double seconds = text ? std::atof(text) : 0;
+  return seconds > 0 ? seconds : 600;
+}
+
+}  // namespace
+
+void mpi_must(int status, const char* what) {
   if (status == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;
@@ -44,74 +35,12 @@ void must(int status, const char* what) {
   throw CommError(fmt::format("{}: {}", what, std::string(text, static_cast<std::size_t>(length))));
 }
 
-// Seconds that a wait may go on without anything moving before the job is ended instead of left hanging.
-double patience() {
-  const char* text = std::getenv("LOCKSTEP_MPI_PATIENCE");
-  const double seconds = text ? std::atof(text) : 0;
-  return seconds > 0 ? seconds : 600;
-}
-
-class MpiComm : public Comm {
- public:
-  MpiComm(const Mesh&, const CommNeeds&, int rank);
-  ~MpiComm() override;
-  int start(const Message&) override;
-  void wait(int id) override;
-  std::string left_under_way() const;
-
- private:
-  // One operation under way. `mine` and `theirs` hold one part per member, `stride` bytes apart, each behind
-  // a header.
-  struct Slot {
-    int id = -1;  // -1: free
-    Stated stated;
-    int tag = 0;
-    bool second = false;  // an all_reduce's second exchange, of what each member has summed
-    bool done = false;
-    i64 stride = 0;
-    std::unique_ptr<Pages> mine, theirs;
-    std::vector<MPI_Request> requests;  // receives, then sends
-    std::vector<MPI_Status> statuses;
-    std::vector<int> from;        // by receive: the member
-    std::vector<i64> from_bytes;  // and what it must send
-    int posted = 0;
-
-    char* part(const Pages& of, int i) const { return of.data() + i * stride + kHeader; }
-  };
-
-  Slot& slot(int axis, int i) { return slots_[static_cast<std::size_t>(axis * needs_.outstanding + i)]; }
-  const Group& group_of(const Message& m) const { return groups_[static_cast<int>(m.axis)]; }
-  bool in_parts(const Message&) const;
-  static bool scatters(const Message&);
-  i64 part_begin(const Message& m, int i) const { return m.blocks * m.n * i / group_of(m).size(); }
-  i64 part_bytes(const Message& m, int i) const {
-    return (part_begin(m, i + 1) - part_begin(m, i)) * type_bytes(m.type);
-  }
-
-  void capture(Slot&);
-  void exchange(Slot&);
-  void receive(Slot&, int from, i64 bytes);
-  void send(Slot&, int to, int part, i64 bytes);
-  void advance(Slot&);
-  void check_received(const Slot&) const;
-  void sum_my_part(Slot&);
-  void write_output(Slot&);
-  bool drive(const Slot& awaited);
-
-  const Mesh mesh_;
-  const CommNeeds needs_;
-  const int rank_;
-  const double patience_ = patience();
-  Group groups_[kAxes];
-  MPI_Comm collectives_[kAxes], transfers_[kAxes];  // apart, so that no tag of one meets one of the other
-  int outstanding_[kAxes] = {};
-  i64 sequence_[kAxes] = {};  // of the next collective: pairs the members' starts
-  std::vector<Slot> slots_;
-  int serial_ = 0;  // makes ids of reused slots differ
-};
-
 MpiComm::MpiComm(const Mesh& mesh, const CommNeeds& needs, int rank)
-    : mesh_(mesh), needs_(needs), rank_(rank), slots_(static_cast<std::size_t>(kAxes * needs.outstanding)) {
+    : mesh_(mesh),
+      needs_(needs),
+      rank_(rank),
+      patience_(patience()),
+      slots_(static_cast<std::size_t>(kAxes * needs.outstanding)) {
   if (needs.largest_bytes / 4 > INT_MAX)
     throw CommError(fmt::format("a message of {} bytes is more than MPI takes at once", needs.largest_bytes));
   for (int a = 0; a < kAxes; ++a) {
@@ -119,8 +48,8 @@ MpiComm::MpiComm(const Mesh& mesh, const CommNeeds& needs, int rank)
     const Group& group = groups_[a];
     // Members share their first rank, and come in the order of their ranks. An axis that leaves ranks alone
     // gives each a group of one.
-    must(MPI_Comm_split(MPI_COMM_WORLD, group.ranks[0], group.me, &collectives_[a]), "MPI_Comm_split");
-    must(MPI_Comm_dup(collectives_[a], &transfers_[a]), "MPI_Comm_dup");
+    mpi_must(MPI_Comm_split(MPI_COMM_WORLD, group.ranks[0], group.me, &collectives_[a]), "MPI_Comm_split");
+    mpi_must(MPI_Comm_dup(collectives_[a], &transfers_[a]), "MPI_Comm_dup");
     MPI_Comm_set_errhandler(collectives_[a], MPI_ERRORS_RETURN);
     MPI_Comm_set_errhandler(transfers_[a], MPI_ERRORS_RETURN);
     if (group.size() == 1) continue;
@@ -250,9 +179,9 @@ void MpiComm::receive(Slot& s, int from, i64 bytes) {
   s.from_bytes[index] = bytes;
   const MPI_Comm comm =
       is_transfer(m) ? transfers_[static_cast<int>(m.axis)] : collectives_[static_cast<int>(m.axis)];
-  must(MPI_Irecv(s.part(*s.theirs, from) - kHeader, static_cast<int>((kHeader + bytes) / 4), MPI_INT32_T,
-                 from, s.tag, comm, &s.requests[index]),
-       "MPI_Irecv");
+  mpi_must(MPI_Irecv(s.part(*s.theirs, from) - kHeader, static_cast<int>((kHeader + bytes) / 4), MPI_INT32_T,
+                     from, s.tag, comm, &s.requests[index]),
+           "MPI_Irecv");
 }
 
 void MpiComm::send(Slot& s, int to, int part, i64 bytes) {
@@ -263,13 +192,13 @@ void MpiComm::send(Slot& s, int to, int part, i64 bytes) {
   const int count = static_cast<int>((kHeader + bytes) / 4);
   // A send is a rendezvous: it ends when its recv has started, never because somebody had a buffer to spare.
   if (m.verb == Verb::send)
-    must(MPI_Issend(at, count, MPI_INT32_T, to, s.tag, transfers_[static_cast<int>(m.axis)],
-                    &s.requests[index]),
-         "MPI_Issend");
+    mpi_must(MPI_Issend(at, count, MPI_INT32_T, to, s.tag, transfers_[static_cast<int>(m.axis)],
+                        &s.requests[index]),
+             "MPI_Issend");
   else
-    must(MPI_Isend(at, count, MPI_INT32_T, to, s.tag, collectives_[static_cast<int>(m.axis)],
-                   &s.requests[index]),
-         "MPI_Isend");
+    mpi_must(MPI_Isend(at, count, MPI_INT32_T, to, s.tag, collectives_[static_cast<int>(m.axis)],
+                       &s.requests[index]),
+             "MPI_Isend");
 }
 
 // ---- wait
@@ -386,107 +315,6 @@ void MpiComm::write_output(Slot& s) {
         combine_tree(m.type, m.reduce, parts, group.size(), m.blocks * m.n, out);
       break;
   }
-}
-
-// ---- the job
-
-class World : public MpiWorld {
- public:
-  World() {
-    int provided = 0;
-    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
-    MPI_Comm_size(MPI_COMM_WORLD, &size_);
-    MPI_Comm here;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here);
-    MPI_Comm_rank(here, &rank_here_);
-    MPI_Comm_size(here, &ranks_here_);
-    MPI_Comm_free(&here);
-  }
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
-  int ranks_here() const override { return ranks_here_; }
-  int rank_here() const override { return rank_here_; }
-
-  void run(const Mesh& mesh, const CommNeeds& needs, const std::function<void(int, Comm&)>& body) override {
-    if (mesh.size() != size_)
-      throw UserError(
-          fmt::format("the plan has {0} rank{1}, but the job has {2} process{3}; start it with mpirun -n {0}",
-                      mesh.size(), mesh.size() == 1 ? "" : "s", size_, size_ == 1 ? "" : "es"));
-    if (size_ > kMaxRanks) throw UserError(fmt::format("at most {} ranks, not {}", kMaxRanks, size_));
-    MpiComm comm(mesh, needs, rank_);
-    body(rank_, comm);
-    if (const std::string left = comm.left_under_way(); !left.empty())
-      throw CommError("ended with requests never waited for: " + left);
-    must(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier");  // nobody leaves while others may still need it
-  }
-
-  // Asks for one rank after the other, so that only one rank's bytes are here twice.
-  void gather(const std::string& mine, const std::function<void(int, const std::string&)>& see) override {
-    if (rank_ > 0) {
-      char go = 0;
-      MPI_Recv(&go, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-      const i64 bytes = static_cast<i64>(mine.size());
-      MPI_Send(&bytes, 1, MPI_INT64_T, 0, 0, MPI_COMM_WORLD);
-      for (i64 at = 0; at < bytes; at += kChunk)
-        MPI_Send(mine.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, 0, 0,
-                 MPI_COMM_WORLD);
-      return;
-    }
-    see(0, mine);
-    std::string theirs;
-    for (int r = 1; r < size_; ++r) {
-      const char go = 1;
-      MPI_Send(&go, 1, MPI_CHAR, r, 0, MPI_COMM_WORLD);
-      i64 bytes = 0;
-      MPI_Recv(&bytes, 1, MPI_INT64_T, r, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-      theirs.resize(static_cast<std::size_t>(bytes));
-      for (i64 at = 0; at < bytes; at += kChunk)
-        MPI_Recv(theirs.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, r, 0,
-                 MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-      see(r, theirs);
-    }
-  }
-
-  int from_first(int value) override {
-    MPI_Bcast(&value, 1, MPI_INT, 0, MPI_COMM_WORLD);
-    return value;
-  }
-
-  // What every process refuses alike is said once: the others give rank 0 time to say it for them.
-  [[noreturn]] void end_job(const std::string& what, int status, bool alike) {
-    if (alike && rank_ > 0) sleep(2);
-    char host[256] = "";
-    gethostname(host, sizeof host - 1);
-    std::fflush(stdout);
-    if (alike && rank_ == 0)
-      fmt::print(stderr, "lockstep: {}\n", what);
-    else
-      fmt::print(stderr, "lockstep: rank {} on {}: {}\n", rank_, host, what);
-    std::fflush(stderr);
-    MPI_Abort(MPI_COMM_WORLD, status);
-    std::_Exit(status);
-  }
-
- private:
-  static constexpr i64 kChunk = 1 << 28;
-  int rank_ = 0, size_ = 1, rank_here_ = 0, ranks_here_ = 1;
-};
-
-}  // namespace
-
-extern "C" int lockstep_with_mpi(const std::function<int(MpiWorld&)>& body) {
-  World world;
-  int status = 3;
-  try {
-    status = body(world);
-  } catch (const UserError& e) {
-    world.end_job(e.what(), 2, true);
-  } catch (const std::exception& e) {
-    world.end_job(e.what(), 3, false);
-  }
-  MPI_Finalize();
-  return status;
 }
 
 }  // namespace lockstep

@@ -1,0 +1,115 @@
+// The job that processes started by mpirun are in.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+
+#include "parallel/comm/mpi.hpp"
+#include "parallel/comm/mpi/comm.hpp"
+#include "ref/error.hpp"
+
+namespace lockstep {
+namespace {
+
+class World : public MpiWorld {
+ public:
+  World() {
+    int provided = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    MPI_Comm here;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here);
+    MPI_Comm_rank(here, &rank_here_);
+    MPI_Comm_size(here, &ranks_here_);
+    MPI_Comm_free(&here);
+  }
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  int ranks_here() const override { return ranks_here_; }
+  int rank_here() const override { return rank_here_; }
+
+  void run(const Mesh& mesh, const CommNeeds& needs, const std::function<void(int, Comm&)>& body) override {
+    if (mesh.size() != size_)
+      throw UserError(
+          fmt::format("the plan has {0} rank{1}, but the job has {2} process{3}; start it with mpirun -n {0}",
+                      mesh.size(), mesh.size() == 1 ? "" : "s", size_, size_ == 1 ? "" : "es"));
+    if (size_ > kMaxRanks) throw UserError(fmt::format("at most {} ranks, not {}", kMaxRanks, size_));
+    MpiComm comm(mesh, needs, rank_);
+    body(rank_, comm);
+    if (const std::string left = comm.left_under_way(); !left.empty())
+      throw CommError("ended with requests never waited for: " + left);
+    mpi_must(MPI_Barrier(MPI_COMM_WORLD), "MPI_Barrier");  // nobody leaves while others may still need it
+  }
+
+  // Asks for one rank after the other, so that only one rank's bytes are here twice.
+  void gather(const std::string& mine, const std::function<void(int, const std::string&)>& see) override {
+    if (rank_ > 0) {
+      char go = 0;
+      MPI_Recv(&go, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      const i64 bytes = static_cast<i64>(mine.size());
+      MPI_Send(&bytes, 1, MPI_INT64_T, 0, 0, MPI_COMM_WORLD);
+      for (i64 at = 0; at < bytes; at += kChunk)
+        MPI_Send(mine.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, 0, 0,
+                 MPI_COMM_WORLD);
+      return;
+    }
+    see(0, mine);
+    std::string theirs;
+    for (int r = 1; r < size_; ++r) {
+      const char go = 1;
+      MPI_Send(&go, 1, MPI_CHAR, r, 0, MPI_COMM_WORLD);
+      i64 bytes = 0;
+      MPI_Recv(&bytes, 1, MPI_INT64_T, r, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      theirs.resize(static_cast<std::size_t>(bytes));
+      for (i64 at = 0; at < bytes; at += kChunk)
+        MPI_Recv(theirs.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, r, 0,
+                 MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      see(r, theirs);
+    }
+  }
+
+  int from_first(int value) override {
+    MPI_Bcast(&value, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    return value;
+  }
+
+  // What every process refuses alike is said once: the others give rank 0 time to say it for them.
+  [[noreturn]] void end_job(const std::string& what, int status, bool alike) {
+    if (alike && rank_ > 0) sleep(2);
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    std::fflush(stdout);
+    if (alike && rank_ == 0)
+      fmt::print(stderr, "lockstep: {}\n", what);
+    else
+      fmt::print(stderr, "lockstep: rank {} on {}: {}\n", rank_, host, what);
+    std::fflush(stderr);
+    MPI_Abort(MPI_COMM_WORLD, status);
+    std::_Exit(status);
+  }
+
+ private:
+  static constexpr i64 kChunk = 1 << 28;
+  int rank_ = 0, size_ = 1, rank_here_ = 0, ranks_here_ = 1;
+};
+
+}  // namespace
+
+extern "C" int lockstep_with_mpi(const std::function<int(MpiWorld&)>& body) {
+  World world;
+  int status = 3;
+  try {
+    status = body(world);
+  } catch (const UserError& e) {
+    world.end_job(e.what(), 2, true);
+  } catch (const std::exception& e) {
+    world.end_job(e.what(), 3, false);
+  }
+  MPI_Finalize();
+  return status;
+}
+
+}  // namespace lockstep
