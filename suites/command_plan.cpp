@@ -18,6 +18,7 @@
 #include "suites/planner/export.hpp"
 #include "suites/planner/fit.hpp"
 #include "suites/planner/in_sight.hpp"
+#include "suites/planner/kernel_shares.hpp"
 #include "suites/planner/pace.hpp"
 #include "suites/planner/plan_file.hpp"
 #include "suites/settings_list.hpp"
@@ -29,7 +30,7 @@ struct Options {
   std::string model, cluster, explain, system, out, events, words = "to=host activations=device,host";
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false;
+  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false;
   CheckHow how;
   Settings settings;
 };
@@ -160,7 +161,9 @@ int plan(const Options& o) {
   fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
              settings.batch, settings.seq);
   if (!o.explain.empty()) {
-    fmt::print("{}", plan_text(asked_plan(o, q).line(), q));
+    const Plan asked = asked_plan(o, q);
+    fmt::print("{}", plan_text(asked.line(), q));
+    if (o.kernels) fmt::print("{}", kernel_shares_text(asked, q));
     return 0;
   }
   if (!o.events.empty()) return print_events(o, model, settings, cluster);
@@ -203,7 +206,9 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--top", o->top, "how many plans are printed")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
+  auto* explain =
+      app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
+  app.add_flag("--kernels", o->kernels, "and which kernels its time goes to")->needs(explain);
   app.add_option("--export", o->system,
                  fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
   app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")

@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "kernels/extents.hpp"
+#include "suites/planner/cost_model.hpp"
 #include "suites/progress.hpp"
 #include "suites/text_table.hpp"
 
@@ -22,18 +22,6 @@ struct Calls {
   int number = 0;
   double number_bytes = 4;  // of a number of its operands, on average
 };
-
-double bytes_of_a_number(const Trace::Event& e) {
-  std::vector<i64> extents = extents_of(e.name, e.numbers);
-  if (extents.size() != e.views.size()) std::erase(extents, 0);  // pieces left out
-  if (extents.size() != e.views.size()) throw std::logic_error(fmt::format("operands of {}", e.name));
-  double numbers = 0, bytes = 0;
-  for (std::size_t i = 0; i < extents.size(); ++i) {
-    const auto n = static_cast<double>(extents[i]);
-    numbers += n, bytes += n * static_cast<double>(type_bytes(e.views[i].type));
-  }
-  return numbers > 0 ? bytes / numbers : 4;
-}
 
 i64 operands(const Key& key) { return KernelBench::operands(std::get<0>(key), std::get<1>(key)); }
 

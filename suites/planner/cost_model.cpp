@@ -1,20 +1,14 @@
 #include "suites/planner/cost_model.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <string_view>
 
+#include "kernels/extents.hpp"
 #include "kernels/work.hpp"
 
 namespace lockstep {
 namespace {
-
-// Of the weights, gradients and activations that a kernel touches, on the average; ids and counters are few.
-double number_bytes(const Trace::Event& e) {
-  i64 bytes = 0, views = 0;
-  for (const View& v : e.views)
-    if (v.type == Type::f32 || v.type == Type::bf16) bytes += type_bytes(v.type), ++views;
-  return views == 0 ? 4 : static_cast<double>(bytes) / static_cast<double>(views);
-}
 
 bool on_host(const Trace::Event& e) {
   return std::any_of(e.views.begin(), e.views.end(), [](const View& v) { return v.medium == Medium::host; });
@@ -30,6 +24,20 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 }
 
 }  // namespace
+
+double bytes_of_a_number(const Trace::Event& e) {
+  std::vector<i64> extents = extents_of(e.name, e.numbers);
+  if (extents.size() != e.views.size()) std::erase(extents, 0);  // pieces left out
+  if (extents.size() != e.views.size()) throw std::logic_error(std::string("operands of ") + e.name);
+  double numbers = 0, bytes = 0;
+  for (std::size_t i = 0; i < extents.size(); ++i) {
+    const Type type = e.views[i].type;
+    if (type != Type::f32 && type != Type::bf16) continue;  // ids and counters are few
+    const auto n = static_cast<double>(extents[i]);
+    numbers += n, bytes += n * static_cast<double>(type_bytes(type));
+  }
+  return numbers > 0 ? bytes / numbers : 4;
+}
 
 CostModel::CostModel(const Cluster& cluster, const Mesh& mesh, double shares)
     : cluster_(cluster), staged_(mesh.pp > 1), shares_(shares) {
@@ -66,7 +74,7 @@ double CostModel::unfused_attention(const Work& work, const Trace::Event& e) con
 
 double CostModel::on_device(const Trace::Event& e) const {
   const Work work = work_of(e.name, e.numbers, 1);
-  const double bytes = work.bytes * number_bytes(e);
+  const double bytes = work.bytes * bytes_of_a_number(e);
   const double crowd = crowd_[work.kind];
   if (const auto grid = cluster_.grids.find(e.name); grid != cluster_.grids.end())
     return cluster_.launch + work.flops / (grid->second.at(grid_sizes(e.name, e.numbers)) * crowd);

@@ -32,6 +32,9 @@ class CostModel {
   std::array<double, 3> crowd_;  // by class of kernels: what computing side by side leaves of their rate
 };
 
+// Of a number of a kernel's operands in a trace, on average.
+double bytes_of_a_number(const Trace::Event&);
+
 double hand_over_shares(const Cluster&, const Run&);
 
 // Which stream a copy goes through: down to the host, up from it, or the disk's.

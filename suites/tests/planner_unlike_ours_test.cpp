@@ -1,6 +1,7 @@
 // Clusters on which another trainer runs: what it does otherwise than ours.
 #include <gtest/gtest.h>
 
+#include "kernels/extents.hpp"
 #include "suites/planner/compose.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/planner.hpp"
@@ -43,6 +44,7 @@ TEST(Compose, EqualsTheWholeTraceWhereATrainerIsUnlikeOurs) {
 Trace::Event kernel(const char* name, std::vector<double> numbers) {
   Trace::Event e;
   e.what = Trace::Event::run, e.name = name, e.numbers = std::move(numbers);
+  e.views.resize(extents_of(name, e.numbers).size());  // of float32
   return e;
 }
 
