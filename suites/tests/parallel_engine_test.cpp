@@ -13,6 +13,7 @@
 #include "suites/gates/gates.hpp"
 #include "suites/kernel_times.hpp"
 #include "suites/reference.hpp"
+#include "suites/stopwatch.hpp"
 
 namespace lockstep {
 namespace {
@@ -188,6 +189,18 @@ TEST(Engine, PlansRunFromGraphs) {
     }
     EXPECT_EQ(far.seen.graph_runs, 3 * far.seen.graphs) << line;
   }
+}
+
+// The second step makes the graphs and is not timed; behind the timed ones one more is looked at.
+TEST(Engine, TimedStepsRunFromGraphsThatAreThere) {
+  const Scene s;
+  const Prepared p = s.prepared("dp=1 micro=2");
+  Far far;
+  const Timed timed = time_steps(p, {.accelerator = &far, .graphs = true}, fresh_weights(s.model, s.settings),
+                                 {.least = 3, .most = 3});
+  EXPECT_EQ(timed.step_seconds.size(), 3u);
+  EXPECT_GT(far.seen.graphs, 0);
+  EXPECT_EQ(far.seen.graph_runs, (1 + 3 + 1) * far.seen.graphs);
 }
 
 TEST(Engine, ACallThatIsNotInItsGraphIsAnError) {
