@@ -200,8 +200,18 @@ bool ce_dx(Lanes& lanes, X* logits, const float* max, const float* sum, const i3
   return true;
 }
 
-// Squares of float32 are exact in float64; a block's sum, rounded there, is added to the fixed-point words
-// exactly.
+// The sum of squares (of float32, exact in float64) in twice float64's digits: high holds what an addition keeps, low
+// what it rounds away (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B). So the root is the exact sum's.
+struct Double2 {
+  double high = 0, low = 0;
+  LOCKSTEP_ANYWHERE void add(double x) {
+    const double sum = high + x, part = sum - high;
+    low += (high - (sum - part)) + (x - part);
+    high = sum;
+  }
+};
+
+// Both halves of a block's sum are added to the fixed-point words exactly.
 struct SumOfSquares {
   struct State {};
   i64* words;
@@ -209,42 +219,52 @@ struct SumOfSquares {
   i64 n, threads;  // of all blocks
   LOCKSTEP_ANYWHERE i64 phases(i64) const { return 3; }
   LOCKSTEP_ANYWHERE void phase(i64 p, const Place& at, State&) const {
-    auto* const sums = reinterpret_cast<double*>(at.shared);
+    auto* const sums = reinterpret_cast<Double2*>(at.shared);
     if (p == 0) {
-      double sum = 0.0;
+      Double2 sum;
       for (i64 i = 8 * (at.block * at.threads + at.thread); i < n; i += 8 * threads) {
         const Eight a = load(x + i);
-        for (const float e : a.at) sum += static_cast<double>(e) * e;
+        for (const float e : a.at) sum.add(static_cast<double>(e) * e);
       }
       sums[at.thread] = sum;
     } else if (p == 1) {
-      if (at.thread >= 16) return;
-      for (int i = at.thread + 16; i < at.threads; i += 16) sums[at.thread] += sums[i];
+      if (at.thread < 16) gather(sums, at.thread, at.threads, 16);
     } else if (at.thread == 0) {
-      for (int i = 1; i < 16; ++i) sums[0] += sums[i];
-      deposit(sums[0]);
+      gather(sums, 0, 16, 1);
+      if (!(sums[0].high < INFINITY)) return add_to(words + kSquareLimbs, 1);
+      deposit(sums[0].high);
+      deposit(sums[0].low);
     }
   }
 
  private:
+  LOCKSTEP_ANYWHERE static void gather(Double2* sums, int first, int end, int apart) {
+    Double2 sum = sums[first];
+    for (int i = first + apart; i < end; i += apart) {
+      sum.low += sums[i].low;
+      sum.add(sums[i].high);
+    }
+    sums[first] = sum;
+  }
+
   LOCKSTEP_ANYWHERE void deposit(double sum) const {
     const auto bits = std::bit_cast<std::uint64_t>(sum);
     const int exponent = static_cast<int>(bits >> 52 & 0x7ff);
-    if (exponent == 0x7ff) return add_to(words + kSquareLimbs, 1);
-    if (exponent == 0) return;  // zero: the least square of a float32 is 2^-298
+    if (exponent == 0) return;  // zero: all here are multiples of 2^-298, the least square of a float32
     const std::uint64_t mantissa = (bits & 0xfffffffffffff) | std::uint64_t{1} << 52;
     const int place = exponent - 1075 + 448, limb = place / 32, shift = place % 32;
     const std::uint64_t low = (mantissa & 0xffffffff) << shift, high = (mantissa >> 32) << shift;
-    add_to(words + limb, static_cast<i64>(low & 0xffffffff));
-    add_to(words + limb + 1, static_cast<i64>((low >> 32) + (high & 0xffffffff)));
-    add_to(words + limb + 2, static_cast<i64>(high >> 32));
+    const i64 sign = bits >> 63 ? -1 : 1;
+    add_to(words + limb, sign * static_cast<i64>(low & 0xffffffff));
+    add_to(words + limb + 1, sign * static_cast<i64>((low >> 32) + (high & 0xffffffff)));
+    add_to(words + limb + 2, sign * static_cast<i64>(high >> 32));
   }
 };
 template <class On>
 bool add_squares(Lanes& lanes, i64* words, const float* x, i64 n) {
   if (n < 8 || !in_eights(n, x)) return false;
   const i64 blocks = lesser(blocks_for(n, 32 * kThreads), 1056);
-  On::launch(lanes, SumOfSquares{words, x, n, blocks * kThreads}, blocks, kThreads, 2 * kThreads);
+  On::launch(lanes, SumOfSquares{words, x, n, blocks * kThreads}, blocks, kThreads, 4 * kThreads);
   return true;
 }
 
