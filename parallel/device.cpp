@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 
 #include "ref/error.hpp"
 
@@ -168,10 +169,14 @@ void PlainDevice::download(void* to, View from, i64 elements) {
 
 void put(Device& d, View to, const float* from, i64 n) {
   if (to.type != Type::bf16) return d.upload(to, from, n);
-  std::vector<bf16> rounded;
-  rounded.reserve(static_cast<std::size_t>(n));
-  for (i64 i = 0; i < n; ++i) rounded.emplace_back(from[i]);
-  d.upload(to, rounded.data(), n);
+  constexpr i64 kAtOnce = i64{1} << 20;
+  const i64 room = std::min(n, kAtOnce);
+  const auto rounded = std::make_unique_for_overwrite<bf16[]>(static_cast<std::size_t>(room));
+  for (i64 i = 0; i < n; i += room) {
+    const i64 some = std::min(room, n - i);
+    for (i64 j = 0; j < some; ++j) rounded[j] = bf16(from[i + j]);
+    d.upload(to.from(i), rounded.get(), some);
+  }
 }
 
 void get(Device& d, float* to, View from, i64 n) {

@@ -31,8 +31,8 @@ class Executor {
   ~Executor();
 
   // Fills this rank's weights: source(param) gives the whole tensor [rows, cols], or null for the fresh
-  // value.
-  void initialise(const std::function<const float*(const Param&)>& source);
+  // values, which this many threads make.
+  void initialise(const std::function<const float*(const Param&)>& source, int threads = 1);
 
   // One optimizer step. `raw` sees the gradients when they are whole and not yet clipped, `done` the end.
   StepResult step(i64 step, const std::function<void()>& raw = {}, const std::function<void()>& done = {});

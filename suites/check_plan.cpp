@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <optional>
-#include <thread>
 
 #include "suites/command_options.hpp"
 #include "suites/nominal_costs.hpp"
@@ -15,9 +14,8 @@
 namespace lockstep {
 
 bool is_timed(const Plan& plan, const Standard& s) {
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
   const int ranks = plan.ranks();
-  return s.timed && ranks * s.suite.threads <= cores && (s.suite.device == "cpu" || ranks == 1);
+  return s.timed && ranks * s.suite.threads <= cores() && (s.suite.device == "cpu" || ranks == 1);
 }
 
 PlanRecord check_plan(const Plan& plan, const Standard& s) {

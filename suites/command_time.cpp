@@ -46,8 +46,9 @@ int command_time(const Options& o) {
                    .accelerator = device_here(o.device),
                    .graphs = o.graphs};
   const int steps = static_cast<int>(settings.steps);
-  const Timed timed =
-      time_steps(prepared, how, fresh_weights(model, settings), {.least = steps, .most = steps});
+  // One rank makes its weights itself, a tensor at a time; several share whole ones, made once.
+  const Weights initial = run.plan.ranks() == 1 ? Weights{} : fresh_weights(model, settings);
+  const Timed timed = time_steps(prepared, how, initial, {.least = steps, .most = steps});
   const double seconds = median(timed.step_seconds);
   const double rate = model_flops(model, settings) / seconds / run.plan.ranks() / 1e12;
   fmt::print("{}, {}{}: {}\n", run.plan.line(), dtype_of(settings), o.exact ? "" : ", fast",

@@ -7,8 +7,10 @@
 
 namespace lockstep {
 
+int cores() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+
 Weights fresh_weights(const ModelConfig& model, const Settings& settings) {
-  Lanes lanes(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  Lanes lanes(cores());
   Weights weights;
   for (const Param& p : parameter_table(model, settings.leaves)) {
     weights.emplace_back(p.tied_to >= 0 ? 0 : static_cast<std::size_t>(p.count()));
@@ -28,11 +30,12 @@ Weights as_stored(Weights weights, const Settings& settings) {
   return weights;
 }
 
-void initialise(const RankView& v, const Weights& weights) {
-  v.executor.initialise([&](const Param& p) -> const float* {
+void initialise(const RankView& v, const Weights& weights, int threads) {
+  const auto whole = [&](const Param& p) -> const float* {
     const std::size_t i = p.tied_to >= 0 ? p.tied_to : &p - v.executor.params().table.data();
     return i < weights.size() && !weights[i].empty() ? weights[i].data() : nullptr;
-  });
+  };
+  v.executor.initialise(whole, threads);
 }
 
 struct Reference::Training {

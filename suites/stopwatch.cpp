@@ -42,7 +42,7 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
   std::vector<StepRecorder> recorders(static_cast<std::size_t>(p.mesh.size()));
   launch(p, how, [&](RankView v) {
     try {
-      initialise(v, initial);
+      initialise(v, initial, initial.empty() ? std::max(1, cores() / p.mesh.size()) : 1);
       i64 step = 0;
       while (step < (how.graphs ? 2 : 1)) v.executor.step(step++);  // warms up; the second makes the graphs
       while (!enough) {

@@ -7,7 +7,6 @@
 #include <csignal>
 #include <fstream>
 #include <sstream>
-#include <thread>
 
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
@@ -174,9 +173,8 @@ void Sweep::run_plans() {
   std::vector<const Plan*> alone, beside;
   for (const Plan& plan : all_.plans)
     if (!done_.count(plan.line())) (is_timed(plan, standard_of(plan)) ? alone : beside).push_back(&plan);
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
   run_plans(alone, 1);
-  run_plans(beside, options_.jobs > 0 ? options_.jobs : std::clamp(cores, 1, kMostJobs));
+  run_plans(beside, options_.jobs > 0 ? options_.jobs : std::min(cores(), kMostJobs));
 }
 
 void Sweep::run_plans(const std::vector<const Plan*>& plans, int jobs) {

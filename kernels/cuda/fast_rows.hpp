@@ -200,8 +200,9 @@ bool ce_dx(Lanes& lanes, X* logits, const float* max, const float* sum, const i3
   return true;
 }
 
-// The sum of squares (of float32, exact in float64) in twice float64's digits: high holds what an addition keeps, low
-// what it rounds away (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B). So the root is the exact sum's.
+// The sum of squares (of float32, exact in float64) in twice float64's digits: high holds what an addition
+// keeps, low what it rounds away (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B). So the root is
+// the exact sum's.
 struct Double2 {
   double high = 0, low = 0;
   LOCKSTEP_ANYWHERE void add(double x) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The same training step in PyTorch, for a ratio in one run: a Llama of the same config.json, bf16 weights beside float32
-masters in a fused AdamW, compiled, attention by scaled_dot_product_attention (flash on a GPU), gradients clipped.
+"""The same training step in PyTorch, for a ratio in one run: a Llama of the same config.json, float32 weights that autocast
+narrows to bf16, fused AdamW, compiled, attention by scaled_dot_product_attention (flash on a GPU), gradients clipped.
 
     suites/peers/pytorch_step.py suites/models/tinyllama-1.1b.json --batch 8 --seq 2048 --steps 10 --peak 989.4
 
@@ -84,7 +84,8 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     micro = o.micro or o.batch
     torch.manual_seed(1)
-    model = Llama(c, o.seq).to(device)
+    with torch.device(device):
+        model = Llama(c, o.seq)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     step_model = model if o.eager else torch.compile(model)
     half = torch.autocast(device, torch.bfloat16) if device == "cuda" else contextlib.nullcontext()
