@@ -202,8 +202,8 @@ gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_c
         $(if $(and $(nccl_object),$(mpi_object)),$B/gpu/lockstep_nccl.so)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
 	$(if $(cuda_object),@du -sh $B/gpu,$(error make gpu-pack needs the CUDA toolkit, and found no nvcc))
 
-gpu-check:  ## on a machine with a GPU: tests, gates, sanitizer and times on it (OUT=build/gpu-check)
-	@ci/gpu_check.sh $B/gpu '$(if $(filter file,$(origin OUT)),$B/gpu-check,$(OUT))'
+gpu-check:  ## on a machine with a GPU: tests, gates, sanitizer and times on it (OUT=build/gpu-check PARTS="hash|gate")
+	@GPU_CHECK_PARTS='$(PARTS)' ci/gpu_check.sh $B/gpu '$(if $(filter file,$(origin OUT)),$B/gpu-check,$(OUT))'
 
 sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
 	@ci/sweep.sh $B $(SUITE)

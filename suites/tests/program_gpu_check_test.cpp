@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 
 #include "parallel/engine.hpp"
@@ -33,7 +34,7 @@ TEST(GpuCheck, EveryPartAsksForTheDeviceAndFailsWithoutOne) {
   EXPECT_NE(std::system(command.c_str()), 0);
   const std::string summary = text_of(out + "/summary.txt");
   for (const char* part : {"hash", "kernels", "fast", "bf16", "bf16-fast", "flash", "graphs", "speed",
-                           "speed-graphs", "by-kernel", "speed-1.1b", "gate", "sweep"}) {
+                           "speed-graphs", "speed-1.1b", "gate", "sweep"}) {
     EXPECT_NE(summary.find("FAILED  " + std::string(part) + " ("), std::string::npos) << part << " in\n"
                                                                                       << summary;
     if (std::string(part) == "kernels") continue;
@@ -41,6 +42,10 @@ TEST(GpuCheck, EveryPartAsksForTheDeviceAndFailsWithoutOne) {
     EXPECT_NE(log.find("device cuda cannot be used here"), std::string::npos) << part << " says\n" << log;
   }
   EXPECT_EQ(summary.find("ok "), std::string::npos) << summary;
+
+  EXPECT_NE(std::system(("GPU_CHECK_PARTS='ha.*|gate' " + command).c_str()), 0);
+  EXPECT_EQ(std::regex_replace(text_of(out + "/summary.txt"), std::regex("\\(.*|skipped.*\n"), ""),
+            "FAILED  hash \nFAILED  gate \n");
 }
 
 }  // namespace
