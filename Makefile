@@ -123,6 +123,11 @@ NVCCFLAGS := -std=c++20 -O2 -lineinfo --expt-relaxed-constexpr --extended-lambda
     -prec-sqrt=true -ftz=false $(CUDA_ARCHS) -I. -Xcompiler -fPIC,-ffp-contract=off,-Wall,-Wextra,-Wshadow \
     $(if $(WERROR),-Werror all-warnings)
 $(eval $(call remember,$B/nvcc_flags,$(NVCC) $(NVCCFLAGS)))
+# Hopper's own instructions are in no other GPU's code, so files named after it are compiled for it alone.
+comma := ,
+hopper_archs := $(if $(findstring sm_90,$(CUDA_ARCHS)),-gencode=arch=compute_90a$(comma)code=sm_90a -DLOCKSTEP_SM_90A)
+$B/obj/kernels/cuda/hopper_%.cu.o: NVCCFLAGS := $(if $(hopper_archs),$(subst $(CUDA_ARCHS), \
+    $(hopper_archs),$(NVCCFLAGS)),$(NVCCFLAGS))
 $B/obj/%.cu.o: %.cu $B/nvcc_flags
 	$(call say,NVCC,$<)
 	@mkdir -p $(@D) && touch $@.start

@@ -43,17 +43,26 @@ micro_pytorch=4  # whose logits are float32, too, and whose step compiles anew f
 small=(suites/models/tinyllama-1.1b.json --batch 32 --seq 2048 --steps 5)
 peak=${GPU_CHECK_PEAK:-989.4}  # TFLOP/s of an H100 or H200 SXM in bf16, dense (NVIDIA's data sheets)
 part hash 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2 pp=2 zero=1 ckpt=full" --device cuda --check
-# A test that finds no GPU is skipped, which here is a failure.
-part kernels 120 bash -c '"$0" && ! "$0" --gtest_filter=CudaDevice.ItsKernels* | grep SKIPPED' "$bin/test_cuda"
+none_skipped() {  # COMMAND...: a test that finds no GPU is skipped, which here is a failure
+    local said ended=0
+    said=$("$@") || ended=$?
+    echo "$said"
+    [[ $ended == 0 && $said != *SKIPPED* ]]
+}
+export -f none_skipped
+part kernels 120 bash -c 'none_skipped "$@"' _ "$bin/test_cuda" --gtest_filter='-*Warpgroups*'
 part fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2" --device cuda --fast --check
 part bf16 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --check
+part kernels-warpgroups 30 bash -c 'none_skipped "$@"' _ "$bin/test_cuda" --gtest_filter='*Warpgroups*'
 part bf16-fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 tp=2" "${bf16[@]}" --fast --check
-part flash 90 "$bin/lockstep" train --model suites/models/smol-10m.json --data datasets/excerpt-v509.tok --batch 2 --seq 200 \
-    --steps 2 "${bf16[@]}" --fast --check
+part flash 90 "$bin/lockstep" train --model suites/models/smol-10m.json --data datasets/excerpt-v509.tok --batch 1 --seq 200 \
+    --steps 1 "${bf16[@]}" --fast --check
 # What labels do not count makes the loss's scale another one in every step, and graphs must bear it.
 part graphs 60 "$bin/lockstep" train "${run[@]}" --batch 16 --steps 5 --plan "dp=2 tp=2 zero=1" --device cuda --graphs --check
 timed=("$bin/lockstep" time --data datasets/excerpt-v509.tok "${bf16[@]}" --peak "$peak")
 part speed 150 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --kernels --csv "$out/kernels.csv"
+part speed-warpgroups 90 env LOCKSTEP_ATTENTION=warpgroups "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" \
+    --kernels --csv "$out/kernels-warpgroups.csv"
 if python3 -c 'import torch' 2>/dev/null; then
     part pytorch 120 python3 suites/peers/pytorch_step.py "${large[@]}" --micro "$micro_pytorch" --peak "$peak"
     [[ ! -s $out/kernels.csv ]] ||
@@ -61,17 +70,17 @@ if python3 -c 'import torch' 2>/dev/null; then
 else
     summary+=("skipped pytorch: there is none here")
 fi
-part gate 150 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
+part gate 200 "$bin/lockstep" gate suites/gpu.toml --junit "$out/gate.xml"
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null); then
     # A step of real plans in real device memory: cudaMalloc's bounds are what memcheck knows.
     part sanitizer 120 "$sanitizer" --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 4 --steps 1 \
         --plan "dp=2 tp=2" --device cuda
-    part races 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 2 --steps 1 \
+    part races 60 "$sanitizer" --tool racecheck --error-exitcode 9 "$bin/lockstep" train "${run[@]}" --batch 1 --steps 1 \
         --device cuda
 else
     summary+=("skipped sanitizer: no compute-sanitizer here")
 fi
-part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "pp=1" --out "$out/sweep"
+part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "tp=1 pp=1" --out "$out/sweep"
 part speed-graphs 90 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --graphs
 part speed-1.1b 60 "${timed[@]}" --model "${small[@]}" --plan "micro=16"
 # NCCL: one process a GPU, by the Open MPI that was packed along, with the NCCL that lies here, be it PyTorch's.

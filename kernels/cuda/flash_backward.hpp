@@ -15,12 +15,11 @@ struct FlashOperands {
 };
 
 // Of one row in shared memory, by four lanes: each a quarter of the head.
-template <int kHead, class Env>
-LOCKSTEP_ANYWHERE float delta_of(Env& env, const SharedRows<kHead>& dO, const SharedRows<kHead>& o, int row,
-                                 int quarter) {
+template <class Env, class Rows>
+LOCKSTEP_ANYWHERE float delta_of(Env& env, const Rows& dO, const Rows& o, int row, int quarter) {
   float sum = 0;
   LOCKSTEP_UNROLL
-  for (int c = 0; c < kHead / 32; ++c) {
+  for (int c = 0; c < Rows::kChunks / 4; ++c) {
     const auto* a = reinterpret_cast<const bf16*>(dO.chunk(row, 4 * c + quarter));
     const auto* b = reinterpret_cast<const bf16*>(o.chunk(row, 4 * c + quarter));
     LOCKSTEP_UNROLL
@@ -231,26 +230,34 @@ template <class On, class... P>
 bool flash_takes(i64 hd, const P*... rows) {
   return (hd == 64 || hd == 128) && ((reinterpret_cast<std::uintptr_t>(rows) % 16 == 0) && ...);
 }
-template <class On>
+struct FlashKernels {
+  template <int kHead>
+  using Forward = FlashForward<kHead>;
+  template <int kHead>
+  using QueryGradient = FlashQueryGradient<kHead>;
+  template <int kHead, class Y>
+  using KeyGradient = FlashKeyGradient<kHead, Y>;
+};
+template <class On, class Kernels = FlashKernels>
 bool flash_attention(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
                      i64 T, i64 H, i64 K, i64 hd) {
   if (!flash_takes<On>(hd, o, q, k, v)) return false;
   const AttentionShape s{B, T, H, K, hd};
   const auto with = [&]<int kHead>() {
-    const FlashForward<kHead> kernel{o, lse, q, k, v, s, attention_scale<float>(hd)};
+    const typename Kernels::template Forward<kHead> kernel{o, lse, q, k, v, s, attention_scale<float>(hd)};
     if (kernel.blocks() > 0) On::launch(lanes, kernel, kernel.blocks());
   };
   hd == 64 ? with.template operator()<64>() : with.template operator()<128>();
   return true;
 }
-template <class On, class Y>
+template <class On, class Kernels = FlashKernels, class Y>
 bool flash_attention_dx(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, const bf16* q, const bf16* k,
                         const bf16* v, const bf16* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
   if (!flash_takes<On>(hd, dq, dO, q, k, v, o)) return false;
   const FlashOperands in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
   const auto with = [&]<int kHead>() {
-    const FlashQueryGradient<kHead> by_query{dq, in};
-    const FlashKeyGradient<kHead, Y> by_key{dk, dv, in};
+    const typename Kernels::template QueryGradient<kHead> by_query{dq, in};
+    const typename Kernels::template KeyGradient<kHead, Y> by_key{dk, dv, in};
     if (by_query.blocks() < 1) return;
     On::launch(lanes, by_query, by_query.blocks());
     On::launch(lanes, by_key, by_key.blocks());

@@ -61,7 +61,7 @@ struct Warp {
     return x;
   }
 
- private:
+ protected:
   __host__ __device__ static std::uint32_t address(const void* shared) {
     LOCKSTEP_ON_GPU(return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));)
     return shared != nullptr;
@@ -71,27 +71,29 @@ struct Warp {
 #pragma GCC diagnostic pop
 #endif
 
-template <class Kernel>
+template <class Env, class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads) run_warps(const Kernel kernel) {
-  extern __shared__ __align__(128) char warp_shared[];
-  Warp warp{warp_shared};
-  kernel(warp);
+  extern __shared__ __align__(1024) char warp_shared[];
+  Env env{warp_shared};
+  kernel(env);
 }
 
-struct WarpGpu {
+template <class Env>
+struct WarpsOn {
   // Once for each kernel, before its first launch: more than 48 KiB of shared memory must be asked for.
   template <class Kernel>
   static void prepare() {
-    must(cudaFuncSetAttribute(run_warps<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    must(cudaFuncSetAttribute(run_warps<Env, Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(Kernel::kShared)),
          "shared memory");
   }
   template <class Kernel>
   static void launch(Lanes& lanes, const Kernel& kernel, i64 blocks) {
-    run_warps<<<static_cast<unsigned>(blocks), Kernel::kThreads, static_cast<std::size_t>(Kernel::kShared),
-                static_cast<Queue&>(lanes).stream>>>(kernel);
+    run_warps<Env><<<static_cast<unsigned>(blocks), Kernel::kThreads,
+                     static_cast<std::size_t>(Kernel::kShared), static_cast<Queue&>(lanes).stream>>>(kernel);
     must(cudaGetLastError(), "a kernel did not start");
   }
 };
+using WarpGpu = WarpsOn<Warp>;
 
 }  // namespace lockstep::cuda

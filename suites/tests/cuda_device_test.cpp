@@ -115,14 +115,18 @@ class CudaDevice : public testing::Test {
 };
 
 // The kernels that fibers run elsewhere (kernels_flash_test.cpp), on the GPU's tensor cores.
-TEST_F(CudaDevice, FastAttentionIsNearFloat64) {
+void check_fast_attention() {
   const auto fast = accelerator("cuda").engine(0, plain_ops<float>(), true);
   const auto wait = [&] {
     float nothing = 0;
     fast->download(&nothing, &nothing, 0);
   };
-  for (const auto& [T, H, K, hd] :
-       {std::array<i64, 4>{63, 2, 1, 64}, {129, 4, 1, 64}, {200, 2, 1, 128}, {300, 2, 2, 128}}) {
+  for (const auto& [T, H, K, hd] : {std::array<i64, 4>{63, 2, 1, 64},
+                                    {129, 4, 1, 64},
+                                    {200, 2, 1, 128},
+                                    {300, 2, 2, 128},
+                                    {600, 4, 2, 64},
+                                    {600, 2, 1, 128}}) {
     cuda::Problem p(2, T, H, K, hd);
     std::vector<bf16> o(p.q.size()), dq = o, dk(p.k.size()), dv = dk;
     std::vector<float> lse(p.lse.size());
@@ -138,6 +142,12 @@ TEST_F(CudaDevice, FastAttentionIsNearFloat64) {
     EXPECT_LT(cuda::off(dk, p.dk), 4 * cuda::kRounding) << T;
     EXPECT_LT(cuda::off(dv, p.dv), 2 * cuda::kRounding) << T;
   }
+}
+TEST_F(CudaDevice, FastAttentionIsNearFloat64) { check_fast_attention(); }
+TEST_F(CudaDevice, AttentionOfWarpgroupsIsNearFloat64) {
+  setenv("LOCKSTEP_ATTENTION", "warpgroups", 1);
+  check_fast_attention();
+  unsetenv("LOCKSTEP_ATTENTION");
 }
 
 TEST_F(CudaDevice, ItsKernelsAreASetOfTheseTests) {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/cuda/flash_backward.hpp"
+#include "kernels/cuda/hopper_backward.hpp"
 #include "suites/tests/warp_fibers.hpp"
 
 namespace lockstep::cuda {
@@ -25,27 +25,31 @@ class Flash : public testing::TestWithParam<Shape> {
 INSTANTIATE_TEST_SUITE_P(Shapes, Flash,
                          testing::Values(Shape{1, 1, 1, 1, 64}, Shape{1, 63, 2, 1, 64},
                                          Shape{1, 64, 1, 1, 128}, Shape{2, 65, 2, 2, 64},
-                                         Shape{1, 129, 4, 1, 64}, Shape{1, 200, 2, 1, 128}));
+                                         Shape{1, 129, 4, 1, 64}, Shape{1, 200, 2, 1, 128},
+                                         Shape{1, 400, 2, 1, 64}));
 
-TEST_P(Flash, Forward) {
-  std::vector<bf16> o(p_.q.size(), bf16(77.0f));
-  std::vector<float> lse(p_.lse.size(), 77.0f);
+template <class Kernels>
+void check_forward(const Problem& p, Lanes& lanes) {
+  std::vector<bf16> o(p.q.size(), bf16(77.0f));
+  std::vector<float> lse(p.lse.size(), 77.0f);
   fibers::Launch::conflicts = 0;
-  ASSERT_TRUE(flash_attention<fibers::Launch>(lanes_, o.data(), lse.data(), p_.q.data(), p_.k.data(),
-                                              p_.v.data(), s_.B, s_.T, s_.H, s_.K, s_.hd));
-  EXPECT_LT(off(o, p_.want_o), 2 * kRounding);
-  EXPECT_LT(off(lse, p_.want_lse), s_.T == 1 ? 1e-5 : 1e-6);
+  ASSERT_TRUE((flash_attention<fibers::Launch, Kernels>(lanes, o.data(), lse.data(), p.q.data(), p.k.data(),
+                                                        p.v.data(), p.B, p.T, p.H, p.K, p.hd)));
+  EXPECT_LT(off(o, p.want_o), 2 * kRounding);
+  EXPECT_LT(off(lse, p.want_lse), p.T == 1 ? 1e-5 : 1e-6);
   EXPECT_EQ(fibers::Launch::conflicts, 0) << "banks asked twice";
 }
+TEST_P(Flash, Forward) { check_forward<FlashKernels>(p_, lanes_); }
+TEST_P(Flash, ForwardOnHopper) { check_forward<HopperKernels>(p_, lanes_); }
 
-template <class Y>
+template <class Kernels, class Y>
 void check_gradients(const Problem& p, Lanes& lanes) {
   std::vector<bf16> dq(p.q.size(), bf16(77.0f));
   std::vector<Y> dk(p.k.size(), Y(77.0f)), dv = dk;
   fibers::Launch::conflicts = 0;
-  ASSERT_TRUE(flash_attention_dx<fibers::Launch>(lanes, dq.data(), dk.data(), dv.data(), p.dO.data(),
-                                                 p.q.data(), p.k.data(), p.v.data(), p.o.data(), p.lse.data(),
-                                                 p.B, p.T, p.H, p.K, p.hd));
+  ASSERT_TRUE((flash_attention_dx<fibers::Launch, Kernels>(
+      lanes, dq.data(), dk.data(), dv.data(), p.dO.data(), p.q.data(), p.k.data(), p.v.data(), p.o.data(),
+      p.lse.data(), p.B, p.T, p.H, p.K, p.hd)));
   if (p.T > 1) {  // one key has no gradient through the softmax
     EXPECT_LT(off(dq, p.dq), 4 * kRounding);
     EXPECT_LT(off(dk, p.dk), 4 * kRounding);
@@ -53,8 +57,10 @@ void check_gradients(const Problem& p, Lanes& lanes) {
   EXPECT_LT(off(dv, p.dv), 2 * kRounding);
   EXPECT_EQ(fibers::Launch::conflicts, 0) << "banks asked twice";
 }
-TEST_P(Flash, Backward) { check_gradients<bf16>(p_, lanes_); }
-TEST_P(Flash, BackwardWithPartialSumsInFloat32) { check_gradients<float>(p_, lanes_); }
+TEST_P(Flash, Backward) { check_gradients<FlashKernels, bf16>(p_, lanes_); }
+TEST_P(Flash, BackwardWithPartialSumsInFloat32) { check_gradients<FlashKernels, float>(p_, lanes_); }
+TEST_P(Flash, BackwardOnHopper) { check_gradients<HopperKernels, bf16>(p_, lanes_); }
+TEST_P(Flash, BackwardOnHopperWithPartialSumsInFloat32) { check_gradients<HopperKernels, float>(p_, lanes_); }
 
 TEST(FlashAttention, NothingLaterIsSeen) {
   const Problem p(1, 100, 1, 1, 64);

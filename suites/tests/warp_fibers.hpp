@@ -2,7 +2,8 @@
 // Whatever lanes do together is done when the last of them has come, by the tables of the PTX ISA ("Matrix
 // Fragments for mma.m16n8k16", "ldmatrix"). Between two meetings fibers run one after another, in another
 // order each time, so that a missing sync shows; copies land at once or at their wait, by chance, so that a
-// missing wait and a place that is filled too early do.
+// missing wait and a place that is filled too early do. Products of four warps (warpgroup.hpp; "Asynchronous
+// Warpgroup Level Matrix Instructions") are made at once or at their wait, by chance too.
 #pragma once
 #include <gtest/gtest.h>
 #include <ucontext.h>
@@ -13,11 +14,12 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <random>
 #include <vector>
 
-#include "kernels/cuda/warp.hpp"
+#include "kernels/cuda/warpgroup.hpp"
 
 namespace lockstep::fibers {
 
@@ -38,12 +40,23 @@ class Fiber {
     while (static_cast<int>(copies_.size()) - 1 > n) {
       for (const Copy& c : copies_.front()) c.land();
       copies_.pop_front();
+      published_ = false;
     }
   }
   void load_matrix(cuda::Words<4>& r, const void* row) { load(r, row, false); }
   void load_transposed(cuda::Words<4>& r, const void* row) { load(r, row, true); }
   void multiply(cuda::Sums& c, const cuda::Words<4>& a, std::uint32_t b0, std::uint32_t b1);
   float exp2(float x) const { return std::exp2(x); }
+  void publish() { published_ = true; }
+  void begin() {}
+  void settle(auto&...) {}
+  template <int kColumns, bool kDown, class Left>
+  void multiply(cuda::Sums (&sums)[kColumns / 8], const Left& left, const cuda::Operand& right, bool keep);
+  void commit_products();
+  template <int n>
+  void wait_products() {
+    wait_products(n);
+  }
 
  private:
   friend class Block;
@@ -54,6 +67,12 @@ class Fiber {
     void land() const { there ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
   };
   void load(cuda::Words<4>& r, const void* row, bool transposed);
+  void wait_products(int n);
+  static float element(const char* at) {  // of a tile that is swizzled by 128 bytes
+    const auto place = reinterpret_cast<std::uintptr_t>(at);
+    return float{*reinterpret_cast<const bf16*>(place ^ (place >> 7 & 7) << 4)};
+  }
+  int group() const { return thread_ / 128 * 128; }
   int thread_ = 0;
   Block* block_ = nullptr;
   ucontext_t context_{};
@@ -68,6 +87,12 @@ class Fiber {
   cuda::Words<4> left_{};
   std::uint32_t right_[2] = {};
   float value_ = 0;
+  bool published_ = true;  // what its waits have brought
+};
+
+// Products of four warps, each of whose commits is a group; the last is not committed yet.
+struct Products {
+  std::deque<std::vector<std::function<void()>>> groups{1};
 };
 
 class Block {
@@ -77,10 +102,10 @@ class Block {
   template <class Kernel>
   void run(const Kernel& kernel, i64 block) {
     block_ = block;
-    shared_.assign(static_cast<std::size_t>(Kernel::kShared) / 16 + 8, {});
+    shared_.assign(static_cast<std::size_t>(Kernel::kShared) / 16 + 64, {});
     for (auto& words : shared_) words.fill(0x7fc07fc0u);  // NaNs
     body_ = [&kernel](Fiber& fiber) { kernel(fiber); };
-    fibers_.clear();
+    fibers_.clear(), products_.clear();
     for (int t = 0; t < Kernel::kThreads; ++t) {
       fibers_.push_back(std::make_unique<Fiber>());
       Fiber& f = *fibers_.back();
@@ -108,7 +133,7 @@ class Block {
   bool coin() { return random_() % 2; }
   char* shared() {
     const auto at = reinterpret_cast<std::uintptr_t>(shared_.data());
-    return reinterpret_cast<char*>((at + 127) / 128 * 128);
+    return reinterpret_cast<char*>((at + 1023) / 1024 * 1024);
   }
 
   // The last of the threads [first, first + count) to come does the work; then all go on.
@@ -124,6 +149,8 @@ class Block {
     swapcontext(&me.context_, &home_);  // so that the first to go on is another one each time
   }
   std::size_t fibers_count() const { return fibers_.size(); }
+  Products& products(int group) { return products_[group]; }
+  Fiber& thread(int t) { return *fibers_[t]; }
   Fiber& lane(const Fiber& of, int l) { return *fibers_[of.thread_ / 32 * 32 + l]; }
 
  private:
@@ -152,6 +179,7 @@ class Block {
   i64 block_ = 0;
   std::vector<std::array<std::uint32_t, 4>> shared_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::map<int, Products> products_;  // by their warps' first thread
   std::function<void(Fiber&)> body_;
   ucontext_t home_{};
   Fiber* running_ = nullptr;
@@ -230,6 +258,67 @@ inline void Fiber::multiply(cuda::Sums& c, const cuda::Words<4>& a, std::uint32_
         float& sum = block_->lane(*this, l).sums_->at[i];
         for (int k = 0; k < 16; ++k) sum += left[row][k] * right[k][column];
       }
+  });
+}
+
+template <int kColumns, bool kDown, class Left>
+void Fiber::multiply(cuda::Sums (&sums)[kColumns / 8], const Left& left, const cuda::Operand& right,
+                     bool keep) {
+  static const char what = 0;
+  constexpr bool in_registers = std::is_same_v<Left, cuda::Words<4>>;
+  sums_ = sums;
+  if constexpr (in_registers) left_ = left;
+  block_->meet(*this, group(), 128, &what, [&] {
+    for (std::size_t t = 0; t < block_->fibers_count(); ++t)
+      EXPECT_TRUE(block_->thread(static_cast<int>(t)).published_) << "products read what was copied";
+    std::array<cuda::Sums*, 128> outs;
+    std::array<cuda::Words<4>, 128> lefts;
+    for (int t = 0; t < 128; ++t)
+      outs[t] = block_->thread(group() + t).sums_, lefts[t] = block_->thread(group() + t).left_;
+    auto work = [=] {
+      std::vector<float> a(64 * 16), b(16 * kColumns);
+      for (int k = 0; k < 16; ++k) {
+        for (int n = 0; n < kColumns; ++n)
+          b[k * kColumns + n] = element(kDown ? right.at + n / 64 * right.leading + n % 64 * 2 +
+                                                    k / 8 * right.stride + k % 8 * 128
+                                              : right.at + n / 8 * right.stride + n % 8 * 128 + k * 2);
+        if constexpr (!in_registers)
+          for (int m = 0; m < 64; ++m)
+            a[m * 16 + k] = element(left.at + m / 8 * left.stride + m % 8 * 128 + k * 2);
+      }
+      if constexpr (in_registers)
+        for (int t = 0; t < 128; ++t)
+          for (int w = 0; w < 4; ++w)
+            for (int i = 0; i < 2; ++i)
+              a[(t / 32 * 16 + t % 32 / 4 + w % 2 * 8) * 16 + t % 4 * 2 + i + w / 2 * 8] =
+                  float{std::bit_cast<bf16>(static_cast<std::uint16_t>(lefts[t].at[w] >> 16 * i))};
+      for (int t = 0; t < 128; ++t)
+        for (int n = 0; n < kColumns / 8; ++n)
+          for (int i = 0; i < 4; ++i) {
+            const int row = t / 32 * 16 + t % 32 / 4 + i / 2 * 8, column = 8 * n + t % 4 * 2 + i % 2;
+            float sum = keep ? outs[t][n].at[i] : 0.0f;
+            for (int k = 0; k < 16; ++k) sum += a[row * 16 + k] * b[k * kColumns + column];
+            outs[t][n].at[i] = sum;
+          }
+    };
+    auto& groups = block_->products(group()).groups;
+    const bool first = groups.size() == 1 && groups.front().empty();
+    if (first && block_->coin())
+      work();
+    else
+      groups.back().push_back(work);
+  });
+}
+inline void Fiber::commit_products() {
+  static const char what = 0;
+  block_->meet(*this, group(), 128, &what, [&] { block_->products(group()).groups.emplace_back(); });
+}
+inline void Fiber::wait_products(int n) {
+  static const char what = 0;
+  block_->meet(*this, group(), 128, &what, [&] {
+    auto& groups = block_->products(group()).groups;
+    for (; static_cast<int>(groups.size()) - 1 > n; groups.pop_front())
+      for (const auto& work : groups.front()) work();
   });
 }
 
