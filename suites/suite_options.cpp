@@ -28,7 +28,8 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
   app.add_option("--threads", o.threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));
   app.add_option("--jobs", o.jobs,
-                 "plans at once that are judged and not timed; default: one per core, at most eight")
+                 "plans at once that are judged and not timed; default: one per core, at most "
+                 "eight, on a GPU two")
       ->check(CLI::Range(1, 1024));
   add_scratch(app, o.scratch);
 }

@@ -23,7 +23,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
-constexpr int kMostJobs = 8;
+constexpr int kMostJobs = 8, kMostOnGpu = 2;  // processes on one GPU take turns: one computes, one gets ready
 constexpr const char* kNotFinished = "INVALID: not finished";
 
 volatile std::sig_atomic_t interrupted = 0;
@@ -174,7 +174,8 @@ void Sweep::run_plans() {
   for (const Plan& plan : all_.plans)
     if (!done_.count(plan.line())) (is_timed(plan, standard_of(plan)) ? alone : beside).push_back(&plan);
   run_plans(alone, 1);
-  run_plans(beside, options_.jobs > 0 ? options_.jobs : std::min(cores(), kMostJobs));
+  const int most = suite_.device == "cpu" ? kMostJobs : kMostOnGpu;
+  run_plans(beside, options_.jobs > 0 ? options_.jobs : std::min(cores(), most));
 }
 
 void Sweep::run_plans(const std::vector<const Plan*>& plans, int jobs) {
