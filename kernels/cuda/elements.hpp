@@ -1,6 +1,6 @@
 // Kernels whose outputs are each computed by one thread from few inputs. Sources: kernels/plain.
 #pragma once
-#include "kernels/cuda/frame.hpp"
+#include "kernels/cuda/eights.hpp"
 
 namespace lockstep::cuda {
 
@@ -14,7 +14,9 @@ void copy(Lanes& lanes, Y* y, const X* x, i64 n) {
 }
 template <class On>
 void zero(Lanes& lanes, float* y, i64 n) {
-  each<On>(lanes, n, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = 0.0f; });
+  const i64 wide = in_eights(0, y) ? n / 8 * 8 : 0;
+  each_eight<On>(lanes, wide, [=] LOCKSTEP_ANYWHERE(i64 i) { store(y + i, Eight{}); });
+  each<On>(lanes, n - wide, [=] LOCKSTEP_ANYWHERE(i64 i) { y[wide + i] = 0.0f; });
 }
 
 LOCKSTEP_ANYWHERE inline float sigmoid(float g) { return 1.0f / (1.0f + exact_exp(-g)); }
@@ -65,33 +67,41 @@ void rope(Lanes& lanes, X* x, const float* cos, const float* sin, i64 M, i64 T, 
 
 template <class On, class X>
 void embed(Lanes& lanes, X* y, const X* table, const i32* ids, i64 M, i64 D, i64 first, i64 rows) {
+  if (in_eights(D, y, table))
+    return each_eight<On>(lanes, M * D, [=] LOCKSTEP_ANYWHERE(i64 i) {
+      const i64 row = ids[i / D] - first;
+      store(y + i, 0 <= row && row < rows ? load(table + row * D + i % D) : Eight{});
+    });
   each<On>(lanes, M * D, [=] LOCKSTEP_ANYWHERE(i64 i) {
     const i64 row = ids[i / D] - first;
     y[i] = 0 <= row && row < rows ? table[row * D + i % D] : X(0);
   });
 }
 
-// A block makes 8 x 256 columns of a token's row, if the token is the first of its like in the sequence. The
-// others it looks for 256 tokens at a time: a flag each, of which eight are read at once.
+// A block makes 16 x 256 columns of a token's row, if the token is the first of its like in the sequence. The
+// others it looks for 2048 tokens at a time, of which each thread says by the bits of a byte which of its
+// eight are alike.
 template <class X>
 struct EmbedGradient {
-  static constexpr int kColumns = 8;  // of a thread
+  static constexpr int kEights = 2;  // of columns, of a thread
+  static constexpr i64 kColumns = 8 * kEights * kThreads, kWindow = 8 * kThreads;
   struct State {
-    float sum[kColumns];
+    Eight sum[kEights];
     bool late;  // not the first
   };
   float* dtable;
   const X* dy;
   const i32* ids;
   i64 T, D, first, rows, parts;  // blocks of a token
+  bool wide;                     // rows can be had in eights
   LOCKSTEP_ANYWHERE i64 phases(i64 block) const {
     const i64 t = block / parts, row = ids[t] - first;
-    return 0 <= row && row < rows ? 3 + 2 * blocks_for(T - t, kThreads) : 0;
+    return 0 <= row && row < rows ? 3 + 2 * blocks_for(T - t, kWindow) : 0;
   }
   LOCKSTEP_ANYWHERE void phase(i64 p, const Place& at, State& state) const {
-    const i64 t = at.block / parts, window = t + (p - 3) / 2 * at.threads;
+    const i64 t = at.block / parts, window = t + (p - 3) / 2 * kWindow;
     const i32 id = ids[t];
-    auto* const alike = reinterpret_cast<char*>(at.shared);
+    auto* const alike = reinterpret_cast<unsigned char*>(at.shared);
     if (p == 0) {
       if (at.thread == 0) alike[0] = 0;
     } else if (p == 1) {
@@ -102,42 +112,67 @@ struct EmbedGradient {
     } else if (state.late) {
       return;
     } else if (p % 2 == 1) {
-      alike[at.thread] = window + at.thread < T && ids[window + at.thread] == id;
+      unsigned bits = 0;
+      for (int i = 0; i < 8; ++i) {  // a step of threads apart, so that their reads lie side by side
+        const i64 s = window + i * at.threads + at.thread;
+        bits |= static_cast<unsigned>(s < T && ids[s] == id) << i;
+      }
+      alike[at.thread] = static_cast<unsigned char>(bits);
     } else {
-      add_up(window, at, state);
-      if (window + at.threads >= T) write(id, at, state);
+      for (int i = 0; i < 8; ++i) add_up(window + i * at.threads, i, at, state);
+      if (window + kWindow >= T) write(id, at, state);
     }
   }
 
  private:
-  LOCKSTEP_ANYWHERE i64 column(const Place& at, int c) const {
-    return (at.block % parts * kColumns + c) * at.threads + at.thread;
+  LOCKSTEP_ANYWHERE i64 column(const Place& at, int e) const {
+    return ((at.block % parts * kEights + e) * at.threads + at.thread) * 8;
   }
-  LOCKSTEP_ANYWHERE void add_up(i64 window, const Place& at, State& state) const {
-    const auto* const eights = reinterpret_cast<const std::uint64_t*>(at.shared);
-    for (int e = 0; e < at.threads / 8; ++e) {
-      if (eights[e] == 0) continue;
-      for (int i = 8 * e; i < 8 * e + 8; ++i) {
-        if (!reinterpret_cast<const char*>(at.shared)[i]) continue;
-        for (int c = 0; c < kColumns; ++c)
-          if (column(at, c) < D) state.sum[c] = state.sum[c] + dy[(window + i) * D + column(at, c)];
-      }
+  // The tokens from `from` on whose bytes have this bit.
+  LOCKSTEP_ANYWHERE void add_up(i64 from, int bit, const Place& at, State& state) const {
+    const auto* const words = reinterpret_cast<const std::uint64_t*>(at.shared);
+    for (int w = 0; w < at.threads / 8; ++w) {
+      const std::uint64_t mine = words[w] >> bit & 0x0101010101010101u;
+      if (mine == 0) continue;
+      for (int i = 0; i < 8; ++i)
+        if (mine >> 8 * i & 1) add_row(dy + (from + 8 * w + i) * D, at, state);
+    }
+  }
+  LOCKSTEP_ANYWHERE void add_row(const X* row, const Place& at, State& state) const {
+    for (int e = 0; e < kEights; ++e) {
+      const i64 d = column(at, e);
+      if (d >= D) return;
+      Eight x{};
+      if (wide)
+        x = load(row + d);
+      else
+        for (int i = 0; i < lesser(8, D - d); ++i) x.at[i] = row[d + i];
+      for (int i = 0; i < 8; ++i) state.sum[e].at[i] = state.sum[e].at[i] + x.at[i];
     }
   }
   LOCKSTEP_ANYWHERE void write(i32 id, const Place& at, const State& state) const {
-    float* const out = dtable + (id - first) * D;
-    for (int c = 0; c < kColumns; ++c)
-      if (const i64 d = column(at, c); d < D) out[d] = out[d] + state.sum[c];
+    for (int e = 0; e < kEights; ++e) {
+      const i64 d = column(at, e);
+      if (d >= D) return;
+      float* const out = dtable + (id - first) * D + d;
+      if (wide) {
+        Eight x = load(out);
+        for (int i = 0; i < 8; ++i) x.at[i] = x.at[i] + state.sum[e].at[i];
+        store(out, x);
+      } else {
+        for (int i = 0; i < lesser(8, D - d); ++i) out[i] = out[i] + state.sum[e].at[i];
+      }
+    }
   }
 };
 template <class On, class X>
 void embed_dw(Lanes& lanes, float* dtable, const X* dy, const i32* ids, i64 T, i64 D, i64 first, i64 rows,
               bool add) {
   if (!add) zero<On>(lanes, dtable, rows * D);
-  const i64 parts = blocks_for(D, i64{EmbedGradient<X>::kColumns} * kThreads);
+  const i64 parts = blocks_for(D, EmbedGradient<X>::kColumns);
   if (T > 0 && D > 0)
-    On::launch(lanes, EmbedGradient<X>{dtable, dy, ids, T, D, first, rows, parts}, T * parts, kThreads,
-               kThreads / 4);
+    On::launch(lanes, EmbedGradient<X>{dtable, dy, ids, T, D, first, rows, parts, in_eights(D, dtable, dy)},
+               T * parts, kThreads, kThreads / 4);
 }
 
 }  // namespace lockstep::cuda
