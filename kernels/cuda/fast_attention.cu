@@ -1,4 +1,6 @@
 // Fast mode's attention in bf16, for heads of 64 and 128; for others, and in float32, the exact kernels.
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,8 +13,9 @@
 namespace lockstep::cuda {
 namespace {
 
-Ops<float> exact;            // what is left to the other kernels
-bool on_warpgroups = false;  // Hopper's kernels, where they are asked for: no GPU has run them yet
+Ops<float> exact;  // what is left to the other kernels
+// Hopper's kernels, where they are asked for: no GPU has run them yet. Every rank's table says the same.
+std::atomic<bool> on_warpgroups = false;
 
 void attention_bf16(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
                     i64 T, i64 H, i64 K, i64 hd) {
@@ -42,8 +45,17 @@ void fill_fast_attention(Ops<float>& ops) {
   static const bool first = (exact = ops, true);
   static_cast<void>(first);
   prepare<64>(), prepare<128>();  // of this device
-  const char* wish = std::getenv("LOCKSTEP_ATTENTION");
-  on_warpgroups = wish && std::strcmp(wish, "warpgroups") == 0 && prepare_hopper();
+  if (const char* wish = std::getenv("LOCKSTEP_ATTENTION")) {
+    on_warpgroups = std::strcmp(wish, "warpgroups") == 0 && prepare_hopper();
+    if (!on_warpgroups) {
+      static const int said = std::fputs(
+          "device cuda: LOCKSTEP_ATTENTION may be warpgroups, on a Hopper GPU; attention runs on warps\n",
+          stderr);
+      static_cast<void>(said);
+    }
+  } else {
+    on_warpgroups = false;
+  }
   plain::set_mixed<attention_bf16>(ops.attention);
   plain::set_mixed<attention_dx_bf16<bf16>, attention_dx_bf16<float>>(ops.attention_dx);
 }

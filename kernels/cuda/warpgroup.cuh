@@ -1,6 +1,5 @@
 // The environment of warpgroup.hpp on a GPU of compute capability 9.0, compiled for sm_90a.
 #pragma once
-#include <type_traits>
 
 #include "kernels/cuda/warp.cuh"
 #include "kernels/cuda/warpgroup.hpp"
@@ -23,10 +22,9 @@ namespace lockstep::cuda {
   LOCKSTEP_SUMS8(n), LOCKSTEP_SUMS8(n + 1), LOCKSTEP_SUMS8(n + 2), LOCKSTEP_SUMS8(n + 3)
 #define LOCKSTEP_SUMS64 LOCKSTEP_SUMS32(0), LOCKSTEP_SUMS32(4)
 #define LOCKSTEP_SUMS128 LOCKSTEP_SUMS64, LOCKSTEP_SUMS32(8), LOCKSTEP_SUMS32(12)
-#define LOCKSTEP_NAMES64                                                                                 \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
-  "%22, "                                                                                                \
-  "%23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define LOCKSTEP_NAMES64                                                   \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define LOCKSTEP_NAMES128                                                                                  \
   LOCKSTEP_NAMES64                                                                                         \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \

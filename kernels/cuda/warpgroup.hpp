@@ -1,19 +1,19 @@
 // What four warps do together on Hopper: products whose right factor, and often the left one, the tensor
 // cores read from shared memory by themselves. An environment (warp.hpp) of such kernels has besides:
 //
-//   void publish()           what this thread's copies have brought to shared memory is there for products;
-//   before a sync void begin()             products may read the registers that were written before void
-//   multiply<columns, down>(Sums (&sums)[columns / 8], left, const Operand& right, bool keep)
-//                            wgmma.m64nNk16: sums = left right, added to what they hold if `keep`. left: an
-//                            Operand, or this warp's 16 rows as Words<4>. down: the right factor's k are rows
-//                            of shared memory
-//   void commit_products(); void wait_products<n>()   returns when all but the last n commits are done
-//   void settle(registers...)  no use of them is moved by the compiler across this: before begin() for what
-//   is written by
-//                            then, after wait_products() for what products have written
+//   void publish()        lets products see what this thread's copies have brought; before a sync
+//   void begin()          lets products see the registers written before
+//   void multiply<columns, down>(Sums (&sums)[columns / 8], left, const Operand& right, bool keep)
+//                         wgmma.m64nNk16: sums = left right, added to what they hold if `keep`.
+//                         left: an Operand, or this warp's 16 rows as Words<4>.
+//                         down: the right factor's k are rows of shared memory
+//   void commit_products()
+//   void wait_products<n>()     returns when all but the last n commits are done
+//   void settle(registers...)   the compiler moves no use of them across this: before begin() for those
+//                               written by then, after wait_products() for those that products wrote
 //
 // A warp w of the four has rows 16 w to 16 w + 15 of the 64; within them a lane has what mma.m16n8k16 gives
-// it. PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Operation".
+// it. PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions".
 #pragma once
 #include "kernels/cuda/warp.hpp"
 
