@@ -45,6 +45,19 @@ LOCKSTEP_ANYWHERE inline void store(bf16* to, const Eight& x) {
   *reinterpret_cast<Quad*>(to) = quad;
 }
 
+// The same by 16 bytes an instruction for certain. nvcc splits store()'s at times, in the embedding's
+// gradient.
+LOCKSTEP_ANYWHERE inline void store_whole(float* to, const Eight& x) {
+#ifdef __CUDA_ARCH__
+  for (int q = 0; q < 2; ++q)
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to + 4 * q)),
+                 "f"(x.at[4 * q]), "f"(x.at[4 * q + 1]), "f"(x.at[4 * q + 2]), "f"(x.at[4 * q + 3])
+                 : "memory");
+#else
+  store(to, x);
+#endif
+}
+
 // Can rows of n numbers at these addresses be had in eights?
 template <class... P>
 bool in_eights(i64 n, const P*... at) {
