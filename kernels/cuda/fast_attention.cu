@@ -31,20 +31,12 @@ void attention_dx_bf16(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, con
     exact.attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd);
 }
 
-template <int kHead>
-void prepare() {
-  WarpGpu::prepare<FlashForward<kHead>>();
-  WarpGpu::prepare<FlashQueryGradient<kHead>>();
-  WarpGpu::prepare<FlashKeyGradient<kHead, bf16>>();
-  WarpGpu::prepare<FlashKeyGradient<kHead, float>>();
-}
-
 }  // namespace
 
 void fill_fast_attention(Ops<float>& ops) {
   static const bool first = (exact = ops, true);
   static_cast<void>(first);
-  prepare<64>(), prepare<128>();  // of this device
+  prepare_flash<WarpGpu, FlashKernels, 64>(), prepare_flash<WarpGpu, FlashKernels, 128>();
   if (const char* wish = std::getenv("LOCKSTEP_ATTENTION")) {
     on_warpgroups = std::strcmp(wish, "warpgroups") == 0 && prepare_hopper();
     if (!on_warpgroups) {

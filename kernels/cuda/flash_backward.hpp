@@ -121,6 +121,24 @@ struct FlashQueryGradient {
   }
 };
 
+// A lane's sums of keys `key` and key + 8 of query head h's key head.
+template <class Y, int kTiles>
+LOCKSTEP_ANYWHERE void write_key_gradients(Y* dk, Y* dv, const FlashOperands& in, i64 b, i64 key, i64 h,
+                                           int quarter, const Sums (&sum_k)[kTiles],
+                                           const Sums (&sum_v)[kTiles]) {
+  LOCKSTEP_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    if (key + 8 * half >= in.s.T) continue;
+    const i64 to = in.s.key(b, key + 8 * half, h) + quarter * 2;
+    LOCKSTEP_UNROLL
+    for (int n = 0; n < kTiles; ++n) LOCKSTEP_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      dk[to + 8 * n + i] = static_cast<Y>(in.scale * sum_k[n].at[2 * half + i]);
+      dv[to + 8 * n + i] = static_cast<Y>(sum_v[n].at[2 * half + i]);
+    }
+  }
+}
+
 // dk and dv: a block has 128 keys of one key head, eight warps with 16 each. It goes through the query heads
 // of the group and through their queries from its first key on, 64 at a time. Scores are made transposed,
 // keys by queries, so that they are at once the left factor of dv = p^T dO and dk = ds^T q.
@@ -209,18 +227,7 @@ struct FlashKeyGradient {
       }
       env.sync();
     }
-    LOCKSTEP_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const i64 key = first + row + lane / 4 + 8 * half;
-      if (key >= s.T) continue;
-      const i64 to = s.key(b, key, kv * group) + lane % 4 * 2;
-      LOCKSTEP_UNROLL
-      for (int n = 0; n < kHead / 8; ++n) LOCKSTEP_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        dk[to + 8 * n + i] = static_cast<Y>(in.scale * sum_k[0][n].at[2 * half + i]);
-        dv[to + 8 * n + i] = static_cast<Y>(sum_v[0][n].at[2 * half + i]);
-      }
-    }
+    write_key_gradients(dk, dv, in, b, first + row + lane / 4, kv * group, lane % 4, sum_k[0], sum_v[0]);
   }
 };
 
@@ -238,6 +245,14 @@ struct FlashKernels {
   template <int kHead, class Y>
   using KeyGradient = FlashKeyGradient<kHead, Y>;
 };
+// Before the first of these launches on a device.
+template <class On, class Kernels, int kHead>
+void prepare_flash() {
+  On::template prepare<typename Kernels::template Forward<kHead>>();
+  On::template prepare<typename Kernels::template QueryGradient<kHead>>();
+  On::template prepare<typename Kernels::template KeyGradient<kHead, bf16>>();
+  On::template prepare<typename Kernels::template KeyGradient<kHead, float>>();
+}
 template <class On, class Kernels = FlashKernels>
 bool flash_attention(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
                      i64 T, i64 H, i64 K, i64 hd) {

@@ -10,6 +10,29 @@ namespace lockstep::cuda {
 
 inline constexpr float kLog2E = 1.44269504f;
 
+// One row of this lane's: scores become probabilities under the new maximum. Returns by how much what was
+// summed before shrinks.
+template <class Env, int kTiles>
+LOCKSTEP_ANYWHERE float soften_row(Env& env, Sums (&score)[kTiles], float& max, float& sum, int half,
+                                   float scale) {
+  float most = max;
+  LOCKSTEP_UNROLL
+  for (int n = 0; n < kTiles; ++n)
+    most = std::fmax(most, std::fmax(score[n].at[2 * half], score[n].at[2 * half + 1]));
+  most = std::fmax(most, env.across(most, 1));
+  most = std::fmax(most, env.across(most, 2));
+  const float rate = scale * kLog2E, shrink = env.exp2((max - most) * rate), shift = most * rate;
+  max = most;
+  sum *= shrink;
+  LOCKSTEP_UNROLL
+  for (int n = 0; n < kTiles; ++n) LOCKSTEP_UNROLL
+  for (int i = 2 * half; i < 2 * half + 2; ++i) {
+    score[n].at[i] = env.exp2(std::fma(score[n].at[i], rate, -shift));
+    sum += score[n].at[i];
+  }
+  return shrink;
+}
+
 template <int kHead>
 struct FlashForward {
   static constexpr int kThreads = 128, kQueries = 128, kKeys = 64, kRows = 2;
@@ -67,7 +90,12 @@ struct FlashForward {
           score[r][n].at[i] = -std::numeric_limits<float>::infinity();
       LOCKSTEP_UNROLL
       for (int r = 0; r < kRows; ++r) LOCKSTEP_UNROLL
-      for (int half = 0; half < 2; ++half) go_on(env, score[r], out[r], max[r][half], sum[r][half], half);
+      for (int half = 0; half < 2; ++half) {
+        const float shrink = soften_row(env, score[r], max[r][half], sum[r][half], half, scale);
+        LOCKSTEP_UNROLL
+        for (int n = 0; n < kHead / 8; ++n)
+          out[r][n].at[2 * half] *= shrink, out[r][n].at[2 * half + 1] *= shrink;
+      }
       LOCKSTEP_UNROLL
       for (int n = 0; n < kKeys / 8; n += 2) {
         Words<4> left[kRows];
@@ -88,31 +116,6 @@ struct FlashForward {
       for (int n = 0; n < kHead / 8; ++n)
         to[4 * n] = pack(out[r][n].at[2 * half] / total, out[r][n].at[2 * half + 1] / total);
       if (lane % 4 == 0) lse[(b * s.H + h) * s.T + query] = max[r][half] * scale + std::log(total);
-    }
-  }
-
- private:
-  // One row of this lane's: scores become probabilities under the new maximum, and what was summed is brought
-  // under it.
-  template <class Env>
-  LOCKSTEP_ANYWHERE void go_on(Env& env, Sums (&score)[kKeys / 8], Sums (&out)[kHead / 8], float& max,
-                               float& sum, int half) const {
-    float most = max;
-    LOCKSTEP_UNROLL
-    for (int n = 0; n < kKeys / 8; ++n)
-      most = std::fmax(most, std::fmax(score[n].at[2 * half], score[n].at[2 * half + 1]));
-    most = std::fmax(most, env.across(most, 1));
-    most = std::fmax(most, env.across(most, 2));
-    const float rate = scale * kLog2E, shrink = env.exp2((max - most) * rate), shift = most * rate;
-    max = most;
-    sum *= shrink;
-    LOCKSTEP_UNROLL
-    for (int n = 0; n < kHead / 8; ++n) out[n].at[2 * half] *= shrink, out[n].at[2 * half + 1] *= shrink;
-    LOCKSTEP_UNROLL
-    for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
-    for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      score[n].at[i] = env.exp2(std::fma(score[n].at[i], rate, -shift));
-      sum += score[n].at[i];
     }
   }
 };

@@ -6,14 +6,6 @@
 namespace lockstep::cuda {
 namespace {
 using OnHopper = WarpsOn<WarpGroup>;
-
-template <int kHead>
-void prepare() {
-  OnHopper::prepare<HopperForward<kHead>>();
-  OnHopper::prepare<HopperQueryGradient<kHead>>();
-  OnHopper::prepare<HopperKeyGradient<kHead, bf16>>();
-  OnHopper::prepare<HopperKeyGradient<kHead, float>>();
-}
 }  // namespace
 
 bool prepare_hopper() {
@@ -23,7 +15,7 @@ bool prepare_hopper() {
   must(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "the device");
   must(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "the device");
   if (major != 9 || minor != 0) return false;
-  prepare<64>(), prepare<128>();
+  prepare_flash<OnHopper, HopperKernels, 64>(), prepare_flash<OnHopper, HopperKernels, 128>();
   return true;
 #else
   return false;

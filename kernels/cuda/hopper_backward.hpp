@@ -193,18 +193,7 @@ struct HopperKeyGradient {
       env.template wait_products<0>();
       env.settle(sum_v, sum_k);
     }
-    LOCKSTEP_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const i64 key = first + row + lane / 4 + 8 * half;
-      if (key >= s.T) continue;
-      const i64 to = s.key(b, key, kv * per_key) + lane % 4 * 2;
-      LOCKSTEP_UNROLL
-      for (int n = 0; n < kHead / 8; ++n) LOCKSTEP_UNROLL
-      for (int i = 0; i < 2; ++i) {
-        dk[to + 8 * n + i] = static_cast<Y>(in.scale * sum_k[n].at[2 * half + i]);
-        dv[to + 8 * n + i] = static_cast<Y>(sum_v[n].at[2 * half + i]);
-      }
-    }
+    write_key_gradients(dk, dv, in, b, first + row + lane / 4, kv * per_key, lane % 4, sum_k, sum_v);
   }
 };
 

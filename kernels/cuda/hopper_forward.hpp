@@ -57,7 +57,8 @@ struct HopperForward {
       for (int i = 0; i < 4; ++i)
         if (8 * n + i % 2 > seen + i / 2 * 8) score[n].at[i] = -std::numeric_limits<float>::infinity();
       LOCKSTEP_UNROLL
-      for (int half = 0; half < 2; ++half) shrink[half] = soften_row(env, score, max[half], sum[half], half);
+      for (int half = 0; half < 2; ++half)
+        shrink[half] = soften_row(env, score, max[half], sum[half], half, scale);
     };
 
     arrive();
@@ -111,29 +112,6 @@ struct HopperForward {
         to[4 * n] = pack(out[n].at[2 * half] * rate, out[n].at[2 * half + 1] * rate);
       if (lane % 4 == 0) lse[(b * s.H + h) * s.T + query] = max[half] * scale + std::log(total);
     }
-  }
-
- private:
-  // One row of this lane's under its new maximum; by how much what was summed before shrinks.
-  template <class Env>
-  LOCKSTEP_ANYWHERE float soften_row(Env& env, Sums (&score)[kKeys / 8], float& max, float& sum,
-                                     int half) const {
-    float most = max;
-    LOCKSTEP_UNROLL
-    for (int n = 0; n < kKeys / 8; ++n)
-      most = std::fmax(most, std::fmax(score[n].at[2 * half], score[n].at[2 * half + 1]));
-    most = std::fmax(most, env.across(most, 1));
-    most = std::fmax(most, env.across(most, 2));
-    const float rate = scale * kLog2E, shrink = env.exp2((max - most) * rate), shift = most * rate;
-    max = most;
-    sum *= shrink;
-    LOCKSTEP_UNROLL
-    for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
-    for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      score[n].at[i] = env.exp2(std::fma(score[n].at[i], rate, -shift));
-      sum += score[n].at[i];
-    }
-    return shrink;
   }
 };
 
