@@ -164,8 +164,9 @@ $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
 $B/test_mpi: | $B/lockstep $(mpi_object) $(cuda_object) $(nccl_object)
 
-# The tests of vector kernels go through the GPU's kernels too.
-$B/test_cuda: $(call obj,$(wildcard suites/tests/kernels_simd_*_test.cpp)) | $(cuda_object)
+# The tests of vector kernels and of bf16's go through the GPU's kernels too.
+through_gpu := $(call obj,$(wildcard suites/tests/kernels_simd_*_test.cpp) suites/tests/kernels_bf16_test.cpp)
+$B/test_cuda: $(through_gpu) | $(cuda_object)
 
 # For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
 # beside the program.
@@ -176,7 +177,7 @@ $B/gpu/lockstep: $B/obj/suites/main.o $(all_obj)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs)
-$B/gpu/test_cuda: $(call obj,$(filter suites/tests/cuda_%,$(test_src)) $(wildcard suites/tests/kernels_simd_*_test.cpp)) $(all_obj)
+$B/gpu/test_cuda: $(call obj,$(filter suites/tests/cuda_%,$(test_src))) $(through_gpu) $(all_obj)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs,-lgtest -lgtest_main)

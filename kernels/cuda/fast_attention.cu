@@ -1,6 +1,5 @@
 // Fast mode's attention in bf16, for heads of 64 and 128; for others, and in float32, the exact kernels.
 #include <atomic>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -16,6 +15,18 @@ namespace {
 Ops<float> exact;  // what is left to the other kernels
 // Hopper's kernels, where they are asked for: no GPU has run them yet. Every rank's table says the same.
 std::atomic<bool> on_warpgroups = false;
+
+bool warpgroups_wished() {
+  const char* wish = std::getenv("LOCKSTEP_ATTENTION");
+  if (!wish || std::strcmp(wish, "warps") == 0) return false;
+  if (std::strcmp(wish, "warpgroups") != 0)
+    throw std::runtime_error("device cuda: LOCKSTEP_ATTENTION is warps or warpgroups, not " +
+                             std::string(wish));
+  if (!prepare_hopper())
+    throw std::runtime_error(
+        "device cuda: LOCKSTEP_ATTENTION=warpgroups needs a GPU of compute capability 9.0");
+  return true;
+}
 
 void attention_bf16(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
                     i64 T, i64 H, i64 K, i64 hd) {
@@ -37,17 +48,7 @@ void fill_fast_attention(Ops<float>& ops) {
   static const bool first = (exact = ops, true);
   static_cast<void>(first);
   prepare_flash<WarpGpu, FlashKernels, 64>(), prepare_flash<WarpGpu, FlashKernels, 128>();
-  if (const char* wish = std::getenv("LOCKSTEP_ATTENTION")) {
-    on_warpgroups = std::strcmp(wish, "warpgroups") == 0 && prepare_hopper();
-    if (!on_warpgroups) {
-      static const int said = std::fputs(
-          "device cuda: LOCKSTEP_ATTENTION may be warpgroups, on a Hopper GPU; attention runs on warps\n",
-          stderr);
-      static_cast<void>(said);
-    }
-  } else {
-    on_warpgroups = false;
-  }
+  on_warpgroups = warpgroups_wished();
   plain::set_mixed<attention_bf16>(ops.attention);
   plain::set_mixed<attention_dx_bf16<bf16>, attention_dx_bf16<float>>(ops.attention_dx);
 }

@@ -121,6 +121,16 @@ struct FlashQueryGradient {
   }
 };
 
+LOCKSTEP_ANYWHERE inline void write_two(bf16* to, float x, float y) {
+  *reinterpret_cast<std::uint32_t*>(to) = pack(x, y);
+}
+LOCKSTEP_ANYWHERE inline void write_two(float* to, float x, float y) {
+  struct alignas(8) Two {
+    float x, y;
+  };
+  *reinterpret_cast<Two*>(to) = {x, y};
+}
+
 // A lane's sums of keys `key` and key + 8 of query head h's key head.
 template <class Y, int kTiles>
 LOCKSTEP_ANYWHERE void write_key_gradients(Y* dk, Y* dv, const FlashOperands& in, i64 b, i64 key, i64 h,
@@ -131,10 +141,9 @@ LOCKSTEP_ANYWHERE void write_key_gradients(Y* dk, Y* dv, const FlashOperands& in
     if (key + 8 * half >= in.s.T) continue;
     const i64 to = in.s.key(b, key + 8 * half, h) + quarter * 2;
     LOCKSTEP_UNROLL
-    for (int n = 0; n < kTiles; ++n) LOCKSTEP_UNROLL
-    for (int i = 0; i < 2; ++i) {
-      dk[to + 8 * n + i] = static_cast<Y>(in.scale * sum_k[n].at[2 * half + i]);
-      dv[to + 8 * n + i] = static_cast<Y>(sum_v[n].at[2 * half + i]);
+    for (int n = 0; n < kTiles; ++n) {
+      write_two(dk + to + 8 * n, in.scale * sum_k[n].at[2 * half], in.scale * sum_k[n].at[2 * half + 1]);
+      write_two(dv + to + 8 * n, sum_v[n].at[2 * half], sum_v[n].at[2 * half + 1]);
     }
   }
 }
@@ -231,9 +240,8 @@ struct FlashKeyGradient {
   }
 };
 
-// Launched by On::launch(lanes, kernel, blocks); false: no kernel for heads of this size, or of rows that are
-// not aligned to 16 bytes.
-template <class On, class... P>
+// Not other heads, nor rows that are not aligned to 16 bytes.
+template <class... P>
 bool flash_takes(i64 hd, const P*... rows) {
   return (hd == 64 || hd == 128) && ((reinterpret_cast<std::uintptr_t>(rows) % 16 == 0) && ...);
 }
@@ -253,10 +261,11 @@ void prepare_flash() {
   On::template prepare<typename Kernels::template KeyGradient<kHead, bf16>>();
   On::template prepare<typename Kernels::template KeyGradient<kHead, float>>();
 }
+// Launched by On::launch(lanes, kernel, blocks); false: no kernel takes this.
 template <class On, class Kernels = FlashKernels>
 bool flash_attention(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
                      i64 T, i64 H, i64 K, i64 hd) {
-  if (!flash_takes<On>(hd, o, q, k, v)) return false;
+  if (!flash_takes(hd, o, q, k, v)) return false;
   const AttentionShape s{B, T, H, K, hd};
   const auto with = [&]<int kHead>() {
     const typename Kernels::template Forward<kHead> kernel{o, lse, q, k, v, s, attention_scale<float>(hd)};
@@ -268,7 +277,7 @@ bool flash_attention(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf1
 template <class On, class Kernels = FlashKernels, class Y>
 bool flash_attention_dx(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, const bf16* q, const bf16* k,
                         const bf16* v, const bf16* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
-  if (!flash_takes<On>(hd, dq, dO, q, k, v, o)) return false;
+  if (!flash_takes(hd, dq, dk, dv, dO, q, k, v, o)) return false;
   const FlashOperands in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
   const auto with = [&]<int kHead>() {
     const typename Kernels::template QueryGradient<kHead> by_query{dq, in};

@@ -6,13 +6,16 @@
 
 namespace lockstep::cuda {
 
-// dq: 128 queries of one head, over the keys 64 at a time.
+// dq: 128 queries of one head, over the keys 64 at a time. With heads of 128 a tile's part of dq is waited
+// for only when the next tile's scores are there, so that a third tile has its place, and tiles that every
+// query sees have a branch without masks, before which ptxas cannot move the wait for dp. The registers that
+// this takes would leave, with heads of 64, one block on an SM where there are two.
 template <int kHead>
 struct HopperQueryGradient {
-  static constexpr int kThreads = 256, kQueries = 128, kKeys = 64;
+  static constexpr int kThreads = 256, kQueries = 128, kKeys = 64, kStages = kHead == 128 ? 3 : 2;
   using Queries = SwizzledRows<kHead, kQueries>;
   using Keys = SwizzledRows<kHead, kKeys>;
-  static constexpr i64 kShared = 2 * Queries::kBytes + 4 * Keys::kBytes;
+  static constexpr i64 kShared = 2 * Queries::kBytes + 2 * kStages * Keys::kBytes;
   static_assert(Keys::kBytes * 2 == Queries::kBytes, "o waits where keys come to lie");
   bf16* dq;
   FlashOperands in;
@@ -25,20 +28,22 @@ struct HopperQueryGradient {
     const i64 head = env.block() % (s.B * s.H), b = head / s.H, h = head % s.H;
     const i64 first = (blocks_for(s.T, kQueries) - 1 - env.block() / (s.B * s.H)) * kQueries;
     const int tiles = static_cast<int>(blocks_for(lesser(first + kQueries, s.T), kKeys));
-    const Queries queries{env.shared()}, gradients{queries.at + Queries::kBytes},
-        outputs{gradients.at + Queries::kBytes};
-    const auto keys = [&](int tile) { return Keys{outputs.at + tile % 2 * 2 * Keys::kBytes}; };
+    const Queries queries{env.shared()}, gradients{queries.at + Queries::kBytes};
+    char* const moving = gradients.at + Queries::kBytes;
+    const Queries outputs{moving + 2 * Keys::kBytes};
+    const auto keys = [&](int tile) { return Keys{moving + tile % kStages * 2 * Keys::kBytes}; };
     const auto values = [&](int tile) { return Keys{keys(tile).at + Keys::kBytes}; };
     const auto fetch_tile = [&](int tile) {
       fetch<kThreads>(env, keys(tile), in.k + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
       fetch<kThreads>(env, values(tile), in.v + s.key(b, 0, h), s.K * kHead, i64{tile} * kKeys, s.T);
       env.commit();
     };
-    const int group = env.thread() / 128 * 64, row = env.thread() / 32 * 16, lane = env.thread() % 32;
+    const int group = env.same(env.thread() / 128) * 64, row = env.thread() / 32 * 16,
+              lane = env.thread() % 32;
     fetch<kThreads>(env, queries, in.q + s.query(b, 0, h), s.H * kHead, first, s.T);
     fetch<kThreads>(env, gradients, in.dO + s.query(b, 0, h), s.H * kHead, first, s.T);
     fetch<kThreads>(env, outputs, in.o + s.query(b, 0, h), s.H * kHead, first, s.T);
-    env.commit();
+    fetch_tile(0);
     env.template wait<0>();
     env.sync();
     float delta[2], lse[2];
@@ -48,44 +53,52 @@ struct HopperQueryGradient {
       delta[half] = delta_of(env, gradients, outputs, mine, lane % 4);
       lse[half] = first + mine < s.T ? in.lse[(b * s.H + h) * s.T + first + mine] * kLog2E : 0.0f;
     }
-    env.sync();
-    fetch_tile(0);
     Sums out[kHead / 8] = {}, score[kKeys / 8], ds[kKeys / 8];
+    Words<4> left[kKeys / 16];
     for (int tile = 0; tile < tiles; ++tile) {
       env.template wait<0>();
       env.publish();
       env.sync();
-      if (tile + 1 < tiles) fetch_tile(tile + 1);
       env.settle(score, ds);
       env.begin();
       multiply_heads<kKeys>(env, score, queries, group, keys(tile));
       env.commit_products();
       multiply_heads<kKeys>(env, ds, gradients, group, values(tile));
       env.commit_products();
+      if (tile + 1 < tiles) fetch_tile(tile + 1);
       env.template wait_products<1>();
-      env.settle(score);
+      env.settle(score, out, left);
       // The last of these keys that this lane's upper query sees, counted from the lane's first.
       const int seen = static_cast<int>(first - i64{tile} * kKeys) + row + lane / 4 - lane % 4 * 2;
-      LOCKSTEP_UNROLL
-      for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
-      for (int i = 0; i < 4; ++i)
-        score[n].at[i] = 8 * n + i % 2 > seen + i / 2 * 8
-                             ? 0.0f
-                             : env.exp2(std::fma(score[n].at[i], in.scale * kLog2E, -lse[i / 2]));
+      const auto probable = [&](int n, int i) {
+        return env.exp2(std::fma(score[n].at[i], in.scale * kLog2E, -lse[i / 2]));
+      };
+      if (kStages == 2 || i64{tile + 1} * kKeys > first + row) {
+        LOCKSTEP_UNROLL
+        for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
+        for (int i = 0; i < 4; ++i) score[n].at[i] = 8 * n + i % 2 > seen + i / 2 * 8 ? 0.0f : probable(n, i);
+      } else {
+        LOCKSTEP_UNROLL
+        for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
+        for (int i = 0; i < 4; ++i) score[n].at[i] = probable(n, i);
+      }
       env.template wait_products<0>();
       env.settle(ds);
       LOCKSTEP_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) LOCKSTEP_UNROLL
       for (int i = 0; i < 4; ++i) ds[n].at[i] = score[n].at[i] * (ds[n].at[i] - delta[i / 2]);
-      Words<4> left[kKeys / 16];
       as_lefts<kKeys>(left, ds);
       env.settle(out, left);
       env.begin();
       multiply_down(env, out, left, keys(tile));
       env.commit_products();
-      env.template wait_products<0>();
-      env.settle(out);
+      if constexpr (kStages == 2) {
+        env.template wait_products<0>();
+        env.settle(out, left);
+      }
     }
+    env.template wait_products<0>();
+    env.settle(out, left);
     LOCKSTEP_UNROLL
     for (int half = 0; half < 2; ++half) {
       const i64 query = first + row + lane / 4 + 8 * half;
@@ -138,28 +151,31 @@ struct HopperKeyGradient {
     fetch<kThreads>(env, keys, in.k + at, s.K * kHead, first, s.T);
     fetch<kThreads>(env, values, in.v + at, s.K * kHead, first, s.T);
     fetch_tile(0);
+    const auto lse_of = [&](int tile) {
+      const i64 query = from(tile) + env.thread() / 4;
+      return query < s.T ? in.lse[(b * s.H + head_of(tile)) * s.T + query] : 0.0f;
+    };
+    float coming = lse_of(0);
 
-    const int group = env.thread() / 128 * 64, row = env.thread() / 32 * 16, lane = env.thread() % 32;
+    const int group = env.same(env.thread() / 128) * 64, row = env.thread() / 32 * 16,
+              lane = env.thread() % 32;
     Sums sum_k[kHead / 8] = {}, sum_v[kHead / 8] = {}, p[kQueries / 8], ds[kQueries / 8];
     for (int tile = 0; tile < tiles; ++tile) {
       env.template wait<0>();
       env.publish();
       env.sync();
-      if (tile + 1 < tiles) fetch_tile(tile + 1);
       env.settle(p, ds);
       env.begin();
       multiply_heads<kQueries>(env, p, keys, group, queries(tile));
       env.commit_products();
       multiply_heads<kQueries>(env, ds, values, group, gradients(tile));
       env.commit_products();
+      if (tile + 1 < tiles) fetch_tile(tile + 1);
       {
         const int mine = env.thread() / 4;
         const float sum = delta_of(env, gradients(tile), outputs(tile), mine, env.thread() % 4);
-        if (env.thread() % 4 == 0) {
-          const i64 query = from(tile) + mine;
-          delta[mine] = sum;
-          lse[mine] = query < s.T ? in.lse[(b * s.H + head_of(tile)) * s.T + query] * kLog2E : 0.0f;
-        }
+        if (env.thread() % 4 == 0) delta[mine] = sum, lse[mine] = coming * kLog2E;
+        if (tile + 1 < tiles) coming = lse_of(tile + 1);
       }
       env.sync();
       env.template wait_products<1>();
@@ -167,12 +183,17 @@ struct HopperKeyGradient {
       // The first of these queries that sees this lane's upper key, counted from the lane's first.
       const int sees = static_cast<int>(first - from(tile)) + row + lane / 4 - lane % 4 * 2;
       LOCKSTEP_UNROLL
+      for (int n = 0; n < kQueries / 8; ++n) {
+        const float* const of_two = lse + 8 * n + lane % 4 * 2;
+        const float shift[2] = {of_two[0], of_two[1]};
+        LOCKSTEP_UNROLL
+        for (int i = 0; i < 4; ++i)
+          p[n].at[i] = env.exp2(std::fma(p[n].at[i], in.scale * kLog2E, -shift[i % 2]));
+      }
+      if (from(tile) < first + row + 16) LOCKSTEP_UNROLL
       for (int n = 0; n < kQueries / 8; ++n) LOCKSTEP_UNROLL
       for (int i = 0; i < 4; ++i)
-        p[n].at[i] =
-            8 * n + i % 2 >= sees + i / 2 * 8
-                ? env.exp2(std::fma(p[n].at[i], in.scale * kLog2E, -lse[8 * n + lane % 4 * 2 + i % 2]))
-                : 0.0f;
+        if (8 * n + i % 2 < sees + i / 2 * 8) p[n].at[i] = 0.0f;
       Words<4> left[kQueries / 16];
       as_lefts<kQueries>(left, p);
       env.template wait_products<0>();

@@ -44,7 +44,8 @@ struct HopperForward {
     fetch_tile(keys(0), k, 0);
     env.commit();
 
-    const int group = env.thread() / 128 * 64, row = env.thread() / 32 * 16, lane = env.thread() % 32;
+    const int group = env.same(env.thread() / 128) * 64, row = env.thread() / 32 * 16,
+              lane = env.thread() % 32;
     Sums out[kHead / 8] = {}, score[kKeys / 8];
     Words<4> left[kKeys / 16];
     float max[2], sum[2] = {}, shrink[2];
@@ -71,28 +72,32 @@ struct HopperForward {
     env.template wait_products<0>();
     env.settle(score);
     soften(0);
-    as_lefts<kKeys>(left, score);
-    for (int tile = 1; tile < tiles; ++tile) {
-      arrive();  // keys of this tile and values of the last
-      fetch_tile(values(tile), v, tile);
-      if (tile + 1 < tiles) fetch_tile(keys(tile + 1), k, tile + 1);
-      env.commit();
-      env.settle(score, out, left);
-      env.begin();
-      multiply_heads<kKeys>(env, score, queries, group, keys(tile));
-      env.commit_products();
-      multiply_down(env, out, left, values(tile - 1));
-      env.commit_products();
-      env.template wait_products<1>();
-      env.settle(score);
-      soften(tile);
+    // At the loop's head, for ptxas moves a wait up to the softmax before it, but not over a branch.
+    const auto settle_last = [&] {
       env.template wait_products<0>();
       env.settle(out, left);
       LOCKSTEP_UNROLL
       for (int n = 0; n < kHead / 8; ++n) LOCKSTEP_UNROLL
       for (int i = 0; i < 4; ++i) out[n].at[i] *= shrink[i / 2];
       as_lefts<kKeys>(left, score);
+    };
+    for (int tile = 1; tile < tiles; ++tile) {
+      settle_last();
+      arrive();  // keys of this tile and values of the last
+      env.settle(score, out, left);
+      env.begin();
+      multiply_heads<kKeys>(env, score, queries, group, keys(tile));
+      env.commit_products();
+      multiply_down(env, out, left, values(tile - 1));
+      env.commit_products();
+      fetch_tile(values(tile), v, tile);
+      if (tile + 1 < tiles) fetch_tile(keys(tile + 1), k, tile + 1);
+      env.commit();
+      env.template wait_products<1>();
+      env.settle(score);
+      soften(tile);
     }
+    settle_last();
     arrive();
     env.settle(out, left);
     env.begin();

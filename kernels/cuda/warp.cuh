@@ -24,6 +24,10 @@ struct Warp {
     LOCKSTEP_ON_GPU(x = __shfl_xor_sync(0xffffffffu, x, mask);)
     return x;
   }
+  __host__ __device__ int same(int x) const {
+    LOCKSTEP_ON_GPU(x = __shfl_sync(0xffffffffu, x, 0);)
+    return x;
+  }
   __host__ __device__ void copy_async(void* to, const void* from, bool there) const {
     LOCKSTEP_ON_GPU(asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address(to)),
                                  "l"(from), "r"(there ? 16 : 0)

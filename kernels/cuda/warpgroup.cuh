@@ -110,8 +110,10 @@ struct WarpGroup : Warp {
   // PTX ISA, "Matrix Descriptor Format": address, leading and stride in 16 bytes; 1 at bit 62: swizzled by
   // 128 bytes.
   __host__ __device__ static std::uint64_t described(const Operand& of) {
-    return (address(of.at) & 0x3ffff) >> 4 | static_cast<std::uint64_t>(of.leading >> 4) << 16 |
-           static_cast<std::uint64_t>(of.stride >> 4) << 32 | std::uint64_t{1} << 62;
+    const std::uint32_t low =
+        ((address(of.base) & 0x3ffff) >> 4 | static_cast<std::uint32_t>(of.leading >> 4) << 16) +
+        static_cast<std::uint32_t>(of.offset >> 4);
+    return low | static_cast<std::uint64_t>(static_cast<std::uint32_t>(of.stride >> 4) | 1u << 30) << 32;
   }
 };
 #ifndef __CUDA_ARCH__

@@ -22,9 +22,10 @@ namespace lockstep::cuda {
 // A factor's 16 k in shared memory, swizzled by 128 bytes: bits 4 to 6 of an address are those XOR bits 7
 // to 9. Its rows (of the right factor: the product's columns) of eight, or its k of eight if they are `down`,
 // are `stride` bytes apart; 64 columns that lie side by side are followed by the next 64 `leading` bytes
-// further.
+// further. It begins at base + offset, of which the offset is known to the compiler.
 struct Operand {
-  const char* at;
+  const char* base;
+  int offset;
   int leading, stride;
 };
 
@@ -41,10 +42,10 @@ struct SwizzledRows {
   }
   // Columns 16 k and on are the product's k, rows from `row` on its rows or columns.
   LOCKSTEP_ANYWHERE Operand across(int row, int k) const {
-    return {at + k / 4 * kBand + row * 128 + k % 4 * 32, 16, 1024};
+    return {at + row * 128, k / 4 * kBand + k % 4 * 32, 16, 1024};
   }
   // The 16 rows from `row` on are the product's k, all columns its columns.
-  LOCKSTEP_ANYWHERE Operand down(int row) const { return {at + row * 128, kBand, 1024}; }
+  LOCKSTEP_ANYWHERE Operand down(int row) const { return {at, row * 128, kBand, 1024}; }
 };
 
 // As fetch() of warp.hpp.

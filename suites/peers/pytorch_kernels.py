@@ -8,8 +8,8 @@ a GPU, attention is scaled_dot_product_attention (flash or cuDNN's), element-wis
 One line a kernel, what takes most of a step first: microseconds here and there, and how much sooner ours is (below 1:
 later). PyTorch's operands are all of the line's type; of ours in bf16 some are float32: a weight's gradient, which is
 summed up in it, and what is added or copied to it. Operands come from memory, not from caches, as in `lockstep time`.
-Kernels without one that does the same in PyTorch (cross entropy in parts, the norm's gradient in two, RoPE in place, exact
-squares) are named and left out.
+What PyTorch has no operation for (cross entropy in parts, a norm's gradient in two, RoPE) is written in its operations and
+compiled. Exact sums of squares have nothing like them there: they are named and left out.
 """
 import argparse
 import csv
@@ -86,6 +86,54 @@ swiglu_dx = torch.compile(silu_gradient)
 rms_norm = torch.compile(lambda x, w, eps: F.rms_norm(x, x.shape[-1:], w, eps))
 
 
+@torch.compile
+def rms_norm_dx(dy, x, rstd, w):
+    xhat, g = x.float() * rstd, dy.float() * w.float()
+    return (rstd * (g - xhat * (g * xhat).mean(-1, keepdim=True))).to(x.dtype)
+
+
+@torch.compile
+def rms_norm_dw(dy, x, rstd):
+    return (dy.float() * (x.float() * rstd)).sum(0)
+
+
+def norm(dtype, s):
+    m, d = s[:2]
+    return [new(dtype, m, d), new(dtype, m, d), new(torch.float32, m, 1), new(dtype, d)]
+
+
+def rope_operands(dtype, s):
+    m, t, n, hd = s[:4]
+    return [new(dtype, m // t, t, n, hd), new(torch.float32, t, 1, hd // 2), new(torch.float32, t, 1, hd // 2)]
+
+
+@torch.compile
+def rope(x, cos, sin):  # in place, as ours
+    low, high = x.float().chunk(2, -1)
+    x.copy_(torch.cat((low * cos - high * sin, high * cos + low * sin), -1))
+
+
+def logits(dtype, s):
+    m, v = s[:2]
+    return [new(dtype, m, v), new(torch.float32, m, 1), 1 + new(torch.float32, m, 1).abs(), ids(m, v)[:, None]]
+
+
+@torch.compile
+def ce_max(x):
+    return x.amax(-1).float()
+
+
+@torch.compile
+def ce_sum(x, top, labels):
+    return (x.float() - top).exp().sum(-1), x.gather(1, labels).float()
+
+
+@torch.compile
+def ce_dx(x, top, total, labels):  # in place, as ours
+    here = torch.arange(x.shape[1], device=x.device)[None] == labels
+    x.copy_(((x.float() - top).exp() / total - here.float()) * 1e-4)
+
+
 def adamw(_, s):
     w = torch.nn.Parameter(new(torch.float32, s[0]))
     w.grad = torch.randn_like(w)
@@ -104,6 +152,12 @@ PEERS = {
     "embed_dw": (lambda dtype, s: [new(dtype, s[0], s[1]), ids(s[0], s[3])],
                  lambda s, dy, i: torch.ops.aten.embedding_dense_backward(dy, i, s[3], -1, False)),
     "rms_norm": (lambda dtype, s: [new(dtype, s[0], s[1]), new(dtype, s[1])], lambda s, x, w: rms_norm(x, w, 1e-5)),
+    "rms_norm_dx": (norm, lambda s, dy, x, rstd, w: rms_norm_dx(dy, x, rstd, w)),
+    "rms_norm_dw": (norm, lambda s, dy, x, rstd, _: rms_norm_dw(dy, x, rstd)),
+    "rope": (rope_operands, lambda s, *all_three: rope(*all_three)),
+    "ce_max": (logits, lambda s, x, *_: ce_max(x)),
+    "ce_sum": (logits, lambda s, x, top, total, labels: ce_sum(x, top, labels)),
+    "ce_dx": (logits, lambda s, *all_four: ce_dx(*all_four)),
     "swiglu": (rows(2), lambda s, g, u: swiglu(g, u)),
     "swiglu_dx": (rows(3), lambda s, *all_three: swiglu_dx(*all_three)),
     "add": (rows(3), lambda s, y, a, b: torch.add(a, b, out=y)),

@@ -85,13 +85,21 @@ Engine* const engine = [] {
 }();
 
 // Entries of the GPU's table, each done when it returns.
+void wait(Engine& on) {
+  float nothing = 0;
+  on.download(&nothing, &nothing, 0);
+}
 template <auto entry, class... A>
 void set(Op<A...>& op) {
   op.call = [](Lanes&, A... a) {
     (engine->ops().*entry).call(engine->lanes(), a...);
-    float nothing = 0;
-    engine->download(&nothing, &nothing, 0);  // waits
+    wait(*engine);
   };
+  if ((engine->ops().*entry).mixed)
+    op.mixed = [](Lanes&, unsigned halves, A... a) {
+      (engine->ops().*entry).mixed(engine->lanes(), halves, a...);
+      wait(*engine);
+    };
 }
 const KernelSet cuda_set(
     "cuda", 1000, [] { return engine != nullptr; },
@@ -115,12 +123,7 @@ class CudaDevice : public testing::Test {
 };
 
 // The kernels that fibers run elsewhere (kernels_flash_test.cpp), on the GPU's tensor cores.
-void check_fast_attention() {
-  const auto fast = accelerator("cuda").engine(0, plain_ops<float>(), true);
-  const auto wait = [&] {
-    float nothing = 0;
-    fast->download(&nothing, &nothing, 0);
-  };
+void check_fast_attention(Engine* fast) {
   for (const auto& [T, H, K, hd] : {std::array<i64, 4>{63, 2, 1, 64},
                                     {129, 4, 1, 64},
                                     {200, 2, 1, 128},
@@ -132,22 +135,45 @@ void check_fast_attention() {
     std::vector<float> lse(p.lse.size());
     fast->ops().attention(fast->lanes(), o.data(), lse.data(), p.q.data(), p.k.data(), p.v.data(), 2, T, H, K,
                           hd);
-    wait();
+    wait(*fast);
     EXPECT_LT(cuda::off(o, p.want_o), 2 * cuda::kRounding) << T;
     EXPECT_LT(cuda::off(lse, p.want_lse), 1e-5) << T;
     fast->ops().attention_dx(fast->lanes(), dq.data(), dk.data(), dv.data(), p.dO.data(), p.q.data(),
                              p.k.data(), p.v.data(), p.o.data(), p.lse.data(), 2, T, H, K, hd);
-    wait();
+    wait(*fast);
     EXPECT_LT(cuda::off(dq, p.dq), 4 * cuda::kRounding) << T;
     EXPECT_LT(cuda::off(dk, p.dk), 4 * cuda::kRounding) << T;
     EXPECT_LT(cuda::off(dv, p.dv), 2 * cuda::kRounding) << T;
   }
 }
-TEST_F(CudaDevice, FastAttentionIsNearFloat64) { check_fast_attention(); }
-TEST_F(CudaDevice, AttentionOfWarpgroupsIsNearFloat64) {
-  setenv("LOCKSTEP_ATTENTION", "warpgroups", 1);
-  check_fast_attention();
+// With attention of that name, or null and the reason.
+std::unique_ptr<Engine> fast_engine(const char* attention, std::string& why) {
+  setenv("LOCKSTEP_ATTENTION", attention, 1);
+  std::unique_ptr<Engine> made;
+  try {
+    made = accelerator("cuda").engine(0, plain_ops<float>(), true);
+  } catch (const std::exception& e) {
+    why = e.what();
+  }
   unsetenv("LOCKSTEP_ATTENTION");
+  return made;
+}
+TEST_F(CudaDevice, AttentionOfWarpsIsNearFloat64) {
+  std::string why;
+  const auto fast = fast_engine("warps", why);
+  ASSERT_TRUE(fast) << why;
+  check_fast_attention(fast.get());
+}
+TEST_F(CudaDevice, AttentionOfWarpgroupsIsNearFloat64) {
+  std::string why;
+  const auto fast = fast_engine("warpgroups", why);
+  if (!fast) GTEST_SKIP() << why;
+  check_fast_attention(fast.get());
+}
+TEST_F(CudaDevice, AttentionOfAnotherNameIsRefused) {
+  std::string why;
+  EXPECT_FALSE(fast_engine("warp groups", why));
+  EXPECT_NE(why.find("LOCKSTEP_ATTENTION"), std::string::npos) << why;
 }
 
 TEST_F(CudaDevice, ItsKernelsAreASetOfTheseTests) {

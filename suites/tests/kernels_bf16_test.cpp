@@ -92,25 +92,29 @@ struct Results {
   }
 };
 
-Ops<float> bodies() {
-  Ops<float> table = plain_ops<float>();
-  cuda::fill<simd_test::Here>(table);
-  return table;
-}
-
-// Of plain kernels, and of the GPU's in loops.
+// Of plain kernels, of the GPU's in loops, and of each set that has kernels of its own for bf16: a GPU's,
+// where this file is linked with it.
 struct Table {
-  const char* name;
-  Ops<float> (*make)();
+  std::string name;
+  Ops<float> ops;
 };
+std::vector<Table> tables() {
+  std::vector<Table> all{{"plain", plain_ops<float>()}, {"cuda_bodies", plain_ops<float>()}};
+  cuda::fill<simd_test::Here>(all.back().ops);
+  for (const KernelSet* set : kernel_sets()) {
+    if (set->speed < 0 || !set->runs_here()) continue;
+    Table table{set->name, plain_ops<float>()};
+    set->apply(table.ops);
+    if (table.ops.matmul.mixed != all.front().ops.matmul.mixed) all.push_back(table);
+  }
+  return all;
+}
 class Bf16Kernels : public ::testing::TestWithParam<Table> {
  protected:
-  const Ops<float> table_ = GetParam().make();
-  const Ops<float>& ops() const { return table_; }
+  const Ops<float>& ops() const { return GetParam().ops; }
 };
-INSTANTIATE_TEST_SUITE_P(Of, Bf16Kernels,
-                         ::testing::Values(Table{"plain", plain_ops<float>}, Table{"cuda_bodies", bodies}),
-                         [](const auto& of) { return std::string(of.param.name); });
+INSTANTIATE_TEST_SUITE_P(Of, Bf16Kernels, ::testing::ValuesIn(tables()),
+                         [](const auto& of) { return of.param.name; });
 
 // call<X, P>(lanes): with all operands float32; with bf16; and with partial sums P as float32 beside those.
 // `rounded` results are stored as bf16 where X is.

@@ -86,9 +86,9 @@ TEST(FlashAttention, LeavesOtherHeadsAndOddAddressesToOthers) {
   std::vector<bf16> x(4096);
   const bf16* at = x.data();
   while (reinterpret_cast<std::uintptr_t>(at) % 16) ++at;
-  EXPECT_TRUE(flash_takes<fibers::Launch>(64, at));
-  EXPECT_FALSE(flash_takes<fibers::Launch>(64, at, at + 1));
-  EXPECT_FALSE(flash_takes<fibers::Launch>(80, at));
+  EXPECT_TRUE(flash_takes(64, at));
+  EXPECT_FALSE(flash_takes(64, at, at + 1));
+  EXPECT_FALSE(flash_takes(80, at));
 }
 
 // The emulated product against the definition: the identity times a matrix is the matrix.

@@ -99,13 +99,15 @@ TEST(SimdMatmul, WeightGradientEqualsPlain) {
   }
 }
 
-// Long enough for several blocks of rows, several chunks per leaf and several leaves per chunk.
+// Long enough for several blocks of rows, several chunks per leaf and several leaves per chunk; and for a
+// GPU's tiles of 128 x 128 outputs, which only large matmuls get.
 TEST(SimdMatmul, LargeShapesEqualPlain) {
   struct Shape {
     i64 M, N, K, leaves;
   };
   Random random(5);
-  for (const Shape& s : {Shape{1100, 50, 70, 8}, Shape{20, 300, 3500, 8}, Shape{1030, 17, 900, 2}}) {
+  for (const Shape& s :
+       {Shape{1100, 50, 70, 8}, Shape{20, 300, 3500, 8}, Shape{1030, 17, 900, 2}, Shape{1030, 1025, 37, 8}}) {
     const auto x = random.values(s.M * s.K), w = random.values(s.N * s.K);
     Output want(s.M * s.N);
     plain().matmul(one_lane(), want.data(), x.data(), w.data(), s.M, s.N, s.K, s.leaves);

@@ -155,6 +155,40 @@ TEST(SimdRows, CrossEntropyEqualsPlain) {
       }
 }
 
+TEST(SimdRows, LossEqualsPlain) {
+  Random random(11);
+  for (int round = 0; round < 20; ++round) {
+    const i64 B = 2, T = random.pick(kSizes);
+    std::vector<i32> labels(static_cast<std::size_t>(B * T));
+    for (i32& label : labels) label = static_cast<i32>(random.below(14)) - (round % 2);  // negative: ignored
+    auto sum = random.values(B * T);
+    for (float& x : sum) x = 1.0f + x * x;
+    const auto max = random.values(B * T), target = random.values(B * T);
+    const auto run = [&](const Ops<float>& ops, Lanes& lanes) {
+      std::vector<double> loss(B);
+      ops.ce_loss(lanes, loss.data(), sum.data(), max.data(), target.data(), labels.data(), B, T);
+      return loss;
+    };
+    const auto want = run(plain(), one_lane());
+    for_every_set([&](const Ops<float>& ops, Lanes& lanes) { EXPECT_EQ(run(ops, lanes), want); });
+  }
+}
+
+TEST(SimdElements, CopyAndZeroEqualPlain) {
+  Random random(12);
+  for (const i64 n : {i64{1}, i64{7}, i64{4096}, i64{5001}}) {
+    const auto x = random.any_values(n), before = random.values(n);
+    const Output want(x), nothing(std::vector<float>(x.size(), 0.0f));
+    for_every_set([&](const Ops<float>& ops, Lanes& lanes) {
+      Output copied(n), cleared(before);
+      ops.copy(lanes, copied.data(), x.data(), n);
+      ops.zero(lanes, cleared.data(), n);
+      EXPECT_TRUE(same(want, copied, n, "copy"));
+      EXPECT_TRUE(same(nothing, cleared, n, "zero"));
+    });
+  }
+}
+
 TEST(SimdElements, AddEqualsPlain) {
   Random random(7);
   for (i64 n : {i64{1}, i64{15}, i64{17}, i64{5000}, i64{12289}}) {

@@ -33,6 +33,7 @@ class Fiber {
   char* shared() const;
   void sync();
   float across(float x, int mask);
+  int same(int x) const { return x; }
   void copy_async(void* to, const void* from, bool there);
   void commit() { copies_.emplace_back(); }
   template <int n>
@@ -279,12 +280,13 @@ void Fiber::multiply(cuda::Sums (&sums)[kColumns / 8], const Left& left, const c
       std::vector<float> a(64 * 16), b(16 * kColumns);
       for (int k = 0; k < 16; ++k) {
         for (int n = 0; n < kColumns; ++n)
-          b[k * kColumns + n] = element(kDown ? right.at + n / 64 * right.leading + n % 64 * 2 +
-                                                    k / 8 * right.stride + k % 8 * 128
-                                              : right.at + n / 8 * right.stride + n % 8 * 128 + k * 2);
+          b[k * kColumns + n] =
+              element(kDown ? right.base + right.offset + n / 64 * right.leading + n % 64 * 2 +
+                                  k / 8 * right.stride + k % 8 * 128
+                            : right.base + right.offset + n / 8 * right.stride + n % 8 * 128 + k * 2);
         if constexpr (!in_registers)
           for (int m = 0; m < 64; ++m)
-            a[m * 16 + k] = element(left.at + m / 8 * left.stride + m % 8 * 128 + k * 2);
+            a[m * 16 + k] = element(left.base + left.offset + m / 8 * left.stride + m % 8 * 128 + k * 2);
       }
       if constexpr (in_registers)
         for (int t = 0; t < 128; ++t)
