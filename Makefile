@@ -68,27 +68,36 @@ $(eval $(call remember,$B/revision,$(revision)))
 $B/obj/%.o: %.cpp $B/flags
 	$(call say,CXX,$<)
 	@mkdir -p $(@D) && touch $@.start
-	$Q$(CXX) $(CXXFLAGS) $(call isa,$*) $(DEFINES) -MMD -MP -c -o $@ $<
+	$Q$(CXX) $(CXXFLAGS) $(call isa,$*) $(COMMON) $(DEFINES) -MMD -MP -c -o $@ $<
 	@touch -r $@.start $@
 
 # What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
 # instead. The GPU's kernels as loops are many fmas, with a call for each where the compiler may not use this machine's.
-sooner := suites/main suites/%options suites/suite suites/sweep_folder suites/timeline ref/config ref/safetensors \
-    reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text suites/planner/export% \
-    suites/planner/published_group suites/planner/published_rows
+sooner := suites/main suites/command_% suites/%options suites/suite suites/sweep_folder suites/timeline ref/config \
+    ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
+    suites/planner/export% suites/planner/published_group suites/planner/published_rows
+sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
-$B/obj/suites/command_%.o $B/obj/suites/tests/%.o $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp)): \
-    CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/obj/suites/tests/%.o $(sooner_obj): private CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/obj/suites/tests/%.o: private CXXFLAGS += $(fma_here)
 
-# The headers of tests are compiled once, with a test's flags; where a compiler does not take that, it reads the text.
-tests_pch := $B/obj/suites/tests/common.hpp.gch
-$(tests_pch): CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1) $(fma_here)
-$(tests_pch): suites/tests/common.hpp $B/flags
-	$(call say,PCH,$<)
-	@mkdir -p $(@D) && cp $< $(@D)
-	$Q$(CXX) $(CXXFLAGS) -x c++-header -o $@ $<
-$B/obj/suites/tests/%.o: CXXFLAGS += $(fma_here) -include $B/obj/suites/tests/common.hpp
-$(call obj,$(test_src)): $(tests_pch)
+# Headers that most files include are compiled once for each set of flags; where a compiler does not take that, it
+# reads the text. Not for one instruction set's files: what they compile of a header, any processor might run.
+# precompiled: name, header, objects.
+define precompiled
+$B/pch/$1/common.hpp.gch: $2 $B/flags
+	$$(call say,PCH,$$<)
+	@mkdir -p $$(@D) && cp $$< $$(@D)/common.hpp
+	$$Q$$(CXX) $$(CXXFLAGS) -x c++-header -o $$@ $$<
+$3: private COMMON := -include $B/pch/$1/common.hpp
+$3: $B/pch/$1/common.hpp.gch
+endef
+$B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/pch/tests/%: private CXXFLAGS += $(fma_here)
+$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out %_avx2.cpp %_avx512.cpp $(sooner:%=%.cpp), \
+    $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) $(mutants_src)))))
+$(eval $(call precompiled,sooner,kernels/common.hpp,$(sooner_obj)))
+$(eval $(call precompiled,tests,suites/tests/common.hpp,$(call obj,$(test_src))))
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'

@@ -1,4 +1,4 @@
-// What most tests include, compiled once (Makefile: tests_pch). A test still includes what it uses.
+// What most tests include, compiled once (Makefile: precompiled). A test still includes what it uses.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
