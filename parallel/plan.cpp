@@ -44,10 +44,17 @@ std::size_t distance(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-std::string nearest(const std::string& wrong, const std::vector<std::string>& known) {
-  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
-    return distance(wrong, a) < distance(wrong, b);
-  });
+std::string did_you_mean(const std::string& wrong, const std::vector<std::string>& known) {
+  const std::string* best = nullptr;
+  std::size_t fewest = 0;
+  for (const std::string& name : known) {
+    const bool begins = wrong.size() > 1 && name.starts_with(wrong);
+    const std::size_t letters = begins ? 0 : distance(wrong, name);
+    const bool near =
+        begins || (letters <= (wrong.size() + 1) / 2 && letters < std::max(wrong.size(), name.size()));
+    if (near && (!best || letters < fewest)) best = &name, fewest = letters;
+  }
+  return best ? fmt::format("; did you mean `{}`?", *best) : "";
 }
 
 void declare_word(const Word& word) {
@@ -79,7 +86,7 @@ void Plan::set(const std::string& name, const std::string& value) {
   if (word == words.end()) {
     std::vector<std::string> names;
     for (const Word& w : words) names.push_back(w.name);
-    throw UserError(fmt::format("plan: no word `{}`; did you mean `{}`?", name, nearest(name, names)));
+    throw UserError(fmt::format("plan: no word `{}`{}", name, did_you_mean(name, names)));
   }
   if (word->values.empty()) {
     const bool digits =
@@ -89,8 +96,8 @@ void Plan::set(const std::string& name, const std::string& value) {
     words_[name] = std::to_string(std::stoi(value));
   } else {
     if (std::find(word->values.begin(), word->values.end(), value) == word->values.end())
-      throw UserError(fmt::format("plan: `{}={}`: {} is one of {}; did you mean `{}`?", name, value, name,
-                                  fmt::join(word->values, ", "), nearest(value, word->values)));
+      throw UserError(fmt::format("plan: `{}={}`: {} is one of {}{}", name, value, name,
+                                  fmt::join(word->values, ", "), did_you_mean(value, word->values)));
     words_[name] = value;
   }
 }
@@ -131,6 +138,17 @@ std::string Plan::line() const {
     if (mesh || value != w.fallback) out += (out.empty() ? "" : " ") + w.name + "=" + value;
   }
   return out;
+}
+
+bool matches(const Plan& p, const std::string& parts) {
+  std::istringstream in(parts);
+  for (std::string part; in >> part;) {
+    const auto word = p.words().find(part.substr(0, part.find('=')));
+    const std::size_t value = part.find('=') + 1;
+    const bool is_word = word != p.words().end() && value > 0 && value < part.size();
+    if (is_word ? word->second != part.substr(value) : p.line().find(part) == std::string::npos) return false;
+  }
+  return true;
 }
 
 namespace {

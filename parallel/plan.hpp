@@ -46,9 +46,13 @@ class Plan {
 const std::vector<Word>& plan_words();
 void declare_word(const Word&);  // the same word from several files: their values are joined
 
-// The known name with the fewest letters to change, insert or leave out (Levenshtein 1966). `known` is not
-// empty.
-std::string nearest(const std::string& wrong, const std::vector<std::string>& known);
+// "; did you mean `x`?" of the known name that begins so, or else has the fewest letters to change, insert or
+// leave out (Levenshtein 1966); empty where none is near.
+std::string did_you_mean(const std::string& wrong, const std::vector<std::string>& known);
+
+// What --only asks. Of each part between blanks: word=value that the plan has, said or not, else anything in
+// its line.
+bool matches(const Plan&, const std::string& parts);
 
 // Why a plan cannot be run. `broken` returns the sentence, or nothing if the plan keeps the rule.
 struct Rule {

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -70,14 +73,23 @@ class Fields {
 
 std::string text_of(const std::string& path) {
   std::ifstream in(path);
-  if (!in) throw UserError(path + ": this model configuration (a Hugging Face config.json) cannot be read.");
+  if (!in)
+    throw UserError(
+        fmt::format("{}: this model configuration (a Hugging Face config.json) cannot be read: {}.", path,
+                    std::strerror(errno)));
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
 json parse(const std::string& text, const std::string& origin) {
-  const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!object.is_object())
-    throw UserError(origin + ": this is not a JSON object; a Hugging Face config.json is.");
+  const char* no_object = "this is not a JSON object; a Hugging Face config.json is";
+  json object;
+  try {
+    object = json::parse(text);
+  } catch (const json::parse_error& e) {
+    const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(e.byte, text.size()));
+    throw UserError(fmt::format("{}:{}: {}.", origin, 1 + std::count(text.begin(), end, '\n'), no_object));
+  }
+  if (!object.is_object()) throw UserError(fmt::format("{}: {}.", origin, no_object));
   return object;
 }
 

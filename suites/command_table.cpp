@@ -86,7 +86,7 @@ int command_table(const Options& o) {
   if (suite.weak) throw UserError("a table is of one batch, and this suite is of weak scaling");
   check_data(data, suite.data, model, suite.settings);
   std::vector<Plan> plans = enumerate(suite, model).plans;
-  std::erase_if(plans, [&](const Plan& p) { return p.line().find(o.only) == std::string::npos; });
+  std::erase_if(plans, [&](const Plan& p) { return !matches(p, o.only); });
   if (plans.empty())
     throw UserError(fmt::format("{}: no plan to show{}; `lockstep sweep --dry-run` lists them", o.suite,
                                 o.only.empty() ? "" : " with `" + o.only + "`"));
@@ -130,7 +130,8 @@ Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("suite", o->suite, "a suite's TOML file, such as suites/strategies.toml")->required();
   app.add_flag("--markdown", o->markdown, "tables as Markdown");
-  app.add_option("--only", o->only, "only plans whose line has this in it, e.g. \"zero=\"");
+  app.add_option("--only", o->only,
+                 "only plans with these words, e.g. \"dp=2 zero=1\", or with this in their line");
   app.add_option("--isa", o->isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
   app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));

@@ -10,8 +10,10 @@
 #include "ref/weights.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/enough_memory.hpp"
 #include "suites/kernel_times.hpp"
 #include "suites/planner/planner.hpp"
+#include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
 #include "suites/stopwatch.hpp"
 
@@ -46,6 +48,7 @@ int command_time(const Options& o) {
                    .accelerator = device_here(o.device),
                    .graphs = o.graphs};
   const int steps = static_cast<int>(settings.steps);
+  check_memory(prepared, how, run.plan.ranks() == 1 ? 0 : 1);
   // One rank makes its weights itself, a tensor at a time; several share whole ones, made once.
   const Weights initial = run.plan.ranks() == 1 ? Weights{} : fresh_weights(model, settings);
   const Timed timed = time_steps(prepared, how, initial, {.least = steps, .most = steps});
@@ -56,6 +59,9 @@ int command_time(const Options& o) {
   fmt::print("median step {:.6f} s of {}, {:.1f} tokens/s, {:.3f} model TFLOP/s a rank", seconds, steps,
              static_cast<double>(settings.batch * settings.seq) / seconds, rate);
   if (o.peak > 0) fmt::print(", {:.2f} % of {:g}", 100 * rate / o.peak, o.peak);
+  const int working = run.plan.ranks() * o.threads;
+  if (!how.accelerator && working > cores())
+    fmt::print("; {} threads shared {} core{}", working, cores(), cores() == 1 ? "" : "s");
   fmt::print("; timed, not checked\n");
   if (!o.kernels && o.csv.empty()) return 0;
   const auto engine = how.accelerator ? how.accelerator->engine(0, cpu_ops(o.isa), settings.fast) : nullptr;

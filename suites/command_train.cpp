@@ -16,6 +16,7 @@
 #include "reports/dump.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/enough_memory.hpp"
 #include "suites/gates/fast.hpp"
 #include "suites/locate.hpp"
 #include "suites/planner/planner.hpp"
@@ -181,6 +182,10 @@ int check_fast(const Prepared& p, const Options& o, const Weights& initial) {
   return v.pass() ? 0 : 1;
 }
 
+// Of the whole model beside the ranks' arenas: the first weights, and a step's gradients and weights for the
+// hash.
+constexpr int kWholeCopies = 3;
+
 int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   check_settings(o.settings);
   check_isa(o.isa);
@@ -195,35 +200,34 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   const Plan plan = o.plan == "auto" ? fastest_here(model, settings, load_cluster(o.cluster))
                                      : legal_plan(o.plan, model, settings);
   const Run run{model, settings, plan, &data};
-  const Weights initial =
-      o.init.empty() ? fresh_weights(model, o.settings)
-                     : as_stored(load_weights(o.init, parameter_table(model, o.settings.leaves)), o.settings);
-
   if (mpi && mpi->size() != run.plan.ranks())
     throw UserError(
         fmt::format("the plan needs {0} ranks, but the job has {1}: mpirun -n {0} lockstep train ...",
                     run.plan.ranks(), mpi->size()));
-  std::optional<Report> report;
-  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial);
   const Prepared prepared = prepare(run);
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
-  const Timing timing = o.timing == "lazy" ? Timing::lazy : Timing::eager;
+  const Launch how{.isa = o.isa,
+                   .threads = o.threads,
+                   .timing = o.timing == "lazy" ? Timing::lazy : Timing::eager,
+                   .mpi = mpi,
+                   .scratch = o.scratch,
+                   .accelerator = device_here(o.device),
+                   .graphs = o.graphs,
+                   .fabrics = fabrics};
+  check_memory(prepared, how, kWholeCopies);
+  const Weights initial =
+      o.init.empty() ? fresh_weights(model, o.settings)
+                     : as_stored(load_weights(o.init, parameter_table(model, o.settings.leaves)), o.settings);
+  std::optional<Report> report;
+  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial);
   if (report)
     fmt::print("{}: {} rank{}, {} thread{} each, {}{}{}{}\n", run.plan.line(), run.plan.ranks(),
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa),
                dtype_of(settings) == "bf16" ? ", bf16" : "",
                o.device == "cpu" ? "" : " and " + device_here(o.device)->name(),
                fabrics ? ", " + fabrics->name() : "");
-  train(prepared,
-        {.isa = o.isa,
-         .threads = o.threads,
-         .timing = timing,
-         .mpi = mpi,
-         .scratch = o.scratch,
-         .accelerator = device_here(o.device),
-         .graphs = o.graphs,
-         .fabrics = fabrics},
-        initial, report ? &*report : nullptr);
+  std::fflush(stdout);  // before hours of work
+  train(prepared, how, initial, report ? &*report : nullptr);
   int status = report ? report->finish() : 0;
   if (o.check && o.fast) status = check_fast(prepared, o, initial);
   return mpi ? mpi->from_first(status) : status;

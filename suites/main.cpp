@@ -28,7 +28,9 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
     for (const Command* command : commands()) names.push_back(command->name);
     const auto given = app.remaining();
     if (given.empty()) throw UserError("a command is missing; `lockstep --help` lists them");
-    throw UserError(fmt::format("no command `{}`; did you mean `{}`?", given[0], nearest(given[0], names)));
+    const std::string meant = did_you_mean(given[0], names);
+    throw UserError(
+        fmt::format("no command `{}`{}", given[0], meant.empty() ? "; `lockstep --help` lists them" : meant));
   }
   const CLI::App& command = *chosen[0];
   const auto extra = app.remaining(/*recurse=*/true);
@@ -36,8 +38,10 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
       std::find_if(extra.begin(), extra.end(), [](const std::string& s) { return s.starts_with("--"); });
   if (option != extra.end()) {
     const std::string name = option->substr(0, option->find('='));
-    throw UserError(fmt::format("{}: no option `{}`; did you mean `{}`?", command.get_name(), name,
-                                nearest(name, names_of(command.get_options()))));
+    const std::string meant = did_you_mean(name, names_of(command.get_options()));
+    throw UserError(fmt::format(
+        "{0}: no option `{1}`{2}", command.get_name(), name,
+        meant.empty() ? fmt::format("; `lockstep {} --help` lists them", command.get_name()) : meant));
   }
   throw UserError(
       fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), error.what()));
@@ -60,7 +64,11 @@ int run(int argc, char** argv) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help
     refuse_arguments(app, error);
   }
-  return chosen();
+  const int status = chosen();
+  // What a full disk has not taken is no answer.
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    throw std::runtime_error("what was to be printed could not be written");
+  return status;
 }
 
 }  // namespace

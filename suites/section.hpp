@@ -70,8 +70,7 @@ class Section {
     if (!table_) return;
     for (const auto& [key, node] : *table_)
       if (const std::string wrong(key.str()); std::find(known_.begin(), known_.end(), wrong) == known_.end())
-        fail(node,
-             fmt::format("no key `{}` in {}; did you mean `{}`?", wrong, name_, nearest(wrong, known_)));
+        fail(node, fmt::format("no key `{}` in {}{}", wrong, name_, did_you_mean(wrong, known_)));
   }
 
   static std::string type_of(const toml::node& node) {

@@ -55,6 +55,7 @@ struct Enumeration {
   };
   std::vector<Plan> plans;
   std::vector<Refused> refused;
+  std::string part{};  // which part of a suite this is, for who reads the verdict; empty: all of it
   // Of the covering array, if there is one: what it covers, and with how many plans.
   std::vector<CoveringArray::Count> covered;
   int covering = 0;

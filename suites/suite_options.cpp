@@ -11,16 +11,17 @@
 namespace lockstep {
 namespace {
 
-void keep_matching(Enumeration& all, const std::string& part) {
-  std::erase_if(all.plans, [&](const Plan& p) { return p.line().find(part) == std::string::npos; });
-  std::erase_if(all.refused, [&](const auto& r) { return r.plan.line().find(part) == std::string::npos; });
+void keep_matching(Enumeration& all, const std::string& parts) {
+  std::erase_if(all.plans, [&](const Plan& p) { return !matches(p, parts); });
+  std::erase_if(all.refused, [&](const auto& r) { return !matches(r.plan, parts); });
 }
 
 }  // namespace
 
 void add_suite(CLI::App& app, SuiteOptions& o) {
   app.add_option("suite", o.suite, "a suite's TOML file (suites/README.md)")->required();
-  auto* only = app.add_option("--only", o.only, "only plans whose line has this in it, e.g. \"pp=2\"");
+  auto* only = app.add_option(
+      "--only", o.only, "only plans with these words, e.g. \"dp=2 zero=1\", or with this in their line");
   app.add_option("--plan", o.plan, "this one plan, of the suite or not, by the suite's settings")
       ->excludes(only);
   app.add_option("--isa", o.isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
@@ -47,10 +48,14 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   if (!o.plan.empty()) {
     const Plan plan = Plan::parse(o.plan);
     chosen.all.plans.push_back(legal_plan(o.plan, model, suite.admitting(plan)));
+    chosen.all.part = "--plan";
     return chosen;
   }
   chosen.all = enumerate(suite, model);
-  keep_matching(chosen.all, o.only);
+  if (!o.only.empty()) {
+    chosen.all.part = fmt::format("of {}: --only \"{}\"", chosen.all.plans.size(), o.only);
+    keep_matching(chosen.all, o.only);
+  }
   if (chosen.all.plans.empty() && !may_be_none)
     throw UserError(fmt::format("{}: no plan to run: {} refused{}; `lockstep sweep --dry-run` says why",
                                 o.suite, chosen.all.refused.size(),

@@ -244,7 +244,9 @@ int Sweep::conclude() {
                            complaint(*first)),
                1);
   if (done_.size() < all)
-    return end(fmt::format("INVALID: interrupted after {} of {} plans", done_.size(), all), 1);
+    return end(fmt::format("INVALID: interrupted after {} of {} plans{}", done_.size(), all,
+                           folder_ ? "; the same command goes on" : ""),
+               1);
   progress_.say(fmt::format("exact: hash {} of {} plans; fast: {} plans within {:.2g} of the bound ({}, {})",
                             exact > 0 ? run_.reference_hash : "none", exact, all, worst->fast_worst,
                             worst->plan, worst->fast_where));
@@ -255,9 +257,10 @@ int Sweep::conclude() {
                              : exact > 0  ? fmt::format("one hash {} of {}, {} in fast mode alone",
                                                         run_.hash.substr(0, 16), exact, all - exact)
                                           : "in fast mode alone";
-  return end(fmt::format("VALID: {} plans, {}, {} refused, {:.0f} s", all, behind, all_.refused.size(),
-                         progress_.seconds()),
-             0);
+  return end(
+      fmt::format("VALID: {} plan{}, {}, {} refused, {:.0f} s{}", all, all == 1 ? "" : "s", behind,
+                  all_.refused.size(), progress_.seconds(), all_.part.empty() ? "" : " (" + all_.part + ")"),
+      0);
 }
 
 int Sweep::end(const std::string& verdict, int status) {

@@ -91,6 +91,9 @@ std::string vacuous(const Whole& w, const Settings& settings) {
       if (!any) return fmt::format("step {}: the gradient of {} is all zero", k, w.table[i].name);
     }
   }
+  for (std::size_t i = 0; w.steps.size() > 1 && i < w.table.size(); ++i)
+    if (!w.steps[0].weight[i].empty() && w.steps.front().weight[i] == w.steps.back().weight[i])
+      return fmt::format("the weights of {} do not change", w.table[i].name);
   if (w.steps.size() > 1 && !(w.steps.back().loss < w.steps.front().loss))
     return fmt::format("the loss does not fall: {} to {}", w.steps.front().loss, w.steps.back().loss);
   if (!clipped) return fmt::format("clipping at {} never acted", settings.clip);

@@ -222,7 +222,9 @@ void read_carried(Section section, const toml::table* table, Cluster& c) {
 
 Cluster load_cluster(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
-    throw UserError(fmt::format("{}: no such file; suites/clusters/ has some", path));
+    throw UserError(
+        fmt::format("{}: {}; suites/clusters/ has some", path,
+                    std::filesystem::is_directory(path) ? "a folder is no cluster" : "no such file"));
   try {
     return read_cluster(toml::parse_file(path), path);
   } catch (const toml::parse_error& e) {

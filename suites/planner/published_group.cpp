@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 void check_column(const Section& section, const toml::node& at, const std::string& column) {
   const std::vector<std::string>& known = published_columns();
   if (std::find(known.begin(), known.end(), column) == known.end())
-    section.fail(at, fmt::format("no column `{}`; did you mean `{}`?", column, nearest(column, known)));
+    section.fail(at, fmt::format("no column `{}`{}", column, did_you_mean(column, known)));
 }
 
 std::string word_of(const Section& section, const std::string& key, const toml::node& node) {

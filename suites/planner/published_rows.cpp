@@ -92,8 +92,7 @@ std::vector<PublishedRow> read_published_rows(const std::string& path) {
       const std::vector<std::string>& known = published_columns();
       for (const std::string& name : columns = found)
         if (std::find(known.begin(), known.end(), name) == known.end())
-          throw UserError(
-              fmt::format("{}: no column `{}`; did you mean `{}`?", place, name, nearest(name, known)));
+          throw UserError(fmt::format("{}: no column `{}`{}", place, name, did_you_mean(name, known)));
       for (const char* name : {"source", "model", "metric", "value"})
         if (std::find(columns.begin(), columns.end(), name) == columns.end())
           throw UserError(fmt::format("{}: the column {} is missing", place, name));

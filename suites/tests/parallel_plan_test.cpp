@@ -31,6 +31,24 @@ TEST(Plan, RefusesWhatNobodyKnowsAndNamesTheNearest) {
   EXPECT_EQ(complaint("dp=2 dp=4"), "plan: `dp` is said twice");
 }
 
+// A plan's name, a value that it does not say, a beginning; nothing that is far from all.
+TEST(Plan, MeansWhatIsNear) {
+  const std::vector<std::string> known{"full", "selective", "swiglu", "none"};
+  EXPECT_EQ(did_you_mean("sel", known), "; did you mean `selective`?");
+  EXPECT_EQ(did_you_mean("ful", known), "; did you mean `full`?");
+  EXPECT_EQ(did_you_mean("nnoe", known), "; did you mean `none`?");
+  EXPECT_EQ(did_you_mean("certify", known), "");
+  EXPECT_EQ(did_you_mean("4", {"0", "1", "2", "3"}), "");
+}
+
+TEST(Plan, MatchesWordsOrAPartOfItsLine) {
+  const Plan p = Plan::parse("dp=2 pp=2 micro=2 zero=1 schedule=gpipe");
+  for (const char* parts : {"", "dp=2", "zero=1 dp=2", "tp=1 ckpt=none", "gpipe dp=2", "zero="})
+    EXPECT_TRUE(matches(p, parts)) << parts;
+  for (const char* parts : {"dp=1", "dp=2 zero=2", "dp=20", "zero", "1f1b", "ckpt=full"})
+    EXPECT_EQ(matches(p, parts), std::string(parts) == "zero") << parts;
+}
+
 std::string rule(const std::string& line) {
   ModelConfig m = load_model_config("suites/models/gate-tiny.json");
   Settings s;

@@ -30,6 +30,13 @@ TEST_P(EveryMistake, IsOneSentence) {
   for (const std::string& part : GetParam().said) EXPECT_TRUE(says(ended.err, part));
 }
 
+TEST(Mistakes, OutputThatIsLostIsNoSuccess) {
+  for (const char* arguments : {"show --model suites/models/gate-tiny.json --summary", "published"}) {
+    const Ended ended = lockstep_program(std::string(arguments) + " >/dev/full 2>/dev/stderr #");
+    EXPECT_EQ(ended.status, 3) << arguments << ended.err;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Program, EveryMistake,
     testing::ValuesIn(std::vector<Mistake>{
@@ -57,7 +64,20 @@ INSTANTIATE_TEST_SUITE_P(
          "sweep suites/smoke.toml --comm nccl",
          {"--comm nccl", "needs device cuda, not cpu"}},
         {"UnknownIsa", train + "--isa avx3", {"no isa 'avx3'", "plain"}},
-        {"MissingModel", "train --model no/such.json --data datasets/excerpt-v509.tok", {"no/such.json"}},
+        {"MissingModel",
+         "train --model no/such.json --data datasets/excerpt-v509.tok",
+         {"no/such.json", "No such file"}},
+        {"ModelBeyondTheMemory",
+         "train --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq "
+         "16",
+         {"its arenas take ", " GB of memory"}},
+        {"TimeBeyondTheMemory",
+         "time --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq 16",
+         {"its arenas take ", " GB of memory"}},
+        {"ClusterIsAFolder",
+         "plan --model suites/models/llama-2-13b.json --cluster suites",
+         {"suites: a folder is no cluster"}},
+        {"NoCommandLikeIt", "certify", {"no command `certify`; `lockstep --help` lists them"}},
         {"MissingData", "train --data no/such.tok " + tiny_model, {"no/such.tok"}},
         {"MissingWeights", train + "--init no/such.safetensors", {"no/such.safetensors"}},
         {"TextTooShort", train + "--seq 300000 --batch 1", {"excerpt-v509.tok", "300001"}},

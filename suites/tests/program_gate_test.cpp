@@ -127,7 +127,7 @@ TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
   // That command, without its program: the real one has no fault, and says so of this one plan.
   const Ended ended = lockstep_program(again.substr(again.find("gate ")));
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out, "VALID: 1 plans, one hash " + sweep.record().reference_hash.substr(0, 16)));
+  EXPECT_TRUE(says(ended.out, "VALID: 1 plan, one hash " + sweep.record().reference_hash.substr(0, 16)));
 }
 
 TEST(JUnit, TextIsEscaped) {

@@ -113,7 +113,7 @@ TEST(ProgramSweep, TheVerdictGoesToAFileWhenAsked) {
   EXPECT_EQ(ended.out.find("VALID: "), std::string::npos) << ended.out;
   std::string verdict;
   std::getline(std::ifstream(file), verdict);
-  EXPECT_TRUE(verdict.starts_with("VALID: 1 plans, one hash ")) << verdict;
+  EXPECT_TRUE(verdict.starts_with("VALID: 1 plan, one hash ")) << verdict;
   EXPECT_TRUE(says(lockstep_program("sweep " + suite + " --jobs 0").err, "--jobs"));
 }
 
@@ -147,6 +147,24 @@ TEST(ProgramSweep, ClippingThatNeverActsIsInvalid) {
   EXPECT_EQ(ended.status, 1);
   EXPECT_TRUE(says(ended.out, "INVALID: ", "clipping"));
   EXPECT_TRUE(h5::Reader(folder.path() + "/run.h5").attribute("verdict").starts_with("INVALID"));
+}
+
+// Each step has other data, so a loss may fall by chance.
+TEST(ProgramSweep, WeightsThatStayAreInvalid) {
+  const TemporaryFolder folder;
+  std::string text = suite_text("[axes]\ndp = [1, 2]\n");
+  text.replace(text.find("lr = 0.01"), 9, "lr = 0.0");
+  const Ended ended = lockstep_program("sweep " + folder.write("tiny.toml", text));
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_TRUE(says(ended.out, "INVALID: ", "do not change")) << ended.out << ended.err;
+}
+
+TEST(ProgramSweep, APartOfASuiteIsSaidToBeOne) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ndp = [1, 2]\nzero = [0, 1]\n"));
+  const Ended ended = lockstep_program("gate " + suite + " --only 'zero=0 dp=2'");
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_TRUE(says(ended.out, "VALID: 1 plan, ", "(of 4: --only \"zero=0 dp=2\")")) << ended.out;
 }
 
 // A terminal's Ctrl-C: the record says which plans were checked before it.

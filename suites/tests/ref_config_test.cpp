@@ -138,6 +138,9 @@ TEST(Config, UnreadableFilesAreRefused) {
   EXPECT_TRUE(says(refusal([&] { load_model_config(folder.path()); }), "config.json"));
   for (const char* text : {"", "{", "[1]", "\x80"})
     EXPECT_TRUE(says(refusal([&] { load_model_config(folder.write("bad.json", text)); }), "JSON object"));
+  // A comma too many, with its line.
+  EXPECT_TRUE(says(refusal([&] { load_model_config(folder.write("bad.json", "{\n\"a\": 1,\n}\n")); }),
+                   "bad.json:3: "));
 }
 
 auto every_field(const ModelConfig& c) {
