@@ -93,10 +93,19 @@ json parse(const std::string& text, const std::string& origin) {
   return object;
 }
 
-void check_architecture(const Fields& fields) {
+// Mistral's is Llama's but for its sliding window, which a file that does not say `null` has.
+void check_architecture(const Fields& fields, const json& object) {
   const json& names = fields.at("architectures");
-  if (names != json::array({"LlamaForCausalLM"}))
-    fields.fail(fmt::format("architectures is {}; only [\"LlamaForCausalLM\"] can be trained", names.dump()));
+  const bool mistral = names == json::array({"MistralForCausalLM"});
+  if (names != json::array({"LlamaForCausalLM"}) && !mistral)
+    fields.fail(
+        fmt::format("architectures is {}; only [\"LlamaForCausalLM\"] can be trained, and "
+                    "[\"MistralForCausalLM\"] without its sliding window",
+                    names.dump()));
+  if (mistral && !(object.contains("sliding_window") && object["sliding_window"].is_null()))
+    fields.fail("MistralForCausalLM can be trained where sliding_window is null");
+  if (fields.has("attention_dropout") && object["attention_dropout"] != 0)
+    fields.fail(fmt::format("attention_dropout is {}; it must be 0", object["attention_dropout"].dump()));
   const std::string activation = fields.word("hidden_act", "silu");
   if (activation != "silu") fields.fail(fmt::format("hidden_act is \"{}\"; it must be \"silu\"", activation));
   for (const char* key : {"attention_bias", "mlp_bias"})
@@ -187,7 +196,7 @@ ModelConfig load_model_config(const std::string& path) {
 ModelConfig parse_model_config(const std::string& text, const std::string& origin) {
   const json object = parse(text, origin);
   const Fields fields(object, origin);
-  check_architecture(fields);
+  check_architecture(fields, object);
 
   ModelConfig c;
   c.vocab = fields.size("vocab_size");

@@ -118,6 +118,7 @@ int command_table(const Options& o) {
     if (const std::string memory = judge_memory(traced, {}); memory != "pass")
       wrong.push_back(plan.line() + ", bfloat16: " + memory);
   }
+  fmt::print("peak bytes of a kind on the rank with most of it, and the messages of all ranks\n\n");
   fmt::print("{}\n{}\n", measured.text(o.markdown), textbook.text(o.markdown));
   for (const std::string& w : wrong) fmt::print("{}\n", w);
   fmt::print("{}\n", wrong.empty() ? fmt::format("EQUAL: {} plans, {} figures of the textbook", plans.size(),

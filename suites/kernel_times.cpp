@@ -72,8 +72,8 @@ KernelTimes kernel_times(const Prepared& p, Engine* engine, const std::string& i
 }
 
 std::string kernel_table(const KernelTimes& times, double step_seconds, double peak) {
-  TextTable table(
-      {"kernel", "sizes", "dtype", "calls", "us each", "% of step", "GFLOP/s", "GB/s", "of its bound"}, 3);
+  TextTable table({"kernel", "sizes", "dtype", "calls", "us each", "% of step", "GFLOP/s", "GB/s", "reached"},
+                  3);
   double all = 0;
   for (const KernelTime& t : times.kernels) {
     const double flops = t.work.flops / t.seconds, bytes = t.work.bytes / t.seconds;

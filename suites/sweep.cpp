@@ -104,9 +104,9 @@ void Sweep::introduce() {
   std::string rules;
   for (const auto& [rule, count] : run_.refused)
     rules += fmt::format("{}{} {}", rules.empty() ? " by " : ", ", rule, count);
-  progress_.say(fmt::format("{}: {} steps of {} x {} tokens, {} kernels; {} plans, {} refused{}", suite_.name,
-                            s.steps, s.batch, s.seq, run_.isa, all_.plans.size(), all_.refused.size(),
-                            rules));
+  progress_.say(fmt::format("{}: {} steps of {} x {} tokens, {} kernels; {} plan{}, {} refused{}",
+                            suite_.name, s.steps, s.batch, s.seq, run_.isa, all_.plans.size(),
+                            all_.plans.size() == 1 ? "" : "s", all_.refused.size(), rules));
 }
 
 void Sweep::take_up() {

@@ -102,12 +102,24 @@ TEST(Config, TheProjectsModelsLoadFromFilesAndFolders) {
 }
 
 TEST(Config, OtherArchitecturesAreRefused) {
-  EXPECT_TRUE(says(refusal_of(with("architectures", {"MistralForCausalLM"})), "MistralForCausalLM",
-                   "LlamaForCausalLM"));
+  EXPECT_TRUE(
+      says(refusal_of(with("architectures", {"Qwen2ForCausalLM"})), "Qwen2ForCausalLM", "LlamaForCausalLM"));
   EXPECT_TRUE(says(refusal_of(with("architectures", nullptr)), "architectures is missing"));
   EXPECT_TRUE(says(refusal_of(with("hidden_act", "gelu")), "gelu", "silu"));
   EXPECT_TRUE(says(refusal_of(with("attention_bias", true)), "attention_bias"));
   EXPECT_TRUE(says(refusal_of(with("mlp_bias", true)), "mlp_bias"));
+  EXPECT_TRUE(says(refusal_of(with("attention_dropout", 0.1)), "attention_dropout is 0.1"));
+}
+
+// transformers' MistralConfig has a window of 4096 tokens where a file says nothing.
+TEST(Config, MistralIsLlamaWithoutItsWindow) {
+  json mistral = kGood;
+  mistral["architectures"] = {"MistralForCausalLM"};
+  EXPECT_TRUE(says(refusal_of(mistral), "sliding_window is null"));
+  mistral["sliding_window"] = 4096;
+  EXPECT_TRUE(says(refusal_of(mistral), "sliding_window is null"));
+  mistral["sliding_window"] = nullptr;
+  EXPECT_EQ(parse_model_config(mistral.dump(), "m").vocab, kGood["vocab_size"]);
 }
 
 TEST(Config, MissingAndImpossibleFieldsAreNamed) {
