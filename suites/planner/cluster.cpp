@@ -1,12 +1,16 @@
 #include "suites/planner/cluster.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <optional>
 
 #include "kernels/work.hpp"
 #include "parallel/comm/comm.hpp"
 #include "suites/planner/cluster_table.hpp"
+#include "suites/planner/published_group.hpp"
 #include "suites/section.hpp"
 
 namespace lockstep {
@@ -220,13 +224,37 @@ void read_carried(Section section, const toml::table* table, Cluster& c) {
 
 }  // namespace
 
+namespace {
+
+// "suites/published/nemo.toml:h100_80gb": a cluster of a group of published rows, with what was fitted to
+// them.
+std::optional<Cluster> cluster_of_group(const std::string& path) {
+  const std::size_t colon = path.rfind(".toml:");
+  if (colon == std::string::npos || std::filesystem::exists(path)) return {};
+  const std::string file = path.substr(0, colon + 5), type = path.substr(colon + 6);
+  const PublishedGroup group = load_published_group(file);
+  std::vector<std::string> names;
+  for (const auto& [name, cluster] : group.clusters) names.push_back(name);
+  const auto found = group.clusters.find(type);
+  if (found == group.clusters.end())
+    throw UserError(fmt::format("{}: no cluster `{}`; there are {}", file, type, fmt::join(names, ", ")));
+  return found->second;
+}
+
+}  // namespace
+
 Cluster load_cluster(const std::string& path) {
+  if (auto cluster = cluster_of_group(path)) return *cluster;
   if (!std::filesystem::is_regular_file(path))
     throw UserError(
         fmt::format("{}: {}; suites/clusters/ has some", path,
                     std::filesystem::is_directory(path) ? "a folder is no cluster" : "no such file"));
   try {
-    return read_cluster(toml::parse_file(path), path);
+    const toml::table file = toml::parse_file(path);
+    if (const toml::table* group = file["cluster"].as_table(); group && !group->empty())
+      throw UserError(fmt::format("{0}: this is a group of published rows; write {0}:{1} for its cluster",
+                                  path, group->begin()->first.str()));
+    return read_cluster(file, path);
   } catch (const toml::parse_error& e) {
     throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
   }

@@ -97,6 +97,7 @@ struct Cluster {
   Trainer trainer;
 };
 
+// A file, or FILE:gpu_type, the [cluster.gpu_type] of a group of published rows (suites/published/).
 // UserError: no such file, a key that is unknown, missing or impossible, with file and line.
 Cluster load_cluster(const std::string& path);
 

@@ -137,5 +137,24 @@ TEST(Published, AMissedBarIsSaid) {
   EXPECT_TRUE(says(missed(bar, s)[0], "nothing was scored"));
 }
 
+// A plan may be asked for as a group's trainer would run it.
+TEST(PublishedGroups, TheirClustersArePlannedOn) {
+  const Cluster nemo = load_cluster("suites/published/nemo.toml:h100_80gb");
+  EXPECT_EQ(nemo.flops, 989.4e12);
+  EXPECT_EQ(nemo.trainer.exposed_tp, 0.456);
+  const auto complaint = [](const char* path) -> std::string {
+    try {
+      load_cluster(path);
+    } catch (const UserError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(complaint("suites/published/nemo.toml:b200"),
+            "suites/published/nemo.toml: no cluster `b200`; there are h100_80gb");
+  EXPECT_NE(complaint("suites/published/nemo.toml").find("write suites/published/nemo.toml:h100_80gb"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace lockstep
