@@ -132,7 +132,7 @@ const PassScript& PlanPieces::script(const ChunkShape& shape, PassShape pass) {
   auto it = scripts_->find(key(n));
   if (it != scripts_->end()) return it->second;
   // Longer chunks differ in how often one layer is repeated.
-  constexpr int kAny = 0;
+  constexpr int kAny = -1;
   const auto like = scripts_->find(key(kAny));
   auto other = like == scripts_->end() ? std::optional<PassScript>{} : with_layers(like->second, n);
   if (!other) {
@@ -144,7 +144,7 @@ const PassScript& PlanPieces::script(const ChunkShape& shape, PassShape pass) {
 
 const ShelfScript& PlanPieces::shelf(const ChunkShape& shape, const PassShape& pass) {
   static const ShelfScript nothing;
-  if (!shelved || pass.pass == Pass::weight_grad) return nothing;
+  if (!shelved || pass.pass == Pass::weight_grad || shape.classes.empty()) return nothing;
   auto& shelves = known_.shelves_[kept_];
   const bool forward = pass.pass == Pass::forward;
   const int n = static_cast<int>(shape.classes.size());
@@ -155,7 +155,7 @@ const ShelfScript& PlanPieces::shelf(const ChunkShape& shape, const PassShape& p
   };
   auto it = shelves.find(key(n));
   if (it != shelves.end()) return it->second;
-  constexpr int kAny = 0;
+  constexpr int kAny = -1;
   const auto like = shelves.find(key(kAny));
   auto other = like == shelves.end() ? std::optional<ShelfScript>{} : with_layers(like->second, n);
   if (!other) {

@@ -65,6 +65,8 @@ TEST(Trainers, AStageMayBeLeftWithTheHeadAlone) {
   EXPECT_GT(p.stages[0].compute, p.stages[1].compute);
   EXPECT_LT(p.stages[2].compute, 1e-9);
   EXPECT_GT(p.stages[3].compute, p.stages[1].compute);
+  // With nothing to put on a shelf, either.
+  EXPECT_LT(predicted(c, "pp=4 micro=2 activations=host ckpt=full").stages[2].compute, 1e-9);
 }
 
 TEST(Trainers, EachMicrobatchTakesSoMuchLonger) {
