@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "ref/error.hpp"
+#include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/planner/check_times.hpp"
@@ -102,9 +103,11 @@ Plan asked_plan(const Options& o, const Question& q) {
 }
 
 // Standard output is the export's alone.
-int print_export(const Options& o, const Question& q, const Values& given) {
-  exporter(o.system);
+int print_export(const Options& o, const Question& q, Values given) {
+  const Exporter& system = exporter(o.system);
   if (!o.explain.empty()) return write_export(o.system, o.out, q, asked_plan(o, q));
+  // What is promised should be what is written.
+  if (!system.partly.empty()) given.try_emplace("ckpt", std::vector<std::string>{"none", "full"});
   const Choices c = choose_in_sight(q, given, {.top = 1, .by_value = false});
   if (!c.fit.empty()) return write_export(o.system, o.out, q, Plan::parse(c.fit.front().plan));
   fmt::print(stderr, "no plan fits\n");
@@ -199,13 +202,10 @@ Command::Action declare(CLI::App& app) {
       "--out", o->out,
       "folder for plan.h5: the answer as a record, of which `make report` makes a page; with --export "
       "the file, instead of standard output");
-  app.add_option("--devices", o->devices, "of this many devices instead of the file's")
-      ->check(CLI::PositiveNumber);
+  app.add_option("--devices", o->devices, "of this many devices instead of the file's")->check(above_zero());
   app.add_option("--words", o->words, "values that these words of a plan take; others take all they have")
       ->capture_default_str();
-  app.add_option("--top", o->top, "how many plans are printed")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+  app.add_option("--top", o->top, "how many plans are printed")->capture_default_str()->check(above_zero());
   auto* explain =
       app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
   app.add_flag("--kernels", o->kernels, "and which kernels its time goes to")->needs(explain);
@@ -227,7 +227,7 @@ Command::Action declare(CLI::App& app) {
                "correct all rates by how fast a core is now, against its calibration (--check-times)");
   app.add_option("--plans", o->how.plans, "how many (--check-times)")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   add_kernels(app, o->how.isa, o->how.threads);
   add_settings(app, o->settings);
   return [o] { return plan(*o); };

@@ -8,6 +8,7 @@
 #include "parallel/engine.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
+#include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/enough_memory.hpp"
@@ -80,7 +81,7 @@ Command::Action declare(CLI::App& app) {
   add_dtype(app, o->settings);
   app.add_flag("--exact", o->exact, "time exact mode; else fast mode");
   app.add_option("--peak", o->peak, "TFLOP/s of a device, to say what part of it the model's operations are")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   app.add_flag("--kernels", o->kernels,
                "time each kernel of the step alone, too, and say how near its bound it is");
   app.add_option("--csv", o->csv, "write those times to this file");

@@ -14,6 +14,7 @@
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
 #include "reports/dump.hpp"
+#include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/enough_memory.hpp"
@@ -260,7 +261,7 @@ Command::Action declare(CLI::App& app) {
       "folder to write the trained model to: config.json and safetensors, as transformers reads them");
   app.add_option("--shard-gb", o->shard_gb, "--save: largest file of weights, in GB of 10^9 bytes")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   app.add_flag(
       "--check", o->check,
       "train on a single device too, and compare every bit; with --fast, hold each step to its bound");

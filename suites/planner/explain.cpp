@@ -30,9 +30,6 @@ double of_peak(const Question& q, double seconds) {
   return model_flops(q.model, q.settings) / seconds /
          (static_cast<double>(q.cluster.devices) * q.cluster.flops);
 }
-Prediction predicted(const std::string& plan, const Question& q) {
-  return Composer(q.model, q.settings, q.cluster).predict(Plan::parse(plan));
-}
 std::string time_text(double seconds) {
   return seconds >= 1 ? fmt::format("{:.2f} s", seconds) : fmt::format("{:.2f} ms", seconds * 1e3);
 }
@@ -58,6 +55,10 @@ std::string memory_text(const std::string& line, const Prediction& p, const Ques
 }
 
 }  // namespace
+
+Prediction predicted(const std::string& plan, const Question& q) {
+  return Composer(q.model, q.settings, q.cluster).predict(Plan::parse(plan));
+}
 
 Held held_by(const std::string& line, const Prediction& p, const Question& q) {
   const Plan plan = Plan::parse(line);
@@ -139,9 +140,14 @@ std::string pareto_text(const Choices& c, const Question& q) {
 
 std::string plan_text(const std::string& line, const Question& q) {
   const Prediction p = predicted(line, q);
-  std::string out =
-      fmt::format("{}\n  {:.0f} tokens/s, {:.1f} % of peak; a step of {}, the mean over stages\n", line,
-                  tokens_per_second(q, p.seconds), 100 * of_peak(q, p.seconds), time_text(p.seconds));
+  std::string out = line + "\n";
+  const std::array<double, 3> need = held_by(line, p, q).needs, have = has(q.cluster);
+  for (std::size_t m = 0; m < need.size(); ++m)
+    if (need[m] > have[m])
+      out += fmt::format("  does not fit the {}: {} needed, {} there; if it did:\n", kMedia[m], gib(need[m]),
+                         gib(have[m]));
+  out += fmt::format("  {:.0f} tokens/s, {:.1f} % of peak; a step of {}, the mean over stages\n",
+                     tokens_per_second(q, p.seconds), 100 * of_peak(q, p.seconds), time_text(p.seconds));
   for (const auto& [kind, seconds] : time_by_kind(p))
     if (seconds > 5e-5 * p.seconds)
       out += fmt::format("    {:<15}{:>12}{:>7.1f} %\n", kind, time_text(seconds), 100 * seconds / p.seconds);

@@ -23,6 +23,8 @@ std::string why_text(const Choices&, const Question&);
 // What the second loses and gains against the first, by kind of time: "loses on bubble 3.5 %; gains on ...".
 std::string losses(const Prediction& winner, const Prediction& other);
 
+Prediction predicted(const std::string& plan, const Question&);
+
 // What the fullest rank of a plan holds, in bytes.
 struct Held {
   int stage = 0;

@@ -25,8 +25,8 @@ const std::string& fallback(const std::string& name) {
 
 }  // namespace
 
-Exporter::Exporter(std::string n, Write w, std::string c)
-    : name(std::move(n)), write(w), comment(std::move(c)) {
+Exporter::Exporter(std::string n, Write w, std::string c, std::string p)
+    : name(std::move(n)), write(w), comment(std::move(c)), partly(std::move(p)) {
   registered()[name] = this;
 }
 
@@ -59,10 +59,41 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan) {
   return x;
 }
 
+Plan as_written(const Exporter& e, Plan plan) {
+  const std::string& ckpt = plan.text("ckpt");
+  if (!e.partly.empty() && ckpt != "none" && ckpt != "full") plan.set("ckpt", e.partly);
+  return plan;
+}
+
+namespace {
+
+// What is predicted of the plan that is run there. That it does not fit is said and not refused: whoever
+// names a plan may know better than a prediction.
+void foretell(const Exporter& e, const Question& q, const Plan& plan) {
+  const auto rate = [&](const Prediction& p) {
+    return static_cast<double>(q.settings.batch * q.settings.seq) / p.seconds;
+  };
+  const Plan written = as_written(e, plan);
+  const Prediction p = predicted(written.line(), q);
+  if (written.line() != plan.line())
+    fmt::print(stderr, "as it is written, `{}`: {:.0f} tokens/s predicted, the plan {:.0f}\n", written.line(),
+               rate(p), rate(predicted(plan.line(), q)));
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  constexpr const char* kMedia[] = {"device", "host", "disk"};
+  const std::array<double, 3> needs = held_by(written.line(), p, q).needs, have = has(q.cluster);
+  for (std::size_t m = 0; m < have.size(); ++m)
+    if (needs[m] > have[m])
+      fmt::print(stderr, "IT DOES NOT FIT, as predicted: {:.1f} GiB needed of a {} that has {:.1f}\n",
+                 needs[m] / kGiB, kMedia[m], have[m] / kGiB);
+}
+
+}  // namespace
+
 int write_export(const std::string& system, const std::string& file, const Question& q, const Plan& plan) {
   const Exporter& e = exporter(system);
   const Exported x = exported(e, q, plan);
   fmt::print(stderr, "`{}` for {}\n", plan.line(), system);
+  foretell(e, q, plan);
   for (const std::string& line : x.usage) fmt::print(stderr, "  {}\n", line);
   for (const std::string& gap : x.missing) fmt::print(stderr, "not expressed: {}\n", gap);
   if (file.empty()) {

@@ -21,7 +21,8 @@ struct Exporter {
   std::string name;
   Write write;
   std::string comment;  // what begins a line of comment in its text; empty: it has none
-  Exporter(std::string name, Write write, std::string comment);
+  std::string partly;   // the ckpt that is written for one of parts of a layer; empty: it has such
+  Exporter(std::string name, Write write, std::string comment, std::string partly = "");
 };
 
 // UserError: no such system; the sentence lists those there are.
@@ -30,6 +31,9 @@ std::vector<std::string> export_names();
 
 // The text with usage and gaps as comments. Words of the plan that the exporter never asked for are gaps too.
 Exported exported(const Exporter&, const Question&, const Plan&);
+
+// The plan that is run where this one is exported.
+Plan as_written(const Exporter&, Plan);
 
 // Writes to a file, or to standard output where its name is empty; the gaps to standard error. Returns the
 // exit status. UserError: as above, or the file cannot be written.

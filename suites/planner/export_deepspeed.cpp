@@ -168,7 +168,7 @@ class DeepSpeed {
 
 Exported write(const Question& q, const Plan& p) { return DeepSpeed(q, p).write(); }
 
-const Exporter deepspeed("deepspeed", write, "");
+const Exporter deepspeed("deepspeed", write, "", "none");
 
 }  // namespace
 }  // namespace lockstep

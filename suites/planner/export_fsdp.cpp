@@ -158,7 +158,7 @@ class Fsdp {
 
 Exported write(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }
 
-const Exporter fsdp("fsdp", write, "#");
+const Exporter fsdp("fsdp", write, "#", "full");
 
 }  // namespace
 }  // namespace lockstep

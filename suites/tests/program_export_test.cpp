@@ -158,6 +158,28 @@ TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
   EXPECT_TRUE(says(pipeline.err, "no pipeline", "--words \"pp=1\""));
 }
 
+// What another trainer makes of a plan is said with what it is predicted to reach and to need.
+TEST(ExportCommand, WhatIsWrittenIsForetold) {
+  const std::string plan = "plan" + h100 + "llama-2-13b.json --batch 256 --seq 4096 --export ";
+  const auto said = [&](const std::string& more) {
+    const Ended ended = lockstep_program(plan + more);
+    EXPECT_EQ(ended.status, 0) << ended.err;
+    return ended.err;
+  };
+  EXPECT_TRUE(
+      says(said("deepspeed --explain dp=64"), "DOES NOT FIT", "252.5 GiB needed of a device that has 79.1"));
+  const std::string selective = " --explain 'dp=64 micro=4 ckpt=selective zero=3'";
+  EXPECT_TRUE(says(said("deepspeed" + selective),
+                   "as it is written, `dp=64 tp=1 pp=1 micro=4 zero=3`: ", "DOES NOT FIT"));
+  const std::string whole = said("fsdp" + selective);
+  EXPECT_TRUE(says(whole, "`dp=64 tp=1 pp=1 micro=4 ckpt=full zero=3`: ", "the plan 483857"));
+  EXPECT_EQ(whole.find("FIT"), std::string::npos) << whole;
+  // What is chosen is what will be run.
+  const std::string chosen = said("deepspeed");
+  EXPECT_EQ(chosen.find("as it is written"), std::string::npos) << chosen;
+  EXPECT_EQ(chosen.find("FIT"), std::string::npos) << chosen;
+}
+
 // Of all legal plans of a small model some are tried: whatever is not refused, the parser takes.
 class Exports : public testing::TestWithParam<const char*> {};
 

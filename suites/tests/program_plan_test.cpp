@@ -121,6 +121,16 @@ TEST(ProgramPlan, KeepsWhatItSays) {
   EXPECT_TRUE(says(why[1], "slower than the first"));
 }
 
+TEST(ProgramPlan, WhatDoesNotFitIsSaidFirst) {
+  const Ended ended = lockstep_program(
+      "plan --model suites/models/llama-2-13b.json --cluster suites/clusters/h100x64.toml --batch 256 --seq "
+      "4096 "
+      "--explain dp=64");
+  EXPECT_EQ(ended.status, 0);
+  EXPECT_TRUE(says(ended.out, "\n  does not fit the device: 252.5 GiB needed, 79.1 GiB there; if it did:\n"))
+      << ended.out;
+}
+
 TEST(ProgramPlan, KeepsThatNothingFits) {
   const TemporaryFolder folder;
   const Ended ended = plan_to(folder.write("four.toml", cluster_text(0.0001)), folder.path());
