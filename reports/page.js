@@ -13,8 +13,8 @@ function reasons(best, timed, possible, passed, most) {
             `It is the fastest of ${timed.length} timed plans that fit` +
             (timed.length > 1 && speed(timed[1]) > 0.95 * speed(best) ? ", though hardly faster than the next." : "."));
   if (solo && solo !== best && solo.dataset.throughput)
-    said.push(`Against ${solo.dataset.label} (one device): ${percent(peak(best) / peak(solo))} of the memory of a rank, ` +
-              `${percent(speed(best) / speed(solo))} of the speed.`);
+    said.push(`Against ${solo.dataset.label}${solo.dataset.ranks === "1" ? " (one device)" : ""}: ` +
+              `${percent(peak(best) / peak(solo))} of the memory of a rank, ${percent(speed(best) / speed(solo))} of the speed.`);
   const faster = passed.filter(row => row.dataset.throughput && speed(row) > speed(best) &&
                                       (!most || Number(row.dataset.ranks) <= most)).sort((a, b) => peak(a) - peak(b));
   if (faster.length)

@@ -41,7 +41,7 @@ PICTURES = [
      "hover over it for its name. Orange points with a name are the <b>Pareto front</b>: no other timed plan is both "
      "faster and smaller, so only these need be considered. {not_timed}"),
     ("each_alone", "What each strategy does by itself", plots.each_alone,
-     "Each row changes as little as it can from the plan <b>{solo}</b>, whose value is 1. <b>Blue is better than solo, "
+     "Each row changes as little as it can from the plan <b>{solo}</b>, whose value is 1. <b>Blue is better, "
      "orange is worse</b>: left of 1 is less memory, right of 1 is more speed. Speed is the whole job's, on as many "
      "cores as the plan has ranks × threads; the simulated one, at nominal rates given below, is of each rank, so that 1 "
      "means that nothing is lost by splitting. A strategy that needs another one is shown with it."),
@@ -86,7 +86,7 @@ def numbers(run):
     untimed = good[~good.shown_time]
     crowded = (untimed.ranks * untimed.threads > run.facts["cores"]).all()
     agree = plans.hash[(plans.numbers != run_file.NOT_POSSIBLE) & run_file.of_the_batch(run)].nunique() == 1
-    shown = len(derived.shown(plans))
+    shown, solo = len(derived.shown(plans)), html.escape(derived.solo(plans).label)
     return {
         "points": f"Each of the {timed} points is a timed plan" if timed > 1 else "The point is the only timed plan",
         "not_timed": f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed"
@@ -97,9 +97,9 @@ def numbers(run):
         "rates": html.escape(run.facts.get("simulated_with", "")),
         "axes": ": " + "; ".join(f"<b>{axis}</b> {AXES[axis]}" for axis, column in
                                  run.columns("traffic/", "/bytes").items() if axis in AXES and derived.shown(plans)[column].any()),
-        "solo": html.escape(derived.solo(plans).label),
+        "solo": solo,
         "subset": "All plans are shown." if shown == len(plans) else
-                  f"Shown are {shown} of {len(plans)} plans: solo, each strategy alone, and the Pareto front; "
+                  f"Shown are {shown} of {len(plans)} plans: {solo}, each strategy alone, and the Pareto front; "
                   "the table below has the rest.",
         "loss": f"All {len(plans)} plans gave <b>these very numbers, to the last bit</b>, so one line stands for them "
                 "all." if agree else "<b>The plans do not agree.</b> Dashed lines are plans whose numbers differ "

@@ -6,6 +6,7 @@ import h5py
 import numpy
 import pandas
 
+import plans
 from run_file import Refused, check_format, read_columns
 
 FORMAT = "lockstep planner"
@@ -54,10 +55,8 @@ def read(path):
 
 
 def label(line):
-    """tp2 zero=3: the words of a plan's line without a mesh of one; its numbers as a sweep's page writes them."""
-    words = [word.split("=") for word in line.split()]
-    words = [(word, value) for word, value in words if not (word in ("dp", "tp", "pp") and value == "1")]
-    return " ".join(word + value if value.isdigit() else f"{word}={value}" for word, value in words) or "solo"
+    """A plan's line as a sweep's page writes it too."""
+    return plans.label(plans.changed_words(line))
 
 
 def front(plans):

@@ -6,8 +6,7 @@ import pandas
 def derive(run):
     """Adds to every plan: label, changed, seconds, throughput, moved, sent, shown_time, pareto."""
     plans = run.plans
-    defaults = default_words(run)
-    changed = [changed_words(run, row, defaults) for _, row in plans.iterrows()]
+    changed = [changed_words(line) for line in plans.plan]
     plans["changed"] = changed
     plans["label"] = unique([label(words) for words in changed], plans)
     steps = plans.step_seconds.map(lambda row: row[~numpy.isnan(row)])
@@ -24,30 +23,16 @@ def total(plans, columns):
     return plans[list(columns.values())].sum(axis=1) if columns else pandas.Series(0, index=plans.index)
 
 
-def default_words(run):
-    """A plan's line leaves out words at their defaults, so a word's default is its value where it is left out.
-    Of a word that every line names: the smallest number (dp, tp, pp), or the commonest text."""
-    plans, defaults = run.plans, {}
-    for word, column in run.columns("word/").items():
-        named = plans.plan.map(lambda line: word in (token.split("=")[0] for token in line.split()))
-        if not named.all():
-            defaults[word] = plans[column][~named].iloc[0]
-        elif pandas.api.types.is_integer_dtype(plans[column]):
-            defaults[word] = plans[column].min()
-        else:
-            defaults[word] = plans[column].mode().iloc[0]
-    return defaults
-
-
-def changed_words(run, plan, defaults):
-    """{word: value} of what is not at its default, in the order of the plan's own line."""
-    words = {word: plan[column] for word, column in run.columns("word/").items() if plan[column] != defaults[word]}
-    order = [token.split("=")[0] for token in plan.plan.split()]
-    return dict(sorted(words.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+def changed_words(line):
+    """{word: value} of a plan's line, which leaves out what is at the program's default: the mesh's axes alone, which it
+    always names, have theirs here. What all plans of a run share is no default, so no run is asked."""
+    words = dict(token.split("=", 1) for token in line.split())
+    return {word: int(value) if value.isdigit() else value for word, value in words.items()
+            if not (word in ("dp", "tp", "pp") and value == "1")}
 
 
 def label(words):
-    """dp2 tp2 ckpt=full; solo where nothing is changed."""
+    """dp2 tp2 ckpt=full; solo where nothing is changed: one rank that does all as the program does by default."""
     return " ".join(f"{word}={value}" if isinstance(value, str) else f"{word}{value}"
                     for word, value in words.items()) or "solo"
 
@@ -77,7 +62,7 @@ def simplest_first(plans):
 
 
 def solo(plans):
-    """The plan that everything is compared with: nothing changed; else the one with the fewest ranks and words."""
+    """The plan that everything is compared with: nothing changed; else the one with the fewest words and ranks."""
     return simplest_first(plans).iloc[0]
 
 
@@ -92,7 +77,7 @@ def alone(plans):
 
 
 def shown(plans, most=24):
-    """The subset for pictures with a bar per plan: solo, each strategy alone, the Pareto front; a small run whole."""
+    """The subset for pictures with a bar per plan: the simplest, each strategy alone, the Pareto front; a small run whole."""
     passed = simplest_first(plans)
     picked = [solo(plans).name, *alone(plans).index, *plans.index[plans.pareto]]
     picked = list(passed.index) if len(passed) <= most else list(dict.fromkeys(picked))[:most]

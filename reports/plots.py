@@ -148,16 +148,16 @@ def legend_above(figure, most=7):
 
 
 def each_alone(run):
-    """Memory and throughput of each strategy by itself, in multiples of the solo plan's."""
+    """Memory and throughput of each strategy by itself, in multiples of the simplest plan's."""
     rows, base = alone(run.plans), solo(run.plans)
     rows = rows[rows.index != base.name]
     if rows.empty:
         return None
     rows = rows.iloc[::-1]
-    panels = [(rows.peak_bytes / base.peak_bytes, "peak memory (solo = 1)", numpy.less)]
+    panels = [(rows.peak_bytes / base.peak_bytes, "peak memory", numpy.less)]
     faster = rows.throughput / base.throughput
     if faster.notna().any():
-        panels.append((faster, "throughput (solo = 1)", numpy.greater))
+        panels.append((faster, "throughput", numpy.greater))
     if rows.get("simulated_seconds", faster * numpy.nan).notna().any() and base.simulated_seconds > 0:
         panels.append((base.simulated_seconds * base.ranks / (rows.simulated_seconds * rows.ranks),
                        "simulated, per rank", numpy.greater))
@@ -167,6 +167,7 @@ def each_alone(run):
         ratio_bars(axis, places, ratios, xlabel, better)
     memory.set_yticks(places, rows.label)
     memory.set_ylim(-0.6, len(rows) - 0.4)
+    figure.supxlabel(f"1 = {base.label}", fontsize="medium")
     return figure
 
 

@@ -172,6 +172,18 @@ class Page(unittest.TestCase):
         self.assertEqual(labels["dp=1 tp=2 pp=1 ckpt=full"], "tp2 ckpt=full")
         self.assertEqual(labels["dp=1 tp=1 pp=2 micro=2 schedule=gpipe"], "pp2 micro2 schedule=gpipe")
 
+    def test_words_that_all_plans_share_are_named(self):
+        self.assertEqual(make_page(FOLDER / "shared.h5"), (0, ""))
+        text = (FOLDER / "shared.html").read_text(encoding="utf-8")
+        self.assertEqual([row["data-label"] for row in Rows(text).rows], ["dp2 ckpt=full zero3", "dp2 tp2 ckpt=full zero3"])
+        self.assertIn("from the plan <b>dp2 ckpt=full zero3</b>", text)
+
+    def test_scaling_is_of_plans_that_share_a_word_too(self):
+        self.assertEqual(make_page(FOLDER / "full.h5"), (0, ""))
+        rows = Rows((FOLDER / "full.html").read_text(encoding="utf-8")).rows
+        self.assertTrue(all("ckpt=full" in row["data-label"] for row in rows))
+        self.assertTrue((FOLDER / "full.plots" / "scaling.png").is_file())
+
     def test_throughput_is_of_the_median_step(self):
         for row, tokens, seconds, timed in zip(self.rows, self.plans["tokens_per_step"], self.plans["step_seconds"],
                                                self.plans["timed"]):
@@ -268,7 +280,7 @@ class InBrowser(unittest.TestCase):
             sys.exit(77)
 
     @classmethod
-    def act(cls, actions, address=""):
+    def act(cls, actions, address="", page=None):
         """{name: {plans, count, answer}} as noted by note(name)."""
         note = """const notes = {};
             const note = name => { notes[name] = {
@@ -281,7 +293,7 @@ class InBrowser(unittest.TestCase):
                     Number(bar.getAttribute("x")), Number(bar.getAttribute("width")), bar.textContent])}; };"""
         keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
             kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
-        text = cls.page.read_text(encoding="utf-8")
+        text = (page or cls.page).read_text(encoding="utf-8")
         acted = FOLDER / "acted.html"
         acted.write_text(text.replace("</body>", f"<script>{note}{actions}{keep}</script></body>"), encoding="utf-8")
         result = subprocess.run(
@@ -360,6 +372,13 @@ class Browser(InBrowser):
             simulated = {row["data-label"]: float(row["data-simulated"]) for row in self.rows if int(row["data-peak"]) <= limit}
             best = max(simulated, key=lambda label: simulated[label])
             self.assertRegex(reasons, rf"not measured\) would choose (.*): \d+ ranks?, {simulated[best]:,.0f} tokens/s")
+
+    def test_compares_with_one_device_only_where_it_is_one(self):
+        self.assertIn("Against solo (one device): ", " ".join(self.notes[f"limit {30 << 20} 8"]["reasons"]))
+        self.assertEqual(make_page(FOLDER / "shared.h5"), (0, ""))
+        noted = self.act('note("all");', f"#fit={1 << 40}", FOLDER / "shared.html")["all"]
+        self.assertIn("use dp2 tp2 ckpt=full zero3: ", noted["answer"])
+        self.assertIn("Against dp2 ckpt=full zero3: ", " ".join(noted["reasons"]))
 
     def test_draws_the_step_of_the_plan_that_is_asked_for(self):
         first, second = self.notes["first step"], self.notes["step of 40"]

@@ -125,7 +125,8 @@ def scaling(run):
         return None
     lines = {}
     for axis in ("dp", "tp", "pp"):
-        only = plans[(plans[f"word/{axis}"] == plans.ranks) & plans.changed.map(lambda words: set(words) <= {axis})]
+        rest = plans.changed.map(lambda words: {word: value for word, value in words.items() if word != axis})
+        only = plans[(plans[f"word/{axis}"] == plans.ranks) & rest.map(lambda words: words == base.changed)]
         if only["ranks"].nunique() >= 3:
             lines[axis] = simplest_first(only).drop_duplicates("ranks").sort_values("ranks")
     if not lines:

@@ -22,6 +22,21 @@ TEST(Plan, ReadsWordsAndPrintsThemInOneOrder) {
   EXPECT_EQ(Plan::parse(p.line()).line(), p.line());
 }
 
+// reports/plans.py takes a plan's name from its line, and knows the mesh's defaults alone.
+TEST(Plan, ItsLineNamesTheMeshAndWhatIsNotAtItsDefault) {
+  EXPECT_EQ(Plan::parse("").line(), "dp=1 tp=1 pp=1");
+  for (const Word& word : plan_words()) {
+    const bool mesh = word.name == "dp" || word.name == "tp" || word.name == "pp";
+    std::vector<std::string> values = word.values;
+    if (values.empty()) values = {"1", "2"};
+    for (const std::string& value : values) {
+      const std::string said = word.name + "=" + value, line = " " + Plan::parse(said).line() + " ";
+      const bool named = line.find(" " + said + " ") != std::string::npos;
+      EXPECT_EQ(named, mesh || value != word.fallback) << said;
+    }
+  }
+}
+
 TEST(Plan, RefusesWhatNobodyKnowsAndNamesTheNearest) {
   EXPECT_EQ(complaint("ckp=full"), "plan: no word `ckp`; did you mean `ckpt`?");
   EXPECT_NE(complaint("ckpt=ful").find("did you mean `full`?"), std::string::npos);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <utility>
 
@@ -136,6 +137,18 @@ class PythonTest : public ::testing::Test {
     write_changed(path("alone_wrong.h5"), 5, [](RunRecord& r) {
       PlanRecord& p = r.plans[3];
       p.numbers = p.messages = p.memory = kNotPossible, p.hash = "", p.fast = "numbers: too far";
+    });
+    write_changed(path("full.h5"), 400, [](RunRecord& r) {  // all recompute everything
+      std::erase_if(r.plans, [](const PlanRecord& p) { return p.words.at("ckpt") != "full"; });
+    });
+    write_changed(path("shared.h5"), 400, [](RunRecord& r) {  // dp=2, tp=[1,2], zero=3, ckpt=full
+      const std::map<std::string, std::string> same = {
+          {"dp", "2"}, {"pp", "1"}, {"zero", "3"}, {"ckpt", "full"}, {"micro", "1"}};
+      std::erase_if(r.plans, [&](const PlanRecord& p) {
+        return std::any_of(same.begin(), same.end(),
+                           [&](const auto& word) { return p.words.at(word.first) != word.second; });
+      });
+      r.cores = 4, r.plans.at(1).timed = true, r.plans[1].step_seconds = {0.1};
     });
     write_changed(path("lacking.h5"), 5, [](RunRecord& r) { r.plans[3].messages = ""; });
     write_changed(path("contradiction.h5"), 5, [](RunRecord& r) { r.plans[3].memory = "too much"; });
