@@ -46,7 +46,9 @@ function answer() {
     item.textContent = text;
     return item;
   }));
+  const use = row => showLine(`--plan "${row.dataset.plan}"`);
   because([]);
+  showLine("");
   if (!(limit > 0)) return say("Type a limit of memory per rank.");
   const where = `${bytesText(limit)} per rank` + (most ? ` and ${plural(most, "rank")} at most` : "");
   const passed = rows.filter(row => row.dataset.tags.split(" ").includes("ok"));
@@ -56,15 +58,18 @@ function answer() {
   if (timed.length) {
     say("With ", where, ", use ", bold(timed[0].dataset.label),
         `: ${number(speed(timed[0]))} tokens/s at a peak of ${size(timed[0])}.`);
+    use(timed[0]);
     because([...reasons(timed[0], timed, possible, passed, most), ...simulatedBest(possible)]);
   } else if (possible.length) {
     const least = possible.sort((a, b) => peak(a) - peak(b))[0];
     say("With ", where, ", no timed plan fits. ", bold(least.dataset.label),
         ` fits at a peak of ${size(least)}; it is right, but its speed was not measured here.`);
+    use(least);
     because(simulatedBest(possible));
   } else if (smallest) {
     say("With ", where, ", no plan of this run fits. ", bold(smallest.dataset.label),
         ` needs the least: ${size(smallest)} on ${plural(Number(smallest.dataset.ranks), "rank")}.`);
+    use(smallest);
   } else {
     say("No plan of this run passed its gates, so none can be recommended.");
   }

@@ -246,7 +246,7 @@ def choice(plans):
                     for p, name in enumerate(("KiB", "MiB", "GiB", "TiB"), 1))
     presets = "".join(f'<button type="button" data-limit="{int(limit)}">{bytes_text(limit)}</button>' for limit in picks)
     ranks = "".join(f"<option>{count}</option>" for count in sorted(plans.ranks.unique()))
-    return {"fit_start": int(middle), "solo": html.escape(derived.solo(plans).plan.lower()), "units": units, "presets": presets, "rank_choices": ranks}
+    return {"fit_start": int(middle), "solo": html.escape(derived.solo(plans).plan), "units": units, "presets": presets, "rank_choices": ranks}
 
 
 # ---- The table --------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def row(plan, columns):
     simulated = plan.get("simulated_seconds", math.nan)
     simulated = f"{plan.tokens_per_step / simulated:.10g}" if simulated > 0 and plan.status == "ok" else ""
     cells = "".join(cell(key, text, plan) for key, _, _, text in columns)
-    return (f'<tr data-plan="{html.escape(plan.plan.lower())}" data-label="{html.escape(plan.label)}" '
+    return (f'<tr data-plan="{html.escape(plan.plan)}" data-label="{html.escape(plan.label)}" '
             f'data-tags="{" ".join(tags)}" data-ranks="{plan.ranks}" data-peak="{plan.peak_bytes}" '
             f'data-throughput="{speed}" data-simulated="{simulated}">{cells}</tr>')
 

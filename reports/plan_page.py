@@ -83,7 +83,8 @@ def why(answer):
 def limits(answer):
     if answer.plans.empty:
         return ""
-    rows = [[label(plan.plan), round(plan.tokens_per_second, 3), int(plan["bytes/device"]), int(plan["bytes/host"] + plan["bytes/disk"])]
+    rows = [[label(plan.plan), round(plan.tokens_per_second, 3), int(plan["bytes/device"]),
+             int(plan["bytes/host"] + plan["bytes/disk"]), plan.plan]
             for _, plan in answer.plans.loc[front(answer.plans)].iterrows()]
     data = json.dumps(rows, separators=(",", ":")).replace("</", "<\\/")
     return f"""<h2>With less memory</h2>
@@ -92,6 +93,7 @@ def limits(answer):
 <form><label for="device-limit">On a device at most</label> <input type="number" id="device-limit" min="0" step="any" placeholder="{answer.facts['has_device'] / 2**30:.1f}"> GiB,
 <label for="host-limit">on the host and disk</label> <input type="number" id="host-limit" min="0" step="any" placeholder="{answer.facts['has_host'] / 2**30:.1f}"> GiB</form>
 <p id="answer" aria-live="polite">This answer needs JavaScript; the table below holds the same numbers.</p>
+<p id="line" data-again="{html.escape(answer.facts['again'])}" hidden>What it needs and takes: <code class="whole"></code></p>
 </div>
 <script type="application/json" id="front">{data}</script>"""
 

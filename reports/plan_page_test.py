@@ -88,7 +88,7 @@ class Browser(InBrowser):
 
     def test_answers_for_less_memory_and_draws(self):
         made_once("fits")
-        _, plans = table_of(FOLDER / "fits" / "plan.h5")
+        facts, plans = table_of(FOLDER / "fits" / "plan.h5")
         device = plans.device[plans.host == 0].quantile(0.3)
         notes = self.act(f"""note("all"); limits.device.value = {device} / GiB; limits.device.dispatchEvent(new Event("input"));
             note("less"); limits.host.value = 0; limits.host.dispatchEvent(new Event("input")); note("no host");
@@ -98,6 +98,9 @@ class Browser(InBrowser):
         for name, fits in (("all", plans), ("less", plans[plans.device <= device]),
                            ("no host", plans[(plans.device <= device) & (plans.host == 0)])):
             self.assertIn(f": {fits.speed.max():,.0f} tokens/s", notes[name]["answer"], name)
+            again, line = re.fullmatch(r'(.*) --explain "(.*)"', notes[name]["line"]).groups()
+            self.assertEqual(again, facts["again"])
+            self.assertEqual(fits.speed[fits.plan == line].tolist(), [fits.speed.max()])
         self.assertIn("No plan fits", notes["none"]["answer"])
         self.assertTrue(all("zero=3" in plan for plan in notes["filtered"]["plans"]) and notes["filtered"]["plans"])
         self.assertTrue(notes["all"]["gantt"].startswith("1: ") and notes["third"]["gantt"].startswith("3: "))

@@ -287,6 +287,7 @@ class InBrowser(unittest.TestCase):
                 plans: [...document.querySelectorAll("tr[data-plan]")].filter(row => !row.hidden).map(row => row.dataset.plan),
                 count: document.getElementById("count").textContent,
                 answer: document.getElementById("answer").textContent,
+                line: document.getElementById("line").hidden ? "" : document.querySelector("#line code").textContent,
                 reasons: [...document.querySelectorAll("#reasons li")].map(item => item.textContent),
                 gantt: document.getElementById("gantt-parts").textContent,
                 bars: [...document.querySelectorAll("#gantt rect")].map(bar => [bar.getAttribute("class"),
@@ -354,6 +355,7 @@ class Browser(InBrowser):
             best = max(fits, key=lambda row: float(row["data-throughput"]))
             self.assertIn(f"use {best['data-label']}: {float(best['data-throughput']):,.0f} tokens/s",
                           self.notes[f"limit {limit} {ranks}"]["answer"])
+            self.assertEqual(self.notes[f"limit {limit} {ranks}"]["line"], f'--plan "{best["data-plan"]}"')
 
     def test_says_why(self):
         """Two limits: what is faster but too large, the share of the speed of what comes next, the simulated choice."""
@@ -396,6 +398,8 @@ class Browser(InBrowser):
     def test_says_when_nothing_timed_or_nothing_at_all_fits(self):
         self.assertIn("no timed plan fits", self.notes[f"limit {self.smallest} 8"]["answer"])
         self.assertIn("no plan of this run fits", self.notes[f"limit {self.smallest - 1} 8"]["answer"])
+        self.assertIn(self.notes[f"limit {self.smallest - 1} 8"]["line"],
+                      [f'--plan "{row["data-plan"]}"' for row in self.rows if int(row["data-peak"]) == self.smallest])
 
     def test_the_address_holds_the_view(self):
         noted = self.act('note("view");', f"#show=pareto&sort=peak&down&filter=dp2&fit={self.smallest - 1}")["view"]

@@ -33,7 +33,7 @@ function sortBy(key, down) {
 
 // Every word must occur; a word with a minus before it must not.
 function matches(row, words) {
-  const text = row.textContent.toLowerCase() + " " + row.dataset.plan;
+  const text = `${row.textContent} ${row.dataset.plan}`.toLowerCase();
   return words.every(word => word.length > 1 && word[0] === "-" ? !text.includes(word.slice(1)) : text.includes(word));
 }
 
@@ -60,6 +60,13 @@ function bold(text) {
   const element = document.createElement("b");
   element.textContent = text;
   return element;
+}
+
+// What a command takes instead of the short name that pictures have room for; nothing to hide it.
+function showLine(text) {
+  const line = document.getElementById("line");
+  line.hidden = !text;
+  line.querySelector("code").textContent = text;
 }
 
 const number = value => Math.round(Number(value)).toLocaleString("en");
