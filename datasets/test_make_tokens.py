@@ -12,7 +12,7 @@ import unittest
 
 import numpy as np
 import xxhash
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 import make_tokens
 
@@ -56,6 +56,25 @@ class TokenFile(unittest.TestCase):
         first = (self.folder / "my.tok").read_bytes()
         self.make("my.txt", "--tokenizer", "my.json")
         self.assertEqual((self.folder / "my.tok").read_bytes(), first)
+
+    def test_tokenizer_of_others(self):
+        """As Llama 3's: special tokens of other names behind the vocabulary, and a post-processor that begins texts."""
+        tokenizer = Tokenizer.from_file(str(HERE / "excerpt-v509.json")).to_str().replace("<|endoftext|>", "<|other|>")
+        tokenizer = Tokenizer.from_str(tokenizer)
+        tokenizer.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>"])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 509)])
+        tokenizer.save(str(self.folder / "other.json"))
+        made = self.make("my.txt", "--tokenizer", "other.json")
+        self.assertEqual(made.returncode, 2)
+        self.assertIn("other.json: has no token <|endoftext|>", made.stderr)
+        self.assertIn("--end: it has <|other|>, <|begin_of_text|>, <|end_of_text|>\n", made.stderr)
+        made = self.make("my.txt", "--tokenizer", "other.json", "--split", "Chapter ", "--end", "<|end_of_text|>")
+        self.assertEqual(made.returncode, 0, made.stderr)
+        header, ids, _ = parts(self.folder / "my.tok")
+        self.assertEqual((header[4], header[5]), (511, 510))
+        self.assertEqual(np.count_nonzero(ids == 510), 3)
+        self.assertEqual((ids[-1], np.count_nonzero(ids == 509)), (510, 0))
 
     def test_large_vocabulary_takes_four_bytes(self):
         path = self.folder / "wide.tok"
