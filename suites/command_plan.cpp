@@ -8,6 +8,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <sstream>
 
 #include "ref/error.hpp"
 #include "suites/above_zero.hpp"
@@ -27,8 +28,21 @@
 namespace lockstep {
 namespace {
 
+// Disks are considered where they are asked for.
+constexpr const char* usual_words = "to=host activations=device,host";
+
+// Word by word: what is not named stays as usual.
+std::string with_usual(const std::string& words) {
+  const Values named = parse_values(words);
+  std::string all = words;
+  std::istringstream usual(usual_words);
+  for (std::string item; usual >> item;)
+    if (!named.count(item.substr(0, item.find('=')))) all += (all.empty() ? "" : " ") + item;
+  return all;
+}
+
 struct Options {
-  std::string model, cluster, explain, system, out, events, words = "to=host activations=device,host";
+  std::string model, cluster, explain, system, out, events, words = usual_words;
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
   bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false;
@@ -203,7 +217,9 @@ Command::Action declare(CLI::App& app) {
       "folder for plan.h5: the answer as a record, of which `make report` makes a page; with --export "
       "the file, instead of standard output");
   app.add_option("--devices", o->devices, "of this many devices instead of the file's")->check(above_zero());
-  app.add_option("--words", o->words, "values that these words of a plan take; others take all they have")
+  app.add_option("--words", o->words,
+                 "values that words of a plan take; of those not named `to` and `activations` keep these, "
+                 "others take all they have")
       ->capture_default_str();
   app.add_option("--top", o->top, "how many plans are printed")->capture_default_str()->check(above_zero());
   auto* explain =
@@ -230,7 +246,10 @@ Command::Action declare(CLI::App& app) {
       ->check(above_zero());
   add_kernels(app, o->how.isa, o->how.threads);
   add_settings(app, o->settings);
-  return [o] { return plan(*o); };
+  return [o] {
+    o->words = with_usual(o->words);
+    return plan(*o);
+  };
 }
 
 const Command command("plan", "predict which plan is fastest on a cluster; computes nothing", declare);

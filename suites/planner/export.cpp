@@ -51,6 +51,10 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan) {
     if (!(asked & word_bit(word)) && value != fallback(word))
       x.missing.push_back(
           fmt::format("{}={}: the export to {} does not know this word", word, value, e.name));
+  x.usage.push_back(
+      fmt::format("{} steps with a learning rate of {:g} after {} of warm-up: yours to say, here "
+                  "by --steps, --lr, --warmup, --total",
+                  q.settings.steps, q.settings.lr, q.settings.warmup));
   if (e.comment.empty()) return x;
   std::string head = fmt::format("{} `{}` for {}, by lockstep plan\n", e.comment, plan.line(), e.name);
   for (const std::string& line : x.usage) head += fmt::format("{}   {}\n", e.comment, line);

@@ -145,6 +145,7 @@ TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
   EXPECT_EQ(chosen.status, 0) << chosen.err;
   EXPECT_EQ(chosen.out.front(), '{');  // nothing else on standard output
   EXPECT_TRUE(says(chosen.err, "` for deepspeed", "not expressed: model"));
+  EXPECT_TRUE(says(chosen.err, "3 steps with a learning rate of 0.001 after 2 of warm-up: yours to say"));
 
   const Ended unknown = lockstep_program(plan + "nemo");
   EXPECT_EQ(unknown.status, 2);

@@ -131,6 +131,23 @@ TEST(ProgramPlan, WhatDoesNotFitIsSaidFirst) {
       << ended.out;
 }
 
+// Legal plans of two devices with these words.
+i64 legal(const std::string& words) {
+  const TemporaryFolder folder;
+  const Ended ended =
+      lockstep_program("plan " + tiny_model + "--cluster '" + folder.write("four.toml", cluster_text(1)) +
+                       "' --devices 2 --batch 2 --seq 32 --words '" + words + "'");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  return printed(ended.out, "legal plans");
+}
+
+TEST(ProgramPlan, WordsThatAreNotNamedKeepTheirDefault) {
+  EXPECT_EQ(legal("zero=0"), legal("zero=0 to=host activations=device,host"));
+  EXPECT_EQ(legal("zero=0 to=host,disk"), legal("zero=0 to=host,disk activations=device,host"));
+  EXPECT_LT(legal("zero=0"), legal("zero=0 to=host,disk"));
+  EXPECT_LT(legal("zero=0 activations=device"), legal("zero=0"));
+}
+
 TEST(ProgramPlan, KeepsThatNothingFits) {
   const TemporaryFolder folder;
   const Ended ended = plan_to(folder.write("four.toml", cluster_text(0.0001)), folder.path());
