@@ -88,6 +88,8 @@ json parse(const std::string& text, const std::string& origin) {
   } catch (const json::parse_error& e) {
     const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(e.byte, text.size()));
     throw UserError(fmt::format("{}:{}: {}.", origin, 1 + std::count(text.begin(), end, '\n'), no_object));
+  } catch (const json::exception&) {  // a number too large for any type
+    throw UserError(fmt::format("{}: {}.", origin, no_object));
   }
   if (!object.is_object()) throw UserError(fmt::format("{}: {}.", origin, no_object));
   return object;

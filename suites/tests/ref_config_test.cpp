@@ -148,7 +148,7 @@ TEST(Config, UnreadableFilesAreRefused) {
   const TemporaryFolder folder;
   EXPECT_TRUE(says(refusal([&] { load_model_config(folder.path() + "/none.json"); }), "none.json"));
   EXPECT_TRUE(says(refusal([&] { load_model_config(folder.path()); }), "config.json"));
-  for (const char* text : {"", "{", "[1]", "\x80"})
+  for (const char* text : {"", "{", "[1]", "\x80", "{\"a\": 1e999}"})
     EXPECT_TRUE(says(refusal([&] { load_model_config(folder.write("bad.json", text)); }), "JSON object"));
   // A comma too many, with its line.
   EXPECT_TRUE(says(refusal([&] { load_model_config(folder.write("bad.json", "{\n\"a\": 1,\n}\n")); }),
