@@ -68,7 +68,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
   if (options.timed && !suite.cluster.empty()) {
     cluster_ = cluster_of_sweep(suite.cluster);
     std::ostringstream text;
-    text << std::ifstream(suite.cluster).rdbuf();
+    text << std::ifstream(cluster_file(suite.cluster)).rdbuf();
     run_.predicted_with = text.str();
   }
   if (!options.out.empty()) folder_.emplace(options.out, identity(), options.fresh);

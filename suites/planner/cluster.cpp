@@ -224,14 +224,19 @@ void read_carried(Section section, const toml::table* table, Cluster& c) {
 
 }  // namespace
 
+std::string cluster_file(const std::string& path) {
+  const std::size_t colon = path.rfind(".toml:");
+  return colon == std::string::npos || std::filesystem::exists(path) ? path : path.substr(0, colon + 5);
+}
+
 namespace {
 
 // "suites/published/nemo.toml:h100_80gb": a cluster of a group of published rows, with what was fitted to
 // them.
 std::optional<Cluster> cluster_of_group(const std::string& path) {
-  const std::size_t colon = path.rfind(".toml:");
-  if (colon == std::string::npos || std::filesystem::exists(path)) return {};
-  const std::string file = path.substr(0, colon + 5), type = path.substr(colon + 6);
+  const std::string file = cluster_file(path);
+  if (file == path) return {};
+  const std::string type = path.substr(file.size() + 1);
   const PublishedGroup group = load_published_group(file);
   std::vector<std::string> names;
   for (const auto& [name, cluster] : group.clusters) names.push_back(name);

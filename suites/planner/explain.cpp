@@ -11,7 +11,6 @@ namespace lockstep {
 namespace {
 
 constexpr double kGiB = 1024.0 * 1024 * 1024;
-constexpr const char* kMedia[] = {"device", "host", "disk"};
 
 std::string gib(double bytes) {
   return bytes >= 1000 * kGiB ? fmt::format("{:.1f} TiB", bytes / kGiB / 1024)
@@ -23,9 +22,6 @@ std::string grouped(i64 n) {
     text.insert(static_cast<std::size_t>(at), ",");
   return text;
 }
-double tokens_per_second(const Question& q, double seconds) {
-  return static_cast<double>(q.settings.batch * q.settings.seq) / seconds;
-}
 double of_peak(const Question& q, double seconds) {
   return model_flops(q.model, q.settings) / seconds /
          (static_cast<double>(q.cluster.devices) * q.cluster.flops);
@@ -34,8 +30,7 @@ std::string time_text(double seconds) {
   return seconds >= 1 ? fmt::format("{:.2f} s", seconds) : fmt::format("{:.2f} ms", seconds * 1e3);
 }
 
-std::string memory_text(const std::string& line, const Prediction& p, const Question& q) {
-  const Held held = held_by(line, p, q);
+std::string memory_text(const Held& held, const Prediction& p, const Question& q) {
   std::string out = fmt::format("  memory of a rank of stage {} of {}, each kind at its own peak\n",
                                 held.stage, p.stages.size());
   for (std::size_t k = 0; k < held.kinds.size(); ++k)
@@ -55,6 +50,10 @@ std::string memory_text(const std::string& line, const Prediction& p, const Ques
 }
 
 }  // namespace
+
+double tokens_per_second(const Question& q, double seconds) {
+  return static_cast<double>(q.settings.batch * q.settings.seq) / seconds;
+}
 
 Prediction predicted(const std::string& plan, const Question& q) {
   return Composer(q.model, q.settings, q.cluster).predict(Plan::parse(plan));
@@ -141,7 +140,8 @@ std::string pareto_text(const Choices& c, const Question& q) {
 std::string plan_text(const std::string& line, const Question& q) {
   const Prediction p = predicted(line, q);
   std::string out = line + "\n";
-  const std::array<double, 3> need = held_by(line, p, q).needs, have = has(q.cluster);
+  const Held held = held_by(line, p, q);
+  const std::array<double, 3>&need = held.needs, have = has(q.cluster);
   for (std::size_t m = 0; m < need.size(); ++m)
     if (need[m] > have[m])
       out += fmt::format("  does not fit the {}: {} needed, {} there; if it did:\n", kMedia[m], gib(need[m]),
@@ -156,7 +156,7 @@ std::string plan_text(const std::string& line, const Question& q) {
   if (p.stages.size() > 1)
     out += fmt::format("    stages compute {} (stage {}) to {} (stage {})\n", time_text(least->compute),
                        least - p.stages.begin(), time_text(most->compute), most - p.stages.begin());
-  return out + memory_text(line, p, q);
+  return out + memory_text(held, p, q);
 }
 
 // The kinds of time that grow most.

@@ -24,6 +24,7 @@ std::string why_text(const Choices&, const Question&);
 std::string losses(const Prediction& winner, const Prediction& other);
 
 Prediction predicted(const std::string& plan, const Question&);
+double tokens_per_second(const Question&, double step_seconds);
 
 // What the fullest rank of a plan holds, in bytes.
 struct Held {

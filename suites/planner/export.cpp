@@ -74,16 +74,12 @@ namespace {
 // What is predicted of the plan that is run there. That it does not fit is said and not refused: whoever
 // names a plan may know better than a prediction.
 void foretell(const Exporter& e, const Question& q, const Plan& plan) {
-  const auto rate = [&](const Prediction& p) {
-    return static_cast<double>(q.settings.batch * q.settings.seq) / p.seconds;
-  };
   const Plan written = as_written(e, plan);
   const Prediction p = predicted(written.line(), q);
   if (written.line() != plan.line())
     fmt::print(stderr, "as it is written, `{}`: {:.0f} tokens/s predicted, the plan {:.0f}\n", written.line(),
-               rate(p), rate(predicted(plan.line(), q)));
+               tokens_per_second(q, p.seconds), tokens_per_second(q, predicted(plan.line(), q).seconds));
   constexpr double kGiB = 1024.0 * 1024 * 1024;
-  constexpr const char* kMedia[] = {"device", "host", "disk"};
   const std::array<double, 3> needs = held_by(written.line(), p, q).needs, have = has(q.cluster);
   for (std::size_t m = 0; m < have.size(); ++m)
     if (needs[m] > have[m])

@@ -16,7 +16,6 @@ namespace lockstep {
 namespace {
 
 constexpr i64 kVersion = 1;
-constexpr const char* kMedia[] = {"device", "host", "disk"};
 
 std::string text_of_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -56,7 +55,7 @@ void write_question(h5::Writer& file, const Asked& asked, const Question& q, con
                                    {"model_config", model_config_text(q.model)},
                                    {"cluster", q.cluster.name},
                                    {"cluster_path", asked.cluster},
-                                   {"cluster_text", text_of_file(asked.cluster)},
+                                   {"cluster_text", text_of_file(cluster_file(asked.cluster))},
                                    {"words", asked.words},
                                    {"again", asked.again},
                                    {"revision", here.revision},

@@ -42,6 +42,7 @@ Settings settings_on(const Cluster&, Settings);
 std::array<double, 3> needs(const Prediction&, const Cluster&, const Mesh&);
 // The same of most bytes alive at once on any stage.
 std::array<double, 3> needs(const std::array<i64, 3>& live, const Cluster&, const Mesh&);
+inline constexpr const char* kMedia[] = {"device", "host", "disk"};
 // What the cluster has of them.
 std::array<double, 3> has(const Cluster&);
 // Bytes that a plan lacks where it lacks most; 0: it fits.

@@ -121,6 +121,18 @@ TEST(ProgramPlan, KeepsWhatItSays) {
   EXPECT_TRUE(says(why[1], "slower than the first"));
 }
 
+TEST(ProgramPlan, KeepsTheFileOfAGroupsCluster) {
+  const TemporaryFolder folder;
+  const Ended ended = lockstep_program(
+      "plan " + tiny_model +
+      "--cluster suites/published/nemo.toml:h100_80gb --devices 2 --batch 2 --seq 32 --words "
+      "'zero=0 ckpt=none offload=none activations=device' --out " +
+      folder.path());
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  const h5::Reader file(folder.path() + "/plan.h5");
+  EXPECT_EQ(file.attribute("cluster_text"), bytes_of_file("suites/published/nemo.toml"));
+}
+
 TEST(ProgramPlan, WhatDoesNotFitIsSaidFirst) {
   const Ended ended = lockstep_program(
       "plan --model suites/models/llama-2-13b.json --cluster suites/clusters/h100x64.toml --batch 256 --seq "
