@@ -19,6 +19,7 @@ void each_column(Visitor&& column) {
   column("hash", &PlanRecord::hash);
   column("ranks", &PlanRecord::ranks);
   column("threads", &PlanRecord::threads);
+  column("hosts", &PlanRecord::hosts);
   column("timed", &PlanRecord::timed);
   column("tokens_per_step", &PlanRecord::tokens_per_step);
   column("tokens_per_second", &PlanRecord::tokens_per_second);

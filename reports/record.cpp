@@ -114,6 +114,8 @@ void write_run(const RunRecord& run, const std::string& path) {
       {"cpu", &RunRecord::cpu},
       {"isa", &RunRecord::isa},
       {"device", &RunRecord::device},
+      {"launch", &RunRecord::launch},
+      {"comm", &RunRecord::comm},
       {"simulated_with", &RunRecord::simulated_with},
       {"predicted_with", &RunRecord::predicted_with},
       {"started", &RunRecord::started},

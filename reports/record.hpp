@@ -26,6 +26,7 @@ struct PlanRecord {
   std::string plan;                          // canonical line: "dp=2 tp=2 pp=1 ..."
   std::map<std::string, std::string> words;  // every plan word with its value, defaults included
   int ranks = 1, threads = 1;
+  std::string hosts;                      // "4 x node1, 4 x node2": of ranks that a launcher started; or empty
   std::string status = "ok";              // ok, failed (a gate), crashed, timeout, out of memory
   std::string ended;                      // of the last three: how, in words
   std::string numbers, messages, memory;  // each gate in exact mode: "pass", or the first thing it found
@@ -61,6 +62,7 @@ struct RunRecord {
   std::string suite, model, model_hash, data, data_hash, dtype = "float32";
   std::string revision, compiler, flags, host, cpu, isa, device = "cpu", started;  // ISO 8601
   i64 seed = 0, batch = 0, seq = 0, steps = 0, parameters = 0;
+  std::string launch, comm = "local";  // what starts ranks as processes, and carries their messages; or empty
   int cores = 0;
   std::string simulated_with;          // the rates of simulated steps, in words
   std::string predicted_with;          // the whole cluster's file of predicted steps; empty: none are

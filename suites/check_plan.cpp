@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "suites/command_options.hpp"
+#include "suites/gates/among.hpp"
 #include "suites/nominal_costs.hpp"
 #include "suites/record_of.hpp"
 #include "suites/stopwatch.hpp"
@@ -15,6 +16,7 @@ namespace lockstep {
 
 bool is_timed(const Plan& plan, const Standard& s) {
   const int ranks = plan.ranks();
+  if (s.job) return s.timed && (s.suite.device == "cpu" ? s.job->cores_suffice : ranks == 1 || s.job->fabrics);
   return s.timed && ranks * s.suite.threads <= cores() && (s.suite.device == "cpu" || ranks == 1);
 }
 
@@ -26,7 +28,9 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
                           .threads = s.suite.threads,
                           .fresh = true,
                           .scratch = s.suite.scratch,
-                          .accelerator = device_here(s.suite.device)};
+                          .accelerator = device_here(s.suite.device),
+                          .mpi = s.job ? &s.job->world : nullptr,
+                          .fabrics = s.job ? s.job->fabrics : nullptr};
   std::optional<Prepared> exact;
   Verdict verdict;
   if (refuse(plan, run.model, run.settings)) {
@@ -41,13 +45,9 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
   const Prepared fast = prepare(run);
   const FastVerdict second = judge_fast(fast, s.reference, s.float64, gates, s.initial);
   PlanRecord p = record_of(exact ? &*exact : nullptr, verdict, fast, second, s.suite.threads);
-  if (is_timed(plan, s) && p.status == "ok") {
-    Timed timed = time_steps(fast,
-                             {.isa = s.suite.isa,
-                              .threads = s.suite.threads,
-                              .scratch = s.suite.scratch,
-                              .accelerator = gates.accelerator},
-                             s.initial, s.suite.repeats);
+  if (s.job) p.hosts = s.job->hosts;
+  if (is_timed(plan, s) && agreed(gates.mpi, p.status == "ok")) {
+    Timed timed = time_steps(fast, gates.launch(), s.initial, s.suite.repeats);
     p.timed = true;
     p.step_seconds = std::move(timed.step_seconds);
     p.tokens_per_second = static_cast<double>(p.tokens_per_step) / median(p.step_seconds);

@@ -2,29 +2,15 @@
 // the cores suffice.
 #pragma once
 #include "reports/record.hpp"
-#include "suites/gates/fast.hpp"
-#include "suites/reference.hpp"
-#include "suites/suite.hpp"
+#include "suites/standard.hpp"
 
 namespace lockstep {
 
-// What all plans of a sweep are held to, made once.
-struct Standard {
-  const Suite& suite;
-  Settings settings;
-  const ModelConfig& model;
-  const TokenFile& data;
-  Weights initial;
-  Whole reference;
-  std::string reference_hash;
-  FastReference float64;
-  bool timed = true;  // plans that pass are timed too, where the cores suffice
-};
-
 // Whether its steps will be timed if it passes. Ranks that share a core would time the operating system;
-// those that share an accelerator, its queue.
+// those that share an accelerator, its queue. Of ranks that a launcher starts, only their job knows.
 bool is_timed(const Plan&, const Standard&);
 
+// By every process of a job; rank 0's record is the plan's.
 PlanRecord check_plan(const Plan&, const Standard&);
 
 }  // namespace lockstep

@@ -3,19 +3,16 @@
 
 #include <CLI/CLI.hpp>
 
-#include "ref/error.hpp"
 #include "suites/command.hpp"
-#include "suites/command_options.hpp"
 #include "suites/suite_options.hpp"
 #include "suites/sweep.hpp"
-#include "suites/sweep_mpi.hpp"
 
 namespace lockstep {
 namespace {
 
 struct Options {
   SuiteOptions which;
-  std::string out, comm = "local", verdict, cluster;
+  std::string out, verdict, cluster;
   bool dry_run = false, fresh = false, retry = false;
 };
 
@@ -35,18 +32,9 @@ int list(const Enumeration& all) {
 }
 
 int command_sweep(const Options& o) {
-  if (o.comm != "local" && !o.out.empty())
-    throw UserError("--out needs --comm local: over MPI plans are checked, and no record is written");
-  if (o.comm != "local" && !o.cluster.empty())
-    throw UserError("--cluster needs --comm local: over MPI plans are checked, not timed");
   auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
   if (!o.cluster.empty()) suite.cluster = o.cluster;
   if (o.dry_run) return list(all);
-  check_comm(o.comm, suite.device);
-  if (o.comm != "local")
-    return with_mpi([&, &s = suite, &a = all](MpiWorld& world) {
-      return sweep_over_mpi(world, fabrics_here(o.comm, s.device), s, a);
-    });
   return Sweep(suite, std::move(all),
                {.out = o.out,
                 .fresh = o.fresh,
@@ -70,10 +58,6 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--fresh", o->fresh, "start anew: remove what an earlier sweep left in --out");
   app.add_flag("--retry", o->retry, "going on, run again what crashed, hung or had no memory");
   app.add_flag("--dry-run", o->dry_run, "list the plans, and the refused ones with their reasons");
-  add_comm(
-      app, o->comm,
-      "ranks are threads of this process (local), or processes: mpirun -n N (mpi), plans of N ranks only; "
-      "nccl: those, each with a GPU of its own");
   return [o] { return command_sweep(*o); };
 }
 

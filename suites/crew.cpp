@@ -13,9 +13,11 @@ bool ran_into_a_limit(const Answer& answer) {
 
 }  // namespace
 
-Crew::Crew(int workers, const Worker::Body& body, Worker::Limits limits) {
-  for (int i = 0; i < workers; ++i) posts_.push_back({.worker = std::make_unique<Worker>(body, limits)});
+Crew::Crew(int workers, const ForkedWorker::Body& body, ForkedWorker::Limits limits) {
+  for (int i = 0; i < workers; ++i)
+    posts_.push_back({.worker = std::make_unique<ForkedWorker>(body, limits)});
 }
+Crew::Crew(std::unique_ptr<Worker> worker) { posts_.push_back({.worker = std::move(worker)}); }
 
 void Crew::ask(const std::vector<std::string>& requests, const Listener& listener) {
   Indices all(requests.size());

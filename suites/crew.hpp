@@ -5,13 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "suites/worker.hpp"
+#include "suites/forked_worker.hpp"
 
 namespace lockstep {
 
 class Crew {
  public:
-  Crew(int workers, const Worker::Body&, Worker::Limits);
+  Crew(int workers, const ForkedWorker::Body&, ForkedWorker::Limits);
+  explicit Crew(std::unique_ptr<Worker>);  // one, of whatever kind
 
   struct Listener {
     std::function<bool()> go_on;  // false: nothing more is begun

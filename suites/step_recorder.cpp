@@ -1,6 +1,10 @@
 #include "suites/step_recorder.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <set>
+#include <sstream>
 
 namespace lockstep {
 
@@ -10,6 +14,31 @@ void StepRecorder::begins(const char* action, int chunk, int microbatch) {
 void StepRecorder::waits(const char* stream) { mark({Clock::now(), Mark::wait, stream, -1, -1}); }
 void StepRecorder::goes_on() { mark({Clock::now(), Mark::on, "", -1, -1}); }
 void StepRecorder::ends() { mark({Clock::now(), Mark::end, "", -1, -1}); }
+
+std::string StepRecorder::since(Clock::time_point begin) const {
+  std::string text;
+  for (const Mark& m : marks_)
+    text += fmt::format("{} {} {} {} {}\n", (m.at - begin).count(), static_cast<int>(m.what), m.chunk,
+                        m.microbatch, m.name);
+  return text;
+}
+
+StepRecorder StepRecorder::of(const std::string& marks, Clock::time_point begin) {
+  static std::set<std::string> names;  // as long as marks may point to them
+  StepRecorder recorder;
+  std::istringstream lines(marks);
+  Clock::rep at;
+  int what;
+  Mark m{};
+  for (std::string name; lines >> at >> what >> m.chunk >> m.microbatch && lines.get() &&
+                         std::getline(lines, name);) {
+    m.at = begin + Clock::duration(at);
+    m.what = static_cast<decltype(m.what)>(what);
+    m.name = names.insert(name).first->c_str();
+    recorder.mark(m);
+  }
+  return recorder;
+}
 
 Timeline timeline_of(const std::vector<StepRecorder>& ranks, const Mesh& mesh) {
   using Mark = StepRecorder::Mark;

@@ -1,6 +1,7 @@
 // A step as it went on this machine: each rank's passes, and its waiting for messages and copies between.
 #pragma once
 #include <chrono>
+#include <string>
 #include <vector>
 
 #include "suites/timeline.hpp"
@@ -15,10 +16,14 @@ class StepRecorder final : public Onlooker {
   void waits(const char* stream) override;
   void goes_on() override;
   void ends();
+  // Of ranks that are processes, whose clocks may be of different machines: marks on their way to rank 0, in
+  // seconds since `begin`, a moment that all ranks had together.
+  using Clock = std::chrono::steady_clock;
+  std::string since(Clock::time_point begin) const;
+  static StepRecorder of(const std::string& marks, Clock::time_point begin);
 
  private:
   friend Timeline timeline_of(const std::vector<StepRecorder>&, const Mesh&);
-  using Clock = std::chrono::steady_clock;
   static constexpr std::size_t kMarks = 1 << 15;
   struct Mark {
     Clock::time_point at;

@@ -5,7 +5,9 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
+#include "suites/gates/among.hpp"
 #include "suites/machine_memory.hpp"
 #include "suites/step_recorder.hpp"
 
@@ -33,16 +35,38 @@ double median_spread(std::vector<double> values) {
   return (values[n - k] - values[k - 1]) / 2 / median(values);
 }
 
+namespace {
+
+// Every rank's recorder and its process's memory, on rank 0 of a job; `begin` is the same moment on all ranks.
+void bring_together(MpiWorld& job, std::vector<StepRecorder>& recorders, StepRecorder::Clock::time_point begin,
+                    i64& resident) {
+  const std::string marks = recorders[job.rank()].since(begin);
+  job.gather(marks,
+             [&](int rank, const std::string& theirs) { recorders[rank] = StepRecorder::of(theirs, begin); });
+  std::vector<i64> each(recorders.size());
+  each[job.rank()] = resident_bytes();
+  collect(&job, each);
+  resident = std::accumulate(each.begin(), each.end(), i64{0});
+}
+
+}  // namespace
+
 Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, const Repeats& repeats) {
   using Clock = std::chrono::steady_clock;
   Timed timed;
   timed.step_seconds.reserve(static_cast<std::size_t>(repeats.most));
   bool enough = false;  // written by rank 0 while the others wait for it
-  std::barrier meeting(p.mesh.size());
+  const int here = how.mpi ? how.mpi->ranks_here() : p.mesh.size();
+  std::barrier meeting(how.mpi ? 1 : here);
   std::vector<StepRecorder> recorders(static_cast<std::size_t>(p.mesh.size()));
+  Clock::time_point together;  // a moment that all ranks had at once
+  const auto meet = [&] {
+    if (how.mpi) enough = agreed(how.mpi, enough);
+    meeting.arrive_and_wait();
+  };
   launch(p, how, [&](RankView v) {
     try {
-      initialise(v, initial, initial.empty() ? std::max(1, cores() / p.mesh.size()) : 1);
+      initialise(v, initial, initial.empty() ? std::max(1, cores() / here) : 1);
       i64 step = 0;
       while (step < (how.graphs ? 2 : 1)) v.executor.step(step++);  // warms up; the second makes the graphs
       while (!enough) {
@@ -54,8 +78,9 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
           enough = steps >= repeats.most ||
                    (steps >= repeats.least && median_spread(timed.step_seconds) <= repeats.spread);
         }
-        meeting.arrive_and_wait();
+        meet();
       }
+      if (how.mpi) together = Clock::now();
       StepRecorder& recorder = recorders[v.rank];
       v.device.set_onlooker(&recorder);
       v.executor.step(step);
@@ -66,6 +91,7 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
     }
     if (v.rank == 0) timed.resident_bytes = resident_bytes();
   });
+  if (how.mpi) bring_together(*how.mpi, recorders, together, timed.resident_bytes);
   timed.timeline = timeline_of(recorders, p.mesh);
   return timed;
 }

@@ -17,11 +17,11 @@ struct Repeats {
 struct Timed {
   std::vector<double> step_seconds;
   Timeline timeline;       // of one more step
-  i64 resident_bytes = 0;  // of the whole process, at the end of the last step
+  i64 resident_bytes = 0;  // of the whole process, or a job's processes together, at the end of the last step
 };
 
 // One warm-up step, then timed ones, with nobody looking on. A step ends on rank 0, which then has every
-// rank's losses: so it is the time of all of them.
+// rank's losses: so it is the time of all of them. Of a job's processes rank 0 has what is returned.
 Timed time_steps(const Prepared&, const Launch&, const Weights& initial, const Repeats&);
 
 double median(std::vector<double>);  // NaN of none

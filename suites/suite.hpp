@@ -10,12 +10,17 @@
 
 namespace lockstep {
 
+inline constexpr const char* kRanks = "{ranks}";
+
 struct Suite {
   std::string name, path;   // the file's, without .toml; the file
   std::string model, data;  // paths; in the file they are relative to its folder
   Settings settings;
   std::string cluster;  // path of what steps are predicted on, as `data`; empty: none are
   std::string scratch;  // not in the file: --scratch
+  // Nor are these: what starts a plan's ranks as processes, with kRanks for their number, and what carries
+  // their messages ("mpi", "nccl"). Empty and "local": they are threads.
+  std::string launch, comm = "local";
   std::string isa = "auto";
   std::string device = "cpu";  // what computes
   int threads = 1;             // of each rank

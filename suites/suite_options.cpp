@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>  // program_invocation_name
 
+#include "parallel/comm/comm.hpp"
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
 
@@ -32,8 +33,36 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
                  "plans at once that are judged and not timed; default: one per core, at most "
                  "eight, on a GPU two")
       ->check(CLI::Range(1, 1024));
+  app.add_option("--limit-ranks", o.most_ranks, "refuse plans of more ranks; default: the suite's limit")
+      ->check(CLI::Range(1, kMaxRanks));
+  app.add_option("--launch", o.launch,
+                 "what starts a plan's ranks as processes, on any hosts, with {ranks} for their number: \"mpirun "
+                 "-n {ranks}\", \"srun -n {ranks}\"; without it ranks are threads of this process");
+  app.add_option("--comm", o.comm,
+                 "what carries the messages of ranks that are processes: mpi (the default), or nccl, from GPU to "
+                 "GPU, a rank each")
+      ->check(CLI::IsMember({"mpi", "nccl"}));
   add_scratch(app, o.scratch);
 }
+
+namespace {
+
+void check_launch(const SuiteOptions& o, const Suite& suite) {
+  if (o.launch.empty() && !o.comm.empty())
+    throw UserError(fmt::format(
+        "--comm {0} is for ranks that are processes: --launch \"mpirun -n {{ranks}}\" --comm {0}", o.comm));
+  if (o.comm == "nccl" && suite.device != "cuda")
+    throw UserError(fmt::format("--comm nccl carries messages between GPUs: it needs --device cuda, not {}",
+                                suite.device));
+  if (o.launch.empty()) return;
+  if (o.launch.find(kRanks) == std::string::npos)
+    throw UserError(fmt::format("--launch \"{}\" does not say where the number of ranks goes: write {} there",
+                                o.launch, kRanks));
+  if (o.jobs > 0)
+    throw UserError("--jobs is for ranks that are threads: what --launch starts has the machines for itself");
+}
+
+}  // namespace
 
 Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   Chosen chosen{read_suite(o.suite), {}};
@@ -42,8 +71,11 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   if (!o.device.empty()) suite.device = o.device;
   if (o.threads > 0) suite.threads = o.threads;
   suite.scratch = o.scratch;
+  if (o.most_ranks > 0) suite.max_ranks = o.most_ranks;
   check_isa(suite.isa);
-  check_device(suite.device);
+  check_launch(o, suite);
+  suite.launch = o.launch, suite.comm = !o.comm.empty() ? o.comm : o.launch.empty() ? "local" : "mpi";
+  if (o.launch.empty()) check_device(suite.device);  // else the hosts that the job is on have it, or not
   const ModelConfig model = load_model_config(suite.model);
   if (!o.plan.empty()) {
     const Plan plan = Plan::parse(o.plan);
@@ -64,8 +96,11 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
 }
 
 std::string judge_again(const Suite& suite, const std::string& plan) {
-  return fmt::format("{} gate {} --plan \"{}\" --isa {} --device {} --threads {}", program_invocation_name,
-                     suite.path, plan, isa_here(suite.isa), suite.device, suite.threads);
+  return fmt::format("{} gate {} --plan \"{}\" --isa {} --device {} --threads {}{}", program_invocation_name,
+                     suite.path, plan, isa_here(suite.isa), suite.device, suite.threads,
+                     suite.launch.empty()
+                         ? ""
+                         : fmt::format(" --launch \"{}\" --comm {}", suite.launch, suite.comm));
 }
 
 }  // namespace lockstep

@@ -12,8 +12,10 @@ namespace lockstep {
 
 struct SuiteOptions {
   std::string suite, only, plan, isa, device, scratch;
-  int threads = 0;  // 0, and an empty isa: as the suite says
-  int jobs = 0;     // plans judged at once; 0: one per core, at most eight
+  std::string launch, comm;  // what starts ranks as processes, and carries their messages; empty: threads
+  int threads = 0;           // 0, and an empty isa: as the suite says
+  int jobs = 0;              // plans judged at once; 0: one per core, at most eight
+  int most_ranks = 0;        // 0: as the suite says
 };
 void add_suite(CLI::App&, SuiteOptions&);
 

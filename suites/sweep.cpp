@@ -3,25 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <sstream>
 
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
-#include "suites/crew.hpp"
+#include "suites/job.hpp"
+#include "suites/launched_worker.hpp"
 #include "suites/machine_memory.hpp"
 #include "suites/record_of.hpp"
-#include "suites/reference_file.hpp"
 #include "suites/settings_list.hpp"
 #include "suites/suite_options.hpp"
 
 namespace lockstep {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
 
 constexpr int kMostJobs = 8, kMostOnGpu = 2;  // processes on one GPU take turns: one computes, one gets ready
 constexpr const char* kNotFinished = "INVALID: not finished";
@@ -35,14 +31,6 @@ void listen_for_signals() {
   action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-}
-
-// Everything that the reference's numbers depend on.
-std::string reference_key(const Identity& identity) {
-  std::string key = identity.at("dtype");
-  for (const char* part : {"model", "data", "build"}) key += fmt::format(" {}={}", part, identity.at(part));
-  for (const Setting& s : settings_list()) key += fmt::format(" {}={}", s.name, identity.at(s.name));
-  return key;
 }
 
 }  // namespace
@@ -59,10 +47,11 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
     if (standards_.count(settings.batch)) continue;
     check_data(data_, suite.data, model_, settings);
     standards_.emplace(settings.batch,
-                       Standard{suite_, settings, model_, data_, {}, {}, {}, {}, options.timed});
+                       Standard{suite_, settings, model_, data_, options.timed});
   }
   run_ = lockstep::record_of(suite, model_, data_);
   run_.isa = isa_here(suite.isa), run_.device = suite.device;
+  run_.launch = suite.launch, run_.comm = suite.comm;
   run_.refused = all_.by_rule();
   run_.verdict = kNotFinished;
   if (options.timed && !suite.cluster.empty()) {
@@ -81,6 +70,7 @@ Identity Sweep::identity() const {
   id["threads"] = fmt::format("{}", suite_.threads);
   id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);
   if (suite_.weak) id["scaling"] = "weak";
+  if (!suite_.launch.empty()) id["launch"] = suite_.launch, id["comm"] = suite_.comm;
   id["timed_spread"] = fmt::format("{}", suite_.repeats.spread);
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { id[s.name] = fmt::format("{}", suite_.settings.*field); }, s.field);
@@ -122,43 +112,23 @@ void Sweep::take_up() {
 }
 
 void Sweep::make_references() {
-  for (auto& [batch, standard] : standards_)
-    make_reference(standard, &standard == &standards_.begin()->second);
+  for (auto& [batch, standard] : standards_) make_reference(standard);
+  run_.reference_hash = standards_.begin()->second.reference_hash;
 }
 
-// The first is the run's; those of other batches, in a suite of weak scaling, lie beside it.
-void Sweep::make_reference(Standard& standard, bool first) {
-  const Settings& settings = standard.settings;
-  standard.initial = fresh_weights(model_, settings);
-  std::string key = reference_key(identity()), file = folder_ ? folder_->reference_file() : "";
-  if (!first) key += fmt::format(" of {}", settings.batch), file += fmt::format(".{}", settings.batch);
-  const std::vector<Param> table = parameter_table(model_, settings.leaves);
-  auto kept = folder_ ? kept_reference(file, key, table) : std::nullopt;
-  const char* origin = kept ? "reference, kept" : "reference";
-  if (!kept) {
-    const Clock::time_point start = Clock::now();
-    kept.emplace();
-    kept->whole = reference_run(model_, settings, data_, suite_.isa, suite_.threads, standard.initial);
-    kept->seconds = since(start);
-    busy_seconds_ += kept->seconds;
-    if (folder_) keep_reference(file, key, *kept);
-  }
-  standard.reference = std::move(kept->whole);
-  const Clock::time_point start = Clock::now();
-  standard.float64 = fast_reference(model_, settings, data_, standard.reference, standard.initial);
-  busy_seconds_ += since(start);
-  reference_seconds_ = std::max(reference_seconds_, kept->seconds);
-  standard.reference_hash = standard.reference.hash();
-  if (first) run_.reference_hash = standard.reference_hash;
+void Sweep::make_reference(Standard& standard) {
+  const Made made = make(standard, folder_ ? folder_->reference_file() : "");
+  busy_seconds_ += made.together;
+  reference_seconds_ = std::max(reference_seconds_, made.run);
   const auto& steps = standard.reference.steps;
-  progress_.say(fmt::format("{}{}: hash {}, loss {:.4f} to {:.4f}", origin,
-                            suite_.weak ? fmt::format(" of {} sequences", settings.batch) : "",
+  progress_.say(fmt::format("reference{}{}: hash {}, loss {:.4f} to {:.4f}", made.was_kept ? ", kept" : "",
+                            suite_.weak ? fmt::format(" of {} sequences", standard.settings.batch) : "",
                             standard.reference_hash.substr(0, 16), steps.front().loss, steps.back().loss));
 }
 
 // By default far above what a plan needs that ends by itself: a step that recomputes, has guarded buffers and
 // shares its cores takes a few times the reference's.
-Worker::Limits Sweep::limits() const {
+ForkedWorker::Limits Sweep::limits() const {
   const double steps = static_cast<double>(suite_.settings.steps);
   const double each = reference_seconds_ / steps;
   const double seconds =
@@ -168,24 +138,43 @@ Worker::Limits Sweep::limits() const {
   return {seconds, static_cast<i64>(bytes)};
 }
 
-// Those that are timed come first and have the machine for themselves; the others share it.
+// Those that are timed come first and have the machine for themselves; the others share it. What a launcher
+// starts has its machines for itself, and one job judges all plans of as many ranks.
 void Sweep::run_plans() {
-  std::vector<const Plan*> alone, beside;
+  std::vector<const Plan*> left;
   for (const Plan& plan : all_.plans)
-    if (!done_.count(plan.line())) (is_timed(plan, standard_of(plan)) ? alone : beside).push_back(&plan);
-  run_plans(alone, 1);
+    if (!done_.count(plan.line())) left.push_back(&plan);
+  if (!suite_.launch.empty()) {
+    std::map<int, std::vector<const Plan*>> by_ranks;
+    for (const Plan* plan : left) by_ranks[plan->ranks()].push_back(plan);
+    for (const auto& [ranks, plans] : by_ranks)
+      if (!interrupted) run_plans(plans, launched(ranks), 1);
+    return;
+  }
+  const auto shared = std::stable_partition(
+      left.begin(), left.end(), [&](const Plan* plan) { return is_timed(*plan, standard_of(*plan)); });
+  run_plans({left.begin(), shared}, threads(1), 1);
   const int most = suite_.device == "cpu" ? kMostJobs : kMostOnGpu;
-  run_plans(beside, options_.jobs > 0 ? options_.jobs : std::min(cores(), most));
+  const int jobs = options_.jobs > 0 ? options_.jobs : std::min(cores(), most);
+  run_plans({shared, left.end()}, threads(jobs), jobs);
 }
 
-void Sweep::run_plans(const std::vector<const Plan*>& plans, int jobs) {
-  Crew crew(
+Crew Sweep::threads(int jobs) const {
+  return Crew(
       jobs,
       [this](const std::string& line) {
         const Plan plan = Plan::parse(line);
         return bytes_of(check_plan(plan, standard_of(plan)));
       },
       limits());
+}
+
+Crew Sweep::launched(int ranks) const {
+  return Crew(std::make_unique<LaunchedWorker>(
+      job_command(suite_, ranks, options_.timed, folder_ ? folder_->reference_file() : ""), limits().seconds));
+}
+
+void Sweep::run_plans(const std::vector<const Plan*>& plans, Crew crew, int jobs) {
   std::vector<std::string> lines;
   for (const Plan* plan : plans) lines.push_back(plan->line());
   const auto begun = [&](std::size_t i) {

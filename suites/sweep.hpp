@@ -9,7 +9,7 @@
 #include "suites/predicted_steps.hpp"
 #include "suites/progress.hpp"
 #include "suites/sweep_folder.hpp"
-#include "suites/worker.hpp"
+#include "suites/crew.hpp"
 
 namespace lockstep {
 
@@ -34,14 +34,16 @@ class Sweep {
   void introduce();
   void take_up();          // what is recorded already
   void make_references();  // or read them: one for each batch that a plan is run with
-  void make_reference(Standard&, bool first);
+  void make_reference(Standard&);
   const Standard& standard_of(const Plan& plan) const {
     return standards_.at(suite_.settings_of(plan).batch);
   }
   void run_plans();
-  void run_plans(const std::vector<const Plan*>&, int jobs);
+  void run_plans(const std::vector<const Plan*>&, Crew, int jobs);
+  Crew threads(int jobs) const;   // plans' ranks are threads
+  Crew launched(int ranks) const;  // they are so many processes
   PlanRecord record_of(const Plan&, const Answer&, double seconds) const;
-  Worker::Limits limits() const;
+  ForkedWorker::Limits limits() const;
   void save(const std::string& verdict);
   int conclude();
   int end(const std::string& verdict, int status);

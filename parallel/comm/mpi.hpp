@@ -23,8 +23,12 @@ class MpiWorld {
   // On rank 0 sees every process's bytes in the order of ranks, one at a time; on others does not call it.
   virtual void gather(const std::string& mine,
                       const std::function<void(int rank, const std::string& bytes)>& see) = 0;
-  // Rank 0's value, on every process.
+  // Rank 0's value, on every process. Whoever waits long for a text leaves its core to others meanwhile.
   virtual int from_first(int value) = 0;
+  virtual std::string from_first(const std::string& text) = 0;
+  virtual void from_first(void* data, i64 bytes) = 0;
+  // Whether every process has so many cores for itself.
+  virtual bool cores_suffice(int each) = 0;
 };
 
 // Starts MPI, runs body, ends MPI and returns what body returned. Whatever body throws is printed in one

@@ -10,6 +10,7 @@
 #include "ref/error.hpp"
 #include "ref/optimizer.hpp"
 #include "ref/trainer.hpp"
+#include "suites/gates/among.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -102,6 +103,20 @@ void judge_gradients(const Whole& found, const FastReference& exact, FastVerdict
   }
 }
 
+// Rank 0's, on every process of the job.
+Weights shared(MpiWorld& job, Weights weights) {
+  i64 tensors = static_cast<i64>(weights.size());
+  job.from_first(&tensors, sizeof tensors);
+  weights.resize(static_cast<std::size_t>(tensors));
+  for (auto& tensor : weights) {
+    i64 n = static_cast<i64>(tensor.size());
+    job.from_first(&n, sizeof n);
+    tensor.resize(static_cast<std::size_t>(n));
+    job.from_first(tensor.data(), n * static_cast<i64>(sizeof(float)));
+  }
+  return weights;
+}
+
 }  // namespace
 
 struct Float64::Training {
@@ -156,19 +171,18 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
   FastVerdict verdict;
   verdict.messages = p.deadlock.empty() ? never_waited_for(p) : judge_messages(p, p.posted);
   if (!verdict.messages.empty()) return verdict;
-  const i64 steps = static_cast<i64>(reference.steps.size());
+  const i64 steps = options.mpi ? p.run.settings.steps : static_cast<i64>(reference.steps.size());
+  MpiWorld* const job = options.mpi;
   try {
-    Assembly assembly(p, steps);
+    Assembly assembly(p, steps, job);
     std::vector<std::vector<Posted>> posted(p.mesh.size());
     std::vector<Ran> ran(p.mesh.size());
-    const Launch how{.isa = options.isa,
-                     .threads = options.threads,
-                     .scratch = options.scratch,
-                     .accelerator = options.accelerator,
-                     .graphs = options.graphs};
-    launch(p, how, [&](RankView v) {
+    launch(p, options.launch(), [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
-        initialise(v, weights_before(reference, initial, k));
+        if (job)
+          initialise(v, shared(*job, knows_all(job) ? weights_before(reference, initial, k) : Weights{}));
+        else
+          initialise(v, weights_before(reference, initial, k));
         const StepResult r = v.executor.step(
             k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
         assembly.result(k, r, v.rank);
@@ -177,6 +191,12 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
         ran[v.rank] = {v.device.kernels(), v.device.copies()};
       }
     });
+    assembly.gather();
+    verdict.messages = judge_messages(p, job, std::move(posted));
+    collect(job, ran);
+    verdict.memory = judge_memory(p, {});
+    if (!knows_all(job)) return verdict;
+    if (verdict.messages == "pass") verdict.messages = judge_work(p, ran);
     verdict.numbers = assembly.problem();
     const Whole& found = assembly.whole();
     judge_gradients(found, exact, verdict);
@@ -186,14 +206,12 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
     for (i64 k = 0; k < steps && verdict.numbers.empty(); ++k)
       verdict.numbers = optimizer.judge(k, weights_before(reference, initial, k), found.steps[k]);
     if (verdict.numbers.empty()) verdict.numbers = "pass";
-    verdict.messages = judge_messages(p, posted);
-    if (verdict.messages == "pass") verdict.messages = judge_work(p, ran);
-    verdict.memory = judge_memory(p, {});
   } catch (const UserError&) {
     throw;
   } catch (const std::bad_alloc&) {
     throw;  // what this machine has not, is no fault of the plan's
   } catch (const std::exception& e) {
+    if (job) throw;  // the others would wait for this rank
     verdict.numbers = std::string("ended: ") + e.what();
   }
   return verdict;

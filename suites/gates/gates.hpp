@@ -25,6 +25,19 @@ struct GateOptions {
   std::string scratch{};                     // as in Launch
   class Accelerator* accelerator = nullptr;  // as in Launch; there is no guarded run then
   bool graphs = false;                       // as in Launch
+  // As in Launch. Every process of the job judges with the others; rank 0's verdict is the job's, and it alone
+  // needs a reference and initial weights. What ends a rank ends the job, and is thrown.
+  MpiWorld* mpi = nullptr;
+  Fabrics* fabrics = nullptr;
+  Launch launch() const {
+    return {.isa = isa,
+            .threads = threads,
+            .mpi = mpi,
+            .scratch = scratch,
+            .accelerator = accelerator,
+            .graphs = graphs,
+            .fabrics = fabrics};
+  }
 };
 
 // Runs the plan against the reference. Never throws for what the plan does wrong: that is the verdict. What

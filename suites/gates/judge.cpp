@@ -1,13 +1,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <new>
 
 #include "ref/error.hpp"
-#include "suites/gates/gates.hpp"
+#include "suites/gates/among.hpp"
 #include "suites/locate.hpp"
 #include "suites/reference.hpp"
 #include "suites/stream.hpp"
@@ -20,9 +20,9 @@ struct Outcome {
   Whole whole;
   std::vector<Holding> holdings;
   Mesh mesh;
-  std::vector<std::vector<Posted>> posted;  // by rank, first step
-  std::vector<i64> guard_peaks;
-  std::vector<Ran> work;  // by rank, first step
+  std::string messages;                     // their gate's verdict
+  std::vector<i64> guard_peaks;             // by rank
+  std::vector<Ran> work;                    // by rank, first step
 };
 
 // A guarded buffer touched out of its life or bounds ends the process: not without a sentence.
@@ -49,10 +49,10 @@ class FaultSentence {
 
 Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
   Outcome ran;
-  ran.posted.resize(p.mesh.size());
+  std::vector<std::vector<Posted>> posted(p.mesh.size());  // by rank, first step
+  std::vector<char> changed(p.mesh.size());                // by rank: a later step posts others
   ran.guard_peaks.resize(p.mesh.size()), ran.work.resize(p.mesh.size());
-  Assembly assembly(p, steps);
-  std::atomic<bool> changed{false};
+  Assembly assembly(p, steps, how.mpi);
   launch(p, how, [&](RankView v) {
     initialise(v, initial);
     for (i64 k = 0; k < steps; ++k) {
@@ -60,16 +60,21 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
           k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
       assembly.result(k, r, v.rank);
       if (k > 0) {
-        changed = changed || v.device.posted().size() != ran.posted[v.rank].size();
+        changed[v.rank] |= v.device.posted().size() != posted[v.rank].size();
         continue;
       }
-      ran.posted[v.rank] = lasting(p, v.device.posted());
+      posted[v.rank] = lasting(p, v.device.posted());
       ran.work[v.rank] = {v.device.kernels(), v.device.copies()};
     }
     if (v.guard) ran.guard_peaks[v.rank] = v.guard->peak();
   });
+  assembly.gather();
+  ran.messages = judge_messages(p, how.mpi, std::move(posted));
+  collect(how.mpi, changed), collect(how.mpi, ran.guard_peaks), collect(how.mpi, ran.work);
+  if (!knows_all(how.mpi)) return ran;
   ran.problem = assembly.problem();
-  if (changed) ran.problem = "a later step posts other messages than the first";
+  if (std::count(changed.begin(), changed.end(), 1) > 0)
+    ran.problem = "a later step posts other messages than the first";
   ran.whole = assembly.whole();
   ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
   return ran;
@@ -84,13 +89,14 @@ bool makes_copies(const Prepared& p) {
 
 std::string judge_numbers(const Outcome& ran, const Prepared& p, const Launch& how, const Weights& initial,
                           const Whole& reference, i64 steps) {
-  const std::string mode = how.guard ? "guarded, lazy: " : "";
+  if (!knows_all(how.mpi)) return "pass";  // as far as this process is asked
+  const std::string mode = how.guard ? how.mpi ? "guarded: " : "guarded, lazy: " : "";
   if (!ran.problem.empty()) return mode + ran.problem;
   Whole expected = reference;
   expected.steps.resize(steps);
   const auto found = locate(expected, ran.whole, ran.holdings, ran.mesh);
   if (!found) return "pass";
-  if (found->first.what != "loss") return mode + found->text();
+  if (found->first.what != "loss" || how.mpi) return mode + found->text();
   // Every gradient is wrong then, and says little: the forward pass itself is looked at.
   return mode + found->text() + "; " + follow_stream(p, how, initial, reference, found->first.step);
 }
@@ -106,21 +112,17 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   }
   if (verdict.messages = never_waited_for(p); !verdict.messages.empty()) return verdict;
   verdict.messages = "not run";
-  const i64 steps = static_cast<i64>(reference.steps.size());
+  const i64 steps = options.mpi ? p.run.settings.steps : static_cast<i64>(reference.steps.size());
   try {
-    Launch how{.isa = options.isa,
-               .threads = options.threads,
-               .scratch = options.scratch,
-               .accelerator = options.accelerator,
-               .graphs = options.graphs};
+    Launch how = options.launch();
     Outcome ran = run(p, how, steps, initial);
     verdict.numbers = judge_numbers(ran, p, how, initial, reference, steps);
-    verdict.messages = judge_messages(p, ran.posted);
+    verdict.messages = ran.messages;
     if (verdict.messages == "pass") verdict.messages = judge_work(p, ran.work);
     verdict.hash = ran.whole.hash();
     verdict.whole = std::move(ran.whole);
     std::vector<i64> guard_peaks;
-    if (options.guarded && !options.accelerator && verdict.numbers == "pass") {
+    if (options.guarded && !options.accelerator && agreed(options.mpi, verdict.numbers == "pass")) {
       how.timing = Timing::lazy, how.guard = true;
       const FaultSentence sentence(p.run.plan.line());
       const i64 guarded_steps = std::min(steps, options.guarded_steps + makes_copies(p));
@@ -135,6 +137,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   } catch (const std::bad_alloc&) {
     throw;  // what this machine has not, is no fault of the plan's
   } catch (const std::exception& e) {
+    if (options.mpi) throw;  // the others would wait for this rank
     verdict.numbers = std::string("ended: ") + e.what();
   }
   return verdict;

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "suites/worker.hpp"
+#include "suites/forked_worker.hpp"
 
 namespace lockstep {
 namespace {
@@ -77,7 +77,7 @@ void settle(Mutant& m) {
 }
 
 struct Lane {
-  std::unique_ptr<Worker> worker;
+  std::unique_ptr<ForkedWorker> worker;
   Mutant* mutant = nullptr;
   int way = 0;
 };
@@ -99,7 +99,7 @@ void judge_all(std::vector<Mutant>& mutants, const Stages& stages, int workers,
         lane.mutant = &*next++, lane.way = 0;
         begins(*lane.mutant);
         lane.worker =
-            std::make_unique<Worker>(Judge(mutants, stages), Worker::Limits{kSeconds, kBytes, false});
+            std::make_unique<ForkedWorker>(Judge(mutants, stages), ForkedWorker::Limits{kSeconds, kBytes, false});
         ask(lane);
       }
       busy = true;

@@ -139,7 +139,7 @@ PlanRecord unusual() {
   p.fast = "memory: more", p.fast_worst = 1.5, p.fast_where = "step 0: loss", p.exact_peak_bytes = 15;
   p.status = "crashed", p.ended = "Aborted (SIGABRT); it said: größe";
   p.messages = "not run", p.memory = "weights: 1 byte more";
-  p.threads = 3, p.timed = true;
+  p.threads = 3, p.timed = true, p.hosts = "2 x one, 6 x other";
   p.loss = {5.5, std::numeric_limits<double>::quiet_NaN(), 0x1.fffffffffffffp-3};
   p.grad_norm = {std::numeric_limits<double>::infinity(), -0.0};
   p.step_seconds = {0.5, 0.25, 0.125, 1.0 / 3};
@@ -159,9 +159,9 @@ bool same_bits(const std::vector<double>& a, const std::vector<double>& b) {
 
 void expect_same(const PlanRecord& a, const PlanRecord& b) {
   EXPECT_EQ(std::tie(a.plan, a.words, a.fast, a.fast_worst, a.fast_where, a.exact_peak_bytes, a.status,
-                     a.ended, a.numbers, a.messages, a.memory, a.hash, a.simulated, a.timeline),
+                     a.ended, a.numbers, a.messages, a.memory, a.hash, a.simulated, a.timeline, a.hosts),
             std::tie(b.plan, b.words, b.fast, b.fast_worst, b.fast_where, b.exact_peak_bytes, b.status,
-                     b.ended, b.numbers, b.messages, b.memory, b.hash, b.simulated, b.timeline));
+                     b.ended, b.numbers, b.messages, b.memory, b.hash, b.simulated, b.timeline, b.hosts));
   EXPECT_EQ(std::tie(a.ranks, a.threads, a.timed, a.tokens_per_step, a.peak_bytes, a.arena_bytes,
                      a.resident_bytes, a.peak_by_kind),
             std::tie(b.ranks, b.threads, b.timed, b.tokens_per_step, b.peak_bytes, b.arena_bytes,

@@ -1,10 +1,13 @@
 // The job that processes started by mpirun are in.
 #include <fmt/format.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <thread>
 
 #include "parallel/comm/mpi.hpp"
 #include "parallel/comm/mpi/comm.hpp"
@@ -24,6 +27,13 @@ class World : public MpiWorld {
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here);
     MPI_Comm_rank(here, &rank_here_);
     MPI_Comm_size(here, &ranks_here_);
+    // A launcher binds each process to cores of its own, or all to all of them.
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    sched_getaffinity(0, sizeof cores, &cores);
+    cores_mine_ = CPU_COUNT(&cores);
+    MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof cores, MPI_UNSIGNED_CHAR, MPI_BOR, here);
+    cores_here_ = CPU_COUNT(&cores);
     MPI_Comm_free(&here);
   }
   int rank() const override { return rank_; }
@@ -48,7 +58,9 @@ class World : public MpiWorld {
   void gather(const std::string& mine, const std::function<void(int, const std::string&)>& see) override {
     if (rank_ > 0) {
       char go = 0;
-      MPI_Recv(&go, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      MPI_Request request;
+      MPI_Irecv(&go, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, &request);
+      wait_politely(request);
       const i64 bytes = static_cast<i64>(mine.size());
       MPI_Send(&bytes, 1, MPI_INT64_T, 0, 0, MPI_COMM_WORLD);
       for (i64 at = 0; at < bytes; at += kChunk)
@@ -76,6 +88,29 @@ class World : public MpiWorld {
     return value;
   }
 
+  std::string from_first(const std::string& text) override {
+    std::string all = text;
+    i64 bytes = static_cast<i64>(all.size());
+    MPI_Request request;
+    MPI_Ibcast(&bytes, 1, MPI_INT64_T, 0, MPI_COMM_WORLD, &request);
+    wait_politely(request);
+    all.resize(static_cast<std::size_t>(bytes));
+    from_first(all.data(), bytes);
+    return all;
+  }
+
+  void from_first(void* data, i64 bytes) override {
+    for (i64 at = 0; at < bytes; at += kChunk)
+      MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, 0,
+                MPI_COMM_WORLD);
+  }
+
+  bool cores_suffice(int each) override {
+    int suffice = cores_mine_ >= each && cores_here_ >= ranks_here_ * each;
+    MPI_Allreduce(MPI_IN_PLACE, &suffice, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
+    return suffice;
+  }
+
   // What every process refuses alike is said once: the others give rank 0 time to say it for them.
   [[noreturn]] void end_job(const std::string& what, int status, bool alike) {
     if (alike && rank_ > 0) sleep(2);
@@ -92,8 +127,15 @@ class World : public MpiWorld {
   }
 
  private:
+  // MPI's own wait would keep a core busy that another process may need.
+  static void wait_politely(MPI_Request& request) {
+    for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE), !done;)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+
   static constexpr i64 kChunk = 1 << 28;
   int rank_ = 0, size_ = 1, rank_here_ = 0, ranks_here_ = 1;
+  int cores_mine_ = 1, cores_here_ = 1;  // that this process may use, and all of this machine's together
 };
 
 }  // namespace

@@ -1,9 +1,8 @@
-#include "suites/worker.hpp"
+#include "suites/forked_worker.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -22,7 +21,6 @@
 namespace lockstep {
 namespace {
 
-constexpr std::size_t kMostLastWords = 400;  // bytes of stderr in an answer
 constexpr double kGiB = 1 << 30;
 
 // A message on the channel: the length of the text, one letter that says what it is, the text.
@@ -68,21 +66,18 @@ bool receive_some(int channel, std::string& bytes) {
 
 }  // namespace
 
-Worker::Worker(Body body, Limits limits) : body_(std::move(body)), limits_(limits) {}
-Worker::~Worker() {
+ForkedWorker::ForkedWorker(Body body, Limits limits) : body_(std::move(body)), limits_(limits) {}
+ForkedWorker::~ForkedWorker() {
   if (pid_ < 0) return;
   end();
-  last_words();
+  words_.take(limits_.aloud);
 }
 
-void Worker::start() {
+void ForkedWorker::start() {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) fail("no channel to it");
   channel_ = ends[0];
-  // A file in memory and not a pipe: a dying process can always write to it.
-  stderr_ = memfd_create("stderr", MFD_CLOEXEC);
-  heard_ = 0;
-  if (stderr_ < 0) fail("no place for its stderr");
+  const int said = words_.open();
   std::fflush(nullptr);  // or both would write what is still in the buffers
   const pid_t parent = getpid();
   pid_ = fork();
@@ -92,7 +87,7 @@ void Worker::start() {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(0);                 // it died before the line above
     std::ofstream("/proc/self/oom_score_adj") << 500;  // if the system must end one of them, not the parent
-    dup2(stderr_, STDERR_FILENO);
+    dup2(said, STDERR_FILENO);
     close(ends[0]);
     serve(ends[1]);
   }
@@ -101,7 +96,7 @@ void Worker::start() {
   setpgid(pid_, pid_);  // whoever of the two is first
 }
 
-void Worker::serve(int channel) {
+void ForkedWorker::serve(int channel) {
   for (std::string bytes; receive_some(channel, bytes);) {
     const auto request = unpacked(bytes);
     if (!request) continue;
@@ -119,7 +114,7 @@ void Worker::serve(int channel) {
   _exit(0);  // what is to be done at exit is the parent's
 }
 
-void Worker::begin(const std::string& request) {
+void ForkedWorker::begin(const std::string& request) {
   if (pid_ < 0) start();
   kills_before_ = out_of_memory_kills();
   received_.clear();
@@ -127,7 +122,7 @@ void Worker::begin(const std::string& request) {
   asked_ = std::chrono::steady_clock::now();
 }
 
-std::optional<Answer> Worker::glance(int milliseconds) {
+std::optional<Answer> ForkedWorker::glance(int milliseconds) {
   if (lost_) return say_how_it_ended();
   pollfd channel{channel_, POLLIN, 0};
   if (poll(&channel, 1, milliseconds) > 0) {
@@ -137,9 +132,9 @@ std::optional<Answer> Worker::glance(int milliseconds) {
     const auto& [kind, text] = *reply;
     if (kind == kNoMemory) {
       end();
-      return Answer{Answer::End::out_of_memory, "the system gave it no more memory" + last_words()};
+      return Answer{Answer::End::out_of_memory, "the system gave it no more memory" + quoted(words_.take(limits_.aloud))};
     }
-    const std::string said = last_words();
+    const std::string said = quoted(words_.take(limits_.aloud));
     if (kind == kFailure) return Answer{Answer::End::failed, text + said};
     return Answer{Answer::End::answered, text};
   }
@@ -147,20 +142,20 @@ std::optional<Answer> Worker::glance(int milliseconds) {
   if (passed.count() > limits_.seconds) {
     end();
     return Answer{Answer::End::timeout,
-                  fmt::format("no end after {:.3g} s{}", limits_.seconds, last_words())};
+                  fmt::format("no end after {:.3g} s{}", limits_.seconds, quoted(words_.take(limits_.aloud)))};
   }
   if (const i64 bytes_now = resident_bytes(pid_); bytes_now > limits_.bytes) {
     end();
     return Answer{Answer::End::out_of_memory,
                   fmt::format("{:.3g} GiB were resident, {:.3g} are allowed{}", bytes_now / kGiB,
-                              limits_.bytes / kGiB, last_words())};
+                              limits_.bytes / kGiB, quoted(words_.take(limits_.aloud)))};
   }
   return {};
 }
 
-Answer Worker::say_how_it_ended() {
+Answer ForkedWorker::say_how_it_ended() {
   const int status = end();
-  const std::string said = last_words();
+  const std::string said = quoted(words_.take(limits_.aloud));
   if (WIFEXITED(status))
     return {Answer::End::crashed, fmt::format("it left with exit status {}{}", WEXITSTATUS(status), said)};
   const int signal = WTERMSIG(status);
@@ -171,7 +166,7 @@ Answer Worker::say_how_it_ended() {
 }
 
 // A process that has ended keeps its own status: the signal comes too late to change it.
-int Worker::end() {
+int ForkedWorker::end() {
   if (pid_ < 0) return 0;
   int status = 0;
   kill(-pid_, SIGKILL), kill(pid_, SIGKILL);
@@ -180,22 +175,6 @@ int Worker::end() {
   pid_ = -1;
   close(channel_);
   return status;
-}
-
-std::string Worker::last_words() {
-  std::string said;
-  char buffer[1 << 12];
-  for (ssize_t n; (n = pread(stderr_, buffer, sizeof buffer, heard_)) > 0; heard_ += n)
-    said.append(buffer, static_cast<std::size_t>(n));
-  if (limits_.aloud) std::fputs(said.c_str(), stderr);
-  if (pid_ < 0) close(stderr_);
-  for (char& c : said)
-    if (c < ' ' || c == 0x7f) c = c < 0 ? '?' : ' ';  // one line, of letters that any reader knows
-  said.erase(said.find_last_not_of(' ') + 1);
-  said.erase(0, said.find_first_not_of(' '));
-  if (said.empty()) return "";
-  if (said.size() > kMostLastWords) said.replace(0, said.size() - kMostLastWords, "... ");
-  return "; it said: " + said;
 }
 
 }  // namespace lockstep

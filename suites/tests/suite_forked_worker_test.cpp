@@ -11,15 +11,15 @@
 #include <new>
 #include <thread>
 
+#include "suites/forked_worker.hpp"
 #include "suites/machine_memory.hpp"
 #include "suites/tests/user_error.hpp"
-#include "suites/worker.hpp"
 
 namespace lockstep {
 namespace {
 
 using End = Answer::End;
-constexpr Worker::Limits kWide{60, i64{1} << 40};
+constexpr ForkedWorker::Limits kWide{60, i64{1} << 40};
 
 // Whether a process is there and no mere entry of one that has ended.
 bool runs(pid_t pid) {
@@ -47,9 +47,9 @@ Answer ask(Worker& worker, const std::string& request) {
   for (;;) getppid();
 }
 
-TEST(Worker, AnswersOneRequestAfterAnotherInOneProcess) {
+TEST(ForkedWorker, AnswersOneRequestAfterAnotherInOneProcess) {
   int asked = 0;
-  Worker worker(
+  ForkedWorker worker(
       [&](const std::string& request) {
         return request + " " + std::to_string(++asked) + " " + std::to_string(getpid());
       },
@@ -63,19 +63,19 @@ TEST(Worker, AnswersOneRequestAfterAnotherInOneProcess) {
   EXPECT_EQ(asked, 0);  // that was the other process's
 }
 
-TEST(Worker, SharesWhatWasMadeBefore) {
+TEST(ForkedWorker, SharesWhatWasMadeBefore) {
   std::vector<float> weights(1 << 20, 1.5f);
-  Worker worker([&](const std::string&) { return std::to_string(weights[12345]); }, kWide);
+  ForkedWorker worker([&](const std::string&) { return std::to_string(weights[12345]); }, kWide);
   weights[12345] = 2;  // the process is not there yet
   EXPECT_EQ(ask(worker, "").text, std::to_string(2.0));
 }
 
 // One answers only after the other has: they must work at once.
-TEST(Worker, TwoWorkAtOnce) {
+TEST(ForkedWorker, TwoWorkAtOnce) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
-  Worker writer([&](const std::string&) { return std::to_string(write(ends[1], "x", 1)); }, kWide);
-  Worker reader(
+  ForkedWorker writer([&](const std::string&) { return std::to_string(write(ends[1], "x", 1)); }, kWide);
+  ForkedWorker reader(
       [&](const std::string&) {
         char byte;
         return std::to_string(read(ends[0], &byte, 1));
@@ -94,10 +94,10 @@ TEST(Worker, TwoWorkAtOnce) {
   close(ends[0]), close(ends[1]);
 }
 
-TEST(Worker, WhatItSaysMayBeKeptQuiet) {
-  Worker::Limits quiet = kWide;
+TEST(ForkedWorker, WhatItSaysMayBeKeptQuiet) {
+  ForkedWorker::Limits quiet = kWide;
   quiet.aloud = false;
-  Worker worker(
+  ForkedWorker worker(
       [](const std::string&) -> std::string {
         std::fputs("not to be heard", stderr);
         std::abort();
@@ -109,16 +109,16 @@ TEST(Worker, WhatItSaysMayBeKeptQuiet) {
   EXPECT_NE(answer.text.find("it said: not to be heard"), std::string::npos) << answer.text;
 }
 
-TEST(Worker, AnswersMayBeLong) {
+TEST(ForkedWorker, AnswersMayBeLong) {
   const std::string request(3'000'000, 'x');
-  Worker worker([](const std::string& r) { return r + r; }, kWide);
+  ForkedWorker worker([](const std::string& r) { return r + r; }, kWide);
   const Answer answer = ask(worker, request);
   EXPECT_EQ(answer.end, End::answered);
   EXPECT_TRUE(answer.text == request + request);
 }
 
-TEST(Worker, AnExceptionIsSaidAndTheProcessGoesOn) {
-  Worker worker(
+TEST(ForkedWorker, AnExceptionIsSaidAndTheProcessGoesOn) {
+  ForkedWorker worker(
       [](const std::string& r) -> std::string {
         if (r == "bad") throw std::runtime_error("rank 3: no such thing");
         return "well";
@@ -141,7 +141,7 @@ struct Crash {
 class EveryCrash : public testing::TestWithParam<Crash> {};
 
 TEST_P(EveryCrash, IsNamedAndANewProcessAnswersTheNext) {
-  Worker worker([](const std::string& r) { return r == "crash" ? GetParam().body(r) : std::string("well"); },
+  ForkedWorker worker([](const std::string& r) { return r == "crash" ? GetParam().body(r) : std::string("well"); },
                 kWide);
   EXPECT_EQ(ask(worker, "first").text, "well");
   const pid_t before = worker.pid();
@@ -175,8 +175,8 @@ INSTANTIATE_TEST_SUITE_P(
                           "exit status 0"}),
     [](const auto& test) { return test.param.name; });
 
-TEST(Worker, LastWordsAreKept) {
-  Worker worker(
+TEST(ForkedWorker, LastWordsAreKept) {
+  ForkedWorker worker(
       [](const std::string& r) -> std::string {
         if (r == "speak") std::fprintf(stderr, "a mere remark\n");
         if (r != "die") return "well";
@@ -190,10 +190,10 @@ TEST(Worker, LastWordsAreKept) {
   EXPECT_EQ(ask(worker, "die").text, "Aborted (SIGABRT); it said: buffer used after its release");
 }
 
-TEST(Worker, AHangIsEndedWithAllThatItStarted) {
+TEST(ForkedWorker, AHangIsEndedWithAllThatItStarted) {
   const auto child_file =
       std::filesystem::temp_directory_path() / ("lockstep-child-" + std::to_string(getpid()));
-  Worker worker(
+  ForkedWorker worker(
       [&](const std::string& r) -> std::string {
         if (r != "hang") return "well";
         signal(SIGTERM, SIG_IGN);
@@ -216,9 +216,9 @@ TEST(Worker, AHangIsEndedWithAllThatItStarted) {
   std::filesystem::remove(child_file);
 }
 
-TEST(Worker, TakingMoreMemoryThanAllowedIsEnded) {
+TEST(ForkedWorker, TakingMoreMemoryThanAllowedIsEnded) {
   const i64 allowed = resident_bytes() + (i64{64} << 20);
-  Worker worker(
+  ForkedWorker worker(
       [](const std::string& r) -> std::string {
         if (r != "eat") return "well";
         std::vector<std::vector<char>> eaten;
@@ -232,8 +232,8 @@ TEST(Worker, TakingMoreMemoryThanAllowedIsEnded) {
   EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
-TEST(Worker, NoMemoryToBeHadIsNoCrash) {
-  Worker worker(
+TEST(ForkedWorker, NoMemoryToBeHadIsNoCrash) {
+  ForkedWorker worker(
       [](const std::string& r) -> std::string {
         if (r == "ask") throw std::bad_alloc();
         return "well";
@@ -244,8 +244,8 @@ TEST(Worker, NoMemoryToBeHadIsNoCrash) {
   EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
-TEST(Worker, KilledBySomebodyElseIsNoCrash) {
-  Worker worker(
+TEST(ForkedWorker, KilledBySomebodyElseIsNoCrash) {
+  ForkedWorker worker(
       [](const std::string& r) -> std::string {
         if (r == "kill") raise(SIGKILL);
         return "well";
@@ -260,8 +260,8 @@ TEST(Worker, KilledBySomebodyElseIsNoCrash) {
   EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
-TEST(Worker, SignalsToEndAreForTheParent) {
-  Worker worker(
+TEST(ForkedWorker, SignalsToEndAreForTheParent) {
+  ForkedWorker worker(
       [](const std::string&) {
         raise(SIGTERM), raise(SIGINT);
         return std::string(getpgrp() == getpid() ? "alone" : "in its parent's group");
@@ -270,10 +270,10 @@ TEST(Worker, SignalsToEndAreForTheParent) {
   EXPECT_EQ(ask(worker, "").text, "alone");
 }
 
-TEST(Worker, NoProcessIsLeftWhenItGoes) {
+TEST(ForkedWorker, NoProcessIsLeftWhenItGoes) {
   pid_t pid = 0;
   {
-    Worker worker([](const std::string&) { return ""; }, kWide);
+    ForkedWorker worker([](const std::string&) { return ""; }, kWide);
     ask(worker, "");
     pid = worker.pid();
     EXPECT_TRUE(runs(pid));
@@ -282,12 +282,12 @@ TEST(Worker, NoProcessIsLeftWhenItGoes) {
 }
 
 // kill -9 of the process that asks: no handler of its own can help.
-TEST(Worker, DiesWithItsParent) {
+TEST(ForkedWorker, DiesWithItsParent) {
   int pipe_ends[2];
   ASSERT_EQ(pipe(pipe_ends), 0);
   const pid_t parent = fork();
   if (parent == 0) {
-    Worker worker(
+    ForkedWorker worker(
         [&](const std::string&) -> std::string {
           const pid_t me = getpid();
           if (write(pipe_ends[1], &me, sizeof me) < 0) abort();

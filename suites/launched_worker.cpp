@@ -1,0 +1,193 @@
+#include "suites/launched_worker.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <sstream>
+#include <stdexcept>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "ref/error.hpp"
+
+namespace lockstep {
+namespace {
+
+// A launcher that is told to end has ranks on other machines to end first.
+constexpr double kToEndAlone = 30, kToEndOthers = 10;  // seconds
+
+[[noreturn]] void fail(const char* what) {
+  throw std::system_error(errno, std::generic_category(), std::string("a job: ") + what);
+}
+
+int digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  throw std::invalid_argument("no hexadecimal digit");
+}
+
+}  // namespace
+
+std::string hexadecimal(const std::string& bytes) {
+  std::string digits;
+  digits.reserve(2 * bytes.size());
+  for (const unsigned char c : bytes) digits += "0123456789abcdef"[c >> 4], digits += "0123456789abcdef"[c & 15];
+  return digits;
+}
+
+std::string from_hexadecimal(const std::string& digits) {
+  if (digits.size() % 2 != 0) throw std::invalid_argument("half a byte");
+  std::string bytes;
+  bytes.reserve(digits.size() / 2);
+  for (std::size_t i = 0; i < digits.size(); i += 2)
+    bytes += static_cast<char>(digit(digits[i]) << 4 | digit(digits[i + 1]));
+  return bytes;
+}
+
+LaunchedWorker::LaunchedWorker(std::string command, double seconds)
+    : command_(std::move(command)), seconds_(seconds) {}
+
+LaunchedWorker::~LaunchedWorker() {
+  if (pid_ < 0) return;
+  if (!lost_) shutdown(in_, SHUT_WR);
+  end(lost_ ? 0 : kToEndAlone);
+  words_.take(true);
+}
+
+void LaunchedWorker::start() {
+  int in[2], out[2];
+  // A socket, that writing to it when nobody reads is an error and no signal.
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) < 0 || pipe2(out, O_CLOEXEC) < 0)
+    fail("no channel to it");
+  const int said = words_.open();
+  in_ = in[0], out_ = out[0];
+  received_.clear(), besides_.clear();
+  ready_ = lost_ = false;
+  std::fflush(nullptr);
+  const pid_t parent = getpid();
+  pid_ = fork();
+  if (pid_ == 0) {
+    setpgid(0, 0);                     // a terminal's Ctrl-C is for the parent, which decides
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // which a launcher passes on to its ranks
+    if (getppid() != parent) _exit(0);
+    std::signal(SIGINT, SIG_DFL), std::signal(SIGTERM, SIG_DFL);
+    dup2(in[1], STDIN_FILENO), dup2(out[1], STDOUT_FILENO), dup2(said, STDERR_FILENO);
+    execl("/bin/sh", "sh", "-c", ("exec " + command_).c_str(), nullptr);
+    _exit(127);
+  }
+  close(in[1]), close(out[1]);
+  if (pid_ < 0) fail("it cannot be started");
+  setpgid(pid_, pid_);  // whoever of the two is first
+}
+
+void LaunchedWorker::begin(const std::string& request) {
+  if (pid_ < 0) start();
+  const std::string line = request + "\n";
+  lost_ = send(in_, line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size());
+  asked_ = Clock::now();
+}
+
+std::optional<Answer> LaunchedWorker::glance(int milliseconds) {
+  if (lost_) return say_how_it_ended();
+  pollfd channel{out_, POLLIN, 0};
+  if (poll(&channel, 1, milliseconds) > 0) {
+    char buffer[1 << 16];
+    const ssize_t n = read(out_, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) return {};
+    if (n <= 0) return say_how_it_ended();
+    for (ssize_t i = 0; i < n; ++i) {
+      if (buffer[i] != '\n') {
+        received_ += buffer[i];
+      } else {
+        const std::string line = std::exchange(received_, "");
+        if (auto answer = hear(line)) return answer;  // nothing follows one that was not asked for
+      }
+    }
+  } else if (ready_ && std::chrono::duration<double>(Clock::now() - asked_).count() > seconds_) {
+    end(0);
+    return Answer{Answer::End::timeout, fmt::format("no end after {:.3g} s{}", seconds_, words())};
+  }
+  return {};
+}
+
+std::optional<Answer> LaunchedWorker::hear(const std::string& line) {
+  if (line.starts_with(kJobReady)) {
+    ready_ = true;
+    asked_ = Clock::now();  // the time before was the launcher's, or a queue's
+    return {};
+  }
+  if (!line.starts_with(kJobAnswer)) {  // a library of the ranks' may say what it likes
+    besides_ += line + "\n";
+    return {};
+  }
+  words_.take(true);
+  try {
+    return Answer{Answer::End::answered, from_hexadecimal(line.substr(std::strlen(kJobAnswer)))};
+  } catch (const std::invalid_argument&) {
+    end(0);
+    return Answer{Answer::End::crashed, "its answer was damaged on the way"};
+  }
+}
+
+Answer LaunchedWorker::say_how_it_ended() {
+  const int status = end(kToEndOthers);
+  const std::string said = words();
+  if (!ready_)
+    throw UserError(fmt::format("no job began: `{}` ended with {} {}{}", command_,
+                                WIFEXITED(status) ? "exit status" : "signal",
+                                WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), said));
+  if (said.find("std::bad_alloc") != std::string::npos)
+    return {Answer::End::out_of_memory, "the system gave a rank no more memory" + said};
+  if (WIFEXITED(status))
+    return {Answer::End::crashed, fmt::format("the job left with exit status {}{}", WEXITSTATUS(status), said)};
+  if (WTERMSIG(status) == SIGKILL) return {Answer::End::killed, "somebody killed the launcher" + said};
+  return {Answer::End::crashed, fmt::format("the launcher: {}{}", strsignal(WTERMSIG(status)), said)};
+}
+
+int LaunchedWorker::end(double patience) {
+  if (pid_ < 0) return 0;
+  int status = 0;
+  const auto ended = [&](double seconds) {
+    const Clock::time_point begin = Clock::now();
+    for (;;) {
+      const pid_t pid = waitpid(pid_, &status, WNOHANG);
+      if (pid == pid_ || (pid < 0 && errno != EINTR)) return true;
+      if (std::chrono::duration<double>(Clock::now() - begin).count() > seconds) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  };
+  if (!ended(patience)) {
+    kill(pid_, SIGTERM);
+    if (!ended(kToEndOthers)) {
+      kill(-pid_, SIGKILL), kill(pid_, SIGKILL);
+      while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+      }
+    }
+  }
+  kill(-pid_, SIGKILL);  // what it started here and left
+  pid_ = -1;
+  close(in_), close(out_);
+  return status;
+}
+
+std::string LaunchedWorker::words() {
+  const std::string all = words_.take(true) + besides_;
+  std::string ours;
+  std::istringstream lines(all);
+  for (std::string line; std::getline(lines, line);)
+    if (line.starts_with("lockstep: ")) ours += (ours.empty() ? "" : " ") + line;
+  return quoted(ours.empty() ? all : ours);
+}
+
+}  // namespace lockstep

@@ -1,0 +1,50 @@
+// A worker whose ranks are processes that a launcher starts, on any machines: mpirun, srun. The launcher passes
+// this process's lines on to rank 0's standard input, and rank 0's back: `lockstep job` is the other side
+// (suites/command_job.cpp). One job answers one request after another.
+#pragma once
+#include <sys/types.h>
+
+#include <chrono>
+
+#include "suites/last_words.hpp"
+#include "suites/worker.hpp"
+
+namespace lockstep {
+
+// What rank 0 says: it is ready, on these hosts; or the answer, as it may be any bytes, in hexadecimal digits.
+inline constexpr const char *kJobReady = "lockstep-ready ", *kJobAnswer = "lockstep-answer ";
+std::string hexadecimal(const std::string& bytes);
+std::string from_hexadecimal(const std::string& digits);  // std::invalid_argument: they are none
+
+class LaunchedWorker final : public Worker {
+ public:
+  // command: of the shell. seconds: to one answer, once the job is ready.
+  LaunchedWorker(std::string command, double seconds);
+  ~LaunchedWorker() override;  // lets the job end by itself, some seconds long
+  LaunchedWorker(const LaunchedWorker&) = delete;
+  LaunchedWorker& operator=(const LaunchedWorker&) = delete;
+
+  void begin(const std::string& request) override;
+  // UserError: the job ended before it was ready, so it will the next time; it says what the launcher said.
+  std::optional<Answer> glance(int milliseconds) override;
+  pid_t pid() const { return pid_; }  // of the launcher; -1: none
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void start();
+  std::optional<Answer> hear(const std::string& line);
+  Answer say_how_it_ended();
+  int end(double patience);  // first with words, then by force; the launcher's wait status
+  std::string words();       // the ranks' own sentences, or if there are none the launcher's
+
+  const std::string command_;
+  const double seconds_;
+  pid_t pid_ = -1;
+  int in_ = -1, out_ = -1;
+  bool ready_ = false, lost_ = false;  // lost: it did not take the request
+  LastWords words_;
+  std::string received_, besides_;  // of the line that comes; what else was on stdout
+  Clock::time_point asked_{};
+};
+
+}  // namespace lockstep
