@@ -93,29 +93,31 @@ elif ! ldd "$bin/lockstep_nccl.so" | grep -q 'libnccl.so.2 => /'; then
     [[ -e $nccl/libnccl.so.2 ]] || nccl=$(dirname "$(find /usr /opt -name libnccl.so.2 -print -quit 2>/dev/null)")
     [[ -e $nccl/libnccl.so.2 ]] && export LD_LIBRARY_PATH=$nccl${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} || why_no_nccl="no libnccl.so.2 is here"
 fi
-over_nccl() {  # RANKS ARGUMENTS...
+mpirun="mpirun --oversubscribe -n"
+with_mpi() {  # COMMAND...
     local lib etc=$mpi/../etc/openmpi
     lib=$(echo "$mpi"/lib/*-linux-gnu)
     OPAL_PREFIX=$mpi OPAL_SYSCONFDIR=$etc OPAL_LIBDIR=$lib/openmpi/lib PATH=$mpi/bin:$PATH OMPI_MCA_plm=isolated \
         LD_LIBRARY_PATH=$lib:$mpi/../lib/${lib##*/}:$lib/openmpi/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
-        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 LOCKSTEP_NCCL_PATIENCE=20 \
-        mpirun --oversubscribe -n "$1" "$bin/lockstep" "${@:2}" --comm nccl
+        OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 LOCKSTEP_NCCL_PATIENCE=20 "$@"
 }
-export -f over_nccl
-export mpi bin
+export -f with_mpi
+export mpi
 gpus=$(wc -l <"$out/gpu.txt")
 for ranks in 8 4 2; do ((ranks > gpus)) || break; done
 if [[ -n $why_no_nccl ]]; then
     summary+=("skipped nccl: $why_no_nccl")
 else
-    smoke=(sweep suites/smoke.toml --device cuda)
-    part nccl-1 60 bash -c 'over_nccl "$@"' _ 1 "${smoke[@]}"
+    smoke=("$bin/lockstep" sweep suites/smoke.toml --device cuda --comm nccl --launch "$mpirun {ranks}")
+    part nccl-1 60 bash -c 'with_mpi "$@"' _ "${smoke[@]}" --limit-ranks 1
     if ((gpus == 1)); then
         summary+=("skipped nccl between GPUs: there is one")
     else
-        part "nccl-$ranks" 150 bash -c 'over_nccl "$@"' _ "$ranks" "${smoke[@]}"
-        part nccl-fast 60 bash -c 'over_nccl "$@"' _ "$ranks" train "${run[@]}" "${usual[@]}" --plan "dp=$ranks" \
-            --device cuda --fast
+        part "nccl-$ranks" 150 bash -c 'with_mpi "$@"' _ "${smoke[@]}" --limit-ranks "$ranks" --out "$out/sweep-nccl"
+        part nccl-fast 60 bash -c 'with_mpi "$@"' _ $mpirun "$ranks" "$bin/lockstep" train "${run[@]}" "${usual[@]}" \
+            --plan "dp=$ranks" --device cuda --comm nccl --fast --check
+        part nccl-speed 90 bash -c 'with_mpi "$@"' _ $mpirun "$ranks" "${timed[@]}" --model "${large[@]}" \
+            --plan "dp=$ranks micro=2 zero=1" --comm nccl
     fi
 fi
 echo "== gpu-check, $((SECONDS - started)) s"

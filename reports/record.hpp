@@ -26,9 +26,9 @@ struct PlanRecord {
   std::string plan;                          // canonical line: "dp=2 tp=2 pp=1 ..."
   std::map<std::string, std::string> words;  // every plan word with its value, defaults included
   int ranks = 1, threads = 1;
-  std::string hosts;                      // "4 x node1, 4 x node2": of ranks that a launcher started; or empty
-  std::string status = "ok";              // ok, failed (a gate), crashed, timeout, out of memory
-  std::string ended;                      // of the last three: how, in words
+  std::string hosts;          // "4 x node1, 4 x node2": of ranks that a launcher started; or empty
+  std::string status = "ok";  // ok, failed (a gate), crashed, timeout, out of memory
+  std::string ended;          // of the last three: how, in words
   std::string numbers, messages, memory;  // each gate in exact mode: "pass", or the first thing it found
   std::string fast;                       // the same of fast mode, all gates in one
   double fast_worst = 0;                  // its largest difference, as a part of what its bound allows

@@ -16,7 +16,8 @@ namespace lockstep {
 
 bool is_timed(const Plan& plan, const Standard& s) {
   const int ranks = plan.ranks();
-  if (s.job) return s.timed && (s.suite.device == "cpu" ? s.job->cores_suffice : ranks == 1 || s.job->fabrics);
+  if (s.job)
+    return s.timed && (s.suite.device == "cpu" ? s.job->cores_suffice : ranks == 1 || s.job->fabrics);
   return s.timed && ranks * s.suite.threads <= cores() && (s.suite.device == "cpu" || ranks == 1);
 }
 

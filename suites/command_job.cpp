@@ -51,13 +51,15 @@ void say(const MpiWorld& world, const std::string& line) {
 
 int serve(MpiWorld& world, Fabrics* fabrics, const Suite& suite, const Options& o) {
   if (world.size() != o.ranks)
-    throw UserError(fmt::format("the launcher started {} process{} and not {}: where {} stands in --launch, it "
-                                "takes the number of ranks",
-                                world.size(), world.size() == 1 ? "" : "es", o.ranks, kRanks));
+    throw UserError(
+        fmt::format("the launcher started {} process{} and not {}: where {} stands in --launch, it "
+                    "takes the number of ranks",
+                    world.size(), world.size() == 1 ? "" : "es", o.ranks, kRanks));
   const ModelConfig model = load_model_config(suite.model);
   const TokenFile data(suite.data);
   const Job job{world, fabrics, world.cores_suffice(suite.threads), hosts_of(world)};
-  if (suite.device != "cpu") device_here(suite.device);  // one that is not here is said before any plan is asked
+  if (suite.device != "cpu")
+    device_here(suite.device);  // one that is not here is said before any plan is asked
   say(world, kJobReady + job.hosts);
   std::map<i64, Standard> standards;  // by batch
   for (;;) {
@@ -97,7 +99,8 @@ Command::Action declare(CLI::App& app) {
   return [o] { return command_job(*o); };
 }
 
-const Command command("job", "what sweep and gate with --launch start, a process a rank; not for people", declare);
+const Command command("job", "what sweep and gate with --launch start, a process a rank; not for people",
+                      declare);
 
 std::string in_quotes(const std::string& text) {
   std::string quoted = "'";

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "parallel/comm/mpi.hpp"
 #include "parallel/engine.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
@@ -22,7 +23,7 @@ namespace lockstep {
 namespace {
 
 struct Options {
-  std::string model, data, plan = "dp=1", isa = "auto", device = "cpu", scratch;
+  std::string model, data, plan = "dp=1", isa = "auto", device = "cpu", comm = "local", scratch;
   int threads = 1;
   double peak = 0;  // TFLOP/s of a device
   bool exact = false, kernels = false, graphs = false;
@@ -30,29 +31,35 @@ struct Options {
   Settings settings;
 };
 
-int command_time(const Options& o) {
-  check_settings(o.settings);
-  check_isa(o.isa);
-  check_graphs(o.graphs, o.device);
-  check_device(o.device);
+// By each process of a job, or by this one alone.
+int time_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   const ModelConfig model = load_model_config(o.model);
   const TokenFile data(o.data);
   check_data(data, o.data, model, o.settings);
   Settings settings = o.settings;
   settings.fast = !o.exact;
   const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
+  if (mpi && mpi->size() != run.plan.ranks())
+    throw UserError(
+        fmt::format("the plan needs {0} ranks, but the job has {1}: mpirun -n {0} lockstep time ...",
+                    run.plan.ranks(), mpi->size()));
   const Prepared prepared = prepare(run);
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Launch how{.isa = o.isa,
                    .threads = o.threads,
+                   .mpi = mpi,
                    .scratch = o.scratch,
                    .accelerator = device_here(o.device),
-                   .graphs = o.graphs};
+                   .graphs = o.graphs,
+                   .fabrics = fabrics};
   const int steps = static_cast<int>(settings.steps);
-  check_memory(prepared, how, run.plan.ranks() == 1 ? 0 : 1);
-  // One rank makes its weights itself, a tensor at a time; several share whole ones, made once.
-  const Weights initial = run.plan.ranks() == 1 ? Weights{} : fresh_weights(model, settings);
+  // A process makes its rank's weights itself, a tensor at a time; several ranks share whole ones, made once.
+  const bool shared = !mpi && run.plan.ranks() > 1;
+  check_memory(prepared, how, shared ? 1 : 0);
+  const Weights initial = shared ? fresh_weights(model, settings) : Weights{};
   const Timed timed = time_steps(prepared, how, initial, {.least = steps, .most = steps});
+  const bool suffice = mpi ? mpi->cores_suffice(o.threads) : run.plan.ranks() * o.threads <= cores();
+  if (mpi && mpi->rank() > 0) return 0;
   const double seconds = median(timed.step_seconds);
   const double rate = model_flops(model, settings) / seconds / run.plan.ranks() / 1e12;
   fmt::print("{}, {}{}: {}\n", run.plan.line(), dtype_of(settings), o.exact ? "" : ", fast",
@@ -60,9 +67,8 @@ int command_time(const Options& o) {
   fmt::print("median step {:.6f} s of {}, {:.1f} tokens/s, {:.3f} model TFLOP/s a rank", seconds, steps,
              static_cast<double>(settings.batch * settings.seq) / seconds, rate);
   if (o.peak > 0) fmt::print(", {:.2f} % of {:g}", 100 * rate / o.peak, o.peak);
-  const int working = run.plan.ranks() * o.threads;
-  if (!how.accelerator && working > cores())
-    fmt::print("; {} threads shared {} core{}", working, cores(), cores() == 1 ? "" : "s");
+  if (!how.accelerator && !suffice)
+    fmt::print("; {} threads had not a core each", run.plan.ranks() * o.threads);
   fmt::print("; timed, not checked\n");
   if (!o.kernels && o.csv.empty()) return 0;
   const auto engine = how.accelerator ? how.accelerator->engine(0, cpu_ops(o.isa), settings.fast) : nullptr;
@@ -70,6 +76,18 @@ int command_time(const Options& o) {
   if (o.kernels) fmt::print("{}", kernel_table(times, seconds, o.peak * 1e12));
   if (!o.csv.empty()) write_kernel_csv(times, o.csv);
   return 0;
+}
+
+int command_time(const Options& o) {
+  check_settings(o.settings);
+  check_isa(o.isa);
+  check_graphs(o.graphs, o.device);
+  check_device(o.device);
+  check_comm(o.comm, o.device);
+  if (o.comm == "local") return time_among(nullptr, nullptr, o);
+  if (o.kernels || !o.csv.empty())
+    throw UserError("--kernels and --csv time one process's kernels: they need --comm local");
+  return with_mpi([&](MpiWorld& world) { return time_among(&world, fabrics_here(o.comm, o.device), o); });
 }
 
 Command::Action declare(CLI::App& app) {
@@ -87,6 +105,10 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--csv", o->csv, "write those times to this file");
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
+  add_comm(
+      app, o->comm,
+      "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi); nccl: those, each "
+      "with a GPU of its own");
   add_graphs(app, o->graphs);
   add_scratch(app, o->scratch);
   return [o] { return command_time(*o); };

@@ -132,7 +132,8 @@ std::optional<Answer> ForkedWorker::glance(int milliseconds) {
     const auto& [kind, text] = *reply;
     if (kind == kNoMemory) {
       end();
-      return Answer{Answer::End::out_of_memory, "the system gave it no more memory" + quoted(words_.take(limits_.aloud))};
+      return Answer{Answer::End::out_of_memory,
+                    "the system gave it no more memory" + quoted(words_.take(limits_.aloud))};
     }
     const std::string said = quoted(words_.take(limits_.aloud));
     if (kind == kFailure) return Answer{Answer::End::failed, text + said};
@@ -141,8 +142,8 @@ std::optional<Answer> ForkedWorker::glance(int milliseconds) {
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - asked_;
   if (passed.count() > limits_.seconds) {
     end();
-    return Answer{Answer::End::timeout,
-                  fmt::format("no end after {:.3g} s{}", limits_.seconds, quoted(words_.take(limits_.aloud)))};
+    return Answer{Answer::End::timeout, fmt::format("no end after {:.3g} s{}", limits_.seconds,
+                                                    quoted(words_.take(limits_.aloud)))};
   }
   if (const i64 bytes_now = resident_bytes(pid_); bytes_now > limits_.bytes) {
     end();

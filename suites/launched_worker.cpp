@@ -24,7 +24,9 @@
 namespace lockstep {
 namespace {
 
+constexpr const char* kOurs = "lockstep: ";  // begins what a rank complains of
 // A launcher that is told to end has ranks on other machines to end first.
+constexpr std::size_t kMostQuoted = 200;               // bytes of what a launcher has to say, in a sentence
 constexpr double kToEndAlone = 30, kToEndOthers = 10;  // seconds
 
 [[noreturn]] void fail(const char* what) {
@@ -42,7 +44,8 @@ int digit(char c) {
 std::string hexadecimal(const std::string& bytes) {
   std::string digits;
   digits.reserve(2 * bytes.size());
-  for (const unsigned char c : bytes) digits += "0123456789abcdef"[c >> 4], digits += "0123456789abcdef"[c & 15];
+  for (const unsigned char c : bytes)
+    digits += "0123456789abcdef"[c >> 4], digits += "0123456789abcdef"[c & 15];
   return digits;
 }
 
@@ -143,16 +146,14 @@ std::optional<Answer> LaunchedWorker::hear(const std::string& line) {
 Answer LaunchedWorker::say_how_it_ended() {
   const int status = end(kToEndOthers);
   const std::string said = words();
-  if (!ready_)
-    throw UserError(fmt::format("no job began: `{}` ended with {} {}{}", command_,
-                                WIFEXITED(status) ? "exit status" : "signal",
-                                WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), said));
+  const std::string how = WIFEXITED(status) ? fmt::format("exit status {}", WEXITSTATUS(status))
+                                            : fmt::format("{}", strsignal(WTERMSIG(status)));
+  if (!ready_) throw UserError(fmt::format("no job began: `{}` ended with {}{}", command_, how, said));
   if (said.find("std::bad_alloc") != std::string::npos)
     return {Answer::End::out_of_memory, "the system gave a rank no more memory" + said};
-  if (WIFEXITED(status))
-    return {Answer::End::crashed, fmt::format("the job left with exit status {}{}", WEXITSTATUS(status), said)};
-  if (WTERMSIG(status) == SIGKILL) return {Answer::End::killed, "somebody killed the launcher" + said};
-  return {Answer::End::crashed, fmt::format("the launcher: {}{}", strsignal(WTERMSIG(status)), said)};
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+    return {Answer::End::killed, "somebody killed the launcher" + said};
+  return {Answer::End::crashed, fmt::format("the job ended with {}{}", how, said)};
 }
 
 int LaunchedWorker::end(double patience) {
@@ -182,12 +183,15 @@ int LaunchedWorker::end(double patience) {
 }
 
 std::string LaunchedWorker::words() {
-  const std::string all = words_.take(true) + besides_;
+  const std::string all = words_.take(false) + besides_;
   std::string ours;
   std::istringstream lines(all);
   for (std::string line; std::getline(lines, line);)
-    if (line.starts_with("lockstep: ")) ours += (ours.empty() ? "" : " ") + line;
-  return quoted(ours.empty() ? all : ours);
+    if (line.starts_with(kOurs)) ours += (ours.empty() ? "" : " ") + line.substr(std::strlen(kOurs));
+  if (!ours.empty()) return quoted(ours);
+  if (all.size() <= kMostQuoted) return quoted(all);
+  std::fputs(all.c_str(), stderr);
+  return "; what it said is above";
 }
 
 }  // namespace lockstep

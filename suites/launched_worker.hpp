@@ -1,6 +1,6 @@
-// A worker whose ranks are processes that a launcher starts, on any machines: mpirun, srun. The launcher passes
-// this process's lines on to rank 0's standard input, and rank 0's back: `lockstep job` is the other side
-// (suites/command_job.cpp). One job answers one request after another.
+// A worker whose ranks are processes that a launcher starts, on any machines: mpirun, srun. The launcher
+// passes this process's lines on to rank 0's standard input, and rank 0's back: `lockstep job` is the other
+// side (suites/command_job.cpp). One job answers one request after another.
 #pragma once
 #include <sys/types.h>
 
@@ -11,7 +11,8 @@
 
 namespace lockstep {
 
-// What rank 0 says: it is ready, on these hosts; or the answer, as it may be any bytes, in hexadecimal digits.
+// What rank 0 says: it is ready, on these hosts; or the answer, as it may be any bytes, in hexadecimal
+// digits.
 inline constexpr const char *kJobReady = "lockstep-ready ", *kJobAnswer = "lockstep-answer ";
 std::string hexadecimal(const std::string& bytes);
 std::string from_hexadecimal(const std::string& digits);  // std::invalid_argument: they are none
@@ -35,7 +36,7 @@ class LaunchedWorker final : public Worker {
   std::optional<Answer> hear(const std::string& line);
   Answer say_how_it_ended();
   int end(double patience);  // first with words, then by force; the launcher's wait status
-  std::string words();       // the ranks' own sentences, or if there are none the launcher's
+  std::string words();       // the ranks' own sentences; if there are none, what the launcher said
 
   const std::string command_;
   const double seconds_;

@@ -17,8 +17,8 @@ double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::
 // Everything that the reference's numbers depend on.
 std::string key_of(const Standard& s) {
   const RunRecord run = record_of(s.suite, s.model, s.data);
-  std::string key = fmt::format("{} model={} data={} build={}", run.dtype, run.model_hash, run.data_hash,
-                                build_identity());
+  std::string key =
+      fmt::format("{} model={} data={} build={}", run.dtype, run.model_hash, run.data_hash, build_identity());
   for (const Setting& setting : settings_list())
     std::visit([&](auto field) { key += fmt::format(" {}={}", setting.name, s.settings.*field); },
                setting.field);
@@ -33,8 +33,8 @@ Made make(Standard& s, const std::string& folder_file) {
   if (!file.empty() && s.suite.weak) file += fmt::format(".{}", s.settings.batch);
   const std::string key = file.empty() ? "" : key_of(s);
   Made made{};
-  auto kept = file.empty() ? std::nullopt
-                           : kept_reference(file, key, parameter_table(s.model, s.settings.leaves));
+  auto kept =
+      file.empty() ? std::nullopt : kept_reference(file, key, parameter_table(s.model, s.settings.leaves));
   made.was_kept = kept.has_value();
   if (!kept) {
     const Clock::time_point start = Clock::now();

@@ -30,8 +30,8 @@ StepRecorder StepRecorder::of(const std::string& marks, Clock::time_point begin)
   Clock::rep at;
   int what;
   Mark m{};
-  for (std::string name; lines >> at >> what >> m.chunk >> m.microbatch && lines.get() &&
-                         std::getline(lines, name);) {
+  for (std::string name;
+       lines >> at >> what >> m.chunk >> m.microbatch && lines.get() && std::getline(lines, name);) {
     m.at = begin + Clock::duration(at);
     m.what = static_cast<decltype(m.what)>(what);
     m.name = names.insert(name).first->c_str();

@@ -37,9 +37,10 @@ double median_spread(std::vector<double> values) {
 
 namespace {
 
-// Every rank's recorder and its process's memory, on rank 0 of a job; `begin` is the same moment on all ranks.
-void bring_together(MpiWorld& job, std::vector<StepRecorder>& recorders, StepRecorder::Clock::time_point begin,
-                    i64& resident) {
+// Every rank's recorder and its process's memory, on rank 0 of a job; `begin` is the same moment on all
+// ranks.
+void bring_together(MpiWorld& job, std::vector<StepRecorder>& recorders,
+                    StepRecorder::Clock::time_point begin, i64& resident) {
   const std::string marks = recorders[job.rank()].since(begin);
   job.gather(marks,
              [&](int rank, const std::string& theirs) { recorders[rank] = StepRecorder::of(theirs, begin); });

@@ -35,12 +35,14 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--limit-ranks", o.most_ranks, "refuse plans of more ranks; default: the suite's limit")
       ->check(CLI::Range(1, kMaxRanks));
-  app.add_option("--launch", o.launch,
-                 "what starts a plan's ranks as processes, on any hosts, with {ranks} for their number: \"mpirun "
-                 "-n {ranks}\", \"srun -n {ranks}\"; without it ranks are threads of this process");
-  app.add_option("--comm", o.comm,
-                 "what carries the messages of ranks that are processes: mpi (the default), or nccl, from GPU to "
-                 "GPU, a rank each")
+  app.add_option(
+      "--launch", o.launch,
+      "what starts a plan's ranks as processes, on any hosts, with {ranks} for their number: \"mpirun "
+      "-n {ranks}\", \"srun -n {ranks}\"; without it ranks are threads of this process");
+  app.add_option(
+         "--comm", o.comm,
+         "what carries the messages of ranks that are processes: mpi (the default), or nccl, from GPU to "
+         "GPU, a rank each")
       ->check(CLI::IsMember({"mpi", "nccl"}));
   add_scratch(app, o.scratch);
 }
@@ -96,11 +98,10 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
 }
 
 std::string judge_again(const Suite& suite, const std::string& plan) {
-  return fmt::format("{} gate {} --plan \"{}\" --isa {} --device {} --threads {}{}", program_invocation_name,
-                     suite.path, plan, isa_here(suite.isa), suite.device, suite.threads,
-                     suite.launch.empty()
-                         ? ""
-                         : fmt::format(" --launch \"{}\" --comm {}", suite.launch, suite.comm));
+  return fmt::format(
+      "{} gate {} --plan \"{}\" --isa {} --device {} --threads {}{}", program_invocation_name, suite.path,
+      plan, isa_here(suite.isa), suite.device, suite.threads,
+      suite.launch.empty() ? "" : fmt::format(" --launch \"{}\" --comm {}", suite.launch, suite.comm));
 }
 
 }  // namespace lockstep

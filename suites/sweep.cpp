@@ -46,8 +46,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
     const Settings settings = suite.settings_of(plan);
     if (standards_.count(settings.batch)) continue;
     check_data(data_, suite.data, model_, settings);
-    standards_.emplace(settings.batch,
-                       Standard{suite_, settings, model_, data_, options.timed});
+    standards_.emplace(settings.batch, Standard{suite_, settings, model_, data_, options.timed});
   }
   run_ = lockstep::record_of(suite, model_, data_);
   run_.isa = isa_here(suite.isa), run_.device = suite.device;
@@ -148,7 +147,7 @@ void Sweep::run_plans() {
     std::map<int, std::vector<const Plan*>> by_ranks;
     for (const Plan* plan : left) by_ranks[plan->ranks()].push_back(plan);
     for (const auto& [ranks, plans] : by_ranks)
-      if (!interrupted) run_plans(plans, launched(ranks), 1);
+      if (!interrupted) run_launched(ranks, plans);
     return;
   }
   const auto shared = std::stable_partition(
@@ -169,9 +168,17 @@ Crew Sweep::threads(int jobs) const {
       limits());
 }
 
-Crew Sweep::launched(int ranks) const {
-  return Crew(std::make_unique<LaunchedWorker>(
-      job_command(suite_, ranks, options_.timed, folder_ ? folder_->reference_file() : ""), limits().seconds));
+void Sweep::run_launched(int ranks, const std::vector<const Plan*>& plans) {
+  const std::string command =
+      job_command(suite_, ranks, options_.timed, folder_ ? folder_->reference_file() : "");
+  try {
+    run_plans(plans, Crew(std::make_unique<LaunchedWorker>(command, limits().seconds)), 1);
+  } catch (const UserError& e) {
+    progress_.finish();
+    save(kNotFinished);
+    throw UserError(fmt::format("{}; --limit-ranks N leaves plans of more than N ranks out{}", e.what(),
+                                folder_ ? ", and what is recorded stays" : ""));
+  }
 }
 
 void Sweep::run_plans(const std::vector<const Plan*>& plans, Crew crew, int jobs) {

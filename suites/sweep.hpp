@@ -6,10 +6,10 @@
 
 #include "reports/record.hpp"
 #include "suites/check_plan.hpp"
+#include "suites/crew.hpp"
 #include "suites/predicted_steps.hpp"
 #include "suites/progress.hpp"
 #include "suites/sweep_folder.hpp"
-#include "suites/crew.hpp"
 
 namespace lockstep {
 
@@ -40,8 +40,8 @@ class Sweep {
   }
   void run_plans();
   void run_plans(const std::vector<const Plan*>&, Crew, int jobs);
-  Crew threads(int jobs) const;   // plans' ranks are threads
-  Crew launched(int ranks) const;  // they are so many processes
+  void run_launched(int ranks, const std::vector<const Plan*>&);  // which all have so many
+  Crew threads(int jobs) const;                                   // to run plans whose ranks are threads
   PlanRecord record_of(const Plan&, const Answer&, double seconds) const;
   ForkedWorker::Limits limits() const;
   void save(const std::string& verdict);

@@ -25,8 +25,8 @@ struct GateOptions {
   std::string scratch{};                     // as in Launch
   class Accelerator* accelerator = nullptr;  // as in Launch; there is no guarded run then
   bool graphs = false;                       // as in Launch
-  // As in Launch. Every process of the job judges with the others; rank 0's verdict is the job's, and it alone
-  // needs a reference and initial weights. What ends a rank ends the job, and is thrown.
+  // As in Launch. Every process of the job judges with the others; rank 0's verdict is the job's, and it
+  // alone needs a reference and initial weights. What ends a rank ends the job, and is thrown.
   MpiWorld* mpi = nullptr;
   Fabrics* fabrics = nullptr;
   Launch launch() const {

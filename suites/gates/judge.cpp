@@ -20,9 +20,9 @@ struct Outcome {
   Whole whole;
   std::vector<Holding> holdings;
   Mesh mesh;
-  std::string messages;                     // their gate's verdict
-  std::vector<i64> guard_peaks;             // by rank
-  std::vector<Ran> work;                    // by rank, first step
+  std::string messages;          // their gate's verdict
+  std::vector<i64> guard_peaks;  // by rank
+  std::vector<Ran> work;         // by rank, first step
 };
 
 // A guarded buffer touched out of its life or bounds ends the process: not without a sentence.

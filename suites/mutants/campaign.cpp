@@ -98,8 +98,8 @@ void judge_all(std::vector<Mutant>& mutants, const Stages& stages, int workers,
         if (next == mutants.end()) continue;
         lane.mutant = &*next++, lane.way = 0;
         begins(*lane.mutant);
-        lane.worker =
-            std::make_unique<ForkedWorker>(Judge(mutants, stages), ForkedWorker::Limits{kSeconds, kBytes, false});
+        lane.worker = std::make_unique<ForkedWorker>(Judge(mutants, stages),
+                                                     ForkedWorker::Limits{kSeconds, kBytes, false});
         ask(lane);
       }
       busy = true;

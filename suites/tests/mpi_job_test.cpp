@@ -1,22 +1,11 @@
-// The communicator between processes. This program is both sides: its tests start it again under mpirun, and
-// started so it is one rank of the job that LOCKSTEP_MPI_JOB names. Without mpirun every test is skipped.
+// The communicator between processes, and the program over it.
 #include <csignal>
-#include <functional>
-#include <map>
 
-#include "parallel/comm/mpi.hpp"
 #include "parallel/engine.hpp"
-#include "suites/tests/comm_support.hpp"
-#include "suites/tests/program_runner.hpp"
+#include "suites/tests/mpi_support.hpp"
 
 namespace lockstep::test {
 namespace {
-
-// ---- a rank's side: a job throws if what it gets is not what it must get
-
-void expect(bool right, const std::string& what) {
-  if (!right) throw std::runtime_error("wrong: " + what);
-}
 
 template <class T>
 void check_verbs(int rank, int size, i64 blocks, i64 n, Comm& comm) {
@@ -128,7 +117,7 @@ void job_waiting_for(MpiWorld& world, const std::function<void(Comm&)>& rank_1) 
   });
 }
 
-const std::map<std::string, std::function<void(MpiWorld&)>> jobs = {
+const AddJobs added({
     {"values", job_values},
     {"axes", job_axes},
     {"order", job_order},
@@ -165,62 +154,9 @@ const std::map<std::string, std::function<void(MpiWorld&)>> jobs = {
          comm.start(sum_all(&x, &x, 1, "loss"));
        });
      }},
-};
+});
 
 // ---- the tests' side
-
-Ended shell(const std::string& command) {
-  const TemporaryFolder folder;
-  const int status = std::system(
-      ("(" + command + ") </dev/null >" + folder.path() + "/out 2>" + folder.path() + "/err").c_str());
-  const auto read = [&](const char* name) {
-    std::ostringstream text;
-    text << std::ifstream(folder.path() + "/" + name).rdbuf();
-    return text.str();
-  };
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out"), read("err")};
-}
-
-Ended mpirun(int processes, const std::string& command) {
-  // More processes than cores are meant here; a container may not let them read each other's memory.
-  return shell(
-      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 timeout 120 mpirun --oversubscribe "
-      "--mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none -n " +
-      std::to_string(processes) + " " + command);
-}
-
-std::string beside(const char* name) {
-  return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
-}
-
-Ended job(int processes, const std::string& name) {
-  return mpirun(processes,
-                "env LOCKSTEP_MPI_JOB=" + name + " LOCKSTEP_MPI_PATIENCE=2 '" + beside("test_mpi") + "'");
-}
-
-constexpr int kTimedOut = 124;
-
-class Mpi : public ::testing::Test {
- protected:
-  void SetUp() override {
-    if (shell("command -v mpirun").status != 0) GTEST_SKIP() << "skipped: no mpirun";
-    if (!std::filesystem::exists(beside("lockstep_mpi.so"))) GTEST_SKIP() << "skipped: built without MPI";
-  }
-  void succeeds(int processes, const std::string& name) {
-    const Ended ended = job(processes, name);
-    EXPECT_EQ(ended.status, 0) << name << " on " << processes << ": " << ended.out << ended.err;
-  }
-  // Ends with `status` long before the time limit; says `sentence`.
-  void fails(const std::string& name, int status, const std::string& sentence) {
-    const Ended ended = job(3, name);
-    EXPECT_NE(ended.status, 0);
-    EXPECT_NE(ended.status, kTimedOut);
-    if (status > 0) {
-      EXPECT_EQ(ended.status, status);
-    }
-    EXPECT_NE(ended.err.find(sentence), std::string::npos) << ended.err;
-  }
-};
 
 TEST_F(Mpi, EveryVerbGivesTheValuesOfTheTree) {
   for (int processes : {1, 2, 3, 4, 8}) succeeds(processes, "values");
@@ -315,23 +251,19 @@ TEST_F(Mpi, TheSingleDeviceIsComparedWith) {
   EXPECT_NE(ended.out.find("equal to the single device: 2 steps"), std::string::npos) << ended.out;
 }
 
-TEST_F(Mpi, ASweepRunsThePlansOfAsManyRanks) {
-  const TemporaryFolder folder;
-  const std::string here = std::filesystem::current_path();
-  std::ofstream(folder.path() + "/suite.toml")
-      << "[run]\nmodel = \"" << here << "/suites/models/gate-tiny.json\"\ndata = \"" << here
-      << "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nsteps = 3\nlr = 0.003\nwarmup = 1\nclip = 0.5\n"
-         "[axes]\ndp = [1, 2]\ntp = [1, 2]\npp = [1, 2]\nzero = [0, 1]\n";
-  const std::string command = "'" + beside("lockstep") + "' sweep " + folder.path() + "/suite.toml";
-  const Ended here_alone = shell(command);
-  const Ended ended = mpirun(2, command + " --comm mpi");
+TEST_F(Mpi, FastModeIsHeldToItsBound) {
+  const Ended ended = mpirun(2, "'" + beside("lockstep") + "' train --comm mpi --fast --check --steps 2 " +
+                                    tiny_run + "--plan 'tp=2 micro=4'");
   EXPECT_EQ(ended.status, 0) << ended.err;
-  const std::string verdict =
-      "VALID: 6 plans over 2 processes, one hash ";  // dp, tp or pp=2, each with zero 0 and 1
-  const std::size_t at = ended.out.find(verdict);
-  ASSERT_NE(at, std::string::npos) << ended.out << ended.err;
-  const std::string hash = ended.out.substr(at + verdict.size(), 16);
-  EXPECT_NE(here_alone.out.find("one hash " + hash), std::string::npos) << here_alone.out;
+  EXPECT_NE(ended.out.find("within the bound of fast mode: 2 steps"), std::string::npos) << ended.out;
+}
+
+TEST_F(Mpi, AStepIsTimed) {
+  const Ended ended =
+      mpirun(4, "'" + beside("lockstep") + "' time --comm mpi --steps 2 " + tiny_run + "--plan 'dp=2 tp=2'");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_NE(ended.out.find("median step "), std::string::npos) << ended.out;
+  EXPECT_EQ(ended.out.find("median step "), ended.out.rfind("median step ")) << "once: " << ended.out;
 }
 
 // Needs no MPI: a program that stands alone says what is missing.
@@ -390,7 +322,7 @@ int main(int argc, char** argv) {
   using namespace lockstep;
   if (const char* name = std::getenv("LOCKSTEP_MPI_JOB"))
     return with_mpi([&](MpiWorld& world) {
-      test::jobs.at(name)(world);
+      test::jobs().at(name)(world);
       return 0;
     });
   ::testing::InitGoogleTest(&argc, argv);

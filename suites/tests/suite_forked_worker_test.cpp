@@ -141,8 +141,8 @@ struct Crash {
 class EveryCrash : public testing::TestWithParam<Crash> {};
 
 TEST_P(EveryCrash, IsNamedAndANewProcessAnswersTheNext) {
-  ForkedWorker worker([](const std::string& r) { return r == "crash" ? GetParam().body(r) : std::string("well"); },
-                kWide);
+  ForkedWorker worker(
+      [](const std::string& r) { return r == "crash" ? GetParam().body(r) : std::string("well"); }, kWide);
   EXPECT_EQ(ask(worker, "first").text, "well");
   const pid_t before = worker.pid();
   const Answer crash = ask(worker, "crash");

@@ -1,0 +1,168 @@
+// Sweeps whose launcher starts ranks as processes: the gates over them, the record, and what happens when a
+// job does not begin or ends badly.
+#include <nlohmann/json.hpp>
+
+#include "reports/h5.hpp"
+#include "suites/check_plan.hpp"
+#include "suites/gates/among.hpp"
+#include "suites/tests/mpi_support.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep::test {
+namespace {
+
+// ---- a rank's side: gates of which one process alone sees something wrong
+
+struct Scene {
+  const TokenFile data{"datasets/excerpt-v509.tok"};
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  Scene() { settings.batch = 8, settings.seq = 16, settings.steps = 2, settings.clip = 0.5; }
+  Prepared prepared(const std::string& plan) const {
+    return prepare({model, settings, Plan::parse(plan), &data});
+  }
+  Whole reference(const MpiWorld& world) const {
+    return world.rank() > 0 ? Whole{} : reference_run(model, settings, data, "auto", 1);
+  }
+};
+
+void job_gates(MpiWorld& world) {
+  const Scene scene;
+  const Whole reference = scene.reference(world);
+  const bool first = world.rank() == 0, last = world.rank() == world.size() - 1;
+  const auto judged = [&](const Prepared& p, const Weights& initial) {
+    return judge(p, reference, {.mpi = &world}, initial);
+  };
+  const Prepared right = scene.prepared("dp=2 zero=1");
+  const Verdict well = judged(right, {});
+  expect(!first || (well.pass() && well.hash == reference.hash()), "well: " + well.numbers + well.messages);
+
+  Weights initial = fresh_weights(scene.model, scene.settings);
+  if (last) initial[3][5] += 1;
+  const Verdict numbers = judged(right, initial);
+  expect(!first || numbers.numbers.find("instead of") != std::string::npos, "numbers: " + numbers.numbers);
+
+  Prepared other = scene.prepared("dp=2 zero=1");
+  if (last) other.posted[world.rank()].pop_back();  // as if a rank had posted one more than its trace
+  const Verdict messages = judged(other, {});
+  expect(!first || (messages.numbers == "pass" && messages.messages.find("rank 1") != std::string::npos),
+         "messages: " + messages.messages);
+
+  // Judged on rank 0 alone, from what the last says: it ran what the others did not.
+  std::vector<Ran> ran(static_cast<std::size_t>(world.size()), {1, 0});
+  if (last) ran[world.rank()].kernels = 2;
+  collect(&world, ran);
+  expect(!first || ran.back().kernels == 2, "what the last rank ran");
+}
+
+// A rank that ends must end the job: the others would wait for it.
+void job_ended(MpiWorld& world) {
+  const Scene scene;
+  Prepared p = scene.prepared("dp=2");
+  if (world.rank() == 1) p.run.plan = Plan::parse("dp=2 zero=1");  // sends what rank 0 does not expect
+  judge(p, scene.reference(world), {.mpi = &world});
+}
+
+const AddJobs added({{"gates", job_gates}, {"ended", job_ended}});
+
+// ---- the tests' side
+
+class Launched : public Mpi {
+ protected:
+  std::string suite(const std::string& more) {
+    const std::string here = std::filesystem::current_path();
+    return folder_.write("suite.toml",
+                         "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
+                             "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nsteps = 3\nlr = "
+                             "0.003\nwarmup = 1\nclip = 0.5\ntimed_steps = 2\ntimed_steps_most = 2\n" +
+                             more);
+  }
+  Ended lockstep(const std::string& words, const std::string& launch = kMpirun + "{ranks}") {
+    return shell(kAsRoot + "timeout 300 '" + beside("lockstep") + "' " + words + " --launch \"" + launch +
+                 "\"");
+  }
+  // A launcher that is a script: $1 the number of ranks, $2 ... what to start. `calls` counts its calls.
+  std::string script(const std::string& text) {
+    const std::string path =
+        folder_.write("launcher", "#!/bin/sh\nn=$1\nshift\necho call >>" + folder_.path() + "/calls\n" +
+                                      text + "\nexec " + kMpirun + "$n \"$@\"\n");
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+    return path + " {ranks}";
+  }
+  const TemporaryFolder folder_;
+};
+
+TEST_F(Launched, GatesSeeWhatIsWrongOnOneProcess) { succeeds(2, "gates"); }
+TEST_F(Launched, ARankThatEndsEndsTheJob) { fails("ended", 0, "rank"); }
+
+TEST_F(Launched, ASweepIsJudgedTimedAndRecorded) {
+  const std::string file = suite("[axes]\ndp = [1, 2]\ntp = [1, 2, 3]\nzero = [0, 1]\n");
+  const std::string out = folder_.path() + "/out";
+  const Ended ended = lockstep("sweep " + file + " --limit-ranks 2 --out " + out);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  // dp=1 or 2, tp=1, and dp=1 tp=2, each with zero 0 and 1; refused: dp=2 tp=2 twice, tp=3 four times.
+  EXPECT_TRUE(says(ended.out, "VALID: 6 plans, one hash ", ", 6 refused, ", "limit-ranks"));
+  const std::size_t at = ended.out.find("one hash ") + 9;
+  const Ended threads = shell("'" + beside("lockstep") + "' gate " + file + " --limit-ranks 2");
+  EXPECT_TRUE(says(threads.out, "one hash " + ended.out.substr(at, 16)));
+
+  const h5::Reader run(out + "/run.h5");
+  EXPECT_EQ(run.attribute("launch"), kMpirun + "{ranks}");
+  EXPECT_EQ(run.attribute("comm"), "mpi");
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  const auto ranks = run.read<i64>("/plans/ranks").values, timed = run.read<i64>("/plans/timed").values,
+             resident = run.read<i64>("/plans/resident_bytes").values;
+  const auto hosts = run.strings("/plans/hosts"), measured = run.strings("/plans/measured_timeline");
+  const bool suffice = std::stoi(run.attribute("cores")) >= 2;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    EXPECT_EQ(hosts[i], std::to_string(ranks[i]) + " x " + host);
+    EXPECT_EQ(timed[i], ranks[i] == 1 || suffice);
+    if (!timed[i]) continue;
+    // Of all processes together; the largest kind of one, its arena, is a lower bound of each.
+    EXPECT_GT(resident[i], ranks[i] * run.read<i64>("/plans/arena_bytes").values[i]);
+    // A mean over ranks, of which none is missing.
+    double together = 0;
+    const nlohmann::json line = nlohmann::json::parse(measured[i]);
+    for (const auto& [name, part] : line["parts"].items()) together += part.get<double>();
+    EXPECT_GT(together, 0.8);
+    EXPECT_LT(together, 1.001);
+  }
+  // Once more: nothing is run again, nothing is started.
+  const Ended again = lockstep("sweep " + file + " --limit-ranks 2 --out " + out, "false {ranks}");
+  EXPECT_EQ(again.status, 2) << again.out;
+  EXPECT_TRUE(says(again.err, "launch was " + kMpirun));
+  const Ended same = lockstep("sweep " + file + " --limit-ranks 2 --out " + out);
+  EXPECT_TRUE(says(same.out, "going on: 6 of 6 plans are recorded", "VALID: 6 plans"));
+}
+
+TEST_F(Launched, EachBatchOfWeakScalingHasItsReference) {
+  const std::string file = suite("scaling = \"weak\"\n[axes]\ndp = [1, 2]\n");
+  const Ended ended = lockstep("gate " + file);
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "VALID: 2 plans, for each of 2 batches one hash"));
+}
+
+TEST_F(Launched, AJobThatEndsBadlyCostsItsPlanAlone) {
+  const std::string file = suite("[axes]\ndp = 2\nzero = [0, 1, 2]\n");
+  const Ended ended =
+      lockstep("sweep " + file + " --out " + folder_.path() + "/out",
+               script("[ $(wc -l <" + folder_.path() +
+                      "/calls) -gt 1 ] || { echo 'lockstep-ready 2 x here'; read plan; echo 'noise' >&2; "
+                      "echo 'lockstep: rank 1 on node7: out of luck' >&2; exit 3; }"));
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "INVALID: 1 of 3 plans failed: dp=2 tp=1 pp=1",
+                   "crashed: the job ended with exit status 3; it said: rank 1 on node7: out of luck"));
+  const h5::Reader run(folder_.path() + "/out/run.h5");
+  EXPECT_EQ(run.strings("/plans/status"), (std::vector<std::string>{"crashed", "ok", "ok"}));
+}
+
+TEST_F(Launched, ALauncherOfOneProcessIsToldSo) {
+  const Ended ended = lockstep("gate suites/smoke.toml --plan dp=2", "env N={ranks}");
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(says(ended.err, "the launcher started 1 process and not 2", "--limit-ranks N leaves"));
+  EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
+}
+
+}  // namespace
+}  // namespace lockstep::test

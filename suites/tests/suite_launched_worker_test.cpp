@@ -1,0 +1,109 @@
+// What is heard of a job: its launcher here is a shell script, which says what rank 0 would.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <chrono>
+
+#include "suites/launched_worker.hpp"
+#include "suites/tests/temporary_folder.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+using End = Answer::End;
+
+Answer ask(LaunchedWorker& worker, const std::string& request) {
+  worker.begin(request);
+  for (;;)
+    if (const auto answer = worker.glance(20)) return *answer;
+}
+
+std::string shell(const std::string& script) { return "sh -c '" + script + "'"; }
+
+// "lockstep-ready", then for each line it reads the bytes "A" and its number of lines so far, 0 to 9.
+const std::string kAnswers =
+    "echo lockstep-ready 1 x here; n=0; while read line; do n=$((n + 1)); echo $line >>$log; "
+    "echo a library says; echo lockstep-answer 413$n; done; echo end >>$log";
+
+TEST(Hexadecimal, KeepsEveryByte) {
+  std::string all;
+  for (int i = 0; i < 256; ++i) all += static_cast<char>(i);
+  EXPECT_EQ(hexadecimal(std::string("\0\x0f\xff", 3)), "000fff");
+  EXPECT_EQ(from_hexadecimal(hexadecimal(all)), all);
+  EXPECT_THROW(from_hexadecimal("0"), std::invalid_argument);
+  EXPECT_THROW(from_hexadecimal("0g"), std::invalid_argument);
+}
+
+TEST(LaunchedWorker, OneJobAnswersOneRequestAfterAnother) {
+  const TemporaryFolder folder;
+  const std::string log = folder.path() + "/log";
+  {
+    LaunchedWorker worker("env log=" + log + " " + shell(kAnswers), 60);
+    const Answer first = ask(worker, "dp=1 tp=2"), second = ask(worker, "dp=2");
+    EXPECT_EQ(first.end, End::answered);
+    EXPECT_EQ(first.text, "A1");
+    EXPECT_EQ(second.text, "A2");
+  }
+  // It ends by itself when there is nothing more to read.
+  std::stringstream text;
+  text << std::ifstream(log).rdbuf();
+  EXPECT_EQ(text.str(), "dp=1 tp=2\ndp=2\nend\n");
+}
+
+TEST(LaunchedWorker, AJobThatNeverWasReadyIsTheUsersToMend) {
+  LaunchedWorker silent(shell("exit 7"), 60),
+      spoken(shell("echo noise >&2; echo lockstep: no GPU >&2; exit 2"), 60);
+  EXPECT_TRUE(says(refusal([&] { ask(silent, "dp=2"); }), "no job began", "exit 7", "exit status 7"));
+  const std::string why = refusal([&] { ask(spoken, "dp=2"); });
+  EXPECT_TRUE(says(why, "exit status 2; it said: no GPU"));
+  EXPECT_EQ(why.find("noise; "), std::string::npos);
+}
+
+TEST(LaunchedWorker, HowItEndedIsSaidAndANewJobAnswersTheNext) {
+  const TemporaryFolder folder;
+  const std::string once = "echo lockstep-ready x; read line; if [ ! -e " + folder.path() +
+                           "/x ]; then touch " + folder.path() + "/x; ";
+  const std::string then = "; fi; echo lockstep-answer 41; read line";
+  const auto crash = [&](const std::string& how) {
+    std::filesystem::remove(folder.path() + "/x");
+    LaunchedWorker worker(shell(once + how + then), 60);
+    const Answer bad = ask(worker, "dp=2");
+    EXPECT_EQ(ask(worker, "dp=2").text, "A");
+    return bad;
+  };
+  const Answer left = crash("echo noise >&2; echo lockstep: rank 3 on n7: out of luck >&2; exit 3");
+  EXPECT_EQ(left.end, End::crashed);
+  EXPECT_EQ(left.text, "the job ended with exit status 3; it said: rank 3 on n7: out of luck");
+  EXPECT_EQ(crash("echo lockstep: rank 0 on n1: std::bad_alloc >&2; exit 3").end, End::out_of_memory);
+  EXPECT_EQ(crash("kill -9 $$").end, End::killed);
+  const Answer signal = crash("kill -11 $$");
+  EXPECT_EQ(signal.end, End::crashed);
+  EXPECT_TRUE(says(signal.text, "Segmentation fault"));
+  EXPECT_TRUE(says(crash("echo the launcher has words >&2; exit 1").text, "it said: the launcher has words"));
+  EXPECT_TRUE(says(crash("echo lockstep-answer 4x").text, "damaged"));
+}
+
+// A launcher that is told to end has processes to end, elsewhere too: it gets the time for that.
+TEST(LaunchedWorker, AHangIsEndedWithWordsFirst) {
+  const TemporaryFolder folder;
+  const std::string told = folder.path() + "/told";
+  LaunchedWorker worker(shell("trap \"touch " + told +
+                              "; exit 1\" TERM; echo lockstep-ready x; "
+                              "while :; do sleep 0.01; done"),
+                        0.3);
+  const Answer answer = ask(worker, "dp=2");
+  EXPECT_EQ(answer.end, End::timeout);
+  EXPECT_TRUE(says(answer.text, "no end after 0.3 s"));
+  EXPECT_TRUE(std::filesystem::exists(told));
+}
+
+// The time before a job is ready is its queue's.
+TEST(LaunchedWorker, TimeBeginsWhenTheJobIsReady) {
+  LaunchedWorker worker(
+      shell("sleep 1; echo lockstep-ready x; read line; echo lockstep-answer 41; read line"), 0.5);
+  EXPECT_EQ(ask(worker, "dp=2").text, "A");
+}
+
+}  // namespace
+}  // namespace lockstep
