@@ -63,6 +63,9 @@ timed=("$bin/lockstep" time --data datasets/excerpt-v509.tok "${bf16[@]}" --peak
 part speed 150 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --kernels --csv "$out/kernels.csv"
 part speed-warpgroups 90 env LOCKSTEP_ATTENTION=warpgroups "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" \
     --kernels --csv "$out/kernels-warpgroups.csv"
+# More steps, for the first ones are tries: the head's products are four a step, of 16 to be timed.
+part speed-timed 120 env LOCKSTEP_MATMUL=timed "${timed[@]}" --model "${large[@]:0:5}" --steps 12 --plan "micro=$micro" \
+    --kernels --csv "$out/kernels-timed.csv"
 if python3 -c 'import torch' 2>/dev/null; then
     part pytorch 120 python3 suites/peers/pytorch_step.py "${large[@]}" --micro "$micro_pytorch" --peak "$peak"
     [[ ! -s $out/kernels.csv ]] ||

@@ -1,5 +1,7 @@
 #include "parallel/cluster.hpp"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <optional>
 
@@ -7,6 +9,7 @@
 #include "parallel/comm/nccl.hpp"
 #include "parallel/pairs.hpp"
 #include "parallel/staging.hpp"
+#include "ref/error.hpp"
 
 namespace lockstep {
 namespace {
@@ -19,6 +22,15 @@ std::vector<i64> signature(const Trace& trace) {
     if (e.what == Trace::Event::give || e.what == Trace::Event::step) s.push_back(-1 - e.block);
   }
   return s;
+}
+
+// Ranks that share a key/value head each make the gradient of its weights, and no message evens them out.
+void check_repeats(const Engine& engine, const Prepared& p) {
+  if (p.mesh.kv_replicas == 1 || engine.repeats()) return;
+  throw UserError(
+      fmt::format("tp={} shares the model's {} key/value heads among ranks, whose weights would part by "
+                  "LOCKSTEP_MATMUL=timed; take LOCKSTEP_MATMUL=first",
+                  p.mesh.tp, p.run.model.kv_heads));
 }
 
 }  // namespace
@@ -81,6 +93,7 @@ void launch(const Prepared& p, const Launch& how, const std::function<void(RankV
     std::unique_ptr<Engine> engine;
     // Ranks of one machine take its devices in turn.
     if (how.accelerator) engine = how.accelerator->engine(how.mpi ? how.mpi->rank_here() : rank, ops, fast);
+    if (engine) check_repeats(*engine, p);
     // After the engine, so that whatever is stuck has ended before the engine waits for its kernels.
     std::unique_ptr<Fabric> fabric;
     std::optional<NcclComm> nccl;

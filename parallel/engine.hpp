@@ -18,6 +18,8 @@ class Engine {
   virtual ~Engine() = default;
   virtual const Ops<float>& ops() const = 0;  // on_host: for operands in host memory
   virtual Lanes& lanes() = 0;                 // what those kernels are called with
+  // Whether a call gives the bits that the same call gives on another rank's engine.
+  virtual bool repeats() const { return true; }
   // Device memory, or host memory that the device copies from at full speed; given back with the engine.
   virtual void* allocate(Medium, i64 bytes) = 0;  // std::bad_alloc
   virtual bool holds(const void*) const = 0;      // an address of the device's memory?

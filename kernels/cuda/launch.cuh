@@ -24,6 +24,7 @@ class Queue : public Lanes {
   ~Queue() { cudaStreamDestroy(stream); }
   cudaStream_t stream;
   std::shared_ptr<Blas> blas;  // in fast mode, where cuBLASLt is
+  bool repeats = true;         // no kernel is chosen by its time, which no two ranks measure alike
 };
 
 template <class Kernel>

@@ -40,6 +40,7 @@ class CudaEngine final : public Engine {
 
   const Ops<float>& ops() const override { return ops_; }
   Lanes& lanes() override { return *queue_; }
+  bool repeats() const override { return queue_->repeats; }
 
   void* allocate(Medium medium, i64 bytes) override {
     void* at = nullptr;

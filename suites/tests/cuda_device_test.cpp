@@ -146,34 +146,77 @@ void check_fast_attention(Engine* fast) {
     EXPECT_LT(cuda::off(dv, p.dv), 2 * cuda::kRounding) << T;
   }
 }
-// With attention of that name, or null and the reason.
-std::unique_ptr<Engine> fast_engine(const char* attention, std::string& why) {
-  setenv("LOCKSTEP_ATTENTION", attention, 1);
+// With this variable of the environment, or null and the reason.
+std::unique_ptr<Engine> fast_engine(const char* name, const char* value, std::string& why) {
+  setenv(name, value, 1);
   std::unique_ptr<Engine> made;
   try {
     made = accelerator("cuda").engine(0, plain_ops<float>(), true);
   } catch (const std::exception& e) {
     why = e.what();
   }
-  unsetenv("LOCKSTEP_ATTENTION");
+  unsetenv(name);
   return made;
 }
 TEST_F(CudaDevice, AttentionOfWarpsIsNearFloat64) {
   std::string why;
-  const auto fast = fast_engine("warps", why);
+  const auto fast = fast_engine("LOCKSTEP_ATTENTION", "warps", why);
   ASSERT_TRUE(fast) << why;
   check_fast_attention(fast.get());
 }
 TEST_F(CudaDevice, AttentionOfWarpgroupsIsNearFloat64) {
   std::string why;
-  const auto fast = fast_engine("warpgroups", why);
+  const auto fast = fast_engine("LOCKSTEP_ATTENTION", "warpgroups", why);
   if (!fast) GTEST_SKIP() << why;
   check_fast_attention(fast.get());
 }
 TEST_F(CudaDevice, AttentionOfAnotherNameIsRefused) {
   std::string why;
-  EXPECT_FALSE(fast_engine("warp groups", why));
+  EXPECT_FALSE(fast_engine("LOCKSTEP_ATTENTION", "warp groups", why));
   EXPECT_NE(why.find("LOCKSTEP_ATTENTION"), std::string::npos) << why;
+}
+
+TEST_F(CudaDevice, MatmulsOfAnotherNameAreRefused) {
+  std::string why;
+  EXPECT_FALSE(fast_engine("LOCKSTEP_MATMUL", "best", why));
+  EXPECT_NE(why.find("LOCKSTEP_MATMUL"), std::string::npos) << why;
+}
+// While the ways are tried, when they have been, and what a graph keeps: each call is one exact product.
+TEST_F(CudaDevice, TimedMatmulsAreProducts) {
+  constexpr i64 M = 64, N = 128, K = 256;
+  constexpr int kCalls = 40;
+  std::string why;
+  const auto fast = fast_engine("LOCKSTEP_MATMUL", "timed", why);
+  ASSERT_TRUE(fast) << why;
+  std::vector<float> x(M * K), w(N * K), y(M * N), want(M * N), sum(M * N), at_once(M * N);
+  for (i64 i = 0; i < M * K; ++i) x[i] = static_cast<float>(i % 5 - 2);
+  for (i64 i = 0; i < N * K; ++i) w[i] = static_cast<float>(i % 7 - 3);
+  for (i64 m = 0; m < M; ++m)
+    for (i64 n = 0; n < N; ++n)
+      for (i64 k = 0; k < K; ++k) want[m * N + n] += x[m * K + k] * w[n * K + k];
+  std::vector<float> x_turned(K * M), w_turned(K * N);
+  for (i64 k = 0; k < K; ++k) {
+    for (i64 m = 0; m < M; ++m) x_turned[k * M + m] = x[m * K + k];
+    for (i64 n = 0; n < N; ++n) w_turned[k * N + n] = w[n * K + k];
+  }
+  const auto add = [&](std::vector<float>& to) {
+    fast->ops().matmul_dw(fast->lanes(), to.data(), x_turned.data(), w_turned.data(), K, M, N, true);
+  };
+  for (int call = 0; call < kCalls; ++call) add(at_once);  // the host runs ahead
+  fast->begin_graph();
+  add(at_once);
+  fast->end_graph();
+  fast->run_graph(0);
+  wait(*fast);
+  for (i64 i = 0; i < M * N; ++i) ASSERT_EQ(at_once[i], static_cast<float>(kCalls + 1) * want[i]);
+  for (int call = 0; call < kCalls; ++call) {
+    std::fill(y.begin(), y.end(), 9.0f);
+    fast->ops().matmul(fast->lanes(), y.data(), x.data(), w.data(), M, N, K, 1);
+    add(sum);
+    wait(*fast);
+    ASSERT_EQ(y, want) << call;
+    for (i64 i = 0; i < M * N; ++i) ASSERT_EQ(sum[i], static_cast<float>(call + 1) * want[i]) << call;
+  }
 }
 
 TEST_F(CudaDevice, ItsKernelsAreASetOfTheseTests) {

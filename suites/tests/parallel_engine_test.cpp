@@ -14,6 +14,7 @@
 #include "suites/kernel_times.hpp"
 #include "suites/reference.hpp"
 #include "suites/stopwatch.hpp"
+#include "suites/tests/user_error.hpp"
 
 namespace lockstep {
 namespace {
@@ -57,7 +58,8 @@ struct Seen {
 
 class FarEngine final : public Engine {
  public:
-  FarEngine(const Ops<float>& host, Seen* seen) : ops_(host), seen_(seen) {
+  FarEngine(const Ops<float>& host, Seen* seen, bool repeats = true)
+      : ops_(host), seen_(seen), repeats_(repeats) {
     using T = Ops<float>;
     set<&T::matmul>(ops_.matmul), set<&T::matmul_dx>(ops_.matmul_dx), set<&T::matmul_dw>(ops_.matmul_dw);
     set<&T::embed>(ops_.embed), set<&T::embed_dw>(ops_.embed_dw), set<&T::rms_norm>(ops_.rms_norm);
@@ -70,6 +72,7 @@ class FarEngine final : public Engine {
   }
   const Ops<float>& ops() const override { return ops_; }
   Lanes& lanes() override { return lanes_; }
+  bool repeats() const override { return repeats_; }
   void* allocate(Medium medium, i64 bytes) override {
     blocks_.emplace_back(static_cast<std::size_t>(bytes / 8 + 1), std::nan(""));
     return medium == Medium::device ? real(static_cast<void*>(blocks_.back().data())) : blocks_.back().data();
@@ -123,6 +126,7 @@ class FarEngine final : public Engine {
   void* near(void* at) const { return holds(at) ? real(at) : at; }
   Ops<float> ops_;
   Seen* const seen_;
+  const bool repeats_;
   std::size_t depth_ = 0;
   FarLanes lanes_;
   FarLanes::Graph kept_;
@@ -135,9 +139,10 @@ class Far final : public Accelerator {
  public:
   std::string name() const override { return "far"; }
   std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool) override {
-    return std::make_unique<FarEngine>(host, rank == 0 ? &seen : nullptr);
+    return std::make_unique<FarEngine>(host, rank == 0 ? &seen : nullptr, repeats);
   }
   Seen seen;  // of rank 0
+  bool repeats = true;
 };
 
 struct Scene {
@@ -219,6 +224,20 @@ TEST(Engine, ACallThatIsNotInItsGraphIsAnError) {
   EXPECT_THROW(step("zero", 8, 1), std::logic_error);
   EXPECT_THROW(step("zero", 8, 0), std::logic_error);
   EXPECT_NO_THROW(step("zero", 8, 2));
+}
+
+// gate-tiny has two key/value heads. With tp=4 two ranks hold each, and each makes its weights' gradient.
+TEST(Engine, RanksThatDoTheSameMustGetTheSameBits) {
+  const Scene s;
+  Far far;
+  far.repeats = false;
+  const auto run = [&](const char* line) {
+    return refusal([&] { launch(s.prepared(line), {.accelerator = &far}, [](RankView) {}); });
+  };
+  EXPECT_EQ(run("dp=2 tp=2"), "");
+  EXPECT_TRUE(says(run("tp=4"), "tp=4", "2 key/value heads", "LOCKSTEP_MATMUL=first"));
+  far.repeats = true;
+  EXPECT_EQ(run("tp=4"), "");
 }
 
 // A profiler's timeline has the names of `lockstep show`, step after step.
