@@ -220,8 +220,8 @@ gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_c
 gpu-check:  ## on a machine with a GPU: tests, gates, sanitizer and times on it (OUT=build/gpu-check PARTS="hash|gate")
 	@GPU_CHECK_PARTS='$(PARTS)' ci/gpu_check.sh $B/gpu '$(if $(filter file,$(origin OUT)),$B/gpu-check,$(OUT))'
 
-sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml)
-	@ci/sweep.sh $B $(SUITE)
+sweep: $B/lockstep $(mpi_object)  ## run a suite and end in VALID or INVALID (SUITE=suites/smoke.toml ARGS='--launch "mpirun -n {ranks}"')
+	@ci/sweep.sh $B $(SUITE) $(ARGS)
 
 gate: $B/lockstep  ## judge every plan of a suite, without timing (SUITE=... ARGS="--junit gate.xml")
 	@$B/lockstep gate $(SUITE) $(ARGS)

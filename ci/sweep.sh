@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a suite, makes its page, and ends in the program's verdict:  ci/sweep.sh BUILD_FOLDER SUITE
+# Runs a suite, makes its page, and ends in the program's verdict:  ci/sweep.sh BUILD_FOLDER SUITE [OPTIONS of `lockstep sweep`]
 # It starts anew, or with RESUME=1 goes on. The exit status is the program's; a page that cannot be made takes
 # one line and changes no verdict.
 set -uo pipefail
@@ -11,6 +11,7 @@ verdict=$out/verdict.txt
 rm -f "$verdict"
 options=(--fresh)
 [[ -z ${RESUME:-} ]] || options=()
+options+=("${@:3}")
 
 # The verdict is held back so that it stands last.
 "$B/lockstep" sweep "$suite" --out "$out" --verdict "$verdict" "${options[@]}" </dev/null

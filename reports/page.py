@@ -210,6 +210,7 @@ def facts(run):
         ("Data", known["data"]),
         ("Step", f"{known['batch']} sequences of {known['seq']} tokens; {known['steps']} steps checked"),
         ("Machine", f"{known['host']}: {known['cpu']}, {known['cores']} cores, {processor(known)}"),
+        *([("Launched with", f"{known['launch']}, messages by {known['comm']}")] if known.get("launch") else []),
         *([("Predicted on", predicted.cluster_name(run))] if known.get("predicted_with") else []),
         ("Revision", known["revision"]),
         ("Compiler", known["compiler"]),
