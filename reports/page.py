@@ -79,18 +79,23 @@ AXES = {"dp": "between replicas that hold other samples", "tp": "within a layer"
         "world": "all ranks"}
 
 
+def cores(run):
+    """What the threads of timed ranks must find."""
+    return "the cores of their hosts" if run.facts.get("launch") else f"the machine's {run.facts['cores']} cores"
+
+
 def numbers(run):
     """What the captions say about this run."""
     plans = run.plans
     timed, good = int(plans.shown_time.sum()), plans[plans.status == "ok"]
     untimed = good[~good.shown_time]
-    crowded = (untimed.ranks * untimed.threads > run.facts["cores"]).all()
+    crowded = bool(run.facts.get("launch")) or (untimed.ranks * untimed.threads > run.facts["cores"]).all()
     agree = plans.hash[(plans.numbers != run_file.NOT_POSSIBLE) & run_file.of_the_batch(run)].nunique() == 1
     shown, solo = len(derived.shown(plans)), html.escape(derived.solo(plans).label)
     return {
         "points": f"Each of the {timed} points is a timed plan" if timed > 1 else "The point is the only timed plan",
         "not_timed": f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed"
-                     + (f", because their ranks × threads exceed the machine's {run.facts['cores']} cores" if crowded
+                     + (f", because their ranks × threads exceed {cores(run)}" if crowded
                         else "") + "; they are not in this picture." if len(untimed) else "Every plan was timed.",
         "cluster": html.escape(predicted.cluster_name(run)),
         "predicted": predicted.in_words(run),
@@ -112,7 +117,7 @@ def picture(run, folder, name, heading, draw, caption):
     if figure is None:
         if name == "memory_throughput":
             return f"<h2>{heading}</h2><p>No plan of this run was timed, so there is no speed to show. A plan is timed " \
-                   f"when its ranks × threads fit the machine's {run.facts['cores']} cores.</p>"
+                   f"when its ranks × threads fit {cores(run)}.</p>"
         return ""
     def say(index):
         plan = run.plans.loc[index]

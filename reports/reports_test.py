@@ -229,6 +229,13 @@ class Page(unittest.TestCase):
         self.assertEqual(text.count("(+30 %)</td>"), 1)
         self.assertNotIn("predicted [ms]", self.text)   # of a run without a cluster
 
+    def test_a_launched_run_says_how(self):
+        self.assertEqual(make_page(FOLDER / "launched.h5"), (0, ""))
+        text = (FOLDER / "launched.html").read_text(encoding="utf-8")
+        self.assertIn("srun -n {ranks}, messages by mpi", text)
+        self.assertIn("exceed the cores of their hosts", text)
+        self.assertNotIn("Launched with", self.text)
+
     def test_an_older_run_has_no_simulated_steps(self):
         text = (FOLDER / "older.html").read_text(encoding="utf-8")
         self.assertNotIn("gantt-plan", text)

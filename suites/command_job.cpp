@@ -71,7 +71,7 @@ int serve(MpiWorld& world, Fabrics* fabrics, const Suite& suite, const Options& 
     const Settings settings = suite.settings_of(plan);
     const auto [at, is_new] =
         standards.try_emplace(settings.batch, Standard{suite, settings, model, data, !o.untimed, &job});
-    if (is_new && world.rank() == 0) make(at->second, o.reference);
+    if (is_new && world.rank() == 0) make(at->second, o.reference, /*keep=*/false);
     const PlanRecord record = check_plan(plan, at->second);
     if (world.rank() == 0) say(world, kJobAnswer + hexadecimal(bytes_of(record)));
   }

@@ -26,6 +26,7 @@ namespace {
 
 constexpr const char* kOurs = "lockstep: ";  // begins what a rank complains of
 // A launcher that is told to end has ranks on other machines to end first.
+constexpr int kUsersMistake = 2;             // an exit status
 constexpr std::size_t kMostQuoted = 200;               // bytes of what a launcher has to say, in a sentence
 constexpr double kToEndAlone = 30, kToEndOthers = 10;  // seconds
 
@@ -135,6 +136,7 @@ std::optional<Answer> LaunchedWorker::hear(const std::string& line) {
     return {};
   }
   words_.take(true);
+  answered_ = true;
   try {
     return Answer{Answer::End::answered, from_hexadecimal(line.substr(std::strlen(kJobAnswer)))};
   } catch (const std::invalid_argument&) {

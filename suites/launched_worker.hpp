@@ -26,7 +26,8 @@ class LaunchedWorker final : public Worker {
   LaunchedWorker& operator=(const LaunchedWorker&) = delete;
 
   void begin(const std::string& request) override;
-  // UserError: the job ended before it was ready, so it will the next time; it says what the launcher said.
+  // UserError: the job ended before it was ready, or refused its first request as a user's mistake, and so it
+  // would the next; it says what the launcher said.
   std::optional<Answer> glance(int milliseconds) override;
   pid_t pid() const { return pid_; }  // of the launcher; -1: none
 
@@ -43,6 +44,7 @@ class LaunchedWorker final : public Worker {
   pid_t pid_ = -1;
   int in_ = -1, out_ = -1;
   bool ready_ = false, lost_ = false;  // lost: it did not take the request
+  bool answered_ = false;              // some job did
   LastWords words_;
   std::string received_, besides_;  // of the line that comes; what else was on stdout
   Clock::time_point asked_{};

@@ -27,7 +27,7 @@ std::string key_of(const Standard& s) {
 
 }  // namespace
 
-Made make(Standard& s, const std::string& folder_file) {
+Made make(Standard& s, const std::string& folder_file, bool keep) {
   s.initial = fresh_weights(s.model, s.settings);
   std::string file = folder_file;
   if (!file.empty() && s.suite.weak) file += fmt::format(".{}", s.settings.batch);
@@ -41,7 +41,7 @@ Made make(Standard& s, const std::string& folder_file) {
     kept.emplace();
     kept->whole = reference_run(s.model, s.settings, s.data, s.suite.isa, s.suite.threads, s.initial);
     made.together = kept->seconds = since(start);
-    if (!file.empty()) keep_reference(file, key, *kept);
+    if (keep && !file.empty()) keep_reference(file, key, *kept);
   }
   made.run = kept->seconds;
   s.reference = std::move(kept->whole);

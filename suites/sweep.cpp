@@ -116,7 +116,7 @@ void Sweep::make_references() {
 }
 
 void Sweep::make_reference(Standard& standard) {
-  const Made made = make(standard, folder_ ? folder_->reference_file() : "");
+  const Made made = make(standard, folder_ ? folder_->reference_file() : "", /*keep=*/true);
   busy_seconds_ += made.together;
   reference_seconds_ = std::max(reference_seconds_, made.run);
   const auto& steps = standard.reference.steps;

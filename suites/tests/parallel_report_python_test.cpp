@@ -1,5 +1,6 @@
 // Python reads what C++ writes: runs reports/reports_test.py on files made here. Skipped where the packages
 // of `ci/venv.sh report` are not installed.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
@@ -149,6 +150,11 @@ class PythonTest : public ::testing::Test {
                            [&](const auto& word) { return p.words.at(word.first) != word.second; });
       });
       r.cores = 4, r.plans.at(1).timed = true, r.plans[1].step_seconds = {0.1};
+    });
+    write_changed(path("launched.h5"), 5, [](RunRecord& r) {
+      r.launch = "srun -n {ranks}", r.comm = "mpi";
+      for (PlanRecord& p : r.plans) p.hosts = fmt::format("{} x node1", p.ranks);
+      r.plans.at(3).timed = false, r.plans[3].step_seconds.clear(), r.plans[3].tokens_per_second = kNotTimed;
     });
     write_changed(path("lacking.h5"), 5, [](RunRecord& r) { r.plans[3].messages = ""; });
     write_changed(path("contradiction.h5"), 5, [](RunRecord& r) { r.plans[3].memory = "too much"; });

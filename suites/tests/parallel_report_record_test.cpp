@@ -71,6 +71,7 @@ RunRecord two_plans() {
   run.parameters = i64{1} << 40;
   run.cores = 2;
   run.predicted_with = "name = \"a machine\"\n", run.device = "cuda";
+  run.launch = "srun -n {ranks}", run.comm = "nccl";
   run.refused = {{"dp must divide the batch", 4}, {"tp must divide R", 9}};
   run.plans = {solo(), split()};
   return run;
@@ -85,10 +86,12 @@ TEST_F(RecordTest, KeepsEveryFieldOfARun) {
   EXPECT_EQ(file.attribute("verdict"), "INVALID: 1 of 2 plans failed");
   EXPECT_EQ(file.attribute("hash"), "");
   EXPECT_EQ(file.attribute("device"), "cuda");
+  EXPECT_EQ(file.attribute("launch"), "srun -n {ranks}");
+  EXPECT_EQ(file.attribute("comm"), "nccl");
   EXPECT_EQ(file.attribute("predicted_with"), "name = \"a machine\"\n");
   EXPECT_EQ(file.attribute("seed"), "-3");
   EXPECT_EQ(file.attribute("parameters"), "1099511627776");
-  EXPECT_EQ(file.attributes().size(), 2u + 19u + 6u);  // format and version, texts, numbers
+  EXPECT_EQ(file.attributes().size(), 2u + 21u + 6u);  // format and version, texts, numbers
 
   EXPECT_EQ(file.strings("/refused/rule"),
             (std::vector<std::string>{"dp must divide the batch", "tp must divide R"}));
