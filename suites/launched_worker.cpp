@@ -26,7 +26,7 @@ namespace {
 
 constexpr const char* kOurs = "lockstep: ";  // begins what a rank complains of
 // A launcher that is told to end has ranks on other machines to end first.
-constexpr int kUsersMistake = 2;             // an exit status
+constexpr int kUsersMistake = 2;                       // an exit status
 constexpr std::size_t kMostQuoted = 200;               // bytes of what a launcher has to say, in a sentence
 constexpr double kToEndAlone = 30, kToEndOthers = 10;  // seconds
 
@@ -151,6 +151,8 @@ Answer LaunchedWorker::say_how_it_ended() {
   const std::string how = WIFEXITED(status) ? fmt::format("exit status {}", WEXITSTATUS(status))
                                             : fmt::format("{}", strsignal(WTERMSIG(status)));
   if (!ready_) throw UserError(fmt::format("no job began: `{}` ended with {}{}", command_, how, said));
+  if (!answered_ && WIFEXITED(status) && WEXITSTATUS(status) == kUsersMistake)
+    throw UserError(fmt::format("the job refused its first plan{}", said));
   if (said.find("std::bad_alloc") != std::string::npos)
     return {Answer::End::out_of_memory, "the system gave a rank no more memory" + said};
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
@@ -186,14 +188,18 @@ int LaunchedWorker::end(double patience) {
 
 std::string LaunchedWorker::words() {
   const std::string all = words_.take(false) + besides_;
-  std::string ours;
+  std::string ours, others;
   std::istringstream lines(all);
-  for (std::string line; std::getline(lines, line);)
-    if (line.starts_with(kOurs)) ours += (ours.empty() ? "" : " ") + line.substr(std::strlen(kOurs));
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(kOurs))
+      ours += (ours.empty() ? "" : " ") + line.substr(std::strlen(kOurs));
+    else if (line.find_first_not_of('-') != std::string::npos)  // mpirun's rulers say nothing
+      others += line + "\n";
+  }
   if (!ours.empty()) return quoted(ours);
-  if (all.size() <= kMostQuoted) return quoted(all);
+  if (others.size() <= kMostQuoted) return quoted(others);
   std::fputs(all.c_str(), stderr);
-  return "; what it said is above";
+  return ready_ ? quoted(others) : "; what it said is above";
 }
 
 }  // namespace lockstep

@@ -30,8 +30,8 @@ struct Standard {
   FastReference float64{};
 };
 
-// Fills what is empty. file: where the single-device run is read from, and if it is to be kept written to, in a
-// suite of weak scaling with its batch behind; empty: nowhere.
+// Fills what is empty. file: where the single-device run is read from, and if it is to be kept written to, in
+// a suite of weak scaling with its batch behind; empty: nowhere.
 struct Made {
   bool was_kept;         // it was read
   double run, together;  // seconds: of the single-device run when it was made; of all that was made now

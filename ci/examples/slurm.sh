@@ -11,7 +11,7 @@ set -euo pipefail
 
 # module load gcc/12 openmpi hdf5  # <- what your cluster calls them; `make deps` says what is missing
 suite=suites/scaling.toml         # <- yours
-out=sweeps/scaling                # kept: the record, and what going on takes
+out=${SCRATCH:-$HOME}/lockstep-scaling   # kept: the record, and what going on takes
 
 # --input=0: standard input is rank 0's alone. --mpi: what `srun --mpi=list` offers and your MPI was built for.
 launch='srun --mpi=pmix --input=0 --kill-on-bad-exit=1 -n {ranks}'
@@ -19,5 +19,7 @@ options=(--launch "$launch" --limit-ranks "$SLURM_NTASKS")
 # options+=(--device cuda --comm nccl)
 
 make -j "$(nproc)"
-build/lockstep sweep "$suite" --out "$out" "${options[@]}"
-make report OUT="$out"
+status=0
+build/lockstep sweep "$suite" --out "$out" "${options[@]}" || status=$?
+make report OUT="$out"            # of an invalid sweep too: it says what failed
+exit $status

@@ -63,7 +63,8 @@ TEST(LaunchedWorker, AJobThatNeverWasReadyIsTheUsersToMend) {
 TEST(LaunchedWorker, AMistakeThatTheFirstPlanShowsIsTheUsersToo) {
   const std::string refuses = "echo lockstep: no room in scratch >&2; exit 2";
   LaunchedWorker first(shell("echo lockstep-ready x; read line; " + refuses), 60);
-  EXPECT_TRUE(says(refusal([&] { ask(first, "dp=2"); }), "refused its first plan; it said: no room in scratch"));
+  EXPECT_TRUE(
+      says(refusal([&] { ask(first, "dp=2"); }), "refused its first plan; it said: no room in scratch"));
   LaunchedWorker second(
       shell("echo lockstep-ready x; read line; echo lockstep-answer 41; read line; " + refuses), 60);
   EXPECT_EQ(ask(second, "dp=2").text, "A");
