@@ -36,9 +36,10 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
   app.add_option("--limit-ranks", o.most_ranks, "refuse plans of more ranks; default: the suite's limit")
       ->check(CLI::Range(1, kMaxRanks));
   app.add_option(
-      "--launch", o.launch,
-      "what starts a plan's ranks as processes, on any hosts, with {ranks} for their number: \"mpirun "
-      "-n {ranks}\", \"srun -n {ranks}\"; without it ranks are threads of this process");
+         "--launch", o.launch,
+         "what starts a plan's ranks as processes, on any hosts, with {ranks} for their number: \"mpirun "
+         "-n {ranks}\", \"srun -n {ranks}\"; without it ranks are threads of this process")
+      ->check([](const std::string& said) { return said.empty() ? "what is to start the ranks?" : ""; });
   app.add_option(
          "--comm", o.comm,
          "what carries the messages of ranks that are processes: mpi (the default), or nccl, from GPU to "
