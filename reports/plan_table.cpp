@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <set>
@@ -46,28 +47,46 @@ struct WriteColumn {
   }
 };
 
+[[noreturn]] void wrong_size(const h5::Reader& file, const std::string& name, std::size_t plans) {
+  throw UserError(fmt::format("'{}' is damaged: array '{}' has not {} row{}; write it anew", file.path(),
+                              name, plans, plans == 1 ? "" : "s"));
+}
+
+// A column as it is stored, one value a plan.
+template <class T>
+std::vector<T> column(const h5::Reader& file, const std::string& name, std::size_t plans) {
+  std::vector<T> values;
+  if constexpr (std::is_same_v<T, std::string>)
+    values = file.strings(name);
+  else
+    values = file.read<T>(name).values;
+  if (values.size() != plans) wrong_size(file, name, plans);
+  return values;
+}
+
 struct ReadColumn {
   const h5::Reader& file;
-  PlanRecord& plan;
+  const std::set<std::string>& kept;
+  Plans& plans;
 
   template <class Field>
   void operator()(const char* name, Field PlanRecord::*field) const {
-    const auto values = read<Field>(std::string("/plans/") + name);
-    if (values.size() != 1)
-      throw UserError(fmt::format("'{}' holds {} plans, not one", file.path(), values.size()));
-    plan.*field = static_cast<Field>(values[0]);
+    if (!kept.count(name)) return;
+    const auto values = column<Stored<Field>>(file, std::string("/plans/") + name, plans.size());
+    for (std::size_t i = 0; i < plans.size(); ++i) plans[i].*field = static_cast<Field>(values[i]);
   }
   void operator()(const char* name, std::vector<double> PlanRecord::*list) const {
-    plan.*list = file.read<double>(std::string("/plans/") + name).values;
-  }
-
- private:
-  template <class Field>
-  std::vector<Stored<Field>> read(const std::string& name) const {
-    if constexpr (std::is_same_v<Field, std::string>)
-      return file.strings(name);
-    else
-      return file.read<Stored<Field>>(name).values;
+    if (!kept.count(name)) return;
+    const h5::Array<double> rows = file.read<double>(std::string("/plans/") + name);
+    if (rows.shape.size() != 2 || rows.shape[0] != plans.size())
+      wrong_size(file, std::string("/plans/") + name, plans.size());
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      std::vector<double>& values = plans[i].*list;
+      const auto begin = rows.values.begin() + static_cast<std::ptrdiff_t>(i * rows.shape[1]);
+      values.assign(begin, begin + static_cast<std::ptrdiff_t>(rows.shape[1]));
+      // One row is as long as it is: a NaN at its end is a loss that was none.
+      while (plans.size() > 1 && !values.empty() && std::isnan(values.back())) values.pop_back();
+    }
   }
 };
 
@@ -105,10 +124,41 @@ void write_word(h5::Writer& file, const Plans& plans, const std::string& word) {
     file.write(name, texts);
 }
 
-std::string read_word(const h5::Reader& file, const std::string& word) {
+std::vector<std::string> read_word(const h5::Reader& file, const std::string& word, std::size_t plans) {
   const std::string name = "/plans/word/" + word;
-  if (file.holds_strings(name)) return file.strings(name).at(0);
-  return fmt::format("{}", file.scalar<i64>(name));
+  if (file.holds_strings(name)) return column<std::string>(file, name, plans);
+  std::vector<std::string> texts;
+  for (i64 value : column<i64>(file, name, plans)) texts.push_back(fmt::format("{}", value));
+  return texts;
+}
+
+// Every row; of the columns those that are `kept`.
+Plans read_rows(const h5::Reader& file, const std::set<std::string>& kept) {
+  Plans plans(file.strings("/plans/plan").size());
+  each_column(ReadColumn{file, kept, plans});
+  const auto members = [&](const std::string& group) {
+    return kept.count(group) ? file.list("/plans/" + group) : std::vector<std::string>{};
+  };
+  // Sets one thing of every plan from a column.
+  const auto spread = [&](const auto& values, auto set) {
+    for (std::size_t i = 0; i < plans.size(); ++i) set(plans[i], values[i]);
+  };
+  for (const std::string& word : members("word"))
+    spread(read_word(file, word, plans.size()), [&](PlanRecord& p, const auto& v) { p.words[word] = v; });
+  for (const std::string& kind : members("peak_by_kind"))
+    spread(column<i64>(file, "/plans/peak_by_kind/" + kind, plans.size()),
+           [&](PlanRecord& p, i64 v) { p.peak_by_kind[kind] = v; });
+  for (const std::string& part : members("simulated"))
+    spread(column<double>(file, "/plans/simulated/" + part, plans.size()),
+           [&](PlanRecord& p, double v) { p.simulated[part] = v; });
+  for (const std::string& axis : members("traffic")) {
+    const std::string group = "/plans/traffic/" + axis;
+    spread(column<i64>(file, group + "/messages", plans.size()),
+           [&](PlanRecord& p, i64 v) { p.traffic[axis].messages = v; });
+    spread(column<i64>(file, group + "/bytes", plans.size()),
+           [&](PlanRecord& p, i64 v) { p.traffic[axis].bytes = v; });
+  }
+  return plans;
 }
 
 }  // namespace
@@ -141,19 +191,20 @@ void write_plans(h5::Writer& file, const Plans& plans) {
   }
 }
 
+std::vector<PlanRecord> read_plans(const h5::Reader& file) {
+  const std::vector<std::string> names = file.list("/plans");
+  std::set<std::string> kept(names.begin(), names.end());
+  kept.insert("status");  // has no default that would be true
+  return read_rows(file, kept);
+}
+
 PlanRecord read_plan(const h5::Reader& file) {
-  PlanRecord plan;
-  each_column(ReadColumn{file, plan});
-  for (const std::string& word : file.list("/plans/word")) plan.words[word] = read_word(file, word);
-  for (const std::string& kind : file.list("/plans/peak_by_kind"))
-    plan.peak_by_kind[kind] = file.scalar<i64>("/plans/peak_by_kind/" + kind);
-  for (const std::string& part : file.list("/plans/simulated"))
-    plan.simulated[part] = file.scalar<double>("/plans/simulated/" + part);
-  for (const std::string& axis : file.list("/plans/traffic")) {
-    const std::string group = "/plans/traffic/" + axis;
-    plan.traffic[axis] = {file.scalar<i64>(group + "/messages"), file.scalar<i64>(group + "/bytes")};
-  }
-  return plan;
+  std::set<std::string> every = {"word", "peak_by_kind", "simulated", "traffic"};
+  each_column([&](const char* name, auto) { every.insert(name); });
+  const Plans plans = read_rows(file, every);
+  if (plans.size() != 1)
+    throw UserError(fmt::format("'{}' holds {} plans, not one", file.path(), plans.size()));
+  return plans[0];
 }
 
 }  // namespace lockstep

@@ -10,7 +10,10 @@ namespace lockstep {
 
 void write_plans(h5::Writer&, const std::vector<PlanRecord>&);
 
-// The plan of a table with one row. UserError: it is damaged, or has another number of rows.
+// Every row. A column that is missing was not yet kept when the file was written; the field has its default.
+// Of several rows a list is read without the NaNs at its end (schema.md). UserError: it is damaged.
+std::vector<PlanRecord> read_plans(const h5::Reader&);
+// The plan of a table with one row and every column. UserError: it is damaged, or has another number of rows.
 PlanRecord read_plan(const h5::Reader&);
 
 }  // namespace lockstep

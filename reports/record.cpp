@@ -5,6 +5,8 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
+#include <charconv>
 #include <climits>
 #include <cstdio>
 #include <ctime>
@@ -24,7 +26,49 @@ namespace lockstep {
 namespace {
 
 constexpr i64 kVersion = 1;
-const std::string kPlanFormat = "lockstep plan";
+const std::string kRunFormat = "lockstep run", kPlanFormat = "lockstep plan";
+
+// A run's root attributes by name: one list for writing and reading.
+template <class Visitor>
+void each_attribute(Visitor&& attribute) {
+  attribute("suite", &RunRecord::suite);
+  attribute("model", &RunRecord::model);
+  attribute("model_hash", &RunRecord::model_hash);
+  attribute("data", &RunRecord::data);
+  attribute("data_hash", &RunRecord::data_hash);
+  attribute("dtype", &RunRecord::dtype);
+  attribute("revision", &RunRecord::revision);
+  attribute("compiler", &RunRecord::compiler);
+  attribute("flags", &RunRecord::flags);
+  attribute("host", &RunRecord::host);
+  attribute("cpu", &RunRecord::cpu);
+  attribute("isa", &RunRecord::isa);
+  attribute("device", &RunRecord::device);
+  attribute("launch", &RunRecord::launch);
+  attribute("comm", &RunRecord::comm);
+  attribute("simulated_with", &RunRecord::simulated_with);
+  attribute("predicted_with", &RunRecord::predicted_with);
+  attribute("started", &RunRecord::started);
+  attribute("verdict", &RunRecord::verdict);
+  attribute("hash", &RunRecord::hash);
+  attribute("reference_hash", &RunRecord::reference_hash);
+  attribute("seed", &RunRecord::seed);
+  attribute("batch", &RunRecord::batch);
+  attribute("seq", &RunRecord::seq);
+  attribute("steps", &RunRecord::steps);
+  attribute("parameters", &RunRecord::parameters);
+  attribute("cores", &RunRecord::cores);
+}
+
+i64 whole_number(const h5::Reader& file, const std::string& name) {
+  const std::string text = file.attribute(name);
+  i64 value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size())
+    throw UserError(
+        fmt::format("'{}' is damaged: attribute '{}' is no whole number; write it anew", file.path(), name));
+  return value;
+}
 
 // The first line that a shell command prints; empty if it fails.
 [[maybe_unused]] std::string first_line_of(const std::string& command) {
@@ -98,36 +142,14 @@ std::string complaint(const PlanRecord& p) {
 
 void write_run(const RunRecord& run, const std::string& path) {
   h5::Writer file(path);
-  file.attribute("format", std::string("lockstep run"));
+  file.attribute("format", kRunFormat);
   file.attribute("version", kVersion);
-  const std::pair<const char*, std::string RunRecord::*> texts[] = {
-      {"suite", &RunRecord::suite},
-      {"model", &RunRecord::model},
-      {"model_hash", &RunRecord::model_hash},
-      {"data", &RunRecord::data},
-      {"data_hash", &RunRecord::data_hash},
-      {"dtype", &RunRecord::dtype},
-      {"revision", &RunRecord::revision},
-      {"compiler", &RunRecord::compiler},
-      {"flags", &RunRecord::flags},
-      {"host", &RunRecord::host},
-      {"cpu", &RunRecord::cpu},
-      {"isa", &RunRecord::isa},
-      {"device", &RunRecord::device},
-      {"launch", &RunRecord::launch},
-      {"comm", &RunRecord::comm},
-      {"simulated_with", &RunRecord::simulated_with},
-      {"predicted_with", &RunRecord::predicted_with},
-      {"started", &RunRecord::started},
-      {"verdict", &RunRecord::verdict},
-      {"hash", &RunRecord::hash},
-      {"reference_hash", &RunRecord::reference_hash},
-  };
-  for (const auto& [name, field] : texts) file.attribute(name, run.*field);
-  const std::pair<const char*, i64> numbers[] = {
-      {"seed", run.seed},   {"batch", run.batch},           {"seq", run.seq},
-      {"steps", run.steps}, {"parameters", run.parameters}, {"cores", run.cores}};
-  for (const auto& [name, value] : numbers) file.attribute(name, value);
+  each_attribute([&](const char* name, auto field) {
+    if constexpr (std::is_same_v<decltype(field), std::string RunRecord::*>)
+      file.attribute(name, run.*field);
+    else
+      file.attribute(name, i64{run.*field});
+  });
 
   write_plans(file, run.plans);
 
@@ -141,6 +163,33 @@ void write_run(const RunRecord& run, const std::string& path) {
   file.write("/refused/rule", rules);
   file.write("/refused/plans", refused);
   file.close();
+}
+
+RunRecord read_run(const std::string& path) {
+  const h5::Reader file(path);
+  if (!file.has_attribute("format") || file.attribute("format") != kRunFormat)
+    throw UserError(fmt::format("'{}' is not a run file (reports/schema.md says what one is)", path));
+  if (const i64 version = whole_number(file, "version"); version != kVersion)
+    throw UserError(fmt::format("'{}' is a run file of version {}; this program reads version {}", path,
+                                version, kVersion));
+  RunRecord run;
+  const std::vector<std::string> names = file.attributes();
+  each_attribute([&](const char* name, auto field) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) return;
+    if constexpr (std::is_same_v<decltype(field), std::string RunRecord::*>)
+      run.*field = file.attribute(name);
+    else
+      run.*field = static_cast<std::decay_t<decltype(run.*field)>>(whole_number(file, name));
+  });
+  run.plans = read_plans(file);
+  const std::vector<std::string> rules = file.strings("/refused/rule");
+  const std::vector<i64> refused = file.read<i64>("/refused/plans").values;
+  if (rules.size() != refused.size())
+    throw UserError(
+        fmt::format("'{}' is damaged: {} rules, and {} numbers of plans they refused; write it anew", path,
+                    rules.size(), refused.size()));
+  for (std::size_t i = 0; i < rules.size(); ++i) run.refused[rules[i]] = refused[i];
+  return run;
 }
 
 void write_plan(const PlanRecord& plan, const std::string& identity, const std::string& path) {

@@ -75,6 +75,9 @@ struct RunRecord {
 
 // Writes path.tmp, closes it, renames it to path. Throws UserError if the place cannot be written.
 void write_run(const RunRecord&, const std::string& path);
+// What a file of an earlier program does not hold has its default, and a map of a plan's holds what any
+// plan's does, empty or 0. UserError: no such file, damaged, of another kind.
+RunRecord read_run(const std::string& path);
 
 // A file of one plan, written as above. `identity` says which sweep it is of; reading wants the same.
 // UserError: no such file, damaged, of another sweep.

@@ -4,7 +4,6 @@
 #include <barrier>
 #include <chrono>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "suites/gates/among.hpp"
@@ -20,7 +19,7 @@ double median(std::vector<double> values) {
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-double median_spread(std::vector<double> values) {
+Interval median_interval(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const int n = static_cast<int>(values.size());
   // Each value is below the true median with probability 1/2. The k smallest and the k largest may be left
@@ -31,8 +30,13 @@ double median_spread(std::vector<double> values) {
     chance *= static_cast<double>(n - k) / (k + 1);
     below += chance;
   }
-  if (k == 0) return std::numeric_limits<double>::infinity();
-  return (values[n - k] - values[k - 1]) / 2 / median(values);
+  if (k == 0) return {};
+  return {values[k - 1], values[n - k]};
+}
+
+double median_spread(std::vector<double> values) {
+  const Interval interval = median_interval(values);
+  return interval.known() ? (interval.high - interval.low) / 2 / median(values) : interval.high;
 }
 
 namespace {

@@ -1,5 +1,6 @@
 // Timing a plan that has passed its gates.
 #pragma once
+#include <limits>
 #include <vector>
 
 #include "suites/reference.hpp"
@@ -25,9 +26,14 @@ struct Timed {
 Timed time_steps(const Prepared&, const Launch&, const Weights& initial, const Repeats&);
 
 double median(std::vector<double>);  // NaN of none
-// Half the width of the median's 95 % interval, as a part of the median. The interval is from one order
-// statistic to another and assumes no distribution (Hoefler & Belli 2015, section 3.1.3); fewer than 6 values
-// have none: infinity.
+// The median's 95 % interval, from one order statistic to another: no distribution is assumed (Hoefler &
+// Belli 2015, section 3.1.3). Fewer than 6 values bound it nowhere.
+struct Interval {
+  double low = -std::numeric_limits<double>::infinity(), high = -low;
+  bool known() const { return high < std::numeric_limits<double>::infinity(); }
+};
+Interval median_interval(std::vector<double>);
+// Half that interval's width, as a part of the median; infinity where it has none.
 double median_spread(std::vector<double>);
 
 }  // namespace lockstep

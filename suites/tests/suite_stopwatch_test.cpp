@@ -27,8 +27,12 @@ TEST(Stopwatch, SpreadIsThePublishedInterval) {
   EXPECT_TRUE(std::isinf(median_spread(up_to(5))));
   const std::tuple<int, int, int> published[] = {
       {6, 1, 6}, {9, 2, 8}, {12, 3, 10}, {20, 6, 15}, {30, 10, 21}};
-  for (const auto& [n, low, high] : published)
+  for (const auto& [n, low, high] : published) {
     EXPECT_EQ(median_spread(up_to(n)), (high - low) / 2.0 / ((n + 1) / 2.0)) << n;
+    EXPECT_EQ(median_interval(up_to(n)).low, low);
+    EXPECT_EQ(median_interval(up_to(n)).high, high);
+  }
+  EXPECT_FALSE(median_interval(up_to(5)).known());
 }
 
 // By drawing: the interval holds the true median of a skewed distribution in at least 95 % of draws, and is
