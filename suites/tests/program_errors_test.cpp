@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "parallel/engine.hpp"
+#include "reports/record.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -107,6 +108,9 @@ INSTANTIATE_TEST_SUITE_P(
         {"MissingSuite", "sweep no/such.toml", {"no/such.toml"}},
         {"NothingLeft", "sweep suites/smoke.toml --only dp=5", {"no plan", "dp=5"}},
         {"NotADump", "compare Makefile Makefile", {"Makefile"}},
+        {"NoSweepsFolder", "compare suites suites", {"'suites' holds no run.h5", "lockstep sweep --out"}},
+        {"NoRunThere", "compare no/before no/after", {"'no/before' does not exist"}},
+        {"FasterThanNothing", "compare a b --slower -5", {"--slower", "-5"}},
     }),
     [](const auto& test) { return test.param.name; });
 
@@ -247,6 +251,40 @@ TEST_F(BrokenFile, DumpWithADamagedByte) {
     folder_.write("b.h5", bytes);
     expect_refused("compare " + a + " " + b, "b.h5");
   }
+}
+
+// A run file with one plan.
+void write_small_run(const std::string& path) {
+  RunRecord run;
+  run.plans.resize(1);
+  run.plans[0].plan = "dp=1 tp=1 pp=1";
+  write_run(run, path);
+}
+
+TEST_F(BrokenFile, RunsAreComparedWithRuns) {
+  const std::string run = folder_.path() + "/run.h5", dump = folder_.path() + "/a.h5";
+  write_small_run(run);
+  ASSERT_EQ(lockstep_program(train + "--steps 1 --dump " + dump).status, 0);
+  ASSERT_EQ(lockstep_program("compare " + run + " " + folder_.path()).status, 0);
+  for (const std::string& two : {run + " " + dump, dump + " " + folder_.path()})
+    expect_refused("compare " + two, "run.h5' is a run of a sweep and ", "a.h5' is not",
+                   "two runs, or two dumps");
+  expect_refused("compare " + folder_.path(), "run.h5' is a run of a sweep; name a second one");
+  expect_refused("compare " + run + " Makefile", "'Makefile' cannot be read as HDF5");
+  expect_refused("compare --slower 5 " + dump, "--slower and --all are for two runs of sweeps");
+  expect_refused("compare --all " + dump + " " + dump, "--slower and --all are for two runs of sweeps");
+}
+
+TEST_F(BrokenFile, RunCutOffOrWithADamagedByte) {
+  const std::string run = folder_.path() + "/run.h5";
+  write_small_run(run);
+  const std::string whole = read(run);
+  for (const std::size_t place : {std::size_t{0}, std::size_t{9}, std::size_t{44}}) {
+    std::string bytes = whole;
+    bytes[place] ^= 0x20;
+    expect_refused("compare " + run + " " + folder_.write("b.h5", bytes), "b.h5");
+  }
+  expect_refused("compare " + run + " " + folder_.write("c.h5", whole.substr(0, whole.size() / 2)), "c.h5");
 }
 
 TEST(ProgramErrors, HelpIsNoError) {

@@ -117,6 +117,40 @@ TEST(ProgramSweep, TheVerdictGoesToAFileWhenAsked) {
   EXPECT_TRUE(says(lockstep_program("sweep " + suite + " --jobs 0").err, "--jobs"));
 }
 
+// A run file has seed and data, but not the learning rate: with another one the same training, as far as it
+// says, has another hash.
+TEST(ProgramSweep, TwoSweepsAreComparedPlanByPlan) {
+  const TemporaryFolder folder;
+  const auto sweep = [&](const std::string& name, const std::string& from, const std::string& to) {
+    std::string text = suite_text("seed = 1\ntimed_steps = 6\ntimed_steps_most = 6\n[axes]\ndp = [1, 2]\n");
+    text.replace(text.find(from), from.size(), to);
+    const std::string suite = folder.write("tiny.toml", text), out = folder.path() + "/" + name;
+    const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
+    EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+    return out;
+  };
+  const std::string before = sweep("before", "seed = 1", "seed = 1"),
+                    after = sweep("after", "dp = [", "dp = [");
+  const Ended same = lockstep_program("compare " + before + " " + after + "/run.h5");
+  EXPECT_EQ(same.status, 0) << same.err;
+  EXPECT_TRUE(
+      says(same.out, "circumstances are equal\nmedian step of a plan timed in both ", "\ndp=1 tp=1 pp=1 ",
+           "geometric mean of ", " ratio",
+           "\nas right as before: of 2 plans in both, all that were ok still are, with the same hashes; a "
+           "step takes "));
+  EXPECT_FALSE(says(same.out, "another status"));
+  EXPECT_EQ(lockstep_program("compare --slower 1e9 " + before + " " + after).status, 0);
+
+  const Ended seed = lockstep_program("compare " + before + " " + sweep("seed", "seed = 1", "seed = 2"));
+  EXPECT_EQ(seed.status, 0);
+  EXPECT_TRUE(says(seed.out, "  seed: 1 -> 2\n", "  model hash: ", "  reference hash: ",
+                   "\n2 plans in both with another status, hash, memory or traffic\n  dp=1 tp=1 pp=1: hash ",
+                   "but hashes say nothing, for model hash, seed differ;"));
+  const Ended rate = lockstep_program("compare " + before + " " + sweep("rate", "lr = 0.01", "lr = 0.02"));
+  EXPECT_EQ(rate.status, 1);
+  EXPECT_TRUE(says(rate.out, "\nworse: of 2 plans in both, 2 of another hash, though model, data, "));
+}
+
 TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ntp = [1, 3]\nsp = [0, 1]\n"));
