@@ -73,17 +73,19 @@ int serve(MpiWorld& world, Fabrics* fabrics, const Suite& suite, const Options& 
         standards.try_emplace(settings.batch, Standard{suite, settings, model, data, !o.untimed, &job});
     if (is_new && world.rank() == 0) make(at->second, o.reference, /*keep=*/false);
     const PlanRecord record = check_plan(plan, at->second);
-    if (world.rank() == 0) say(world, kJobAnswer + hexadecimal(bytes_of(record)));
+    if (world.rank() == 0)
+      say(world, kJobAnswer + hexadecimal(answer_of(at->second.reference_hash, bytes_of(record))));
   }
 }
 
 int command_job(const Options& o) {
-  Suite suite = read_suite(o.suite);
-  suite.isa = o.isa, suite.device = o.device, suite.threads = o.threads, suite.scratch = o.scratch;
-  suite.comm = o.comm;
-  check_isa(suite.isa);
-  check_comm(o.comm, suite.device);
-  return with_mpi([&](MpiWorld& world) { return serve(world, fabrics_here(o.comm, o.device), suite, o); });
+  return with_mpi([&](MpiWorld& world) {
+    Suite suite = read_suite(o.suite);
+    suite.isa = o.isa, suite.device = o.device, suite.threads = o.threads, suite.scratch = o.scratch;
+    suite.comm = o.comm;
+    check_isa(suite.isa);
+    return serve(world, fabrics_here(o.comm, o.device), suite, o);
+  });
 }
 
 Command::Action declare(CLI::App& app) {
@@ -110,13 +112,22 @@ std::string in_quotes(const std::string& text) {
 
 }  // namespace
 
+std::string answer_of(const std::string& reference_hash, const std::string& record) {
+  return reference_hash + "\n" + record;
+}
+
+std::pair<std::string, std::string> parts_of_answer(const std::string& answer) {
+  const std::size_t at = std::min(answer.find('\n'), answer.size());
+  return {answer.substr(0, at), answer.substr(std::min(at + 1, answer.size()))};
+}
+
 std::string job_command(const Suite& suite, int ranks, bool timed, const std::string& reference) {
   std::string launch = suite.launch;
   for (std::size_t at; (at = launch.find(kRanks)) != std::string::npos;)
     launch.replace(at, std::string(kRanks).size(), fmt::format("{}", ranks));
   return fmt::format("{} {} job {} --ranks {} --comm {} --isa {} --device {} --threads {}{}{}{}", launch,
                      in_quotes(std::filesystem::read_symlink("/proc/self/exe")), in_quotes(suite.path), ranks,
-                     suite.comm, suite.isa, suite.device, suite.threads,
+                     suite.comm, isa_here(suite.isa), suite.device, suite.threads,
                      suite.scratch.empty() ? "" : " --scratch " + in_quotes(suite.scratch),
                      reference.empty() ? "" : " --reference " + in_quotes(reference),
                      timed ? "" : " --untimed");

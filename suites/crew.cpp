@@ -37,7 +37,7 @@ Crew::Indices Crew::serve(const std::vector<std::string>& requests, const Indice
   };
   const auto hear = [&](Post& post, const Answer& answer) {
     post.busy = false;
-    if (answer.end == Answer::End::killed && !post.again) {  // no plan kills itself
+    if (answer.end == Answer::End::killed && !post.again && listener.go_on()) {  // no plan kills itself
       post.again = true;
       begin(post);
     } else if (workers > 1 && ran_into_a_limit(answer)) {

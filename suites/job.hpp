@@ -2,6 +2,7 @@
 // LaunchedWorker.
 #pragma once
 #include <string>
+#include <utility>
 
 #include "suites/suite.hpp"
 
@@ -9,5 +10,9 @@ namespace lockstep {
 
 // For a shell. reference: where the single-device run is kept; empty: nowhere.
 std::string job_command(const Suite&, int ranks, bool timed, const std::string& reference);
+
+// What its rank 0 answers of a plan: the hash of the reference that it was held to, and the record's bytes.
+std::string answer_of(const std::string& reference_hash, const std::string& record);
+std::pair<std::string, std::string> parts_of_answer(const std::string& answer);
 
 }  // namespace lockstep

@@ -26,8 +26,9 @@ namespace {
 
 constexpr const char* kOurs = "lockstep: ";  // begins what a rank complains of
 // A launcher that is told to end has ranks on other machines to end first.
-constexpr int kUsersMistake = 2;                       // an exit status
-constexpr std::size_t kMostQuoted = 200;               // bytes of what a launcher has to say, in a sentence
+constexpr int kUsersMistake = 2, kUnexpected = 3, kNotFound = 127;  // exit statuses: ours, and the shell's
+constexpr double kQuietStart = 5;         // seconds, after which what a launcher says is passed on
+constexpr std::size_t kMostQuoted = 200;  // bytes of what a launcher has to say, in a sentence
 constexpr double kToEndAlone = 30, kToEndOthers = 10;  // seconds
 
 [[noreturn]] void fail(const char* what) {
@@ -59,8 +60,8 @@ std::string from_hexadecimal(const std::string& digits) {
   return bytes;
 }
 
-LaunchedWorker::LaunchedWorker(std::string command, double seconds)
-    : command_(std::move(command)), seconds_(seconds) {}
+LaunchedWorker::LaunchedWorker(std::string command, double seconds, std::function<bool()> given_up)
+    : command_(std::move(command)), seconds_(seconds), given_up_(std::move(given_up)) {}
 
 LaunchedWorker::~LaunchedWorker() {
   if (pid_ < 0) return;
@@ -96,9 +97,18 @@ void LaunchedWorker::start() {
 }
 
 void LaunchedWorker::begin(const std::string& request) {
-  if (pid_ < 0) start();
   const std::string line = request + "\n";
-  lost_ = send(in_, line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size());
+  const auto take = [&] {
+    if (pid_ < 0) start();
+    return send(in_, line.data(), line.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(line.size());
+  };
+  const bool is_new = pid_ < 0;
+  lost_ = !take();
+  if (lost_ && !is_new) {  // it ended since its last answer: no fault of this request's
+    end(0);
+    words_.take(true);
+    lost_ = !take();
+  }
   asked_ = Clock::now();
 }
 
@@ -118,31 +128,50 @@ std::optional<Answer> LaunchedWorker::glance(int milliseconds) {
         if (auto answer = hear(line)) return answer;  // nothing follows one that was not asked for
       }
     }
-  } else if (ready_ && std::chrono::duration<double>(Clock::now() - asked_).count() > seconds_) {
+    return {};
+  }
+  const double passed = std::chrono::duration<double>(Clock::now() - asked_).count();
+  if (launcher_has_ended()) return say_how_it_ended();  // and left somebody who holds its output
+  if (ready_ && passed > seconds_) {
     end(0);
     return Answer{Answer::End::timeout, fmt::format("no end after {:.3g} s{}", seconds_, words())};
   }
+  if (ready_) return {};
+  if (given_up_ && given_up_()) {
+    end(0);
+    return Answer{Answer::End::crashed, "given up before its job began" + words()};
+  }
+  if (passed > kQuietStart) besides_ += words_.take(true);  // "queued and waiting for resources"
   return {};
 }
 
 std::optional<Answer> LaunchedWorker::hear(const std::string& line) {
-  if (line.starts_with(kJobReady)) {
+  // A launcher may put a tag before each line, and a library words without an end.
+  const std::size_t ready = line.find(kJobReady), answer = line.find(kJobAnswer);
+  if (ready != std::string::npos) {
     ready_ = true;
     asked_ = Clock::now();  // the time before was the launcher's, or a queue's
     return {};
   }
-  if (!line.starts_with(kJobAnswer)) {  // a library of the ranks' may say what it likes
+  if (answer == std::string::npos) {
     besides_ += line + "\n";
     return {};
   }
   words_.take(true);
+  besides_.clear();
   answered_ = true;
   try {
-    return Answer{Answer::End::answered, from_hexadecimal(line.substr(std::strlen(kJobAnswer)))};
+    return Answer{Answer::End::answered, from_hexadecimal(line.substr(answer + std::strlen(kJobAnswer)))};
   } catch (const std::invalid_argument&) {
     end(0);
-    return Answer{Answer::End::crashed, "its answer was damaged on the way"};
+    return Answer{Answer::End::crashed, kDamaged};
   }
+}
+
+bool LaunchedWorker::launcher_has_ended() const {
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid_;
 }
 
 Answer LaunchedWorker::say_how_it_ended() {
@@ -150,7 +179,13 @@ Answer LaunchedWorker::say_how_it_ended() {
   const std::string said = words();
   const std::string how = WIFEXITED(status) ? fmt::format("exit status {}", WEXITSTATUS(status))
                                             : fmt::format("{}", strsignal(WTERMSIG(status)));
-  if (!ready_) throw UserError(fmt::format("no job began: `{}` ended with {}{}", command_, how, said));
+  if (!ready_) {
+    // A rank's own complaint, and a program that the shell did not find, have nothing to do with numbers.
+    const int left = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+    const bool full = left != kUsersMistake && left != kUnexpected && left != kNotFound;
+    throw UserError(fmt::format("no job began: `{}` ended with {}{}{}", command_, how, said,
+                                full ? "; --limit-ranks N leaves plans of more than N ranks out" : ""));
+  }
   if (!answered_ && WIFEXITED(status) && WEXITSTATUS(status) == kUsersMistake)
     throw UserError(fmt::format("the job refused its first plan{}", said));
   if (said.find("std::bad_alloc") != std::string::npos)
@@ -169,6 +204,10 @@ int LaunchedWorker::end(double patience) {
       const pid_t pid = waitpid(pid_, &status, WNOHANG);
       if (pid == pid_ || (pid < 0 && errno != EINTR)) return true;
       if (std::chrono::duration<double>(Clock::now() - begin).count() > seconds) return false;
+      char unread[1 << 12];  // or whoever writes it would wait for ever
+      for (pollfd channel{out_, POLLIN, 0};
+           poll(&channel, 1, 0) > 0 && read(out_, unread, sizeof unread) > 0;) {
+      }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
   };

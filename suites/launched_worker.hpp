@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 
 #include "suites/last_words.hpp"
 #include "suites/worker.hpp"
@@ -14,13 +15,15 @@ namespace lockstep {
 // What rank 0 says: it is ready, on these hosts; or the answer, as it may be any bytes, in hexadecimal
 // digits.
 inline constexpr const char *kJobReady = "lockstep-ready ", *kJobAnswer = "lockstep-answer ";
+inline constexpr const char* kDamaged = "its answer was damaged on the way";
 std::string hexadecimal(const std::string& bytes);
 std::string from_hexadecimal(const std::string& digits);  // std::invalid_argument: they are none
 
 class LaunchedWorker final : public Worker {
  public:
-  // command: of the shell. seconds: to one answer, once the job is ready.
-  LaunchedWorker(std::string command, double seconds);
+  // command: of the shell, a single one. seconds: to one answer, once the job is ready; before, a queue may
+  // take its time, until `given_up`.
+  LaunchedWorker(std::string command, double seconds, std::function<bool()> given_up = {});
   ~LaunchedWorker() override;  // lets the job end by itself, some seconds long
   LaunchedWorker(const LaunchedWorker&) = delete;
   LaunchedWorker& operator=(const LaunchedWorker&) = delete;
@@ -35,18 +38,20 @@ class LaunchedWorker final : public Worker {
   using Clock = std::chrono::steady_clock;
   void start();
   std::optional<Answer> hear(const std::string& line);
+  bool launcher_has_ended() const;
   Answer say_how_it_ended();
   int end(double patience);  // first with words, then by force; the launcher's wait status
   std::string words();       // the ranks' own sentences; if there are none, what the launcher said
 
   const std::string command_;
   const double seconds_;
+  const std::function<bool()> given_up_;
   pid_t pid_ = -1;
   int in_ = -1, out_ = -1;
   bool ready_ = false, lost_ = false;  // lost: it did not take the request
   bool answered_ = false;              // some job did
   LastWords words_;
-  std::string received_, besides_;  // of the line that comes; what else was on stdout
+  std::string received_, besides_;  // of the line that comes; what else was said since the last answer
   Clock::time_point asked_{};
 };
 

@@ -49,7 +49,7 @@ void bring_together(MpiWorld& job, std::vector<StepRecorder>& recorders,
   job.gather(marks,
              [&](int rank, const std::string& theirs) { recorders[rank] = StepRecorder::of(theirs, begin); });
   std::vector<i64> each(recorders.size());
-  each[job.rank()] = resident_bytes();
+  each[job.rank()] = resident;
   collect(&job, each);
   resident = std::accumulate(each.begin(), each.end(), i64{0});
 }
@@ -94,7 +94,7 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
       meeting.arrive_and_drop();  // or the others would wait for this rank for ever
       throw;
     }
-    if (v.rank == 0) timed.resident_bytes = resident_bytes();
+    if (how.mpi || v.rank == 0) timed.resident_bytes = resident_bytes();
   });
   if (how.mpi) bring_together(*how.mpi, recorders, together, timed.resident_bytes);
   timed.timeline = timeline_of(recorders, p.mesh);

@@ -38,7 +38,7 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
   app.add_option(
          "--launch", o.launch,
          "what starts a plan's ranks as processes, on any hosts, with {ranks} for their number: \"mpirun "
-         "-n {ranks}\", \"srun -n {ranks}\"; without it ranks are threads of this process")
+         "-n {ranks}\", \"srun --input=0 -n {ranks}\"; without it ranks are threads of this process")
       ->check([](const std::string& said) { return said.empty() ? "what is to start the ranks?" : ""; });
   app.add_option(
          "--comm", o.comm,

@@ -68,8 +68,8 @@ Identity Sweep::identity() const {
               {"cpu", run_.cpu},      {"device", run_.device}};
   id["threads"] = fmt::format("{}", suite_.threads);
   id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);
-  if (suite_.weak) id["scaling"] = "weak";
-  if (!suite_.launch.empty()) id["launch"] = suite_.launch, id["comm"] = suite_.comm;
+  id["scaling"] = suite_.weak ? "weak" : "strong";
+  id["launch"] = suite_.launch, id["comm"] = suite_.comm;
   id["timed_spread"] = fmt::format("{}", suite_.repeats.spread);
   for (const Setting& s : settings_list())
     std::visit([&](auto field) { id[s.name] = fmt::format("{}", suite_.settings.*field); }, s.field);
@@ -172,12 +172,13 @@ void Sweep::run_launched(int ranks, const std::vector<const Plan*>& plans) {
   const std::string command =
       job_command(suite_, ranks, options_.timed, folder_ ? folder_->reference_file() : "");
   try {
-    run_plans(plans, Crew(std::make_unique<LaunchedWorker>(command, limits().seconds)), 1);
+    auto worker =
+        std::make_unique<LaunchedWorker>(command, limits().seconds, [] { return interrupted != 0; });
+    run_plans(plans, Crew(std::move(worker)), 1);
   } catch (const UserError& e) {
     progress_.finish();
     save(kNotFinished);
-    throw UserError(fmt::format("{}; --limit-ranks N leaves plans of more than N ranks out{}", e.what(),
-                                folder_ ? ", and what is recorded stays" : ""));
+    throw UserError(fmt::format("{}{}", e.what(), folder_ ? "; what is recorded stays" : ""));
   }
 }
 
@@ -189,6 +190,8 @@ void Sweep::run_plans(const std::vector<const Plan*>& plans, Crew crew, int jobs
     if (folder_) folder_->begun(*plans[i]);
   };
   const auto ended = [&](std::size_t i, const Answer& answer, double seconds) {
+    // The signal that interrupts the sweep may have ended its job, too: Slurm's does.
+    if (interrupted && !suite_.launch.empty() && answer.end != Answer::End::answered) return;
     PlanRecord record = record_of(*plans[i], answer, seconds);
     const PlanRecord& p = done_.emplace(lines[i], std::move(record)).first->second;
     if (folder_) folder_->ended(p);
@@ -202,10 +205,32 @@ void Sweep::run_plans(const std::vector<const Plan*>& plans, Crew crew, int jobs
 }
 
 PlanRecord Sweep::record_of(const Plan& plan, const Answer& answer, double seconds) const {
-  if (answer.end == Answer::End::answered) return plan_of(answer.text);
+  if (answer.end == Answer::End::answered && suite_.launch.empty()) return plan_of(answer.text);
+  if (answer.end == Answer::End::answered) return heard_of(plan, answer.text);
   PlanRecord p = lockstep::record_of(plan, answer, suite_.threads);
   p.wall_seconds = seconds;
   return p;
+}
+
+// What a job says of a plan counts if it was held to this sweep's reference: hosts may have another model,
+// data or program under the same names, and a suite's file may change meanwhile.
+PlanRecord Sweep::heard_of(const Plan& plan, const std::string& said) const {
+  const auto [theirs, bytes] = parts_of_answer(said);
+  const std::string& ours = standard_of(plan).reference_hash;
+  try {
+    PlanRecord p = plan_of(bytes);
+    if (p.plan != plan.line()) throw std::invalid_argument("another plan");
+    if (theirs != ours) {
+      p.status = "failed";
+      p.numbers = fmt::format(
+          "its job held it to a reference with hash {}, and this sweep's has {}: do its hosts "
+          "have the same suite, model, data and program?",
+          theirs, ours);
+    }
+    return p;
+  } catch (const std::exception&) {
+    return lockstep::record_of(plan, {Answer::End::crashed, kDamaged}, suite_.threads);
+  }
 }
 
 void Sweep::save(const std::string& verdict) {

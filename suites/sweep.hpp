@@ -43,6 +43,7 @@ class Sweep {
   void run_launched(int ranks, const std::vector<const Plan*>&);  // which all have so many
   Crew threads(int jobs) const;                                   // to run plans whose ranks are threads
   PlanRecord record_of(const Plan&, const Answer&, double seconds) const;
+  PlanRecord heard_of(const Plan&, const std::string& said) const;  // of a plan that a job has answered
   ForkedWorker::Limits limits() const;
   void save(const std::string& verdict);
   int conclude();

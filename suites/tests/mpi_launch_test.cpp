@@ -164,10 +164,41 @@ TEST_F(Launched, AJobThatEndsBadlyCostsItsPlanAlone) {
   EXPECT_EQ(run.strings("/plans/status"), (std::vector<std::string>{"crashed", "ok", "ok"}));
 }
 
+// A host may have another file under the same name.
+TEST_F(Launched, AJobThatHeldItsPlanToAnotherReferenceIsRefused) {
+  const std::string file = suite("[axes]\ndp = 2\n");
+  const Ended ended = lockstep("gate " + file, script("sed -i 's/^seq = 16/seq = 16\\nseed = 77/' " + file));
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(
+      says(ended.out, "INVALID: 1 of 1 plans failed", "numbers: its job held it to a reference with hash "));
+}
+
+// At its time limit Slurm ends the steps as well as the script.
+TEST_F(Launched, AJobThatIsEndedWithItsSweepIsNoFaultOfThePlan) {
+  const std::string file = suite("[axes]\ndp = 2\n");
+  const std::string launch = script("[ $(wc -l <" + folder_.path() +
+                                    "/calls) -gt 1 ] || { echo 'lockstep-ready 2 x here'; read plan; "
+                                    "kill -TERM $PPID; sleep 0.5; exit 143; }"),
+                    sweep = "sweep " + file + " --out " + folder_.path() + "/out";
+  EXPECT_TRUE(
+      says(lockstep(sweep, launch).out, "INVALID: interrupted after 0 of 1 plans; the same command goes on"));
+  EXPECT_TRUE(says(lockstep(sweep, launch).out, "VALID: 1 plan, one hash "));
+}
+
+// The record says on what ranks ran, so one folder holds no two kinds of them.
+TEST_F(Launched, ASweepOfThreadsDoesNotGoOnInItsFolder) {
+  const std::string file = suite("[axes]\ndp = 1\n"),
+                    sweep = "sweep " + file + " --out " + folder_.path() + "/out";
+  EXPECT_EQ(lockstep(sweep).status, 0);
+  const Ended threads = shell("'" + beside("lockstep") + "' " + sweep);
+  EXPECT_EQ(threads.status, 2) << threads.out;
+  EXPECT_TRUE(says(threads.err, "launch was " + kMpirun));
+}
+
 TEST_F(Launched, ALauncherOfOneProcessIsToldSo) {
   const Ended ended = lockstep("gate suites/smoke.toml --plan dp=2", "env N={ranks}");
   EXPECT_EQ(ended.status, 2);
-  EXPECT_TRUE(says(ended.err, "the launcher started 1 process and not 2", "--limit-ranks N leaves"));
+  EXPECT_TRUE(says(ended.err, "the launcher started 1 process and not 2"));
   EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
 }
 

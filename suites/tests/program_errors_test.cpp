@@ -60,7 +60,7 @@ INSTANTIATE_TEST_SUITE_P(
          {"--jobs is for ranks that are threads"}},
         {"NoSuchLauncher",
          "gate suites/smoke.toml --plan dp=2 --launch 'mprun -n {ranks}'",
-         {"no job began: `mprun -n 2 ", "not found", "--limit-ranks N leaves"}},
+         {"no job began: `mprun -n 2 ", "not found"}},
         {"SettingOutOfRange", train + "--clip 0", {"clip is 0", "it must be from"}},
         {"LeavesNoPowerOfTwo", train + "--leaves 6", {"leaves is 6", "power of two"}},
         {"UnknownPlanWord", train + "--plan 'dp=2 ttp=2'", {"no word `ttp`", "did you mean `tp`?"}},

@@ -1,6 +1,7 @@
 // What is heard of a job: its launcher here is a shell script, which says what rank 0 would.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <chrono>
 
@@ -17,6 +18,12 @@ Answer ask(LaunchedWorker& worker, const std::string& request) {
   worker.begin(request);
   for (;;)
     if (const auto answer = worker.glance(20)) return *answer;
+}
+
+// Whether a child of this process has ended, and waits for somebody to look.
+bool has_ended(pid_t pid) {
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
 }
 
 std::string shell(const std::string& script) { return "sh -c '" + script + "'"; }
@@ -107,6 +114,38 @@ TEST(LaunchedWorker, AHangIsEndedWithWordsFirst) {
   EXPECT_EQ(answer.end, End::timeout);
   EXPECT_TRUE(says(answer.text, "no end after 0.3 s"));
   EXPECT_TRUE(std::filesystem::exists(told));
+}
+
+// As `mpirun --tag-output` and `srun --label` have it, and a library that ends no line.
+TEST(LaunchedWorker, LinesMayBeginWithSomethingElse) {
+  LaunchedWorker worker(shell("echo \"[1,0]<stdout>:lockstep-ready 1 x here\"; read line; printf working...; "
+                              "echo lockstep-answer 41; read line"),
+                        60);
+  EXPECT_EQ(ask(worker, "dp=2").text, "A");
+}
+
+TEST(LaunchedWorker, AJobThatEndedAfterItsAnswerCostsNoPlan) {
+  LaunchedWorker worker(shell("echo lockstep-ready x; read line; echo lockstep-answer 41"), 60);
+  EXPECT_EQ(ask(worker, "dp=1").text, "A");
+  while (kill(worker.pid(), 0) == 0 && !has_ended(worker.pid())) {
+  }
+  EXPECT_EQ(ask(worker, "dp=2").text, "A");
+}
+
+TEST(LaunchedWorker, WhoeverHoldsItsOutputIsNotWaitedFor) {
+  LaunchedWorker worker(shell("echo lockstep-ready x; read line; sleep 100 & exit 3"), 60);
+  EXPECT_TRUE(says(ask(worker, "dp=2").text, "exit status 3"));
+}
+
+TEST(LaunchedWorker, AQueueMayBeGivenUp) {
+  bool given_up = false;
+  LaunchedWorker worker("sleep 100", 60, [&] { return given_up; });
+  worker.begin("dp=2");
+  for (int i = 0; i < 5; ++i) EXPECT_FALSE(worker.glance(10));
+  given_up = true;
+  const auto answer = worker.glance(10);
+  ASSERT_TRUE(answer);
+  EXPECT_TRUE(says(answer->text, "given up before its job began"));
 }
 
 // The time before a job is ready is its queue's.
