@@ -173,6 +173,16 @@ TEST_F(Launched, AJobThatHeldItsPlanToAnotherReferenceIsRefused) {
       says(ended.out, "INVALID: 1 of 1 plans failed", "numbers: its job held it to a reference with hash "));
 }
 
+TEST_F(Launched, AnAnswerThatIsNoRecordCostsItsPlanAlone) {
+  const std::string file = suite("[axes]\ndp = 2\nzero = [0, 1]\n");
+  const Ended ended =
+      lockstep("gate " + file, script("[ $(wc -l <" + folder_.path() +
+                                      "/calls) -gt 1 ] || { echo 'lockstep-ready 2 x here'; read plan; "
+                                      "echo lockstep-answer 4142; exit 0; }"));
+  EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "INVALID: 1 of 2 plans failed", "crashed: its answer was damaged on the way"));
+}
+
 // At its time limit Slurm ends the steps as well as the script.
 TEST_F(Launched, AJobThatIsEndedWithItsSweepIsNoFaultOfThePlan) {
   const std::string file = suite("[axes]\ndp = 2\n");

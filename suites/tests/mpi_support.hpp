@@ -27,28 +27,12 @@ inline void expect(bool right, const std::string& what) {
 
 // ---- the tests' side
 
-inline Ended shell(const std::string& command) {
-  const TemporaryFolder folder;
-  const int status = std::system(
-      ("(" + command + ") </dev/null >" + folder.path() + "/out 2>" + folder.path() + "/err").c_str());
-  const auto read = [&](const char* name) {
-    std::ostringstream text;
-    text << std::ifstream(folder.path() + "/" + name).rdbuf();
-    return text.str();
-  };
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out"), read("err")};
-}
-
 inline const std::string kAsRoot = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ";
 // More processes than cores are meant here; a container may not let them read each other's memory.
 inline const std::string kMpirun =
     "mpirun --oversubscribe --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none -n ";
 inline Ended mpirun(int processes, const std::string& command) {
   return shell(kAsRoot + "timeout 120 " + kMpirun + std::to_string(processes) + " " + command);
-}
-
-inline std::string beside(const char* name) {
-  return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
 }
 
 inline Ended job(int processes, const std::string& name) {

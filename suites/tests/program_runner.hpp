@@ -17,20 +17,28 @@ struct Ended {
   std::string out, err;
 };
 
-// The program lies beside the test program. `before`: what the shell does first.
-inline Ended lockstep_program(const std::string& arguments, const std::string& before = "") {
-  static const std::string program =
-      (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "lockstep").string();
+// A file beside the test program.
+inline std::string beside(const char* name) {
+  return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
+}
+
+inline Ended shell(const std::string& command) {
   const TemporaryFolder folder;
-  const std::string command = before + "'" + program + "' " + arguments + " </dev/null >" + folder.path() +
-                              "/out 2>" + folder.path() + "/err";
-  const int status = std::system(command.c_str());
-  auto read = [&](const char* name) {
+  // The line's end, so that what is asked may end in a comment.
+  const std::string whole =
+      "(" + command + "\n) </dev/null >" + folder.path() + "/out 2>" + folder.path() + "/err";
+  const int status = std::system(whole.c_str());
+  const auto read = [&](const char* name) {
     std::ostringstream text;
     text << std::ifstream(folder.path() + "/" + name).rdbuf();
     return text.str();
   };
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out"), read("err")};
+}
+
+// `before`: what the shell does first.
+inline Ended lockstep_program(const std::string& arguments, const std::string& before = "") {
+  return shell(before + "'" + beside("lockstep") + "' " + arguments);
 }
 
 inline const std::string tiny_model = "--model suites/models/gate-tiny.json ";
