@@ -121,11 +121,6 @@ std::string cpu_name() {
   return "unknown";
 }
 
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  return gethostname(name, HOST_NAME_MAX) == 0 ? name : "unknown";
-}
-
 }  // namespace
 
 std::string complaint(const PlanRecord& p) {
@@ -215,6 +210,11 @@ std::string build_identity() {
   std::ifstream program("/proc/self/exe", std::ios::binary);
   const std::string bytes(std::istreambuf_iterator<char>(program), {});
   return fmt::format("{} ({:016x})", revision, XXH3_64bits(bytes.data(), bytes.size()));
+}
+
+std::string host_name() {
+  char name[HOST_NAME_MAX + 1] = {};
+  return gethostname(name, HOST_NAME_MAX) == 0 ? name : "unknown";
 }
 
 void describe_machine(RunRecord& run) {

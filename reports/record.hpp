@@ -91,6 +91,8 @@ PlanRecord plan_of(const std::string& bytes);
 // The build: its revision; if files differed from that, or it is unknown, with a hash of the program itself.
 std::string build_identity();
 
+std::string host_name();
+
 // What reproduces a run: fills revision, compiler, flags, host, cpu, cores, started.
 void describe_machine(RunRecord&);
 

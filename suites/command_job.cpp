@@ -1,7 +1,6 @@
 // lockstep job: what a sweep with --launch has its launcher start, one process a rank. Rank 0 reads a plan a
 // line from standard input and writes its record to standard output; all of them judge and time it.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -29,10 +28,8 @@ struct Options {
 
 // "4 x node1, 4 x node2", on rank 0.
 std::string hosts_of(MpiWorld& world) {
-  char name[256] = "";
-  gethostname(name, sizeof name - 1);
   std::vector<std::pair<std::string, int>> hosts;
-  world.gather(name, [&](int, const std::string& host) {
+  world.gather(host_name(), [&](int, const std::string& host) {
     const auto same = [&](const auto& known) { return known.first == host; };
     const auto at = std::find_if(hosts.begin(), hosts.end(), same);
     ++(at != hosts.end() ? *at : hosts.emplace_back(host, 0)).second;
@@ -94,7 +91,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--ranks", o->ranks, "processes that there should be")->required();
   app.add_option("--reference", o->reference, "where the sweep keeps its single-device run");
   app.add_flag("--untimed", o->untimed, "judge only");
-  add_comm(app, o->comm, "mpi, nccl");
+  add_comm(app, o->comm);
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
   add_scratch(app, o->scratch);

@@ -10,6 +10,7 @@
 
 #include "kernels/ops.hpp"
 #include "parallel/comm/fabric.hpp"
+#include "parallel/comm/mpi.hpp"
 #include "parallel/engine.hpp"
 #include "ref/error.hpp"
 #include "suites/settings_list.hpp"
@@ -71,8 +72,20 @@ void check_device(const std::string& device) {
   if (const std::string why = why_no_device(device); !why.empty()) throw UserError(why);
 }
 
-void add_comm(CLI::App& app, std::string& comm, const char* help) {
-  app.add_option("--comm", comm, help)->capture_default_str()->check(CLI::IsMember({"local", "mpi", "nccl"}));
+void add_comm(CLI::App& app, std::string& comm) {
+  app.add_option(
+         "--comm", comm,
+         "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi); nccl: those, "
+         "each with a GPU of its own")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local", "mpi", "nccl"}));
+}
+
+void check_job_size(const MpiWorld* job, int ranks, const char* command) {
+  if (job && job->size() != ranks)
+    throw UserError(
+        fmt::format("the plan needs {0} ranks, but the job has {1}: mpirun -n {0} lockstep {2} ...", ranks,
+                    job->size(), command));
 }
 
 void check_comm(const std::string& comm, const std::string& device) {

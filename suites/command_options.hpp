@@ -22,7 +22,9 @@ void check_graphs(bool graphs, const std::string& device);  // UserError: the de
 class Accelerator* device_here(const std::string& device);
 // UserError: a device that is not here. This process stays without its driver.
 void check_device(const std::string& device);
-void add_comm(CLI::App&, std::string& comm, const char* help);
+void add_comm(CLI::App&, std::string& comm);
+// UserError: a plan of so many ranks is not for this job; of none, any is.
+void check_job_size(const class MpiWorld* job, int ranks, const char* command);
 // UserError: they do not go together, or what they need is not here.
 void check_comm(const std::string& comm, const std::string& device);
 // What carries messages beside the ranks' own communicator: NCCL, or null unless that is asked for. To be

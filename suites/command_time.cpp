@@ -39,10 +39,7 @@ int time_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   Settings settings = o.settings;
   settings.fast = !o.exact;
   const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
-  if (mpi && mpi->size() != run.plan.ranks())
-    throw UserError(
-        fmt::format("the plan needs {0} ranks, but the job has {1}: mpirun -n {0} lockstep time ...",
-                    run.plan.ranks(), mpi->size()));
+  check_job_size(mpi, run.plan.ranks(), "time");
   const Prepared prepared = prepare(run);
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Launch how{.isa = o.isa,
@@ -105,10 +102,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--csv", o->csv, "write those times to this file");
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
-  add_comm(
-      app, o->comm,
-      "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi); nccl: those, each "
-      "with a GPU of its own");
+  add_comm(app, o->comm);
   add_graphs(app, o->graphs);
   add_scratch(app, o->scratch);
   return [o] { return command_time(*o); };

@@ -209,10 +209,7 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   const Plan plan = o.plan == "auto" ? fastest_here(model, settings, load_cluster(o.cluster))
                                      : legal_plan(o.plan, model, settings);
   const Run run{model, settings, plan, &data};
-  if (mpi && mpi->size() != run.plan.ranks())
-    throw UserError(
-        fmt::format("the plan needs {0} ranks, but the job has {1}: mpirun -n {0} lockstep train ...",
-                    run.plan.ranks(), mpi->size()));
+  check_job_size(mpi, run.plan.ranks(), "train");
   const Prepared prepared = prepare(run);
   if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
   const Launch how{.isa = o.isa,
@@ -277,10 +274,7 @@ Command::Action declare(CLI::App& app) {
   add_device(app, o->device);
   add_graphs(app, o->graphs);
   add_scratch(app, o->scratch);
-  add_comm(
-      app, o->comm,
-      "ranks are threads of this process (local), or processes: mpirun -n RANKS (mpi); nccl: those, each "
-      "with a GPU of its own");
+  add_comm(app, o->comm);
   app.add_option("--timing", o->timing, "messages are done at their start (eager) or at their wait (lazy)")
       ->capture_default_str()
       ->check(CLI::IsMember({"eager", "lazy"}));

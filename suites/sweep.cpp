@@ -205,8 +205,8 @@ void Sweep::run_plans(const std::vector<const Plan*>& plans, Crew crew, int jobs
 }
 
 PlanRecord Sweep::record_of(const Plan& plan, const Answer& answer, double seconds) const {
-  if (answer.end == Answer::End::answered && suite_.launch.empty()) return plan_of(answer.text);
-  if (answer.end == Answer::End::answered) return heard_of(plan, answer.text);
+  if (answer.end == Answer::End::answered)
+    return suite_.launch.empty() ? plan_of(answer.text) : heard_of(plan, answer.text);
   PlanRecord p = lockstep::record_of(plan, answer, suite_.threads);
   p.wall_seconds = seconds;
   return p;
