@@ -171,7 +171,7 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
   FastVerdict verdict;
   verdict.messages = p.deadlock.empty() ? never_waited_for(p) : judge_messages(p, p.posted);
   if (!verdict.messages.empty()) return verdict;
-  const i64 steps = options.mpi ? p.run.settings.steps : static_cast<i64>(reference.steps.size());
+  const i64 steps = p.run.settings.steps;
   MpiWorld* const job = options.mpi;
   try {
     Assembly assembly(p, steps, job);

@@ -112,7 +112,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   }
   if (verdict.messages = never_waited_for(p); !verdict.messages.empty()) return verdict;
   verdict.messages = "not run";
-  const i64 steps = options.mpi ? p.run.settings.steps : static_cast<i64>(reference.steps.size());
+  const i64 steps = p.run.settings.steps;
   try {
     Launch how = options.launch();
     Outcome ran = run(p, how, steps, initial);
