@@ -46,8 +46,8 @@ test_src     := $(wildcard suites/tests/*_test.cpp)
 obj = $(patsubst %.cpp,$B/obj/%.o,$1)
 kernels_obj := $(call obj,$(filter-out $(foreign),$(kernels_src)))
 ref_obj     := $(kernels_obj) $(call obj,$(ref_src))
-comm_obj    := $(ref_obj) $(call obj,$(comm_src))
-all_obj     := $(comm_obj) $(call obj,$(parallel_src) $(suites_src))
+comm_obj    := $(kernels_obj) $(call obj,$(comm_src))
+all_obj     := $(ref_obj) $(call obj,$(comm_src) $(parallel_src) $(suites_src))
 
 # One short line per step; V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -72,13 +72,15 @@ $B/obj/%.o: %.cpp $B/flags
 	@touch -r $@.start $@
 
 # What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
-# instead. The GPU's kernels as loops are many fmas, with a call for each where the compiler may not use this machine's.
+# instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
+# are many fmas, with a call for each where the compiler may not use this machine's.
 sooner := suites/main suites/command_% suites/%options suites/suite suites/sweep_folder suites/timeline ref/config \
     ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
     suites/planner/export% suites/planner/published_group suites/planner/published_rows
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
+program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
-$B/obj/suites/tests/%.o $(sooner_obj): private CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/obj/suites/tests/%.o $(sooner_obj): private CXXFLAGS += $(OPT:-O2=-Og)
 $B/obj/suites/tests/%.o: private CXXFLAGS += $(fma_here)
 
 # Headers that most files include are compiled once for each set of flags; where a compiler does not take that, it
@@ -92,7 +94,7 @@ $B/pch/$1/common.hpp.gch: $2 $B/flags
 $3: private COMMON := -include $B/pch/$1/common.hpp
 $3: $B/pch/$1/common.hpp.gch
 endef
-$B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(if $(filter -O2,$(OPT)),-O1)
+$B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(OPT:-O2=-Og)
 $B/pch/tests/%: private CXXFLAGS += $(fma_here)
 $(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out %_avx2.cpp %_avx512.cpp $(sooner:%=%.cpp), \
     $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) $(mutants_src)))))
@@ -103,12 +105,12 @@ $(eval $(call precompiled,tests,suites/tests/common.hpp,$(call obj,$(test_src)))
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
 $B/obj/reports/record.o: $B/revision
 
-$B/lockstep: $B/obj/suites/main.o $(all_obj)
+$B/lockstep: $(program_obj)
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
 
 # The program with faults to be switched on; in a folder of its own, for every object has other code in it.
-$B/lockstep_mutants: $B/obj/suites/main.o $(call obj,$(mutants_src)) $(all_obj)
+$B/lockstep_mutants: $(program_obj) $(call obj,$(mutants_src))
 	$(call say,LINK,$@)
 	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
 
@@ -165,7 +167,7 @@ below_kernels := $(kernels_obj)
 below_ref     := $(ref_obj)
 below_comm    := $(comm_obj)
 define test_program
-$B/test_$1: $(call obj,$(filter suites/tests/$1_%,$(test_src))) $(or $(below_$1),$(all_obj))
+$B/test_$1: $(or $(below_$1),$(all_obj)) $(call obj,$(filter suites/tests/$1_%,$(test_src)))
 	$$(call say,LINK,$$@)
 	$$Q$$(CXX) $$(EXTRA) -o $$@ $$^ -lgtest -lgtest_main $$(LDLIBS)
 endef
@@ -182,7 +184,7 @@ $B/test_cuda: $(through_gpu) | $(cuda_object)
 gpu_libs = $(filter -L%,$(HDF5_LIBS)) -Wl,-Bstatic $(or $(filter -lhdf5_serial,$(HDF5_LIBS)),-lhdf5) -lsz -laec -lz -lxxhash $1 \
     -Wl,-Bdynamic -lfmt -pthread -rdynamic -ldl -lm '-Wl,-rpath,$$ORIGIN'
 fmt_object = $(shell $(CXX) -print-file-name=libfmt.so)
-$B/gpu/lockstep: $B/obj/suites/main.o $(all_obj)
+$B/gpu/lockstep: $(program_obj)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs)
