@@ -23,6 +23,7 @@
 #include "suites/planner/kernel_shares.hpp"
 #include "suites/planner/pace.hpp"
 #include "suites/planner/plan_file.hpp"
+#include "suites/planner/plan_json.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
@@ -45,7 +46,8 @@ struct Options {
   std::string model, cluster, explain, system, out, events, words = usual_words;
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false;
+  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false,
+       json = false;
   CheckHow how;
   Settings settings;
 };
@@ -57,7 +59,10 @@ int print_fit(const Options& o, const Question& q, const Values& given) {
     fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
                f.legal);
   });
-  fmt::print("\n{}\n{}\n{}", bytes_text(q, o.markdown), fits_text(rows, q, o.markdown), least_text(rows));
+  if (o.json)
+    fmt::print("{}\n", json_of(rows, q));
+  else
+    fmt::print("\n{}\n{}\n{}", bytes_text(q, o.markdown), fits_text(rows, q, o.markdown), least_text(rows));
   return std::any_of(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); }) ? 0 : 1;
 }
 
@@ -175,10 +180,15 @@ int plan(const Options& o) {
   const Question q{model, settings, cluster};
   const Values given = parse_values(o.words);
   if (!o.system.empty()) return print_export(o, q, given);
-  fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
-             settings.batch, settings.seq);
+  if (!o.json)
+    fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
+               settings.batch, settings.seq);
   if (!o.explain.empty()) {
     const Plan asked = asked_plan(o, q);
+    if (o.json) {
+      fmt::print("{}\n", json_of(asked.line(), q));
+      return 0;
+    }
     fmt::print("{}", plan_text(asked.line(), q));
     if (o.kernels) fmt::print("{}", kernel_shares_text(asked, q));
     return 0;
@@ -190,17 +200,21 @@ int plan(const Options& o) {
   Wanted wanted;
   wanted.top = std::max<std::size_t>(2, static_cast<std::size_t>(o.top));    // why_text() asks for two
   if (!o.out.empty()) wanted.top = std::numeric_limits<std::size_t>::max();  // the record holds all that fit
-  wanted.pareto = o.pareto;
+  wanted.pareto = o.pareto, wanted.within = kAlike;
   const Choices c = choose_in_sight(q, given, wanted);
-  fmt::print("{}", counts_text(c, q));
+  if (!o.json) fmt::print("{}", counts_text(c, q));
   if (!o.out.empty())
     write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),
                     o.out + "/plan.h5");
+  if (o.json) {
+    fmt::print("{}\n", json_of(c, q, static_cast<std::size_t>(o.top), o.pareto));
+    return c.fit.empty() ? 1 : 0;
+  }
   if (c.fit.empty()) {
     fmt::print("no plan fits\n");
     return 1;
   }
-  fmt::print("\n{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)));
+  fmt::print("\n{}{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)), alike_text(c));
   if (o.pareto) fmt::print("memory against speed\n{}\n", pareto_text(c, q));
   fmt::print("{}{}", plan_text(c.fit.front().plan, q), why_text(c, q));
   if (!o.out.empty()) fmt::print("record: {}/plan.h5\n", o.out);
@@ -224,20 +238,23 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--top", o->top, "how many plans are printed")->capture_default_str()->check(above_zero());
   auto* explain =
       app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
-  app.add_flag("--kernels", o->kernels, "and which kernels its time goes to")->needs(explain);
-  app.add_option("--export", o->system,
-                 fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
+  auto* kernels = app.add_flag("--kernels", o->kernels, "and which kernels its time goes to")->needs(explain);
+  auto* system =
+      app.add_option("--export", o->system,
+                     fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
   app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
   app.add_flag("--fit", o->fit, "what the model needs, and the best plan on 1, 2, 4, ... devices")
       ->excludes(out);
-  app.add_flag("--markdown", o->markdown, "tables as Markdown (--fit)");
-  app.add_flag("--check-times", o->check,
-               "train some plans on this machine and compare; wants its calibration");
-  app.add_option(
+  auto* markdown = app.add_flag("--markdown", o->markdown, "tables as Markdown (--fit)");
+  auto* check = app.add_flag("--check-times", o->check,
+                             "train some plans on this machine and compare; wants its calibration");
+  auto* events = app.add_option(
       "--event-times", o->events,
       "train this plan on this machine: each kernel, message and copy of rank 0, predicted and measured");
+  auto* json = app.add_flag("--json", o->json, "the answer as JSON, for programs");
+  for (CLI::Option* other : {kernels, system, markdown, check, events}) json->excludes(other);
   app.add_option("--data", o->how.data, "token file to train on (--check-times)");
   app.add_flag("--at-pace", o->at_pace,
                "correct all rates by how fast a core is now, against its calibration (--check-times)");

@@ -22,10 +22,6 @@ std::string grouped(i64 n) {
     text.insert(static_cast<std::size_t>(at), ",");
   return text;
 }
-double of_peak(const Question& q, double seconds) {
-  return model_flops(q.model, q.settings) / seconds /
-         (static_cast<double>(q.cluster.devices) * q.cluster.flops);
-}
 std::string time_text(double seconds) {
   return seconds >= 1 ? fmt::format("{:.2f} s", seconds) : fmt::format("{:.2f} ms", seconds * 1e3);
 }
@@ -53,6 +49,11 @@ std::string memory_text(const Held& held, const Prediction& p, const Question& q
 
 double tokens_per_second(const Question& q, double seconds) {
   return static_cast<double>(q.settings.batch * q.settings.seq) / seconds;
+}
+
+double of_peak(const Question& q, double seconds) {
+  return model_flops(q.model, q.settings) / seconds /
+         (static_cast<double>(q.cluster.devices) * q.cluster.flops);
 }
 
 Prediction predicted(const std::string& plan, const Question& q) {
@@ -116,8 +117,9 @@ std::string counts_text(const Choices& c, const Question& q) {
 
 std::string ranking_text(const Choices& c, const Question& q, std::size_t top) {
   TextTable table({"", "tokens/s", "of peak", "step", "device", "host", "plan"}, 0);
-  for (std::size_t i = 0; i < std::min(top, c.fit.size()); ++i) {
-    const Weighed& w = c.fit[i];
+  const std::vector<const Weighed*> plans = distinct(c);
+  for (std::size_t i = 0; i < std::min(top, plans.size()); ++i) {
+    const Weighed& w = *plans[i];
     table.add({std::to_string(i + 1), fmt::format("{:.0f}", tokens_per_second(q, w.seconds)),
                fmt::format("{:.1f} %", 100 * of_peak(q, w.seconds)), time_text(w.seconds), gib(w.needs[0]),
                w.needs[1] > 0 ? gib(w.needs[1]) : "-", w.plan});
@@ -125,15 +127,52 @@ std::string ranking_text(const Choices& c, const Question& q, std::size_t top) {
   return table.text(false);
 }
 
+std::vector<const Weighed*> alike(const Choices& c) {
+  std::vector<const Weighed*> list;
+  for (const Weighed* w : distinct(c))
+    if (w->seconds <= c.fit.front().seconds * (1 + kAlike)) list.push_back(w);
+  return list;
+}
+
+std::string alike_text(const Choices& c) {
+  const std::vector<const Weighed*> plans = alike(c);
+  const std::size_t others = plans.size() - 1;
+  std::string out = fmt::format("{} within {:.0f} % of the first",
+                                others == 0   ? "no other plan is"
+                                : others == 1 ? "one other plan is"
+                                              : std::to_string(others) + " other plans are",
+                                100 * kAlike);
+  if (!others) return out + "\n";
+  const auto least = [&](const auto& of) {
+    return *std::min_element(plans.begin(), plans.end(), [&](auto* a, auto* b) { return of(*a) < of(*b); });
+  };
+  const Weighed* smallest = least([](const Weighed& w) { return w.needs[0]; });
+  const Weighed* plainest =
+      least([](const Weighed& w) { return std::count(w.plan.begin(), w.plan.end(), ' '); });
+  out += ", no worse as far as can be predicted\n";
+  const auto add = [&](const char* what, const Weighed* w) {
+    out += w == plans[0]
+               ? fmt::format("  the {}: the first\n", what)
+               : fmt::format("  the {}: `{}`, {}{}, {:.1f} % slower\n", what, w->plan, gib(w->needs[0]),
+                             w->needs[1] > 0 ? " and " + gib(w->needs[1]) + " of the host" : "",
+                             100 * (w->seconds / plans[0]->seconds - 1));
+  };
+  add("smallest", smallest), add("plainest", plainest);
+  return out;
+}
+
+std::vector<const Weighed*> front(const Choices& c) {
+  std::vector<const Weighed*> list;
+  for (const Weighed& w : c.fit)  // from the fastest on: whatever needs less than all before
+    if (list.empty() || w.needs[0] < list.back()->needs[0]) list.push_back(&w);
+  return list;
+}
+
 std::string pareto_text(const Choices& c, const Question& q) {
   TextTable table({"device", "tokens/s", "of the best", "plan"}, 0);
-  double least = 0;
-  for (const Weighed& w : c.fit) {  // from the fastest on: whatever needs less than all before
-    if (least > 0 && w.needs[0] >= least) continue;
-    least = w.needs[0];
-    table.add({gib(w.needs[0]), fmt::format("{:.0f}", tokens_per_second(q, w.seconds)),
-               fmt::format("{:.1f} %", 100 * c.fit.front().seconds / w.seconds), w.plan});
-  }
+  for (const Weighed* w : front(c))
+    table.add({gib(w->needs[0]), fmt::format("{:.0f}", tokens_per_second(q, w->seconds)),
+               fmt::format("{:.1f} %", 100 * c.fit.front().seconds / w->seconds), w->plan});
   return table.text(false);
 }
 
@@ -187,17 +226,19 @@ std::string why_text(const Choices& c, const Question& q) {
   Composer composer(q.model, q.settings, q.cluster);
   const Prediction won = composer.predict(winner);
   const auto against = [&](const Weighed& w) {
+    if (w.seconds == first.seconds && w.needs == first.needs) return fmt::format("the same, `{}`\n", w.plan);
     return fmt::format("{:.1f} % slower, `{}`: {}\n", 100 * (w.seconds / first.seconds - 1), w.plan,
                        losses(won, composer.predict(Plan::parse(w.plan))));
   };
   std::string out = "why it wins (parts of its step)\n";
-  if (c.fit.size() > 1) out += "  the next one: " + against(c.fit[1]);
+  const std::vector<const Weighed*> plans = distinct(c);
+  if (plans.size() > 1) out += "  the next one: " + against(*plans[1]);
   for (const auto& [word, values] : c.best) {
     const Weighed* best = nullptr;
     for (const auto& [value, w] : values)
       if (value != winner.text(word) && (!best || w.seconds < best->seconds)) best = &w;
     if (word == "dp") continue;  // follows from tp and pp
-    if (best && best->plan != (c.fit.size() > 1 ? c.fit[1].plan : ""))
+    if (best && best->plan != (plans.size() > 1 ? plans[1]->plan : ""))
       out += fmt::format("  not {}={}: {}", word, winner.text(word), against(*best));
     else if (!best && c.walked.axes.at(word).size() > 1)
       out += fmt::format("  not {}={}: nothing else fits\n", word, winner.text(word));

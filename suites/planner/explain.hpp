@@ -15,6 +15,14 @@ struct Question {
 std::string counts_text(const Choices&, const Question&);
 std::string ranking_text(const Choices&, const Question&, std::size_t top);
 std::string pareto_text(const Choices&, const Question&);
+// The first and what takes up to kAlike longer, a difference that neither a prediction nor a measurement can
+// be sure of; choices must have been asked for it (Wanted::within). In words: which of them is the smallest,
+// and which the plainest.
+inline constexpr double kAlike = 0.01;
+std::vector<const Weighed*> alike(const Choices&);
+std::string alike_text(const Choices&);
+// What no other plan is both faster and smaller than, the fastest first.
+std::vector<const Weighed*> front(const Choices&);
 // Memory by kind and time by kind of one plan.
 std::string plan_text(const std::string& plan, const Question&);
 // Why the first is the first: against the second, and against the best plan with another value of each word.
@@ -25,6 +33,8 @@ std::string losses(const Prediction& winner, const Prediction& other);
 
 Prediction predicted(const std::string& plan, const Question&);
 double tokens_per_second(const Question&, double step_seconds);
+double of_peak(const Question&,
+               double step_seconds);  // the model's operations, as a part of all devices' peak
 
 // What the fullest rank of a plan holds, in bytes.
 struct Held {

@@ -133,7 +133,8 @@ void write_by_name(h5::Writer& file, const std::string& group,
 }
 
 void write_top(h5::Writer& file, const Question& q, const Choices& c, std::size_t top) {
-  const std::size_t n = std::min(top, c.fit.size());
+  const std::vector<const Weighed*> plans = distinct(c);
+  const std::size_t n = std::min(top, plans.size());
   Composer composer(q.model, q.settings, q.cluster);
   std::vector<const Weighed*> rows;
   std::vector<i64> stages, fullest;
@@ -142,7 +143,7 @@ void write_top(h5::Writer& file, const Question& q, const Choices& c, std::size_
   std::vector<std::string> why, beginnings, endings;
   Prediction won;
   for (std::size_t i = 0; i < n; ++i) {
-    const Weighed& w = c.fit[i];
+    const Weighed& w = *plans[i];
     const Plan plan = Plan::parse(w.plan);
     const Prediction p = composer.predict(plan);
     if (i == 0) won = p;

@@ -26,7 +26,8 @@ class Best {
 
   bool may_be(const Plan& plan, const Weighed& at_least) const {
     const double seconds = at_least.seconds * (1 - 1e-9);
-    if (top_.size() < wanted_.top || seconds < *top_.rbegin()) return true;
+    if (top_.size() < wanted_.top || seconds < top_.rbegin()->first) return true;
+    if (seconds <= top_.begin()->first * (1 + wanted_.within)) return true;
     for (const std::string& word : words_) {
       const auto best = out_.best.find(word);
       if (best == out_.best.end()) return true;
@@ -40,7 +41,7 @@ class Best {
   }
 
   void add(const Plan& plan, const Weighed& w) {
-    top_.insert(w.seconds);
+    top_.insert({w.seconds, w.needs});
     if (top_.size() > wanted_.top) top_.erase(std::prev(top_.end()));
     for (const std::string& word : words_) {
       const auto [it, fresh] = out_.best[word].try_emplace(plan.text(word), w);
@@ -57,8 +58,8 @@ class Best {
  private:
   const Wanted& wanted_;
   Choices& out_;
-  std::vector<std::string> words_;  // that have several values
-  std::multiset<double> top_;       // seconds of the fastest
+  std::vector<std::string> words_;                          // that have several values
+  std::set<std::pair<double, std::array<double, 3>>> top_;  // seconds and bytes of the fastest
   std::map<double, double> front_;  // bytes by seconds: the more seconds, the fewer bytes
 };
 
@@ -141,6 +142,14 @@ Choices choose(const ModelConfig& model, const Settings& settings, const Cluster
   all.walked = walked;
   all.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return all;
+}
+
+std::vector<const Weighed*> distinct(const Choices& c) {
+  std::vector<const Weighed*> list;
+  std::set<std::pair<double, std::array<double, 3>>> known;
+  for (const Weighed& w : c.fit)
+    if (known.insert({w.seconds, w.needs}).second) list.push_back(&w);
+  return list;
 }
 
 Values parse_values(const std::string& text) {

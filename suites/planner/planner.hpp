@@ -19,6 +19,7 @@ struct Wanted {
   std::size_t top = 5;                           // the fastest, so many, one at least
   bool by_value = true;                          // the fastest with each value of each word
   bool pareto = false;                           // those that no other is both faster and smaller than
+  double within = 0;                             // those that take up to this part longer than the fastest
   std::function<bool(const Plan&)> usable = {};  // no other plan is an answer
   VisitShare share = {};                         // is told how much of the plans has been weighed
 };
@@ -36,6 +37,10 @@ struct Choices {
 
 Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
                const Wanted& wanted = {});
+
+// Of what fits, the fastest first; of plans with the same seconds and bytes, which no prediction tells apart
+// (a schedule of one stage and one microbatch), the first.
+std::vector<const Weighed*> distinct(const Choices&);
 
 // Words as "zero=0,1 offload=none". UserError: a word or value nobody knows.
 Values parse_values(const std::string& text);

@@ -75,6 +75,33 @@ TEST(Choose, FindsTheFastestPlanOfAll) {
   EXPECT_TRUE(says(plan_text(c.fit.front().plan, q), "compute", "weights", "beside it"));
 }
 
+// Plans that no prediction tells apart are one; those within 1 % are named by what may decide.
+TEST(Choose, SaysWhichPlansAreAsGood) {
+  Choices c;
+  for (const auto& [plan, seconds, bytes] : {std::tuple{"a=1 b=1 c=1", 1.0, 50.0},
+                                             {"a=1 b=1 c=2", 1.0, 50.0},
+                                             {"a=1 b=2", 1.0, 60.0},
+                                             {"a=2 b=1 c=1 d=1", 1.009, 20.0},
+                                             {"a=3", 1.011, 10.0}})
+    c.fit.push_back({plan, seconds, {bytes * (1 << 30), 0, 0}});
+  const auto names = [](const std::vector<const Weighed*>& list) {
+    std::string all;
+    for (const Weighed* w : list) all += std::string(all.empty() ? "" : ", ") + w->plan;
+    return all;
+  };
+  EXPECT_EQ(names(distinct(c)), "a=1 b=1 c=1, a=1 b=2, a=2 b=1 c=1 d=1, a=3");
+  EXPECT_EQ(names(alike(c)), "a=1 b=1 c=1, a=1 b=2, a=2 b=1 c=1 d=1");
+  EXPECT_EQ(names(front(c)), "a=1 b=1 c=1, a=2 b=1 c=1 d=1, a=3");
+  EXPECT_EQ(alike_text(c),
+            "2 other plans are within 1 % of the first, no worse as far as can be predicted\n"
+            "  the smallest: `a=2 b=1 c=1 d=1`, 20.0 GiB, 0.9 % slower\n"
+            "  the plainest: `a=1 b=2`, 60.0 GiB, 0.0 % slower\n");
+  c.fit.erase(c.fit.begin() + 3);
+  EXPECT_TRUE(says(alike_text(c), "one other plan is within", "the smallest: the first\n"));
+  c.fit.erase(c.fit.begin() + 2);
+  EXPECT_EQ(alike_text(c), "no other plan is within 1 % of the first\n");
+}
+
 // A step's seconds are all accounted for, on every stage.
 TEST(Choose, TimeByKindAddsUp) {
   const Asked a;
