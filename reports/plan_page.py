@@ -52,7 +52,18 @@ def verdict_lines(answer):
     return (f"<p><b>{best.tokens_per_second:,.0f} tokens/s</b>, {100 * answer.of_peak(best.seconds):.1f} % of the devices' peak, "
             f"a step of {seconds_text(best.seconds)}; {needs}.</p>\n"
             f"<p>The best of <b>{known['fit']:,}</b> plans that fit, of {known['legal']:,} legal ones, weighed in "
-            f"{known['weighing_seconds']:.1f} s. Nothing was run: this is a prediction.</p>")
+            f"{known['weighing_seconds']:.1f} s. Nothing was run: this is a prediction.{alike(known.get('alike', ''))}</p>")
+
+
+def alike(said):
+    """The planner's own lines about plans as good as the first, as a sentence; of a record from before there are none."""
+    lines = [with_code(line.strip()) for line in said.splitlines()]
+    return f" {lines[0][0].upper()}{'; '.join(lines)[1:]}." if lines else ""
+
+
+def with_code(line):
+    """Plans stand between backticks."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(line))
 
 
 def seconds_text(seconds):
@@ -73,8 +84,8 @@ def why(answer):
     lines = [line.strip() for line in answer.top.why[0].strip().splitlines()[1:]]
 
     def item(line):
-        what, _, rest = html.escape(line).partition(":")
-        return re.sub(r"`([^`]*)`", r"<code>\1</code>", f"<b>{what}</b>:{rest}")
+        what, _, rest = with_code(line).partition(":")
+        return f"<b>{what}</b>:{rest}"
     items = "\n".join(f"<li>{item(line)}</li>" for line in lines)
     return (f"<h2>Why this one</h2>\n<p>Against the next, and against the best plan without each of its words; parts are "
             f"of the winner's step.</p>\n<ul class=\"why\">{items}</ul>") if items else ""

@@ -52,6 +52,10 @@ class Page(unittest.TestCase):
         self.assertEqual(said[1], f"Predicted on 4 × four small ones: use {self.plans.plan[0]}")
         self.assertIn(f"{self.plans.speed[0]:,.0f} tokens/s", said[2])
         self.assertIn("Nothing was run", said[2])
+        with h5py.File(FOLDER / "fits" / "plan.h5") as file:
+            known = [line.strip().replace("`", "") for line in file.attrs["alike"].splitlines()]
+        self.assertIn("within 1 % of the first", known[0])
+        self.assertIn("; ".join(known)[1:] + ".", re.sub(r"</?code>", "", said[2]))
         self.assertEqual(self.text.count("redicted on 4 × four small ones"), 2 + 4)   # title, verdict, each picture
 
     def test_the_front_is_what_nothing_dominates(self):

@@ -87,6 +87,7 @@ void write_question(h5::Writer& file, const Asked& asked, const Question& q, con
   file.attribute("least_lack", c.least);
   file.attribute("most_lack", c.most);
   file.attribute("closest", c.closest ? c.closest->plan : std::string{});
+  file.attribute("alike", c.fit.empty() ? std::string{} : alike_text(c));
 }
 
 void write_counts(h5::Writer& file, const Choices& c) {
