@@ -40,6 +40,7 @@ class Executor {
   const LocalParams& params() const { return params_; }
   const std::vector<Piece>& pieces() const { return store_->pieces(); }
   Store& store() const { return *store_; }
+  const Home& home() const { return *home_; }
 
  private:
   struct Handover;

@@ -89,6 +89,10 @@ class Offload final : public Home {
     for (Side& s : sides_) arrive(s.out);
   }
 
+  State state(i64 at) const override {
+    return {masters_ ? master_.from(at) : View{}, first_.from(at), second_.from(at)};
+  }
+
  private:
   struct Block {
     int piece;

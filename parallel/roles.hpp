@@ -120,6 +120,11 @@ class Home {
   virtual void begin(const std::vector<Piece>&) = 0;
   // Updates every piece by its gradient times `clip`.
   virtual void step(const std::vector<Piece>&, const LocalParams&, i64 step, double clip) = 0;
+  // Where the state of element `at` of all pieces, in their order, rests between steps.
+  struct State {
+    View master, first, second;  // no master where weights are their own
+  };
+  virtual State state(i64 at) const = 0;
 };
 
 // ---- Stash --------------------------------------------------------------------------------------------

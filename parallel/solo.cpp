@@ -116,6 +116,9 @@ class OnDevice final : public Home {
       at += p.n;
     }
   }
+  State state(i64 at) const override {
+    return {master_ ? master_.from(at) : View{}, first_.from(at), second_.from(at)};
+  }
 
  private:
   Device& device_;

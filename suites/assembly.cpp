@@ -33,8 +33,8 @@ struct Assembly::Parcel {
   i64 first, n;  // a range of the parameter; n values follow
 };
 
-Assembly::Assembly(const Prepared& p, i64 steps, MpiWorld* mpi)
-    : mesh_(p.mesh), cells_(new Cells), mpi_(mpi) {
+Assembly::Assembly(const Prepared& p, i64 steps, MpiWorld* mpi, Names names)
+    : mesh_(p.mesh), names_(names), cells_(new Cells), mpi_(mpi) {
   whole_.table = parameter_table(p.run.model, p.run.settings.leaves);
   whole_.steps.resize(steps);
   cells_->gradient.resize(steps), cells_->weight.resize(steps), cells_->result.resize(steps);
@@ -77,7 +77,7 @@ void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 fir
     } else if (!same(to[at], values[i]) && !known) {
       const std::string text =
           fmt::format("step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}", step,
-                      weight ? "weight" : "gradient", p.name, row, col, rank, values[i], to[at]);
+                      weight ? names_.weight : names_.gradient, p.name, row, col, rank, values[i], to[at]);
       disagreement_.reset(new Disagreement{step, index, weight, at, text, {}, {rank}});
       disagreement_->agree = holders(*disagreement_);
     } else if (known && known->step == step && known->param == index && known->weight == weight &&
@@ -121,6 +121,19 @@ void Assembly::weights(i64 step, const RankView& v) {
       take(l, 0, v.executor.params().all[l].count(), store.kept(l));
   else
     for (const Piece& p : store.pieces()) take(p.local, p.first, p.n, p.weight);
+}
+
+void Assembly::state(const RankView& v, OfState in_gradients, OfState in_weights) {
+  std::vector<float> host;
+  i64 at = 0;
+  for (const Piece& piece : v.executor.pieces()) {
+    host.resize(piece.n);
+    for (const auto& [of, weight] : {std::pair{in_gradients, false}, {in_weights, true}}) {
+      get(v.device, host.data(), v.executor.home().state(at).*of, piece.n);
+      put(0, weight, v.rank, v.executor.params().all[piece.local], piece.first, piece.n, host.data());
+    }
+    at += piece.n;
+  }
 }
 
 void Assembly::result(i64 step, const StepResult& r, int rank) {

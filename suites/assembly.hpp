@@ -23,11 +23,19 @@ struct Holding {
 // Collects a Whole. A place that several ranks hold must have one value on all of them.
 class Assembly {
  public:
+  // What a sentence about a place calls it.
+  struct Names {
+    const char *gradient = "gradient", *weight = "weight";
+  };
   // mpi: ranks are processes, each with an assembly of its own, and rank 0's becomes whole at gather().
-  Assembly(const Prepared&, i64 steps, MpiWorld* mpi = nullptr);
+  Assembly(const Prepared&, i64 steps, MpiWorld* mpi, Names);
+  Assembly(const Prepared& p, i64 steps, MpiWorld* mpi = nullptr) : Assembly(p, steps, mpi, Names{}) {}
   ~Assembly();
   void gradients(i64 step, const RankView&);  // raw, from Executor::step's first hook
   void weights(i64 step, const RankView&);
+  // What the optimizer keeps, in the place of gradients and of weights.
+  using OfState = View Home::State::*;
+  void state(const RankView&, OfState in_gradients, OfState in_weights);
   void result(i64 step, const StepResult&, int rank);
   void gather();  // with mpi, by every process when its rank has ended; else nothing
   // Empty, or which replicas differ and along which axis, or what no rank has written. Call when all ranks
@@ -51,6 +59,7 @@ class Assembly {
   std::vector<int> holders(const Disagreement&) const;
   Whole whole_;
   const Mesh mesh_;
+  const Names names_;
   std::unique_ptr<Cells> cells_;
   std::vector<Holding> holdings_;
   std::string problem_;

@@ -1,142 +1,58 @@
-// lockstep train: one plan over ranks of this machine, every step whole again: printed, hashed, and as asked
-// written to a dump or held to the single-device reference.
+// lockstep train: one plan over ranks of this machine, every step whole again and reported.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <barrier>
 #include <chrono>
 #include <exception>
-#include <filesystem>
 #include <optional>
 
 #include "parallel/comm/fabric.hpp"
 #include "parallel/comm/mpi.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
-#include "reports/dump.hpp"
 #include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/enough_memory.hpp"
 #include "suites/gates/among.hpp"
 #include "suites/gates/fast.hpp"
-#include "suites/locate.hpp"
 #include "suites/planner/planner.hpp"
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
+#include "suites/train_report.hpp"
 
 namespace lockstep {
 namespace {
 
-struct Options {
-  std::string model, data, plan = "dp=1", init, dump, save, isa = "auto", timing = "eager", comm = "local",
-                           device = "cpu", scratch, cluster;
-  int threads = 1;
-  double shard_gb = 5;
-  bool check = false, fast = false, graphs = false;
-  Settings settings;
-};
-
-// Everything that is done with a step once it is whole.
-class Report {
- public:
-  Report(const Run& run, const Options& o, const Weights& initial)
-      : run_(run), table_(parameter_table(run.model, run.settings.leaves)) {
-    if (o.check && !run.settings.fast)
-      reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
-    if (!o.save.empty()) prepare_folder(o);
-    if (o.dump.empty()) return;
-    dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
-    for (std::size_t i = 0; i < table_.size(); ++i)
-      if (table_[i].tied_to < 0) dump_->initial_weight(table_[i], initial[i].data());
-  }
-
-  void step(i64 k, const Assembly& assembly, double seconds) {
-    const Whole::Step& s = assembly.whole().steps[0];
-    const double tokens = static_cast<double>(run_.settings.batch * run_.settings.seq);
-    fmt::print("step {}  loss {:.6f}  gradient norm {:.6f}  lr {:.3g}  {:.0f} tokens/s\n", k, s.loss,
-               s.grad_norm, learning_rate(run_.settings, k), tokens / seconds);
-    std::fflush(stdout);
-    hash_.add(table_, s);
-    if (dump_) dump_step(k, s);
-    if (!folder_.empty() && k + 1 == run_.settings.steps)
-      save_weights(folder_, table_, s.weight, shard_bytes_);
-    if (reference_ && !difference_) compare(k, assembly);
-  }
-
-  // Exit status of the command.
-  int finish() {
-    if (dump_) dump_->close();
-    if (!folder_.empty()) fmt::print("weights: {}\n", folder_);
-    fmt::print("hash {}\n", hash_.text());
-    if (!reference_) return 0;
-    if (difference_)
-      fmt::print("not equal to the single device: {}\n", difference_->text());
-    else
-      fmt::print("equal to the single device: {} steps, bit for bit\n", run_.settings.steps);
-    return difference_ ? 1 : 0;
-  }
-
- private:
-  // What cannot be written is said before the training, not after.
-  void prepare_folder(const Options& o) {
-    folder_ = o.save, shard_bytes_ = static_cast<i64>(o.shard_gb * 1e9);
-    std::error_code ignored;  // the next line's complaint says it better
-    std::filesystem::create_directories(folder_, ignored);
-    save_model_config(folder_ + "/config.json", o.model, run_.model);
-  }
-
-  void dump_step(i64 k, const Whole::Step& s) {
-    const Settings& set = run_.settings;
-    StepDump d;
-    d.loss = s.loss, d.grad_norm = s.grad_norm, d.lr = learning_rate(set, k);
-    d.tokens.resize(static_cast<std::size_t>(set.batch * set.seq));
-    d.labels.resize(d.tokens.size());
-    for (i64 i = 0; i < set.batch; ++i)
-      sample(*run_.data, set, k, i, &d.tokens[i * set.seq], &d.labels[i * set.seq]);
-    dump_->step(k, d);
-    // Pads are the last rows, so the unpadded tensor is the front of the stored one.
-    for (std::size_t i = 0; i < table_.size(); ++i)
-      if (table_[i].tied_to < 0) dump_->gradient(k, table_[i], s.gradient[i].data());
-    for (std::size_t i = 0; i < table_.size(); ++i)
-      if (table_[i].tied_to < 0) dump_->weight(k, table_[i], s.weight[i].data());
-  }
-
-  void compare(i64 k, const Assembly& assembly) {
-    const Whole expected{table_, {reference_->step()}};
-    difference_ = locate(expected, assembly.whole(), assembly.holdings(), run_.mesh());
-    if (difference_) difference_->first.step = k;
-  }
-
-  const Run& run_;
-  const std::vector<Param> table_;
-  RunHash hash_;
-  std::string folder_;  // for the trained weights; empty: none
-  i64 shard_bytes_ = 0;
-  std::optional<DumpWriter> dump_;
-  std::optional<Reference> reference_;
-  std::optional<Finding> difference_;
-};
-
 // Runs all steps. After each one the ranks meet, and the last to come reports the step for all of them; as
 // processes, rank 0 does, and only it has a report.
-void train(const Prepared& p, const Launch& how, const Weights& initial, Report* report) {
+void train(const Prepared& p, const Launch& how, const TrainOptions& o, const Weights& initial,
+           const TrainingState* resumed, TrainReport* report) {
   using Clock = std::chrono::steady_clock;
+  const i64 begin = resumed ? resumed->steps : 0;
   std::optional<Assembly> assembly(std::in_place, p, 1, how.mpi);
+  std::optional<StateKeeper> state;
   std::exception_ptr failed;
-  i64 step = 0;
+  i64 step = begin;
+  const auto next = [&] {  // what the coming step's ranks hand in
+    assembly.emplace(p, 1, how.mpi), state.reset();
+    if (o.keeps(step + 1)) state.emplace(p, how.mpi);
+  };
+  next();
   Clock::time_point start = Clock::now();
 
   auto on_meeting = [&]() noexcept {
     try {
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       assembly->gather();
+      if (state) state->gather();
       if (report) {
         if (const std::string problem = assembly->problem(); !problem.empty())
           throw std::runtime_error(problem);
-        report->step(step++, *assembly, seconds);
+        report->step(step, *assembly, state ? &*state : nullptr, seconds);
       }
-      assembly.emplace(p, 1, how.mpi);
+      ++step, next();
     } catch (...) {
       failed = std::current_exception();
     }
@@ -146,11 +62,13 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report*
 
   launch(p, how, [&](RankView v) {
     try {
-      initialise(v, initial);
-      for (i64 k = 0; k < p.run.settings.steps && !failed; ++k) {
+      initialise(v, resumed ? resumed->weights : initial);
+      if (resumed) take_up(v, *resumed);
+      for (i64 k = begin; k < p.run.settings.steps && !failed; ++k) {
         const StepResult r = v.executor.step(
             k, [&] { assembly->gradients(0, v); }, [&] { assembly->weights(0, v); });
         assembly->result(0, r, v.rank);
+        if (state) state->take(v);
         meeting.arrive_and_wait();
         if (failed && how.mpi) std::rethrow_exception(failed);  // the other processes do not know it
       }
@@ -163,7 +81,7 @@ void train(const Prepared& p, const Launch& how, const Weights& initial, Report*
 }
 
 // Fast mode's gates: each step once more, from the reference's weights.
-int check_fast(const Prepared& p, const Options& o, const Launch& how, const Weights& initial) {
+int check_fast(const Prepared& p, const TrainOptions& o, const Launch& how, const Weights& initial) {
   Settings settings = p.run.settings;
   settings.fast = false;
   Whole reference;
@@ -192,10 +110,13 @@ int check_fast(const Prepared& p, const Options& o, const Launch& how, const Wei
 }
 
 // Of the whole model beside the ranks' arenas: the first weights, and a step's gradients and weights for the
-// hash.
-constexpr int kWholeCopies = 3;
+// hash; of the optimizer's state what is read, and what is to be written.
+int whole_copies(const TrainOptions& o) {
+  const int state = o.settings.weight_bytes < 4 ? 4 : 2;
+  return 3 + (o.resume.empty() ? 0 : state + 1) + (o.state.empty() ? 0 : state);
+}
 
-int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
+int train_among(MpiWorld* mpi, Fabrics* fabrics, const TrainOptions& o) {
   check_settings(o.settings);
   check_isa(o.isa);
   check_device(o.device);
@@ -220,26 +141,33 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
                    .accelerator = device_here(o.device),
                    .graphs = o.graphs,
                    .fabrics = fabrics};
-  check_memory(prepared, how, kWholeCopies);
+  check_memory(prepared, how, whole_copies(o));
   const Weights initial =
       o.init.empty() ? fresh_weights(model, o.settings)
                      : as_stored(load_weights(o.init, parameter_table(model, o.settings.leaves)), o.settings);
-  std::optional<Report> report;
-  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial);
+  std::optional<TrainingState> resumed;
+  if (!o.resume.empty()) resumed = read_state(o.resume, run);
+  std::optional<TrainReport> report;
+  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial, resumed ? resumed->steps : 0);
   if (report)
     fmt::print("{}: {} rank{}, {} thread{} each, {}{}{}{}\n", run.plan.line(), run.plan.ranks(),
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa),
                dtype_of(settings) == "bf16" ? ", bf16" : "",
                o.device == "cpu" ? "" : " and " + device_here(o.device)->name(),
                fabrics ? ", " + fabrics->name() : "");
+  if (report && resumed)
+    fmt::print("goes on after {} steps, the last of `{}`\n", resumed->steps, resumed->plan);
   std::fflush(stdout);  // before hours of work
-  train(prepared, how, initial, report ? &*report : nullptr);
+  train(prepared, how, o, initial, resumed ? &*resumed : nullptr, report ? &*report : nullptr);
   int status = report ? report->finish() : 0;
   if (o.check && o.fast) status = check_fast(prepared, o, how, initial);
   return mpi ? mpi->from_first(status) : status;
 }
 
-int command_train(const Options& o) {
+int command_train(const TrainOptions& o) {
+  if (o.check && o.fast && !o.resume.empty())
+    throw UserError(
+        "--check --fast takes each step from the reference's weights, so there is nothing to --resume");
   if (o.timing == "lazy" && o.device != "cpu") throw UserError("--timing lazy needs --device cpu");
   check_graphs(o.graphs, o.device);
   check_comm(o.comm, o.device);
@@ -250,7 +178,7 @@ int command_train(const Options& o) {
 }
 
 Command::Action declare(CLI::App& app) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<TrainOptions>();
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   app.add_option("--data", o->data, "token file (datasets/format.md)")->required();
   add_plan(app, o->plan);
@@ -258,11 +186,20 @@ Command::Action declare(CLI::App& app) {
   add_settings(app, o->settings);
   add_dtype(app, o->settings);
   app.add_option("--init", o->init, "safetensors file or folder to start from, instead of fresh weights");
-  app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
+  auto* dump = app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
   app.add_option(
       "--save", o->save,
       "folder to write the trained model to: config.json and safetensors, as transformers reads them");
-  app.add_option("--shard-gb", o->shard_gb, "--save: largest file of weights, in GB of 10^9 bytes")
+  auto* state = app.add_option("--state", o->state,
+                               "folder to keep the training's state in after the last step, as step-N: "
+                               "weights and optimizer, to --resume from");
+  app.add_option("--state-every", o->state_every, "and each time that so many steps are done")
+      ->needs(state)
+      ->check(above_zero());
+  app.add_option("--resume", o->resume,
+                 "go on from such a folder, under any plan; --steps counts from the training's first")
+      ->excludes(dump);
+  app.add_option("--shard-gb", o->shard_gb, "--save, --state: largest file of weights, in GB of 10^9 bytes")
       ->capture_default_str()
       ->check(above_zero());
   app.add_flag(

@@ -251,6 +251,18 @@ TEST_F(Mpi, TheSingleDeviceIsComparedWith) {
   EXPECT_NE(ended.out.find("equal to the single device: 2 steps"), std::string::npos) << ended.out;
 }
 
+// Kept by two processes, gone on with by four.
+TEST_F(Mpi, ATrainingGoesOnOverOtherProcesses) {
+  const TemporaryFolder folder;
+  const Ended first = train(2, "dp=2 zero=2", tiny_run + "--total 4 --state '" + folder.path() + "' ");
+  EXPECT_EQ(first.status, 0) << first.err;
+  const Ended second =
+      mpirun(4, "'" + beside("lockstep") + "' train --comm mpi --check --total 4 --steps 4 " + tiny_run +
+                    "--plan 'tp=2 pp=2 offload=optimizer' --resume '" + folder.path() + "'");
+  EXPECT_EQ(second.status, 0) << second.err;
+  EXPECT_NE(second.out.find("equal to the single device: 2 steps after 2"), std::string::npos) << second.out;
+}
+
 TEST_F(Mpi, FastModeIsHeldToItsBound) {
   const Ended ended = mpirun(2, "'" + beside("lockstep") + "' train --comm mpi --fast --check --steps 2 " +
                                     tiny_run + "--plan 'tp=2 micro=4'");

@@ -1,0 +1,177 @@
+#include "suites/training_state.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "ref/error.hpp"
+#include "ref/weights.hpp"
+#include "suites/settings_list.hpp"
+
+namespace lockstep {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFormat = "lockstep training state";
+constexpr int kVersion = 1;
+
+std::string file_of(const std::string& folder) { return folder + "/state.json"; }
+
+// All that decides a step's numbers, but how many are run. Of the learning rate's schedule its real length,
+// for `total` may say that it is as long as the run.
+Json settings_of(const Settings& settings) {
+  Json j;
+  for (const Setting& s : settings_list())
+    if (std::string(s.name) != "steps") std::visit([&](auto field) { j[s.name] = settings.*field; }, s.field);
+  j["total"] = settings.total > 0 ? settings.total : settings.steps;
+  j["dtype"] = dtype_of(settings);
+  return j;
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  const std::string aside = path + ".tmp";
+  std::ofstream out(aside);
+  out << text;
+  out.close();
+  std::error_code error;
+  if (out) fs::rename(aside, path, error);
+  if (!out || error)
+    throw UserError(path + ": this file cannot be written; its folder must exist and have room.");
+}
+
+// The number in "step-12"; -1: another name.
+i64 step_of(const std::string& name) {
+  i64 step = -1;
+  int end = 0;
+  if (std::sscanf(name.c_str(), "step-%ld%n", &step, &end) != 1 || end != static_cast<int>(name.size()))
+    return -1;
+  return step;
+}
+
+std::string last_whole(const std::string& path) {
+  if (fs::exists(file_of(path))) return path;
+  std::string last;
+  i64 most = -1;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(path, error)) {
+    const i64 step = step_of(entry.path().filename().string());
+    if (step > most && fs::exists(file_of(entry.path().string()))) most = step, last = entry.path().string();
+  }
+  if (last.empty())
+    throw UserError(path + ": neither it nor a step-N in it is a training's state, which has a state.json; " +
+                    "`lockstep train --state` writes them.");
+  return last;
+}
+
+Json read_json(const std::string& path) {
+  std::ifstream in(path);
+  const Json j = Json::parse(in, nullptr, false);
+  if (!j.is_object() || j.value("format", "") != kFormat || !j.contains("steps") ||
+      !j["steps"].is_number_integer() || !j.contains("settings") || !j["settings"].is_object())
+    throw UserError(path + ": this is not the state of a training, or it is damaged.");
+  if (j.value("version", 0) != kVersion)
+    throw UserError(fmt::format("{}: its version is {}, and this program reads {}.", path,
+                                j.value("version", 0), kVersion));
+  return j;
+}
+
+}  // namespace
+
+StateKeeper::StateKeeper(const Prepared& p, MpiWorld* mpi)
+    : moments_(p, 1, mpi, {"first moment", "second moment"}) {
+  if (p.run.settings.weight_bytes < 4)
+    masters_.emplace(p, 1, mpi, Assembly::Names{"master weight", "master weight"});
+}
+
+void StateKeeper::take(const RankView& v) {
+  moments_.state(v, &Home::State::first, &Home::State::second);
+  if (masters_) masters_->state(v, &Home::State::master, &Home::State::master);
+}
+
+void StateKeeper::gather() {
+  moments_.gather();
+  if (masters_) masters_->gather();
+}
+
+std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& run,
+                               const std::string& model_path, const Weights& weights, i64 shard_bytes) {
+  for (const Assembly* a : {&moments_, masters_ ? &*masters_ : &moments_})
+    if (const std::string problem = a->problem(); !problem.empty())
+      throw std::runtime_error("the optimizer's state: " + problem);
+  const std::string path = fmt::format("{}/step-{}", folder, steps);
+  std::error_code ignored;  // what follows complains better
+  fs::remove(file_of(path), ignored);
+  const std::vector<Param>& table = moments_.whole().table;
+  const auto save = [&](const std::string& to, const Weights& values) {
+    fs::create_directories(to, ignored);
+    save_weights(to, table, values, shard_bytes);
+  };
+  const Whole::Step& moments = moments_.whole().steps[0];
+  save(path, weights);
+  save(path + "/first_moments", moments.gradient);
+  save(path + "/second_moments", moments.weight);
+  if (masters_) save(path + "/masters", masters_->whole().steps[0].weight);
+  save_model_config(path + "/config.json", model_path, run.model);
+  const Json j = {
+      {"format", kFormat},       {"version", kVersion},           {"steps", steps},
+      {"plan", run.plan.line()}, {"data_hash", run.data->hash()}, {"settings", settings_of(run.settings)}};
+  write_text(file_of(path), j.dump(2) + "\n");
+  return path;
+}
+
+TrainingState read_state(const std::string& path, const Run& run) {
+  const std::string folder = last_whole(path);
+  const Json j = read_json(file_of(folder));
+  TrainingState s;
+  s.steps = j["steps"], s.plan = j.value("plan", "");
+  const Json asked = settings_of(run.settings);
+  for (const auto& [name, now] : asked.items()) {
+    const Json then = j["settings"].contains(name) ? j["settings"][name] : Json();
+    if (then != now)
+      throw UserError(fmt::format(
+          "{}: it was trained with {} {}, and {} is asked for; what goes on must keep its settings", folder,
+          name, then.dump(), now.dump()));
+  }
+  if (j.value("data_hash", "") != run.data->hash())
+    throw UserError(folder + ": it was trained on another text than --data names");
+  if (s.steps >= run.settings.steps)
+    throw UserError(fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more",
+                                folder, s.steps));
+  const auto table = parameter_table(run.model, run.settings.leaves);
+  s.weights = as_stored(load_weights(folder, table), run.settings);
+  s.first = load_weights(folder + "/first_moments", table);
+  s.second = load_weights(folder + "/second_moments", table);
+  if (run.settings.weight_bytes < 4) s.masters = load_weights(folder + "/masters", table);
+  return s;
+}
+
+void take_up(const RankView& v, const TrainingState& s) {
+  const LocalParams& params = v.executor.params();
+  std::vector<float> part;
+  i64 at = 0;
+  for (const Piece& piece : v.executor.pieces()) {
+    const LocalParam& l = params.all[piece.local];
+    const int index = params.table[l.param].tied_to >= 0 ? params.table[l.param].tied_to : l.param;
+    const Param& p = params.table[index];
+    const Home::State to = v.executor.home().state(at);
+    const auto give = [&](View where, const Weights& whole) {
+      part.assign(static_cast<std::size_t>(piece.n), 0.0f);  // pads have no gradient
+      for (i64 i = 0; i < piece.n; ++i) {
+        const i64 row = l.slice.row + (piece.first + i) / l.slice.cols,
+                  col = l.slice.col + (piece.first + i) % l.slice.cols;
+        if (row < p.rows) part[i] = whole[index][row * p.cols + col];
+      }
+      put(v.device, where, part.data(), piece.n);
+    };
+    give(to.first, s.first), give(to.second, s.second);
+    if (!s.masters.empty()) give(to.master, s.masters);
+    at += piece.n;
+  }
+}
+
+}  // namespace lockstep
