@@ -59,6 +59,18 @@ part flash 90 "$bin/lockstep" train --model suites/models/smol-10m.json --data d
     --steps 1 "${bf16[@]}" --fast --check
 # What labels do not count makes the loss's scale another one in every step, and graphs must bear it.
 part graphs 60 "$bin/lockstep" train "${run[@]}" --batch 16 --steps 5 --plan "dp=2 tp=2 zero=1" --device cuda --graphs --check
+# A training that begins on the GPU, goes on on the processor and ends on the GPU: the same bits.
+goes_on() {  # COMMAND...
+    local state ended=0
+    state=$(mktemp -d)
+    { "$@" --steps 2 --plan "dp=2 zero=1" --device cuda --state "$state" &&
+        "$@" --steps 3 --plan "tp=2 zero=2 dp=2" --resume "$state" --state "$state" --check &&
+        "$@" --steps 4 --plan "pp=2 offload=optimizer" --device cuda --resume "$state" --check; } || ended=$?
+    rm -rf "$state"
+    return $ended
+}
+export -f goes_on
+part resume 60 bash -c 'goes_on "$@"' _ "$bin/lockstep" train "${run[@]}" --batch 16 --total 4
 timed=("$bin/lockstep" time --data datasets/excerpt-v509.tok "${bf16[@]}" --peak "$peak")
 part speed 150 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --kernels --csv "$out/kernels.csv"
 part speed-warpgroups 90 env LOCKSTEP_ATTENTION=warpgroups "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" \

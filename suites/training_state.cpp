@@ -68,16 +68,24 @@ std::string last_whole(const std::string& path) {
   return last;
 }
 
-Json read_json(const std::string& path) {
-  std::ifstream in(path);
-  const Json j = Json::parse(in, nullptr, false);
-  if (!j.is_object() || j.value("format", "") != kFormat || !j.contains("steps") ||
-      !j["steps"].is_number_integer() || !j.contains("settings") || !j["settings"].is_object())
-    throw UserError(path + ": this is not the state of a training, or it is damaged.");
-  if (j.value("version", 0) != kVersion)
-    throw UserError(fmt::format("{}: its version is {}, and this program reads {}.", path,
-                                j.value("version", 0), kVersion));
-  return j;
+// What a state.json says.
+struct StateFile {
+  i64 steps = 0;
+  std::string plan, data_hash;
+  Json settings;
+};
+StateFile read_file(const std::string& path) {
+  try {
+    std::ifstream in(path);
+    const Json j = Json::parse(in);
+    if (j.at("format") != kFormat) throw UserError(path + ": this is not the state of a training");
+    if (j.at("version") != kVersion)
+      throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path, j["version"].dump(), kVersion));
+    StateFile s{j.at("steps"), j.at("plan"), j.at("data_hash"), j.at("settings")};
+    if (s.steps > 0 && s.settings.is_object()) return s;
+  } catch (const nlohmann::json::exception&) {
+  }
+  throw UserError(path + ": it is damaged; `lockstep train --state` writes such files");
 }
 
 }  // namespace
@@ -126,22 +134,23 @@ std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& 
 
 TrainingState read_state(const std::string& path, const Run& run) {
   const std::string folder = last_whole(path);
-  const Json j = read_json(file_of(folder));
-  TrainingState s;
-  s.steps = j["steps"], s.plan = j.value("plan", "");
+  const StateFile said = read_file(file_of(folder));
   const Json asked = settings_of(run.settings);
   for (const auto& [name, now] : asked.items()) {
-    const Json then = j["settings"].contains(name) ? j["settings"][name] : Json();
+    const Json then = said.settings.value(name, Json());
     if (then != now)
-      throw UserError(fmt::format(
-          "{}: it was trained with {} {}, and {} is asked for; what goes on must keep its settings", folder,
-          name, then.dump(), now.dump()));
+      throw UserError(fmt::format("{}: it was trained with {} {}, and {} is asked for; what goes on must keep its settings",
+                                  folder, name, then.dump(), now.dump()));
   }
-  if (j.value("data_hash", "") != run.data->hash())
+  if (model_config_text(load_model_config(folder + "/config.json")) != model_config_text(run.model))
+    throw UserError(folder + ": its config.json is of another model than --model names");
+  if (said.data_hash != run.data->hash())
     throw UserError(folder + ": it was trained on another text than --data names");
-  if (s.steps >= run.settings.steps)
-    throw UserError(fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more",
-                                folder, s.steps));
+  if (said.steps >= run.settings.steps)
+    throw UserError(
+        fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more", folder, said.steps));
+  TrainingState s;
+  s.steps = said.steps, s.plan = said.plan;
   const auto table = parameter_table(run.model, run.settings.leaves);
   s.weights = as_stored(load_weights(folder, table), run.settings);
   s.first = load_weights(folder + "/first_moments", table);

@@ -140,7 +140,16 @@ TEST(Resuming, WhatCannotGoOnIsSaid) {
   refused(with(j.dump()), "clip null");
   refused(with(before.substr(0, 40)), "damaged");
   refused(with("[1]"), "damaged");
+  refused(with(R"({"format": 3})"), "not the state");
+  j = nlohmann::json::parse(before), j["steps"] = -1;
+  refused(with(j.dump()), "damaged");
+  j = nlohmann::json::parse(before), j["plan"] = 1;
+  refused(with(j.dump()), "damaged");
   EXPECT_EQ(with(before).status, 0);
+  nlohmann::json model = nlohmann::json::parse(std::ifstream("suites/models/gate-tiny.json"));
+  model["rope_theta"] = 12345.0;
+  const std::string other = folder.write("other.json", model.dump());
+  refused(go_on("dp=1", path, "--model '" + other + "'"), "of another model");
   fs::remove(path + "/step-2/second_moments/model.safetensors");
   refused(with(before), "second_moments");
 }
