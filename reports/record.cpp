@@ -15,6 +15,7 @@
 #include <iterator>
 #include <thread>
 
+#include "kernels/cores.hpp"
 #include "ref/error.hpp"
 #include "reports/plan_table.hpp"
 
@@ -223,7 +224,7 @@ void describe_machine(RunRecord& run) {
   run.flags = LOCKSTEP_FLAGS;
   run.host = host_name();
   run.cpu = cpu_name();
-  run.cores = static_cast<int>(std::thread::hardware_concurrency());
+  run.cores = cores();
   run.started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }
 

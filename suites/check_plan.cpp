@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 
+#include "kernels/cores.hpp"
 #include "suites/command_options.hpp"
 #include "suites/gates/among.hpp"
 #include "suites/nominal_costs.hpp"

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "kernels/cores.hpp"
 #include "parallel/comm/mpi.hpp"
 #include "parallel/engine.hpp"
 #include "ref/error.hpp"

@@ -30,6 +30,8 @@ Crew::Indices Crew::serve(const std::vector<std::string>& requests, const Indice
                           const Listener& listener) {
   Indices limited;
   auto next = which.begin();
+  for (std::size_t i = 0; i < workers; ++i)
+    posts_[i].worker->share(static_cast<int>(i), static_cast<int>(workers));
   const auto begin = [&](Post& post) {
     post.busy = true;
     post.since = Clock::now();

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -16,6 +17,7 @@
 #include <optional>
 #include <system_error>
 
+#include "kernels/cores.hpp"
 #include "suites/machine_memory.hpp"
 
 namespace lockstep {
@@ -58,6 +60,14 @@ bool receive_some(int channel, std::string& bytes) {
   const ssize_t n = recv(channel, buffer, sizeof buffer, 0);
   if (n > 0) bytes.append(buffer, static_cast<std::size_t>(n));
   return n > 0 || (n < 0 && errno == EINTR);
+}
+
+// Where this is not allowed it goes without.
+void bind(pid_t process, const std::vector<int>& cores) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int core : cores) CPU_SET(core, &set);
+  if (!cores.empty()) sched_setaffinity(process, sizeof set, &set);
 }
 
 [[noreturn]] void fail(const char* what) {
@@ -116,6 +126,8 @@ void ForkedWorker::serve(int channel) {
 
 void ForkedWorker::begin(const std::string& request) {
   if (pid_ < 0) start();
+  bind(pid_,
+       cores_of_part(core_numbers(), part_, parts_));  // it has one thread now, whose cores others inherit
   kills_before_ = out_of_memory_kills();
   received_.clear();
   lost_ = !send_all(channel_, packed(kAnswer, request));

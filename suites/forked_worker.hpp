@@ -27,6 +27,9 @@ class ForkedWorker final : public Worker {
 
   void begin(const std::string& request) override;
   std::optional<Answer> glance(int milliseconds) override;
+  // It keeps to its part of the cores. What one process does to its memory's tables then interrupts no core
+  // of another's: guarded buffers do it all the time.
+  void share(int part, int parts) override { part_ = part, parts_ = parts; }
   pid_t pid() const { return pid_; }  // of the process at work; -1: none
 
  private:
@@ -39,6 +42,7 @@ class ForkedWorker final : public Worker {
   const Limits limits_;
   pid_t pid_ = -1;
   int channel_ = -1;
+  int part_ = 0, parts_ = 1;
   LastWords words_;
   std::string received_;  // of its answer so far
   i64 kills_before_ = 0;  // by the system for want of memory, when it was asked

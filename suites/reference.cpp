@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <thread>
 
+#include "kernels/cores.hpp"
 #include "ref/trainer.hpp"
 
 namespace lockstep {
-
-int cores() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
 
 Weights fresh_weights(const ModelConfig& model, const Settings& settings) {
   Lanes lanes(cores());

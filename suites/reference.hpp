@@ -14,7 +14,6 @@ Weights as_stored(Weights,
                   const Settings&);  // rounded to what the run's weights are stored as; fresh ones are
 // Of no weights, these threads make fresh ones.
 void initialise(const RankView&, const Weights&, int threads = 1);
-int cores();  // of this machine
 
 // One step after another, for runs too long to be kept whole. In the run's type of numbers: weights are those
 // that the model computes with, bf16 ones widened.

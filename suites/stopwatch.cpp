@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/cores.hpp"
 #include "suites/gates/among.hpp"
 #include "suites/machine_memory.hpp"
 #include "suites/step_recorder.hpp"

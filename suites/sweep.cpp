@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "kernels/cores.hpp"
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
 #include "suites/job.hpp"

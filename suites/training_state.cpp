@@ -80,7 +80,8 @@ StateFile read_file(const std::string& path) {
     const Json j = Json::parse(in);
     if (j.at("format") != kFormat) throw UserError(path + ": this is not the state of a training");
     if (j.at("version") != kVersion)
-      throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path, j["version"].dump(), kVersion));
+      throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path,
+                                  j["version"].dump(), kVersion));
     StateFile s{j.at("steps"), j.at("plan"), j.at("data_hash"), j.at("settings")};
     if (s.steps > 0 && s.settings.is_object()) return s;
   } catch (const nlohmann::json::exception&) {
@@ -139,16 +140,17 @@ TrainingState read_state(const std::string& path, const Run& run) {
   for (const auto& [name, now] : asked.items()) {
     const Json then = said.settings.value(name, Json());
     if (then != now)
-      throw UserError(fmt::format("{}: it was trained with {} {}, and {} is asked for; what goes on must keep its settings",
-                                  folder, name, then.dump(), now.dump()));
+      throw UserError(fmt::format(
+          "{}: it was trained with {} {}, and {} is asked for; what goes on must keep its settings", folder,
+          name, then.dump(), now.dump()));
   }
   if (model_config_text(load_model_config(folder + "/config.json")) != model_config_text(run.model))
     throw UserError(folder + ": its config.json is of another model than --model names");
   if (said.data_hash != run.data->hash())
     throw UserError(folder + ": it was trained on another text than --data names");
   if (said.steps >= run.settings.steps)
-    throw UserError(
-        fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more", folder, said.steps));
+    throw UserError(fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more",
+                                folder, said.steps));
   TrainingState s;
   s.steps = said.steps, s.plan = said.plan;
   const auto table = parameter_table(run.model, run.settings.leaves);

@@ -20,6 +20,8 @@ class Worker {
   // is said on stderr meanwhile ends a bad answer's words.
   virtual void begin(const std::string& request) = 0;
   virtual std::optional<Answer> glance(int milliseconds) = 0;
+  // From the next request on it is the part-th of so many at work on this machine.
+  virtual void share(int /*part*/, int /*parts*/) {}
 };
 
 }  // namespace lockstep

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "kernels/cores.hpp"
 #include "parallel/comm/local_world.hpp"
 #include "ref/error.hpp"
 
@@ -12,9 +13,7 @@ namespace {
 
 // To wake a sleeping thread takes tens of microseconds, which is what most waits take. But where ranks
 // outnumber the cores, one that is awake keeps off the one that it waits for.
-int spins_of(int ranks) {
-  return static_cast<unsigned>(ranks) <= std::thread::hardware_concurrency() ? 1000 : 0;
-}
+int spins_of(int ranks) { return ranks <= cores() ? 1000 : 0; }
 
 }  // namespace
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "kernels/cores.hpp"
 #include "kernels/work.hpp"
 #include "suites/machine_memory.hpp"
 #include "suites/planner/measure_kernels.hpp"
@@ -16,7 +17,7 @@ namespace lockstep {
 namespace {
 
 void describe(const MeasureHow& how, Cluster& c) {
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int cores = lockstep::cores();
   c.name = fmt::format("this machine, {} core{}", cores, cores > 1 ? "s" : "");
   c.devices = c.per_node = std::max(1, cores / how.threads);
   c.weight_bytes = c.gradient_bytes = c.activation_bytes = 4;

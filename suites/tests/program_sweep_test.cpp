@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "kernels/cores.hpp"
 #include "reports/h5.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
@@ -16,6 +17,19 @@ std::string suite_text(const std::string& more) {
   const std::string here = std::filesystem::current_path().string();
   return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
          "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n" + more;
+}
+
+// A job that may use one core of many times no plan of two ranks.
+TEST(ProgramSweep, CoresAreThoseThatItMayUse) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write(
+      "tiny.toml", suite_text("steps = 1\ntimed_steps = 2\ntimed_steps_most = 2\n[axes]\ndp = [1, 2]\n"));
+  const Ended ended = lockstep_program("sweep " + suite + " --out " + folder.path() + "/out",
+                                       "taskset -c " + std::to_string(core_numbers().front()) + " ");
+  ASSERT_EQ(ended.status, 0) << ended.out << ended.err;
+  const h5::Reader run(folder.path() + "/out/run.h5");
+  EXPECT_EQ(run.attribute("cores"), "1");
+  EXPECT_EQ(run.read<i64>("/plans/timed").values, (std::vector<i64>{1, 0}));
 }
 
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {

@@ -8,7 +8,9 @@
 #include <fstream>
 #include <map>
 #include <set>
+#include <thread>
 
+#include "kernels/cores.hpp"
 #include "suites/crew.hpp"
 #include "suites/tests/temporary_folder.hpp"
 
@@ -44,6 +46,54 @@ std::vector<std::string> numbers(int n) {
   std::vector<std::string> requests;
   for (int i = 0; i < n; ++i) requests.push_back(std::to_string(i));
   return requests;
+}
+
+// This process's, from before any worker.
+const std::vector<int>& core_numbers_of_all() {
+  static const std::vector<int> all = core_numbers();
+  return all;
+}
+// What a worker's threads may run on.
+std::string cores_text(const std::string&) {
+  std::string text;
+  std::thread([&] {
+    for (const int core : core_numbers()) text += std::to_string(core) + " ";
+  }).join();
+  return text;
+}
+std::string text_of(const std::vector<int>& cores) {
+  std::string text;
+  for (const int core : cores) text += std::to_string(core) + " ";
+  return text;
+}
+
+TEST(Crew, EachWorkerKeepsToItsPartOfTheCores) {
+  const std::vector<int> all = core_numbers();
+  if (all.size() < 2) GTEST_SKIP() << "there is one core";
+  const auto body = [](const std::string& r) {
+    usleep(20000);  // so that both have something to do
+    return cores_text(r);
+  };
+  Crew two(2, body, {60, i64{1} << 40}), one(1, body, {60, i64{1} << 40});
+  std::set<std::string> seen;
+  for (const auto& [i, answer] : ask(two, numbers(8)).answers) seen.insert(answer.text);
+  EXPECT_EQ(seen,
+            (std::set<std::string>{text_of(cores_of_part(all, 0, 2)), text_of(cores_of_part(all, 1, 2))}));
+  for (const auto& [i, answer] : ask(one, numbers(2)).answers) EXPECT_EQ(answer.text, text_of(all));
+}
+
+// Asked again, alone, it has all of them.
+TEST(Crew, WhoIsAloneInTheEndHasAllCores) {
+  if (core_numbers_of_all().size() < 2) GTEST_SKIP() << "there is one core";
+  Crew crew(2,
+            [](const std::string& r) {
+              if (r == "0" && cores_text(r) != text_of(core_numbers_of_all())) usleep(2000000);
+              return cores_text(r);
+            },
+            {0.5, i64{1} << 40});
+  const Heard heard = ask(crew, numbers(3));
+  EXPECT_EQ(heard.answers.at(0).end, End::answered) << heard.answers.at(0).text;
+  EXPECT_EQ(heard.answers.at(0).text, text_of(core_numbers_of_all()));
 }
 
 TEST(Crew, AnswersEachRequestOnceByAsManyProcessesAsItHas) {

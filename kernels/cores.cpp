@@ -1,0 +1,47 @@
+#include "kernels/cores.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <thread>
+
+namespace lockstep {
+
+std::vector<int> core_numbers() {
+  std::vector<int> numbers;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return numbers;  // more cores than a set has places
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &set)) numbers.push_back(i);
+  return numbers;
+}
+
+std::vector<int> cores_of_part(const std::vector<int>& cores, int part, int parts) {
+  const std::size_t n = cores.size(), p = static_cast<std::size_t>(part),
+                    all = static_cast<std::size_t>(parts);
+  if (n == 0) return {};
+  const std::size_t begin = p * n / all, end = std::max(begin + 1, (p + 1) * n / all);
+  return {cores.begin() + static_cast<std::ptrdiff_t>(begin),
+          cores.begin() + static_cast<std::ptrdiff_t>(end)};
+}
+
+int cores_of_quota(const std::string& root) {
+  double quota = 0, period = 0;
+  std::ifstream both(root + "/cpu.max");  // "max 100000" where there is none
+  if (!(both >> quota >> period)) {
+    std::ifstream(root + "/cpu/cpu.cfs_quota_us") >> quota;  // -1 where there is none
+    std::ifstream(root + "/cpu/cpu.cfs_period_us") >> period;
+  }
+  return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period)) : 0;
+}
+
+int cores() {
+  static const int quota = cores_of_quota("/sys/fs/cgroup");
+  int n = static_cast<int>(core_numbers().size());
+  if (n == 0) n = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return quota > 0 ? std::min(n, quota) : n;
+}
+
+}  // namespace lockstep

@@ -1,0 +1,21 @@
+// The processor's cores that this process may use.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace lockstep {
+
+// As many as it is bound to (by taskset, Slurm, a container's cpuset), and not more than its container's
+// quota of time.
+int cores();
+
+// Their numbers; empty where the system does not tell.
+std::vector<int> core_numbers();
+// Of n cores those of the part-th of `parts` processes, as even and as near each other as can be; at least
+// one.
+std::vector<int> cores_of_part(const std::vector<int>& cores, int part, int parts);
+// Whole cores that the control group in `root` grants, at least one; 0: as many as there are. Version 2's
+// cpu.max or version 1's cpu/cpu.cfs_quota_us.
+int cores_of_quota(const std::string& root);
+
+}  // namespace lockstep
