@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <thread>
 
 namespace lockstep {
@@ -15,6 +16,14 @@ std::vector<int> core_numbers() {
   if (sched_getaffinity(0, sizeof set, &set) != 0) return numbers;  // more cores than a set has places
   for (int i = 0; i < CPU_SETSIZE; ++i)
     if (CPU_ISSET(i, &set)) numbers.push_back(i);
+  // Hyperthreads of one core beside each other: often their numbers are half of all apart.
+  std::map<int, int> core;
+  for (const int i : numbers) {
+    core[i] = i;
+    std::ifstream("/sys/devices/system/cpu/cpu" + std::to_string(i) + "/topology/thread_siblings_list") >>
+        core[i];
+  }
+  std::stable_sort(numbers.begin(), numbers.end(), [&](int a, int b) { return core[a] < core[b]; });
   return numbers;
 }
 

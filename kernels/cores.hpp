@@ -9,7 +9,8 @@ namespace lockstep {
 // quota of time.
 int cores();
 
-// Their numbers; empty where the system does not tell.
+// The numbers of those that it is bound to, hyperthreads of one core beside each other; empty where the
+// system does not tell.
 std::vector<int> core_numbers();
 // Of n cores those of the part-th of `parts` processes, as even and as near each other as can be; at least
 // one.

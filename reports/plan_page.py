@@ -166,7 +166,9 @@ def chosen(answer):
 
 
 def row(plan, tags, shown, drawn):
-    chart = f'<button type="button" class="link" data-gantt="{plan.name}" title="its step in time">▤</button>' if drawn else ""
+    """drawn: by line, the row among the best few whose step can be shown; twins of theirs are further down in the table."""
+    chart = (f'<button type="button" class="link" data-gantt="{drawn[plan.plan]}" title="its step in time">▤</button>'
+             if plan.plan in drawn else "")
     tag = '<span class="tag">Pareto</span>' if "pareto" in tags else ""
     cells = [f"<td><b>{html.escape(label(plan.plan))}</b>{chart}{tag}</td>"]
     for _, _, _, text in shown[1:]:
@@ -249,7 +251,7 @@ def make(path, page, folder):
     answer = plan_file.read(path)
     folder.mkdir(parents=True, exist_ok=True)
     shown, rows, time = columns(answer), chosen(answer), gantt(answer)
-    drawn = {index for index, timeline in zip(answer.top.index, answer.top.timeline) if timeline}
+    drawn = {plan.plan: row for row, plan in answer.top.iterrows() if plan.timeline}
     scripts = ["table.js"] + (["plan_page.js"] if len(answer.plans) else []) + (["gantt.js"] if 'id="timelines"' in time else [])
     text = string.Template((HERE / "plan_page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(f"{Path(answer.facts['model']).stem}: {verdict(answer)}"),
@@ -257,7 +259,7 @@ def make(path, page, folder):
         verdict_class="foretold" if len(answer.plans) else "invalid", verdict_lines=verdict_lines(answer),
         summary=summary(answer), why=why(answer), limits=limits(answer),
         pictures="\n\n".join(filter(None, [pictures(answer, folder), time])), count=len(rows), heads=heads(shown),
-        rows="\n".join(row(answer.plans.loc[index], tags, shown, index in drawn) for index, tags in rows.items()),
+        rows="\n".join(row(answer.plans.loc[index], tags, shown, drawn) for index, tags in rows.items()),
         table_note=table_note(answer, len(rows)), counts=counts(answer), facts=facts(answer),
         cluster=html.escape(answer.facts["cluster_text"]),
         script="\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts))

@@ -70,6 +70,13 @@ class Page(unittest.TestCase):
         points = {int(row) for row in re.findall(r'id="memory_speed-plan-(\d+)"', self.text)}
         self.assertEqual(set(self.plans.plan[sorted(points)]), set(tagged))
 
+    def test_a_step_in_time_is_of_the_plan_beside_it(self):
+        with h5py.File(FOLDER / "fits" / "plan.h5") as file:
+            top = list(file["top/plan"].asstr()[:])
+        buttons = re.findall(r'<tr [^>]*data-plan="([^"]*)"(?:(?!</tr>).)*?data-gantt="(\d+)"', self.text, flags=re.S)
+        self.assertEqual([(plan, int(row)) for plan, row in buttons], [(plan, row) for row, plan in enumerate(top)])
+        self.assertNotEqual(top, list(self.plans.plan[:len(top)]))   # there are twins among the first
+
     def test_the_table_has_the_fastest_and_says_what_it_left_out(self):
         shown = [row["data-plan"] for row in self.rows]
         self.assertEqual(shown[:100], list(self.plans.plan[:100]))

@@ -142,13 +142,15 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const TrainOptions& o) {
                    .graphs = o.graphs,
                    .fabrics = fabrics};
   check_memory(prepared, how, whole_copies(o));
-  const Weights initial =
-      o.init.empty() ? fresh_weights(model, o.settings)
-                     : as_stored(load_weights(o.init, parameter_table(model, o.settings.leaves)), o.settings);
   std::optional<TrainingState> resumed;
   if (!o.resume.empty()) resumed = read_state(o.resume, run);
+  Weights initial;
+  if (!resumed || o.check)
+    initial = o.init.empty()
+                  ? fresh_weights(model, o.settings)
+                  : as_stored(load_weights(o.init, parameter_table(model, o.settings.leaves)), o.settings);
   std::optional<TrainReport> report;
-  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial, resumed ? resumed->steps : 0);
+  if (!mpi || mpi->rank() == 0) report.emplace(run, o, initial, resumed ? &*resumed : nullptr);
   if (report)
     fmt::print("{}: {} rank{}, {} thread{} each, {}{}{}{}\n", run.plan.line(), run.plan.ranks(),
                run.plan.ranks() == 1 ? "" : "s", o.threads, o.threads == 1 ? "" : "s", isa_here(o.isa),
@@ -185,7 +187,9 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--cluster", o->cluster, "of --plan auto, which takes the fastest predicted plan");
   add_settings(app, o->settings);
   add_dtype(app, o->settings);
-  app.add_option("--init", o->init, "safetensors file or folder to start from, instead of fresh weights");
+  app.add_option("--init", o->init,
+                 "safetensors file or folder to start from, instead of fresh weights; with --resume "
+                 "what --check starts from");
   auto* dump = app.add_option("--dump", o->dump, "HDF5 file to write every step's gradients and weights to");
   app.add_option(
       "--save", o->save,

@@ -18,13 +18,15 @@ void check_memory(const Prepared& p, const Launch& how, int copies) {
   }
   for (const Param& param : parameter_table(p.run.model, p.run.settings.leaves))
     if (param.tied_to < 0) weights += 4.0 * static_cast<double>(param.stored());
-  const double needed = arenas + copies * weights, there = static_cast<double>(machine_bytes());
+  weights *= copies;
+  if (how.mpi) arenas *= how.mpi->ranks_here(), weights *= how.mpi->ranks_here();  // each process has its own
+  const double needed = arenas + weights, there = static_cast<double>(machine_bytes());
   if (needed > there)
     throw UserError(
         fmt::format("{}: its arenas take {:.1f} GB and the whole weights beside them {:.1f} GB, and this "
                     "machine has {:.1f} GB "
                     "of memory; `lockstep show --summary` says what takes them",
-                    p.run.plan.line(), arenas / 1e9, copies * weights / 1e9, there / 1e9));
+                    p.run.plan.line(), arenas / 1e9, weights / 1e9, there / 1e9));
 }
 
 }  // namespace lockstep

@@ -127,7 +127,7 @@ void ForkedWorker::serve(int channel) {
 void ForkedWorker::begin(const std::string& request) {
   if (pid_ < 0) start();
   bind(pid_,
-       cores_of_part(core_numbers(), part_, parts_));  // it has one thread now, whose cores others inherit
+       cores_of_part(core_numbers(), part_, parts_));  // its main thread, whose cores ranks' threads inherit
   kills_before_ = out_of_memory_kills();
   received_.clear();
   lost_ = !send_all(channel_, packed(kAnswer, request));

@@ -72,7 +72,10 @@ Timed time_steps(const Prepared& p, const Launch& how, const Weights& initial, c
   };
   launch(p, how, [&](RankView v) {
     try {
-      initialise(v, initial, initial.empty() ? std::max(1, cores() / here) : 1);
+      initialise(v, initial,
+                 !initial.empty() ? 1
+                 : how.mpi        ? how.mpi->cores_each()
+                                  : std::max(1, cores() / here));
       i64 step = 0;
       while (step < (how.graphs ? 2 : 1)) v.executor.step(step++);  // warms up; the second makes the graphs
       while (!enough) {

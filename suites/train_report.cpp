@@ -1,7 +1,6 @@
 #include "suites/train_report.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <filesystem>
 
@@ -10,14 +9,21 @@
 
 namespace lockstep {
 
-TrainReport::TrainReport(const Run& run, const TrainOptions& o, const Weights& initial, i64 done)
+TrainReport::TrainReport(const Run& run, const TrainOptions& o, const Weights& initial,
+                         const TrainingState* resumed)
     : run_(run),
       o_(o),
-      done_(done),
+      done_(resumed ? resumed->steps : 0),
+      start_(resumed           ? resumed->start
+             : o.state.empty() ? ""
+                               : hash_of(initial)),
       table_(parameter_table(run.model, run.settings.leaves)),
       shard_bytes_(static_cast<i64>(o.shard_gb * 1e9)) {
+  if (resumed && o.check && hash_of(initial) != start_)
+    throw UserError(fmt::format(
+        "--resume {}: it began from other weights than these; --init names them, for --check", o.resume));
   if (!o.save.empty()) prepare_folder();
-  if (!o.state.empty()) prepare_state();
+  if (!o.state.empty()) check_state_folder(o.state, done_);
   if (!o.dump.empty()) {
     dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
     for (std::size_t i = 0; i < table_.size(); ++i)
@@ -25,7 +31,7 @@ TrainReport::TrainReport(const Run& run, const TrainOptions& o, const Weights& i
   }
   if (!o.check || run.settings.fast) return;
   reference_.emplace(run.model, run.settings, *run.data, o.isa, o.threads, initial);
-  for (i64 k = 0; k < done; ++k) reference_->step();
+  for (i64 k = 0; k < done_; ++k) reference_->step();
 }
 
 void TrainReport::step(i64 k, const Assembly& assembly, StateKeeper* state, double seconds) {
@@ -36,7 +42,8 @@ void TrainReport::step(i64 k, const Assembly& assembly, StateKeeper* state, doub
   hash_.add(table_, s);
   if (dump_) dump_step(k, s);
   if (!o_.save.empty() && k + 1 == run_.settings.steps) save_weights(o_.save, table_, s.weight, shard_bytes_);
-  if (state) fmt::print("state: {}\n", state->write(o_.state, k + 1, run_, o_.model, s.weight, shard_bytes_));
+  if (state)
+    fmt::print("state: {}\n", state->write(o_.state, k + 1, run_, start_, o_.model, s.weight, shard_bytes_));
   std::fflush(stdout);
   if (reference_ && !difference_) compare(k, assembly);
 }
@@ -58,13 +65,6 @@ void TrainReport::prepare_folder() {
   std::error_code ignored;  // the next line's complaint says it better
   std::filesystem::create_directories(o_.save, ignored);
   save_model_config(o_.save + "/config.json", o_.model, run_.model);
-}
-
-void TrainReport::prepare_state() {
-  std::error_code error;
-  std::filesystem::create_directories(o_.state, error);
-  if (error || access(o_.state.c_str(), W_OK) != 0)
-    throw UserError(fmt::format("--state {}: name a folder that can be written", o_.state));
 }
 
 void TrainReport::dump_step(i64 k, const Whole::Step& s) {

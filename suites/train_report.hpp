@@ -26,23 +26,23 @@ struct TrainOptions {
 
 class TrainReport {
  public:
-  // Keeps the run and the options. done: steps before the first one here; the reference begins with the first
-  // of all, of `initial`. UserError: what is to be written cannot be; that is said before the training, not
-  // after.
-  TrainReport(const Run&, const TrainOptions&, const Weights& initial, i64 done);
+  // Keeps the run and the options. resumed: of a training that goes on; a reference begins where that began,
+  // with `initial`. UserError: what is to be written cannot be, which is said before the training, not after;
+  // or it began otherwise.
+  TrainReport(const Run&, const TrainOptions&, const Weights& initial, const TrainingState* resumed);
   // state: what the ranks have handed in, if it is to be kept.
   void step(i64 k, const Assembly&, StateKeeper* state, double seconds);
   int finish();  // exit status of the command
 
  private:
   void prepare_folder();
-  void prepare_state();
   void dump_step(i64 k, const Whole::Step&);
   void compare(i64 k, const Assembly&);
 
   const Run& run_;
   const TrainOptions& o_;
-  const i64 done_;
+  const i64 done_;           // steps before the first one here
+  const std::string start_;  // hash of what all began from, where it is kept
   const std::vector<Param> table_;
   RunHash hash_;
   i64 shard_bytes_;

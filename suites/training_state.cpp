@@ -1,6 +1,9 @@
 #include "suites/training_state.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 #include <filesystem>
 #include <fstream>
@@ -30,6 +33,7 @@ Json settings_of(const Settings& settings) {
     if (std::string(s.name) != "steps") std::visit([&](auto field) { j[s.name] = settings.*field; }, s.field);
   j["total"] = settings.total > 0 ? settings.total : settings.steps;
   j["dtype"] = dtype_of(settings);
+  j["fast"] = settings.fast;
   return j;
 }
 
@@ -53,25 +57,46 @@ i64 step_of(const std::string& name) {
   return step;
 }
 
-std::string last_whole(const std::string& path) {
-  if (fs::exists(file_of(path))) return path;
-  std::string last;
+bool is_there(const std::string& path) {
+  std::error_code ignored;  // what cannot be looked at is not there
+  return fs::exists(path, ignored);
+}
+
+// The step of the last whole state in a folder, -1: there is none.
+i64 last_step(const std::string& folder) {
   i64 most = -1;
   std::error_code error;
-  for (const auto& entry : fs::directory_iterator(path, error)) {
-    const i64 step = step_of(entry.path().filename().string());
-    if (step > most && fs::exists(file_of(entry.path().string()))) most = step, last = entry.path().string();
-  }
-  if (last.empty())
+  for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (is_there(file_of(it->path().string())))
+      most = std::max(most, step_of(it->path().filename().string()));
+  return most;
+}
+
+std::string step_folder(const std::string& folder, i64 step) {
+  return fmt::format("{}/step-{}", folder, step);
+}
+
+std::string last_whole(const std::string& path) {
+  if (is_there(file_of(path))) return path;
+  const i64 last = last_step(path);
+  if (last < 0)
     throw UserError(path + ": neither it nor a step-N in it is a training's state, which has a state.json; " +
-                    "`lockstep train --state` writes them.");
-  return last;
+                    "`lockstep train --state` writes them");
+  return step_folder(path, last);
+}
+
+// What was written there is on the disk before the file that says that it is whole.
+void settle(const std::string& folder) {
+  const int file = open(folder.c_str(), O_RDONLY);
+  if (file < 0) return;
+  syncfs(file);
+  close(file);
 }
 
 // What a state.json says.
 struct StateFile {
   i64 steps = 0;
-  std::string plan, data_hash;
+  std::string plan, data_hash, start;
   Json settings;
 };
 StateFile read_file(const std::string& path) {
@@ -82,7 +107,7 @@ StateFile read_file(const std::string& path) {
     if (j.at("version") != kVersion)
       throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path,
                                   j["version"].dump(), kVersion));
-    StateFile s{j.at("steps"), j.at("plan"), j.at("data_hash"), j.at("settings")};
+    StateFile s{j.at("steps"), j.at("plan"), j.at("data_hash"), j.at("start"), j.at("settings")};
     if (s.steps > 0 && s.settings.is_object()) return s;
   } catch (const nlohmann::json::exception&) {
   }
@@ -107,14 +132,13 @@ void StateKeeper::gather() {
   if (masters_) masters_->gather();
 }
 
-std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& run,
+std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& run, const std::string& start,
                                const std::string& model_path, const Weights& weights, i64 shard_bytes) {
   for (const Assembly* a : {&moments_, masters_ ? &*masters_ : &moments_})
     if (const std::string problem = a->problem(); !problem.empty())
       throw std::runtime_error("the optimizer's state: " + problem);
-  const std::string path = fmt::format("{}/step-{}", folder, steps);
+  const std::string path = step_folder(folder, steps);
   std::error_code ignored;  // what follows complains better
-  fs::remove(file_of(path), ignored);
   const std::vector<Param>& table = moments_.whole().table;
   const auto save = [&](const std::string& to, const Weights& values) {
     fs::create_directories(to, ignored);
@@ -126,11 +150,35 @@ std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& 
   save(path + "/second_moments", moments.weight);
   if (masters_) save(path + "/masters", masters_->whole().steps[0].weight);
   save_model_config(path + "/config.json", model_path, run.model);
-  const Json j = {
-      {"format", kFormat},       {"version", kVersion},           {"steps", steps},
-      {"plan", run.plan.line()}, {"data_hash", run.data->hash()}, {"settings", settings_of(run.settings)}};
+  const Json j = {{"format", kFormat},
+                  {"version", kVersion},
+                  {"steps", steps},
+                  {"plan", run.plan.line()},
+                  {"data_hash", run.data->hash()},
+                  {"start", start},
+                  {"settings", settings_of(run.settings)}};
+  settle(path);
   write_text(file_of(path), j.dump(2) + "\n");
   return path;
+}
+
+void check_state_folder(const std::string& folder, i64 done) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error || access(folder.c_str(), W_OK) != 0)
+    throw UserError(fmt::format("--state {}: name a folder that can be written", folder));
+  if (const i64 last = last_step(folder); last > done)
+    throw UserError(fmt::format(
+        "--state {}: it holds step-{} of a training that was further, from which --resume would go "
+        "on; name another folder, or remove that",
+        folder, last));
+}
+
+std::string hash_of(const Weights& weights) {
+  XXH64_hash_t hash = 0;
+  for (const auto& tensor : weights)
+    hash = XXH3_64bits_withSeed(tensor.data(), tensor.size() * sizeof(float), hash);
+  return fmt::format("{:016x}", hash);
 }
 
 TrainingState read_state(const std::string& path, const Run& run) {
@@ -152,7 +200,7 @@ TrainingState read_state(const std::string& path, const Run& run) {
     throw UserError(fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more",
                                 folder, said.steps));
   TrainingState s;
-  s.steps = said.steps, s.plan = said.plan;
+  s.steps = said.steps, s.plan = said.plan, s.start = said.start;
   const auto table = parameter_table(run.model, run.settings.leaves);
   s.weights = as_stored(load_weights(folder, table), run.settings);
   s.first = load_weights(folder + "/first_moments", table);

@@ -19,6 +19,7 @@ namespace lockstep {
 struct TrainingState {
   i64 steps = 0;                            // that were done
   std::string plan;                         // under which the last were
+  std::string start;                        // hash_of() the weights that all began from
   Weights weights, masters, first, second;  // by parameter of the table
 };
 
@@ -30,8 +31,8 @@ class StateKeeper {
   void gather();               // by every process, when all ranks have handed in
   // FOLDER/step-N of N steps done, the weights being those of the last. By the process of rank 0. Throws
   // std::runtime_error: replicas differ. UserError: it cannot be written.
-  std::string write(const std::string& folder, i64 steps, const Run&, const std::string& model_path,
-                    const Weights&, i64 shard_bytes);
+  std::string write(const std::string& folder, i64 steps, const Run&, const std::string& start,
+                    const std::string& model_path, const Weights&, i64 shard_bytes);
 
  private:
   Assembly moments_;
@@ -41,6 +42,11 @@ class StateKeeper {
 // `path`: a step's folder, or one of several, of which the last that is whole counts. UserError: there is
 // none, or it is of another model, text or settings; or it has done settings.steps or more.
 TrainingState read_state(const std::string& path, const Run&);
+
+// UserError: `folder` cannot be written to, or holds the state of a training that was further than so many
+// steps.
+void check_state_folder(const std::string& folder, i64 done);
+std::string hash_of(const Weights&);
 
 // Gives a rank, whose weights are the state's already, its part of the rest.
 void take_up(const RankView&, const TrainingState&);

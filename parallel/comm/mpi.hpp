@@ -27,6 +27,8 @@ class MpiWorld {
   virtual int from_first(int value) = 0;
   virtual std::string from_first(const std::string& text) = 0;
   virtual void from_first(void* data, i64 bytes) = 0;
+  // This process's part of its machine's cores.
+  virtual int cores_each() const = 0;
   // Whether every process has so many cores for itself.
   virtual bool cores_suffice(int each) = 0;
 };

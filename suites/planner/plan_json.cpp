@@ -62,7 +62,7 @@ std::string json_of(const Choices& c, const Question& q, std::size_t top, bool p
 
 std::string json_of(const std::string& plan, const Question& q) {
   Json j = asked(q);
-  j["plans"] = {full_of(plan, q)};
+  j["plans"] = Json::array({full_of(plan, q)});
   return j.dump(2);
 }
 

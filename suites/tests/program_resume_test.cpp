@@ -94,17 +94,34 @@ TEST(Resuming, KeepsWhatItIsAskedTo) {
       << more.out << more.err;
 }
 
-// Written over, and cut off: no longer what it was, and not yet what it was to be.
+// Its writing was cut off: it is passed over, and written over.
 TEST(Resuming, AHalfWrittenStateIsNone) {
   const TemporaryFolder folder;
-  ASSERT_EQ(begin("dp=1", folder.path()).status, 0);
-  const std::string moments = folder.path() + "/step-2/second_moments";
-  fs::remove_all(moments);
-  std::ofstream(moments) << "no folder";
-  const Ended again = begin("dp=1", folder.path());
-  EXPECT_EQ(again.status, 2) << again.out;
-  EXPECT_TRUE(says(again.err, "second_moments", "cannot be written"));
+  const std::string step = folder.path() + "/step-2";
+  fs::create_directory(step);
+  std::ofstream(step + "/second_moments") << "no folder";
+  const Ended cut = begin("dp=1", folder.path());
+  EXPECT_EQ(cut.status, 2) << cut.out;
+  EXPECT_TRUE(says(cut.err, "second_moments", "cannot be written"));
+  EXPECT_TRUE(fs::exists(step + "/model.safetensors"));
   EXPECT_TRUE(says(go_on("dp=1", folder.path()).err, "neither it nor a step-N in it"));
+  fs::remove(step + "/second_moments");
+  EXPECT_EQ(begin("dp=1", folder.path()).status, 0);
+  EXPECT_EQ(go_on("dp=1", folder.path()).status, 0);
+}
+
+// A check begins where the training began, be that weights of a file.
+TEST(Resuming, AKeptTrainingKnowsWhatItBeganFrom) {
+  const TemporaryFolder folder;
+  const std::string weights = folder.path() + "/weights", kept = folder.path() + "/kept";
+  ASSERT_EQ(train("--steps 1 --seed 7 --save '" + weights + "'").status, 0);
+  ASSERT_EQ(begin("dp=2 zero=1", kept, "--init '" + weights + "'").status, 0);
+  const Ended right = go_on("dp=1", kept, "--check --init '" + weights + "'");
+  EXPECT_EQ(right.status, 0) << right.out << right.err;
+  const Ended wrong = go_on("dp=1", kept, "--check");
+  EXPECT_EQ(wrong.status, 2) << wrong.out;
+  EXPECT_TRUE(says(wrong.err, "it began from other weights", "--init"));
+  EXPECT_EQ(go_on("dp=1", kept, "").status, 0);
 }
 
 TEST(Resuming, WhatCannotGoOnIsSaid) {
@@ -123,6 +140,9 @@ TEST(Resuming, WhatCannotGoOnIsSaid) {
   refused(go_on("dp=1", folder.path() + "/nowhere"), "nowhere", "--state");
   refused(go_on("dp=1", path, "--dump x.h5"), "--dump excludes --resume");
   refused(go_on("dp=1", path, "--check --fast"), "nothing to --resume");
+  refused(go_on("dp=1", path, "--fast"), "it was trained with fast false, and true");
+  refused(go_on("dp=1", path + "/" + std::string(300, 'x')), "neither it nor a step-N");
+  refused(begin("dp=1", path), "it holds step-2 of a training that was further");
   refused(begin("dp=1", "/proc/nowhere"), "--state /proc/nowhere", "a folder that can be written");
 
   const std::string state = path + "/step-2/state.json";

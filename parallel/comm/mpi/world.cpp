@@ -9,6 +9,7 @@
 #include <exception>
 #include <thread>
 
+#include "kernels/cores.hpp"
 #include "parallel/comm/mpi.hpp"
 #include "parallel/comm/mpi/comm.hpp"
 #include "ref/error.hpp"
@@ -34,6 +35,8 @@ class World : public MpiWorld {
     cores_mine_ = CPU_COUNT(&cores);
     MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof cores, MPI_UNSIGNED_CHAR, MPI_BOR, here);
     cores_here_ = CPU_COUNT(&cores);
+    if (const int quota = cores_of_quota("/sys/fs/cgroup"); quota > 0)
+      cores_here_ = std::min(cores_here_, quota);
     MPI_Comm_free(&here);
   }
   int rank() const override { return rank_; }
@@ -105,6 +108,7 @@ class World : public MpiWorld {
                 MPI_COMM_WORLD);
   }
 
+  int cores_each() const override { return std::max(1, std::min(cores_mine_, cores_here_ / ranks_here_)); }
   bool cores_suffice(int each) override {
     int suffice = cores_mine_ >= each && cores_here_ >= ranks_here_ * each;
     MPI_Allreduce(MPI_IN_PLACE, &suffice, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
