@@ -9,13 +9,22 @@
 
 namespace lockstep {
 
-std::vector<int> core_numbers() {
+namespace {
+
+std::vector<int> bound_to() {
   std::vector<int> numbers;
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) != 0) return numbers;  // more cores than a set has places
   for (int i = 0; i < CPU_SETSIZE; ++i)
     if (CPU_ISSET(i, &set)) numbers.push_back(i);
+  return numbers;
+}
+
+}  // namespace
+
+std::vector<int> core_numbers() {
+  std::vector<int> numbers = bound_to();
   // Hyperthreads of one core beside each other: often their numbers are half of all apart.
   std::map<int, int> core;
   for (const int i : numbers) {
@@ -48,7 +57,7 @@ int cores_of_quota(const std::string& root) {
 
 int cores() {
   static const int quota = cores_of_quota("/sys/fs/cgroup");
-  int n = static_cast<int>(core_numbers().size());
+  int n = static_cast<int>(bound_to().size());
   if (n == 0) n = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return quota > 0 ? std::min(n, quota) : n;
 }

@@ -33,6 +33,10 @@ struct LocalParam {
   bool decayed;
   int alias = -1;  // tied head on the embedding's stage: the local parameter whose weight it uses
   i64 count() const { return slice.rows * slice.cols; }
+  // Where element i lies in the whole parameter, which has so many columns.
+  i64 place(i64 i, i64 cols) const {
+    return (slice.row + i / slice.cols) * cols + slice.col + i % slice.cols;
+  }
 };
 
 // Units are gathered, reduced and sharded together: 0 embedding, 1..L layers, L+1 final norm, L+2 head.

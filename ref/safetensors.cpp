@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
 
 namespace lockstep {
 namespace {
@@ -191,17 +192,7 @@ StoredTensors load_safetensors(const std::string& path) {
 
 namespace {
 
-// Whoever reads `path` finds the old file or the new one. `write` returns whether all went well.
-template <class Write>
-void write_aside(const std::string& path, const Write& write) {
-  const std::string aside = path + ".tmp";
-  std::ofstream out(aside, std::ios::binary);
-  write(out);
-  out.close();
-  std::error_code error;
-  if (out) fs::rename(aside, path, error);
-  if (out && !error) return;
-  fs::remove(aside, error);
+[[noreturn]] void cannot_write(const std::string& path) {
   throw UserError(path + ": this file cannot be written; its folder must exist and have room.");
 }
 
@@ -219,13 +210,14 @@ void save(const std::string& path, const Chosen& tensors) {
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the tensors are aligned
   const std::uint64_t length = text.size();
-  write_aside(path, [&](std::ostream& out) {
+  const auto write = [&](std::ostream& out) {
     out.write(reinterpret_cast<const char*>(&length), sizeof length);
     out.write(text.data(), static_cast<std::streamsize>(text.size()));
     for (const auto* tensor : tensors)
       out.write(reinterpret_cast<const char*>(tensor->second.values.data()),
                 static_cast<std::streamsize>(tensor->second.values.size() * sizeof(float)));
-  });
+  };
+  if (!write_aside(path, write)) cannot_write(path);
 }
 
 i64 bytes_of(const Chosen& tensors) {
@@ -268,7 +260,8 @@ void save_model(const std::string& folder, const StoredTensors& tensors, i64 mos
   }
   if (files.size() > 1) {
     index["metadata"]["total_size"] = total;
-    write_aside(folder + "/" + index_name, [&](std::ostream& out) { out << index.dump(2) << '\n'; });
+    const std::string path = folder + "/" + index_name;
+    if (!write_aside(path, [&](std::ostream& out) { out << index.dump(2) << '\n'; })) cannot_write(path);
     written.insert(index_name);
   }
   // What an earlier model left under these names would be read instead of this one, or lie about for ever.

@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
 
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
 
 namespace lockstep {
 namespace {
@@ -86,11 +85,7 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
 }
 
 void write_text(const std::string& path, const std::string& text) {
-  const std::string aside = path + ".tmp";
-  std::ofstream file(aside, std::ios::binary);
-  file << text;
-  file.close();
-  if (file.fail() || std::rename(aside.c_str(), path.c_str()) != 0)
+  if (!write_aside(path, [&](std::ostream& out) { out << text; }))
     throw UserError(fmt::format("{}: cannot be written; it must be a file in an existing folder", path));
 }
 

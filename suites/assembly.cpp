@@ -69,15 +69,15 @@ void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 fir
     return;
   }
   for (i64 i = 0; i < n; ++i) {
-    const i64 row = l.slice.row + (first + i) / l.slice.cols, col = l.slice.col + (first + i) % l.slice.cols;
-    const i64 at = row * p.cols + col;
+    const i64 at = l.place(first + i, p.cols);
     Disagreement* known = disagreement_.get();
     if (!written[at]) {
       written[at] = 1, to[at] = values[i];
     } else if (!same(to[at], values[i]) && !known) {
       const std::string text =
           fmt::format("step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}", step,
-                      weight ? names_.weight : names_.gradient, p.name, row, col, rank, values[i], to[at]);
+                      weight ? names_.weight : names_.gradient, p.name, at / p.cols, at % p.cols, rank,
+                      values[i], to[at]);
       disagreement_.reset(new Disagreement{step, index, weight, at, text, {}, {rank}});
       disagreement_->agree = holders(*disagreement_);
     } else if (known && known->step == step && known->param == index && known->weight == weight &&

@@ -17,7 +17,6 @@
 #include <optional>
 #include <system_error>
 
-#include "kernels/cores.hpp"
 #include "suites/machine_memory.hpp"
 
 namespace lockstep {
@@ -126,8 +125,7 @@ void ForkedWorker::serve(int channel) {
 
 void ForkedWorker::begin(const std::string& request) {
   if (pid_ < 0) start();
-  bind(pid_,
-       cores_of_part(core_numbers(), part_, parts_));  // its main thread, whose cores ranks' threads inherit
+  bind(pid_, cores_);  // its main thread, whose cores ranks' threads inherit
   kills_before_ = out_of_memory_kills();
   received_.clear();
   lost_ = !send_all(channel_, packed(kAnswer, request));

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 
+#include "kernels/cores.hpp"
 #include "kernels/lanes.hpp"
 #include "suites/last_words.hpp"
 #include "suites/worker.hpp"
@@ -29,7 +30,7 @@ class ForkedWorker final : public Worker {
   std::optional<Answer> glance(int milliseconds) override;
   // It keeps to its part of the cores. What one process does to its memory's tables then interrupts no core
   // of another's: guarded buffers do it all the time.
-  void share(int part, int parts) override { part_ = part, parts_ = parts; }
+  void share(int part, int parts) override { cores_ = cores_of_part(core_numbers(), part, parts); }
   pid_t pid() const { return pid_; }  // of the process at work; -1: none
 
  private:
@@ -42,7 +43,7 @@ class ForkedWorker final : public Worker {
   const Limits limits_;
   pid_t pid_ = -1;
   int channel_ = -1;
-  int part_ = 0, parts_ = 1;
+  std::vector<int> cores_;  // none: all
   LastWords words_;
   std::string received_;  // of its answer so far
   i64 kills_before_ = 0;  // by the system for want of memory, when it was asked

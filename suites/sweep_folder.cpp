@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
 
 namespace lockstep {
 namespace {
@@ -26,17 +27,6 @@ using json = nlohmann::json;
 [[noreturn]] void cannot_write(const std::string& path) {
   throw UserError(
       fmt::format("cannot write '{}': the folder must be writable and its disk must have room", path));
-}
-
-// Whoever reads `path` finds the old bytes or the new ones.
-void write_aside(const std::string& path, const std::string& bytes) {
-  const std::string aside = path + ".tmp";
-  std::ofstream out(aside, std::ios::binary);
-  out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  out.close();
-  std::error_code error;
-  if (out) fs::rename(aside, path, error);
-  if (!out || error) cannot_write(path);
 }
 
 std::optional<std::string> read_bytes(const std::string& path) {
@@ -64,7 +54,8 @@ SweepFolder::SweepFolder(const std::string& path, const Identity& identity, bool
   digest_ = fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
   if (fresh) remove_all();
   check_identity(identity);
-  write_aside(path_ + "/identity.json", text + "\n");
+  const std::string file = path_ + "/identity.json";
+  if (!write_aside(file, [&](std::ostream& out) { out << text << "\n"; })) cannot_write(file);
 }
 
 SweepFolder::~SweepFolder() {

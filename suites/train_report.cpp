@@ -14,16 +14,16 @@ TrainReport::TrainReport(const Run& run, const TrainOptions& o, const Weights& i
     : run_(run),
       o_(o),
       done_(resumed ? resumed->steps : 0),
-      start_(resumed           ? resumed->start
-             : o.state.empty() ? ""
-                               : hash_of(initial)),
       table_(parameter_table(run.model, run.settings.leaves)),
       shard_bytes_(static_cast<i64>(o.shard_gb * 1e9)) {
-  if (resumed && o.check && hash_of(initial) != start_)
+  if (resumed && o.check && hash_of(initial) != resumed->origin.weights)
     throw UserError(fmt::format(
         "--resume {}: it began from other weights than these; --init names them, for --check", o.resume));
   if (!o.save.empty()) prepare_folder();
-  if (!o.state.empty()) check_state_folder(o.state, done_);
+  if (!o.state.empty()) {
+    check_state_folder(o.state, done_);
+    origin_ = resumed ? resumed->origin : Origin{hash_of(initial), run.data->hash()};
+  }
   if (!o.dump.empty()) {
     dump_.emplace(o.dump, run.model, run.settings, run.plan.line());
     for (std::size_t i = 0; i < table_.size(); ++i)
@@ -43,7 +43,7 @@ void TrainReport::step(i64 k, const Assembly& assembly, StateKeeper* state, doub
   if (dump_) dump_step(k, s);
   if (!o_.save.empty() && k + 1 == run_.settings.steps) save_weights(o_.save, table_, s.weight, shard_bytes_);
   if (state)
-    fmt::print("state: {}\n", state->write(o_.state, k + 1, run_, start_, o_.model, s.weight, shard_bytes_));
+    fmt::print("state: {}\n", state->write(o_.state, k + 1, run_, origin_, o_.model, s.weight, shard_bytes_));
   std::fflush(stdout);
   if (reference_ && !difference_) compare(k, assembly);
 }

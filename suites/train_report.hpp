@@ -41,8 +41,8 @@ class TrainReport {
 
   const Run& run_;
   const TrainOptions& o_;
-  const i64 done_;           // steps before the first one here
-  const std::string start_;  // hash of what all began from, where it is kept
+  const i64 done_;  // steps before the first one here
+  Origin origin_;   // where it is kept
   const std::vector<Param> table_;
   RunHash hash_;
   i64 shard_bytes_;

@@ -8,10 +8,10 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
+#include "ref/write_aside.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
@@ -35,17 +35,6 @@ Json settings_of(const Settings& settings) {
   j["dtype"] = dtype_of(settings);
   j["fast"] = settings.fast;
   return j;
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  const std::string aside = path + ".tmp";
-  std::ofstream out(aside);
-  out << text;
-  out.close();
-  std::error_code error;
-  if (out) fs::rename(aside, path, error);
-  if (!out || error)
-    throw UserError(path + ": this file cannot be written; its folder must exist and have room.");
 }
 
 // The number in "step-12"; -1: another name.
@@ -96,7 +85,8 @@ void settle(const std::string& folder) {
 // What a state.json says.
 struct StateFile {
   i64 steps = 0;
-  std::string plan, data_hash, start;
+  std::string plan;
+  Origin origin;
   Json settings;
 };
 StateFile read_file(const std::string& path) {
@@ -107,7 +97,7 @@ StateFile read_file(const std::string& path) {
     if (j.at("version") != kVersion)
       throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path,
                                   j["version"].dump(), kVersion));
-    StateFile s{j.at("steps"), j.at("plan"), j.at("data_hash"), j.at("start"), j.at("settings")};
+    StateFile s{j.at("steps"), j.at("plan"), {j.at("start"), j.at("data_hash")}, j.at("settings")};
     if (s.steps > 0 && s.settings.is_object()) return s;
   } catch (const nlohmann::json::exception&) {
   }
@@ -132,11 +122,14 @@ void StateKeeper::gather() {
   if (masters_) masters_->gather();
 }
 
-std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& run, const std::string& start,
+std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& run, const Origin& origin,
                                const std::string& model_path, const Weights& weights, i64 shard_bytes) {
-  for (const Assembly* a : {&moments_, masters_ ? &*masters_ : &moments_})
-    if (const std::string problem = a->problem(); !problem.empty())
+  const auto check = [](const Assembly& of) {
+    if (const std::string problem = of.problem(); !problem.empty())
       throw std::runtime_error("the optimizer's state: " + problem);
+  };
+  check(moments_);
+  if (masters_) check(*masters_);
   const std::string path = step_folder(folder, steps);
   std::error_code ignored;  // what follows complains better
   const std::vector<Param>& table = moments_.whole().table;
@@ -154,11 +147,12 @@ std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& 
                   {"version", kVersion},
                   {"steps", steps},
                   {"plan", run.plan.line()},
-                  {"data_hash", run.data->hash()},
-                  {"start", start},
+                  {"data_hash", origin.data},
+                  {"start", origin.weights},
                   {"settings", settings_of(run.settings)}};
   settle(path);
-  write_text(file_of(path), j.dump(2) + "\n");
+  if (!write_aside(file_of(path), [&](std::ostream& out) { out << j.dump(2) << "\n"; }))
+    throw UserError(file_of(path) + ": this file cannot be written; its folder must exist and have room.");
   return path;
 }
 
@@ -194,13 +188,13 @@ TrainingState read_state(const std::string& path, const Run& run) {
   }
   if (model_config_text(load_model_config(folder + "/config.json")) != model_config_text(run.model))
     throw UserError(folder + ": its config.json is of another model than --model names");
-  if (said.data_hash != run.data->hash())
+  if (said.origin.data != run.data->hash())
     throw UserError(folder + ": it was trained on another text than --data names");
   if (said.steps >= run.settings.steps)
     throw UserError(fmt::format("{}: {} steps are done; --steps counts from the first, so it must be more",
                                 folder, said.steps));
   TrainingState s;
-  s.steps = said.steps, s.plan = said.plan, s.start = said.start;
+  s.steps = said.steps, s.plan = said.plan, s.origin = said.origin;
   const auto table = parameter_table(run.model, run.settings.leaves);
   s.weights = as_stored(load_weights(folder, table), run.settings);
   s.first = load_weights(folder + "/first_moments", table);
@@ -220,11 +214,9 @@ void take_up(const RankView& v, const TrainingState& s) {
     const Home::State to = v.executor.home().state(at);
     const auto give = [&](View where, const Weights& whole) {
       part.assign(static_cast<std::size_t>(piece.n), 0.0f);  // pads have no gradient
-      for (i64 i = 0; i < piece.n; ++i) {
-        const i64 row = l.slice.row + (piece.first + i) / l.slice.cols,
-                  col = l.slice.col + (piece.first + i) % l.slice.cols;
-        if (row < p.rows) part[i] = whole[index][row * p.cols + col];
-      }
+      for (i64 i = 0; i < piece.n; ++i)
+        if (const i64 place = l.place(piece.first + i, p.cols); place < p.count())
+          part[i] = whole[index][place];
       put(v.device, where, part.data(), piece.n);
     };
     give(to.first, s.first), give(to.second, s.second);

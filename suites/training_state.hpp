@@ -4,9 +4,9 @@
 //   config.json, model.safetensors           as --save writes them
 //   first_moments/, second_moments/          AdamW's, as such models too
 //   masters/                                 float32 weights, where the model's are bf16
-//   state.json                               steps done, settings, data, plan; written last, so that a folder
-//   without it
-//                                            is one whose writing was cut off
+//   state.json                               steps done, settings, data, plan
+//
+// The last is written last: a folder without it is one whose writing was cut off.
 #pragma once
 #include <optional>
 #include <string>
@@ -16,10 +16,15 @@
 
 namespace lockstep {
 
+// Hashes of what a training is of: the weights that it began from, and its text.
+struct Origin {
+  std::string weights, data;
+};
+
 struct TrainingState {
-  i64 steps = 0;                            // that were done
-  std::string plan;                         // under which the last were
-  std::string start;                        // hash_of() the weights that all began from
+  i64 steps = 0;     // that were done
+  std::string plan;  // under which the last were
+  Origin origin;
   Weights weights, masters, first, second;  // by parameter of the table
 };
 
@@ -31,7 +36,7 @@ class StateKeeper {
   void gather();               // by every process, when all ranks have handed in
   // FOLDER/step-N of N steps done, the weights being those of the last. By the process of rank 0. Throws
   // std::runtime_error: replicas differ. UserError: it cannot be written.
-  std::string write(const std::string& folder, i64 steps, const Run&, const std::string& start,
+  std::string write(const std::string& folder, i64 steps, const Run&, const Origin&,
                     const std::string& model_path, const Weights&, i64 shard_bytes);
 
  private:

@@ -226,7 +226,7 @@ std::string why_text(const Choices& c, const Question& q) {
   Composer composer(q.model, q.settings, q.cluster);
   const Prediction won = composer.predict(winner);
   const auto against = [&](const Weighed& w) {
-    if (w.seconds == first.seconds && w.needs == first.needs) return fmt::format("the same, `{}`\n", w.plan);
+    if (w.foretold() == first.foretold()) return fmt::format("the same, `{}`\n", w.plan);
     return fmt::format("{:.1f} % slower, `{}`: {}\n", 100 * (w.seconds / first.seconds - 1), w.plan,
                        losses(won, composer.predict(Plan::parse(w.plan))));
   };

@@ -41,7 +41,7 @@ class Best {
   }
 
   void add(const Plan& plan, const Weighed& w) {
-    top_.insert({w.seconds, w.needs});
+    top_.insert(w.foretold());
     if (top_.size() > wanted_.top) top_.erase(std::prev(top_.end()));
     for (const std::string& word : words_) {
       const auto [it, fresh] = out_.best[word].try_emplace(plan.text(word), w);
@@ -58,9 +58,9 @@ class Best {
  private:
   const Wanted& wanted_;
   Choices& out_;
-  std::vector<std::string> words_;                          // that have several values
-  std::set<std::pair<double, std::array<double, 3>>> top_;  // seconds and bytes of the fastest
-  std::map<double, double> front_;  // bytes by seconds: the more seconds, the fewer bytes
+  std::vector<std::string> words_;   // that have several values
+  std::set<Weighed::Foretold> top_;  // of the fastest
+  std::map<double, double> front_;   // bytes by seconds: the more seconds, the fewer bytes
 };
 
 // Walks over the plans. Those of a mesh and microbatch share their pieces: before these change, what fits is
@@ -146,9 +146,9 @@ Choices choose(const ModelConfig& model, const Settings& settings, const Cluster
 
 std::vector<const Weighed*> distinct(const Choices& c) {
   std::vector<const Weighed*> list;
-  std::set<std::pair<double, std::array<double, 3>>> known;
+  std::set<Weighed::Foretold> known;
   for (const Weighed& w : c.fit)
-    if (known.insert({w.seconds, w.needs}).second) list.push_back(&w);
+    if (known.insert(w.foretold()).second) list.push_back(&w);
   return list;
 }
 

@@ -12,6 +12,9 @@ struct Weighed {
   double seconds = 0;             // a step
   std::array<double, 3> needs{};  // bytes of device, host and disk of the fullest rank
   i64 place = 0;                  // among the legal plans as they are walked over: the first of equals wins
+  // What tells one plan from another; those that share it are one to the planner.
+  using Foretold = std::pair<double, std::array<double, 3>>;
+  Foretold foretold() const { return {seconds, needs}; }
 };
 
 // What is asked for. Each plan's bytes are weighed; its seconds only where the plan may be among the answers.
