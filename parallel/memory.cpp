@@ -1,13 +1,17 @@
 #include "parallel/memory.hpp"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
-#include <new>
+#include <fstream>
 #include <stdexcept>
+#include <string>
 
 #include "parallel/trace.hpp"
+#include "ref/error.hpp"
 
 namespace lockstep {
 
@@ -89,7 +93,7 @@ i64 Places::next(i64 bytes) {
 ArenaPlacer::ArenaPlacer(const ArenaPlan& plan) : places_(plan), bytes_(plan.bytes + 64) {
   base_ = mmap(nullptr, static_cast<std::size_t>(bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                -1, 0);
-  if (base_ == MAP_FAILED) throw std::bad_alloc();
+  if (base_ == MAP_FAILED) throw OutOfMemory(fmt::format("no memory for an arena of {} bytes", bytes_));
 }
 ArenaPlacer::ArenaPlacer(const ArenaPlan& plan, void* base) : places_(plan), bytes_(0), base_(base) {}
 ArenaPlacer::~ArenaPlacer() {
@@ -104,6 +108,18 @@ std::size_t page() {
   return bytes;
 }
 std::size_t pages_for(i64 bytes) { return (static_cast<std::size_t>(bytes) + page() - 1) / page() * page(); }
+
+// Many ranks of one process come to the system's limit on mappings long before they fill its memory.
+[[noreturn]] void refuse_guarded(i64 bytes) {
+  const int why = errno;
+  std::string most = "unknown";
+  std::ifstream("/proc/sys/vm/max_map_count") >> most;
+  throw OutOfMemory(
+      fmt::format("no memory for a guarded buffer of {} bytes: {}; each is two of the {} mappings that a "
+                  "process may have (vm.max_map_count), and ranks that are processes (--launch) have as many "
+                  "each",
+                  bytes, std::strerror(why), most));
+}
 }  // namespace
 
 GuardPlacer::~GuardPlacer() {
@@ -121,11 +137,11 @@ void* GuardPlacer::take(i64 bytes) {
   } else {
     base = static_cast<std::byte*>(
         mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (base == MAP_FAILED) throw std::bad_alloc();
+    if (base == MAP_FAILED) refuse_guarded(bytes);
     // Unlike what is between them, so that the kernel need not join and part them each time.
     madvise(base, page(), MADV_DONTDUMP), madvise(base + page() + body, page(), MADV_DONTDUMP);
   }
-  if (mprotect(base + page(), body, PROT_READ | PROT_WRITE)) throw std::bad_alloc();
+  if (mprotect(base + page(), body, PROT_READ | PROT_WRITE)) refuse_guarded(bytes);
   std::memset(base + page(), 0xFF, body);
   live_ += bytes;
   peak_ = std::max(peak_, live_);

@@ -157,9 +157,9 @@ using Broken = std::optional<std::string>;
 bool power_of_two(i64 n) { return (n & (n - 1)) == 0; }
 
 const Rule rank_rule = {
-    "ranks-at-most-64", [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
-      if (p.ranks() <= 64) return {};
-      return fmt::format("dp x tp x pp = {} ranks, but the ranks of one process are at most 64", p.ranks());
+    "ranks-at-most-1024", [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
+      if (p.ranks() <= kMaxRanks) return {};
+      return fmt::format("dp x tp x pp = {} ranks, but at most {} run", p.ranks(), kMaxRanks);
     }};
 
 const std::vector<Rule> mesh_rules = {

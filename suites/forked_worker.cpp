@@ -113,8 +113,8 @@ void ForkedWorker::serve(int channel) {
     std::string reply;
     try {
       reply = packed(kAnswer, body_(request->second));
-    } catch (const std::bad_alloc&) {
-      reply = packed(kNoMemory, "");
+    } catch (const std::bad_alloc& e) {
+      reply = packed(kNoMemory, e.what());
     } catch (const std::exception& e) {
       reply = packed(kFailure, e.what());
     }
@@ -142,8 +142,7 @@ std::optional<Answer> ForkedWorker::glance(int milliseconds) {
     const auto& [kind, text] = *reply;
     if (kind == kNoMemory) {
       end();
-      return Answer{Answer::End::out_of_memory,
-                    "the system gave it no more memory" + quoted(words_.take(limits_.aloud))};
+      return Answer{Answer::End::out_of_memory, text + quoted(words_.take(limits_.aloud))};
     }
     const std::string said = quoted(words_.take(limits_.aloud));
     if (kind == kFailure) return Answer{Answer::End::failed, text + said};

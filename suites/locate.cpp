@@ -98,7 +98,7 @@ std::string pattern_of_gradients(const std::vector<Param>& table, const Tensors&
 
 constexpr std::size_t kEnough = 8;  // values that lie on one side by chance once in 2^7 times
 
-using Indices = std::bitset<64>;  // along an axis
+using Indices = std::bitset<kMaxRanks>;  // along an axis
 
 int along(const Mesh& mesh, Axis axis, int rank) {
   return axis == Axis::dp ? mesh.dp_of(rank) : axis == Axis::tp ? mesh.tp_of(rank) : mesh.pp_of(rank);

@@ -174,7 +174,7 @@ Suite read_suite(const std::string& path) {
   if (axes) read_axes(file, *axes, path, suite);
   if (cover) read_cover({path, "[cover]", cover}, *cover, suite);
   Section limit(path, "[limits]", limits);
-  limit.read("ranks", suite.max_ranks, 1, 64);
+  limit.read("ranks", suite.max_ranks, 1, kMaxRanks);
   limit.read("seconds", suite.max_seconds, 0, 1e9);
   limit.read("memory", suite.max_memory, 0, 1e6);
   limit.finish();

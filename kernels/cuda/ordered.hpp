@@ -8,7 +8,8 @@
 
 namespace lockstep::cuda {
 
-inline constexpr int kMostParts = 64;
+// Few parts leave a kernel small arguments; many need more than the 4 KB that were all before CUDA 12.1.
+inline constexpr int kFewParts = 64, kMostParts = 1024;
 
 struct Sum {
   template <class T>
@@ -30,11 +31,13 @@ struct Max {  // of anything and NaN: NaN
 
 // out[n] = tree over part[0..count) of n elements each. `out` may be one of the parts: an element is read
 // from all of them before it is written.
-template <class T, class F>
+template <class T, class F, int kParts>
 struct Ordered {
+  static constexpr int kLevels = 11;  // of a tree over kMostParts
+  static_assert(kParts <= 1 << (kLevels - 1));
   struct State {};
-  const T* part[kMostParts];
-  int merges[kMostParts];  // after each part
+  const T* part[kParts];
+  std::uint8_t merges[kParts];  // after each part
   int count;
   i64 n;
   T* out;
@@ -42,7 +45,7 @@ struct Ordered {
   LOCKSTEP_ANYWHERE void phase(i64, const Place& at, State&) const {
     const i64 e = at.block * at.threads + at.thread;
     if (e >= n) return;
-    T stack[kDepth];
+    T stack[kLevels];
     int top = 0;
     for (int i = 0; i < count; ++i) {
       stack[top++] = part[i][e];
@@ -52,16 +55,26 @@ struct Ordered {
   }
 };
 
-template <class On, class T, class F>
-void ordered(Lanes& lanes, const void* const* parts, int count, i64 n, void* out) {
-  if (count > kMostParts) throw std::invalid_argument("device cuda combines at most 64 parts");
-  Ordered<T, F> kernel{};
+template <class On, class T, class F, int kParts>
+void ordered_among(Lanes& lanes, const void* const* parts, int count, i64 n, void* out) {
+  Ordered<T, F, kParts> kernel{};
   for (int i = 0; i < count; ++i) {
     kernel.part[i] = static_cast<const T*>(parts[i]);
-    kernel.merges[i] = merges_after(i, count);
+    kernel.merges[i] = static_cast<std::uint8_t>(merges_after(i, count));
   }
   kernel.count = count, kernel.n = n, kernel.out = static_cast<T*>(out);
   if (n > 0) On::launch(lanes, kernel, blocks_for(n, kThreads), kThreads, 0);
+}
+
+template <class On, class T, class F>
+void ordered(Lanes& lanes, const void* const* parts, int count, i64 n, void* out) {
+  if (count <= kFewParts) return ordered_among<On, T, F, kFewParts>(lanes, parts, count, n, out);
+#if !defined(CUDART_VERSION) || CUDART_VERSION >= 12010
+  if (count <= kMostParts) return ordered_among<On, T, F, kMostParts>(lanes, parts, count, n, out);
+  throw std::invalid_argument("device cuda combines at most 1024 parts");
+#else
+  throw std::invalid_argument("built with a CUDA toolkit before 12.1, device cuda combines at most 64 parts");
+#endif
 }
 
 }  // namespace lockstep::cuda

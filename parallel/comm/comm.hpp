@@ -22,7 +22,7 @@ enum class Type { f32, f64, i64, i32, bf16 };
 const char* verb_name(Verb);
 const char* type_name(Type);
 i64 type_bytes(Type);
-inline constexpr int kMaxRanks = 64;  // of a mesh, and so of a group
+inline constexpr int kMaxRanks = 1024;  // of a mesh, and so of a group
 
 // One operation of one rank. n = elements of the payload as stated below; `blocks` repeats it for a
 // leading axis, so that a [B, T, D] tensor can be gathered or scattered along T in one message.

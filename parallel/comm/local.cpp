@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <new>
+#include <system_error>
 #include <thread>
 
 #include "kernels/cores.hpp"
@@ -59,7 +61,13 @@ void LocalWorld::State::run(const std::function<void(int, Comm&)>& body) {
   }
   std::vector<std::thread> threads;
   threads.reserve(ranks.size());
-  for (Rank& rank : ranks) threads.emplace_back([&] { live(rank, body); });
+  try {
+    for (Rank& rank : ranks) threads.emplace_back([&] { live(rank, body); });
+  } catch (const std::system_error& e) {
+    const std::string text = fmt::format("no memory for a thread of rank {}: {}", threads.size(), e.what());
+    Lock lock(mutex);
+    fail(std::make_exception_ptr(OutOfMemory(text)), text);
+  }
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
 }
@@ -82,6 +90,10 @@ void LocalWorld::State::live(Rank& rank, const std::function<void(int, Comm&)>& 
     const std::string text = fmt::format("rank {}: {}", rank.rank, e.what());
     Lock lock(mutex);
     fail(std::make_exception_ptr(UserError(text)), text);
+  } catch (const std::bad_alloc& e) {
+    const std::string text = fmt::format("rank {}: {}", rank.rank, e.what());
+    Lock lock(mutex);
+    fail(std::make_exception_ptr(OutOfMemory(text)), text);
   } catch (const std::exception& e) {
     const std::string text = fmt::format("rank {} failed: {}", rank.rank, e.what());
     Lock lock(mutex);

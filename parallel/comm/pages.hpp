@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 
 #include <cstddef>
-#include <new>
+#include <string>
+
+#include "ref/error.hpp"
 
 namespace lockstep {
 
@@ -14,7 +16,7 @@ class Pages {
     if (bytes == 0) return;
     void* p =
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
+    if (p == MAP_FAILED) throw OutOfMemory("no memory for messages, " + std::to_string(bytes) + " bytes");
     data_ = static_cast<char*>(p);
   }
   ~Pages() {

@@ -10,7 +10,7 @@ namespace lockstep {
 namespace {
 
 constexpr i64 kBlock = 512;  // elements combined at a time, so that partial results stay in cache
-constexpr int kDepth = 6;    // levels of a tree over kMaxRanks
+constexpr int kDepth = 10;   // levels of a tree over kMaxRanks
 static_assert(1 << kDepth >= kMaxRanks);
 
 struct Sum {

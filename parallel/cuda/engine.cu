@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <new>
+#include <string>
 #include <vector>
 
 #include "kernels/cuda/fill.hpp"
 #include "kernels/cuda/launch.cuh"
 #include "parallel/engine.hpp"
+#include "ref/error.hpp"
 
 namespace lockstep {
 namespace {
@@ -48,7 +49,9 @@ class CudaEngine final : public Engine {
     const bool pinned = medium == Medium::host;
     const cudaError_t status =
         pinned ? cudaHostAlloc(&at, size, cudaHostAllocPortable) : cudaMalloc(&at, size);
-    if (status == cudaErrorMemoryAllocation) throw std::bad_alloc();
+    if (status == cudaErrorMemoryAllocation)
+      throw OutOfMemory("no memory for " + std::to_string(bytes) +
+                        (pinned ? " bytes of pinned host memory" : " bytes of the GPU's"));
     must(status, "memory");
     blocks_.push_back({at, bytes, pinned});
     return at;

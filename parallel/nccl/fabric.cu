@@ -51,6 +51,8 @@ ncclDataType_t type_of(Type type) {
   throw std::logic_error("no type of NCCL's");
 }
 
+static_assert(cuda::kMostParts >= kMaxRanks);
+
 template <class T>
 void combine_as(Lanes& lanes, Reduce reduce, const void* const* parts, int count, i64 n, void* out) {
   if (reduce == Reduce::sum) return cuda::ordered<cuda::Gpu, T, cuda::Sum>(lanes, parts, count, n, out);

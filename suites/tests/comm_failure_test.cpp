@@ -174,6 +174,21 @@ TEST_P(Failures, AUsersMistakeStaysOne) {
   }
 }
 
+TEST_P(Failures, AMachineThatIsFullStaysOne) {
+  World world(Mesh{.dp = 2}, kNeeds, GetParam(), kPatient);
+  for (const bool says_for_what : {false, true}) try {
+      world.run([&](int rank, Comm& comm) {
+        float x = 1;
+        if (rank == 1 && says_for_what) throw OutOfMemory("no memory for tea");
+        if (rank == 1) throw std::bad_alloc();
+        finish(comm, sum_all(&x, &x, 1, "x"));
+      });
+      FAIL() << "no error";
+    } catch (const OutOfMemory& e) {
+      EXPECT_STREQ(e.what(), says_for_what ? "rank 1: no memory for tea" : "rank 1: std::bad_alloc");
+    }
+}
+
 TEST_P(Failures, AnExceptionThatIsNoStdException) {
   World world(Mesh{.dp = 2}, kNeeds, GetParam(), kPatient);
   expect_says(error_of(world,
@@ -245,7 +260,7 @@ TEST_P(Failures, AWorldCanRunAgain) {
 }
 
 TEST(Failure, MoreRanksThanAGroupMayHave) {
-  EXPECT_THROW(LocalWorld(Mesh{.dp = 65}, kNeeds, Timing::eager), CommError);
+  EXPECT_THROW(LocalWorld(Mesh{.dp = kMaxRanks + 1}, kNeeds, Timing::eager), CommError);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, Failures, every_way(), way_name);

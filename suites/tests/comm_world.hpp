@@ -61,6 +61,9 @@ class NcclWorld {
     } catch (const UserError& e) {
       failed(UserError("rank " + std::to_string(rank) + ": " + e.what()));
       throw;
+    } catch (const std::bad_alloc& e) {
+      failed(OutOfMemory("rank " + std::to_string(rank) + ": " + e.what()));
+      throw;
     } catch (const std::exception& e) {
       failed(CommError("rank " + std::to_string(rank) + " failed: " + e.what()));
       throw;

@@ -85,7 +85,9 @@ TEST(Plan, IllegalPlansAreRefusedByRule) {
   EXPECT_EQ(rule("to=disk"), "word-without-effect");
   EXPECT_EQ(rule("offload=optimizer to=disk"), "");
   EXPECT_EQ(rule("pp=32"), "pp-at-most-layers");
-  EXPECT_EQ(rule("dp=4 tp=8 pp=4"), "ranks-at-most-64");
+  EXPECT_EQ(rule("dp=4 tp=2 pp=8"), "");
+  EXPECT_EQ(rule("dp=32 tp=8 pp=4"), "dp-divides-batch");  // as many ranks as may be
+  EXPECT_EQ(rule("dp=64 tp=8 pp=4"), "ranks-at-most-1024");
 }
 
 }  // namespace

@@ -86,6 +86,16 @@ TEST(Step, OneHashForEveryInstructionSetThreadCountAndTiming) {
   }
 }
 
+// More ranks than one host has devices, and sums of more parts than any other test's.
+TEST(Step, OneHashOfAHundredRanksAndMore) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings s = settings();
+  s.batch = 128, s.seq = 2;
+  const std::string expected = reference_run(model, s, data, "auto", 2).hash();
+  EXPECT_EQ(hash_of(prepare({model, s, Plan::parse("dp=128 zero=1"), &data}), {}), expected);
+}
+
 // In bf16 too, where key/value heads are shared by ranks, state rests below the device and sums wait.
 TEST(Step, OneHashInBf16) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");

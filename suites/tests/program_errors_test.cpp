@@ -68,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"BrokenRule",
          train + "--plan tp=3",
          {"tp=3 does not divide the model's 8 attention heads", "tp-divides-heads"}},
-        {"MoreRanksThanThereAre", train + "--plan 'dp=8 tp=4 pp=4'", {"128 ranks", "at most 64"}},
+        {"MoreRanksThanThereAre", train + "--plan 'dp=64 tp=8 pp=4'", {"2048 ranks", "at most 1024"}},
         {"MoreThanTheModelHas", train + "--plan pp=9", {"pp=9 stages", "8 layers"}},
         {"UnknownDevice", train + "--device tpu", {"no device 'tpu'", "cpu or cuda"}},
         {"GraphsOnTheProcessor", train + "--graphs", {"--graphs", "needs --device cuda"}},

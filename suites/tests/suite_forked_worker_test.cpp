@@ -236,11 +236,14 @@ TEST(ForkedWorker, NoMemoryToBeHadIsNoCrash) {
   ForkedWorker worker(
       [](const std::string& r) -> std::string {
         if (r == "ask") throw std::bad_alloc();
+        if (r == "say") throw OutOfMemory("rank 3: no memory for tea");
         return "well";
       },
       kWide);
-  const Answer eater = ask(worker, "ask");
+  EXPECT_EQ(ask(worker, "ask").end, End::out_of_memory);
+  const Answer eater = ask(worker, "say");
   EXPECT_EQ(eater.end, End::out_of_memory);
+  EXPECT_EQ(eater.text, "rank 3: no memory for tea");
   EXPECT_EQ(ask(worker, "next").text, "well");
 }
 

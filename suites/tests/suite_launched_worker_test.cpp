@@ -94,6 +94,7 @@ TEST(LaunchedWorker, HowItEndedIsSaidAndANewJobAnswersTheNext) {
   EXPECT_EQ(left.end, End::crashed);
   EXPECT_EQ(left.text, "the job ended with exit status 3; it said: rank 3 on n7: out of luck");
   EXPECT_EQ(crash("echo lockstep: rank 0 on n1: std::bad_alloc >&2; exit 3").end, End::out_of_memory);
+  EXPECT_EQ(crash("echo lockstep: rank 0 on n1: no memory for tea >&2; exit 3").end, End::out_of_memory);
   EXPECT_EQ(crash("kill -9 $$").end, End::killed);
   const Answer signal = crash("kill -11 $$");
   EXPECT_EQ(signal.end, End::crashed);
