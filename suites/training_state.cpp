@@ -21,7 +21,11 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "lockstep training state";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+
+// In a step's folder.
+constexpr const char *kWeights = "", *kFirst = "/first_moments", *kSecond = "/second_moments",
+                     *kMasters = "/masters";
 
 std::string file_of(const std::string& folder) { return folder + "/state.json"; }
 
@@ -82,12 +86,21 @@ void settle(const std::string& folder) {
   close(file);
 }
 
+// Of what a file holds of them: no pads, and a tied tensor once.
+std::string hash_of(const std::vector<Param>& table, const Weights& values) {
+  XXH64_hash_t hash = 0;
+  for (std::size_t i = 0; i < table.size(); ++i)
+    if (const Param& p = table[i]; p.tied_to < 0)
+      hash = XXH3_64bits_withSeed(values[i].data(), p.count() * sizeof(float), hash);
+  return fmt::format("{:016x}", hash);
+}
+
 // What a state.json says.
 struct StateFile {
   i64 steps = 0;
   std::string plan;
   Origin origin;
-  Json settings;
+  Json settings, hashes;  // of the tensors, by folder
 };
 StateFile read_file(const std::string& path) {
   try {
@@ -97,8 +110,9 @@ StateFile read_file(const std::string& path) {
     if (j.at("version") != kVersion)
       throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path,
                                   j["version"].dump(), kVersion));
-    StateFile s{j.at("steps"), j.at("plan"), {j.at("start"), j.at("data_hash")}, j.at("settings")};
-    if (s.steps > 0 && s.settings.is_object()) return s;
+    StateFile s{
+        j.at("steps"), j.at("plan"), {j.at("start"), j.at("data_hash")}, j.at("settings"), j.at("hashes")};
+    if (s.steps > 0 && s.settings.is_object() && s.hashes.is_object()) return s;
   } catch (const nlohmann::json::exception&) {
   }
   throw UserError(path + ": it is damaged; `lockstep train --state` writes such files");
@@ -133,15 +147,18 @@ std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& 
   const std::string path = step_folder(folder, steps);
   std::error_code ignored;  // what follows complains better
   const std::vector<Param>& table = moments_.whole().table;
-  const auto save = [&](const std::string& to, const Weights& values) {
+  Json hashes;
+  const auto save = [&](const char* part, const Weights& values) {
+    const std::string to = path + part;
     fs::create_directories(to, ignored);
     save_weights(to, table, values, shard_bytes);
+    hashes[part] = hash_of(table, values);
   };
   const Whole::Step& moments = moments_.whole().steps[0];
-  save(path, weights);
-  save(path + "/first_moments", moments.gradient);
-  save(path + "/second_moments", moments.weight);
-  if (masters_) save(path + "/masters", masters_->whole().steps[0].weight);
+  save(kWeights, weights);
+  save(kFirst, moments.gradient);
+  save(kSecond, moments.weight);
+  if (masters_) save(kMasters, masters_->whole().steps[0].weight);
   save_model_config(path + "/config.json", model_path, run.model);
   const Json j = {{"format", kFormat},
                   {"version", kVersion},
@@ -149,7 +166,8 @@ std::string StateKeeper::write(const std::string& folder, i64 steps, const Run& 
                   {"plan", run.plan.line()},
                   {"data_hash", origin.data},
                   {"start", origin.weights},
-                  {"settings", settings_of(run.settings)}};
+                  {"settings", settings_of(run.settings)},
+                  {"hashes", hashes}};
   settle(path);
   if (!write_aside(file_of(path), [&](std::ostream& out) { out << j.dump(2) << "\n"; }))
     throw UserError(file_of(path) + ": this file cannot be written; its folder must exist and have room.");
@@ -196,10 +214,17 @@ TrainingState read_state(const std::string& path, const Run& run) {
   TrainingState s;
   s.steps = said.steps, s.plan = said.plan, s.origin = said.origin;
   const auto table = parameter_table(run.model, run.settings.leaves);
-  s.weights = as_stored(load_weights(folder, table), run.settings);
-  s.first = load_weights(folder + "/first_moments", table);
-  s.second = load_weights(folder + "/second_moments", table);
-  if (run.settings.weight_bytes < 4) s.masters = load_weights(folder + "/masters", table);
+  const auto load = [&](const char* part) {
+    Weights values = load_weights(folder + part, table);
+    if (said.hashes.value(part, "") != hash_of(table, values))
+      throw UserError(folder + part +
+                      ": its tensors are not those that were kept; a file is damaged, or of another step");
+    return values;
+  };
+  s.weights = as_stored(load(kWeights), run.settings);
+  s.first = load(kFirst);
+  s.second = load(kSecond);
+  if (run.settings.weight_bytes < 4) s.masters = load(kMasters);
   return s;
 }
 

@@ -4,7 +4,7 @@
 //   config.json, model.safetensors           as --save writes them
 //   first_moments/, second_moments/          AdamW's, as such models too
 //   masters/                                 float32 weights, where the model's are bf16
-//   state.json                               steps done, settings, data, plan
+//   state.json                               steps done, settings, data, plan, hashes of all tensors
 //
 // The last is written last: a folder without it is one whose writing was cut off.
 #pragma once

@@ -92,6 +92,23 @@ TEST(Resuming, KeepsWhatItIsAskedTo) {
       << more.out << more.err;
 }
 
+// Files of two steps, mixed by hand or by a disk, are no state.
+TEST(Resuming, TensorsOfAnotherStepAreSeen) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/kept";
+  ASSERT_EQ(begin("dp=1", path, "--dtype bf16 --state-every 1").status, 0);
+  for (const std::string part : {"", "/first_moments", "/second_moments", "/masters"}) {
+    const std::string of = path + "/step-2" + part, file = of + "/model.safetensors";
+    fs::rename(file, of + "/aside");
+    fs::copy_file(path + "/step-1" + part + "/model.safetensors", file);
+    const Ended ended = go_on("dp=1", path, "--dtype bf16");
+    EXPECT_EQ(ended.status, 2) << ended.out;
+    EXPECT_TRUE(says(ended.err, "step-2" + part + ": its tensors are not those that were kept")) << ended.err;
+    fs::rename(of + "/aside", file);
+  }
+  EXPECT_EQ(go_on("dp=1", path, "--dtype bf16").status, 0);
+}
+
 // Its writing was cut off: it is passed over, and written over.
 TEST(Resuming, AHalfWrittenStateIsNone) {
   const TemporaryFolder folder;
@@ -152,8 +169,8 @@ TEST(Resuming, WhatCannotGoOnIsSaid) {
   const std::string before = j.dump();
   j["data_hash"] = "0";
   refused(with(j.dump()), "another text");
-  j = nlohmann::json::parse(before), j["version"] = 2;
-  refused(with(j.dump()), "its version is 2");
+  j = nlohmann::json::parse(before), j["version"] = 1;
+  refused(with(j.dump()), "its version is 1");
   j = nlohmann::json::parse(before), j["settings"].erase("clip");
   refused(with(j.dump()), "clip null");
   refused(with(before.substr(0, 40)), "damaged");
@@ -180,6 +197,9 @@ TEST(Resuming, MastersAreKeptInFloat32) {
   fs::remove_all(step + "/masters");
   fs::create_directory(step + "/masters");
   fs::copy(step + "/model.safetensors", step + "/masters/model.safetensors");  // rounded
+  nlohmann::json j = nlohmann::json::parse(std::ifstream(step + "/state.json"));
+  j["hashes"]["/masters"] = j["hashes"][""];
+  std::ofstream(step + "/state.json") << j;
   const Ended ended = go_on("dp=1", folder.path(), "--check --dtype bf16");
   EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
   EXPECT_TRUE(says(ended.out, "not equal to the single device", "step 2")) << ended.out;
