@@ -6,8 +6,8 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <stdexcept>
 
 #include "ref/error.hpp"
@@ -26,10 +26,13 @@ void* position_of(i64 offset) {
 
 }  // namespace
 
+std::string temporary_folder() {
+  const char* said = std::getenv("TMPDIR");
+  return said && *said ? said : "/tmp";
+}
+
 Disk::Disk(const ArenaPlan& plan, const std::string& folder, bool guard)
-    : places_(plan),
-      folder_(folder.empty() ? std::filesystem::temp_directory_path().string() : folder),
-      guard_(guard) {
+    : places_(plan), folder_(folder.empty() ? temporary_folder() : folder), guard_(guard) {
   if (plan.bytes == 0) return;
   std::string name = folder_ + "/lockstep-XXXXXX";
   file_ = mkostemp(name.data(), O_CLOEXEC);

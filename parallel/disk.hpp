@@ -10,6 +10,8 @@
 
 namespace lockstep {
 
+std::string temporary_folder();  // $TMPDIR, or /tmp
+
 class Disk final : public Placer {
  public:
   Disk() = default;  // for tracing: hands out positions, and has no file

@@ -6,10 +6,26 @@
 
 namespace lockstep {
 
+// Where a file of this name lies: that which a link names stays behind it.
+inline std::string place_of(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error)) return path;
+  const std::filesystem::path place = std::filesystem::weakly_canonical(path, error);
+  return error ? path : place.string();
+}
+
 // Whoever reads `path` finds the old file or the new one, which `write` puts into a stream. Returns whether
-// the new one is there; if not, nothing is left of it.
+// the new one is there; if not, nothing is left of it. A device or a pipe is written to.
 template <class Write>
-bool write_aside(const std::string& path, const Write& write) {
+bool write_aside(const std::string& named, const Write& write) {
+  const std::string path = place_of(named);
+  std::error_code status;
+  if (std::filesystem::exists(path, status) && !std::filesystem::is_regular_file(path, status)) {
+    std::ofstream out(path, std::ios::binary);
+    write(out);
+    out.close();
+    return static_cast<bool>(out);
+  }
   const std::string aside = path + ".tmp";
   std::ofstream out(aside, std::ios::binary);
   write(out);

@@ -7,14 +7,20 @@
 #include <filesystem>
 
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
+#include "reports/seal.hpp"
 
 namespace lockstep::h5 {
 namespace {
 
 namespace fs = std::filesystem;
 
-// The library prints its own stack of errors unless told not to; ours are sentences.
-void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+// The library prints its own stack of errors unless told not to; ours are sentences. And at the program's end
+// it would write what a full disk has not taken, from a file that it has torn down.
+void silence() {
+  [[maybe_unused]] static const herr_t first = H5dont_atexit();
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 // On disk every number is little-endian, whatever machine wrote it.
 template <class T>
@@ -68,7 +74,8 @@ hsize_t count(const Shape& shape) {
 
 // ---- Writer ----
 
-Writer::Writer(const std::string& path) : path_(path) {
+Writer::Writer(const std::string& named) : path_(place_of(named)) {
+  const std::string& path = path_;
   silence();
   const fs::path folder = fs::path(path).parent_path();
   std::error_code ignored;
@@ -77,6 +84,8 @@ Writer::Writer(const std::string& path) : path_(path) {
                                 path, folder.string()));
   if (fs::is_directory(path, ignored))
     throw UserError(fmt::format("cannot write '{}': it is a folder; name a file in it", path));
+  if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored))
+    throw UserError(fmt::format("cannot write '{}': it is a device or a pipe; name a file", path));
   const Handle properties(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   H5Pset_link_creation_order(properties, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
   // The newer layout has checksums in its metadata, without which a broken byte can crash the library itself.
@@ -147,10 +156,10 @@ void Writer::attribute(const std::string& name, const std::string& value) {
 void Writer::close() {
   // A full disk may show only here, when the library's caches are written out.
   const bool flushed = H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0;
-  const bool closed = file_.reset();
+  const bool written = file_.reset() && flushed && seal(temporary(path_));
   std::error_code error;
-  if (flushed && closed) fs::rename(temporary(path_), path_, error);
-  if (flushed && closed && !error) return;
+  if (written) fs::rename(temporary(path_), path_, error);
+  if (written && !error) return;
   fs::remove(temporary(path_), error);
   fail();
 }
@@ -164,6 +173,7 @@ Reader::Reader(const std::string& path) : path_(path) {
   if (!fs::is_regular_file(path, error))
     throw UserError(fmt::format("'{}' is not a file; name an HDF5 file", path));
   file_bytes_ = fs::file_size(path, error);
+  if (seal_of(path) == Seal::broken) damaged("its bytes are not those that were written");
   file_ = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
   if (!file_.valid())
     throw UserError(

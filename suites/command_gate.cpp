@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 
 #include "reports/junit.hpp"
 #include "suites/command.hpp"
@@ -18,16 +19,27 @@ struct Options {
 };
 
 int command_gate(const Options& o) {
+  std::error_code error;
+  const bool in_place =
+      std::filesystem::exists(o.junit, error) && !std::filesystem::is_regular_file(o.junit, error);
+  // What cannot be written is said before an hour's work, and what ends early has left no success of an
+  // earlier run. A pipe's reader gets one answer.
+  const auto begin = [&](const std::string& text) {
+    if (!o.junit.empty() && !in_place) write_text(o.junit, text);
+  };
+  RunRecord none;
+  none.suite = std::filesystem::path(o.which.suite).stem().string();
+  none.verdict = "INVALID: no plan was judged";
+  begin(junit_text(none, {}));
   Chosen chosen = chosen_plans(o.which);
   Sweep sweep(chosen.suite, std::move(chosen.all), {.timed = false, .jobs = o.which.jobs});
-  auto write = [&] {
-    if (o.junit.empty()) return;
-    write_text(o.junit, junit_text(sweep.record(),
-                                   [&](const std::string& plan) { return judge_again(chosen.suite, plan); }));
+  const auto text = [&] {
+    return junit_text(sweep.record(),
+                      [&](const std::string& plan) { return judge_again(chosen.suite, plan); });
   };
-  write();  // what cannot be written is said before an hour's work, and what is killed has left no success
+  begin(text());
   const int status = sweep.run();
-  write();
+  if (!o.junit.empty()) write_text(o.junit, text());
   return status;
 }
 

@@ -2,10 +2,15 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <stdexcept>
 
 #include "kernels/ops.hpp"
@@ -104,8 +109,26 @@ Fabrics* fabrics_here(const std::string& comm, const std::string& device) {
   return &found;
 }
 
+bool is_folder_to_write(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_directory(path, error) && access(path.c_str(), W_OK | X_OK) == 0;
+}
+
+void check_file(const std::string& option, const std::string& path) {
+  if (path.empty()) return;
+  std::error_code error;
+  const bool was_there = std::filesystem::exists(path, error);
+  if (!std::ofstream(path, std::ios::app))
+    throw UserError(fmt::format("{} {}: {}; name a file in a folder that can be written to", option, path,
+                                std::strerror(errno)));
+  if (!was_there) std::filesystem::remove(path, error);
+}
+
 void add_scratch(CLI::App& app, std::string& folder) {
-  app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR");
+  app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR")
+      ->check([](const std::string& path) {
+        return is_folder_to_write(path) ? "" : path + ": it must be a folder that can be written to";
+      });
 }
 
 void check_isa(const std::string& isa) {

@@ -13,6 +13,10 @@ namespace lockstep {
 void add_settings(CLI::App&, Settings&);  // one option per entry of settings_list()
 void add_dtype(CLI::App&, Settings&);
 void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the help
+bool is_folder_to_write(const std::string& path);
+// UserError: what an option names (nothing, if that is empty) cannot be written. Asked before the work, not
+// after.
+void check_file(const std::string& option, const std::string& path);
 // The folder of files for what a plan keeps on disk.
 void add_scratch(CLI::App&, std::string& folder);
 void add_device(CLI::App&, std::string& device);

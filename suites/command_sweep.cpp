@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 
 #include "suites/command.hpp"
+#include "suites/command_options.hpp"
 #include "suites/suite_options.hpp"
 #include "suites/sweep.hpp"
 
@@ -35,6 +36,7 @@ int command_sweep(const Options& o) {
   auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
   if (!o.cluster.empty()) suite.cluster = o.cluster;
   if (o.dry_run) return list(all);
+  check_file("--verdict", o.verdict);
   return Sweep(suite, std::move(all),
                {.out = o.out,
                 .fresh = o.fresh,

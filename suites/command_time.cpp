@@ -54,6 +54,7 @@ int time_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   // A process makes its rank's weights itself, a tensor at a time; several ranks share whole ones, made once.
   const bool shared = !mpi && run.plan.ranks() > 1;
   check_memory(prepared, how, shared ? 1 : 0);
+  check_file("--csv", o.csv);
   const Weights initial = shared ? fresh_weights(model, settings) : Weights{};
   const Timed timed = time_steps(prepared, how, initial, {.least = steps, .most = steps});
   const bool suffice = mpi ? mpi->cores_suffice(o.threads) : run.plan.ranks() * o.threads <= cores();

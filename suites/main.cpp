@@ -1,13 +1,16 @@
 // The lockstep program. Exit status: 0 well, 1 the answer is no (INVALID, not equal), 2 the user's mistake,
 // 3 anything unexpected.
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 
 #include "parallel/plan.hpp"
 #include "ref/error.hpp"
+#include "reports/record.hpp"
 #include "suites/command.hpp"
 
 namespace lockstep {
@@ -47,6 +50,24 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
       fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), error.what()));
 }
 
+bool is_utf8(const std::string& text) {
+  int more = 0;  // bytes of the present character that are to come
+  for (const char byte : text) {
+    const auto c = static_cast<unsigned char>(byte);
+    if (more > 0 ? c >> 6 != 2 : (c >= 0x80 && c < 0xC2) || c > 0xF4) return false;
+    more = more > 0 ? more - 1 : c < 0x80 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
+  }
+  return more == 0;
+}
+
+// A script's variable that is not set: another question would be answered than was asked.
+void refuse_empty_values(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& value : option->results())
+      if (value.empty())
+        throw UserError(fmt::format("{}: {} is empty", command.get_name(), option->get_name()));
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Lockstep: is a parallel training plan right, bit for bit, and what does it cost?",
                "lockstep");
@@ -58,16 +79,34 @@ int run(int argc, char** argv) {
     Command::Action action = command->declare(*sub);
     sub->callback([&chosen, action] { chosen = action; });
   }
+  app.set_version_flag("--version", [] { return "lockstep " + build_identity(); });
+  int status = 0;
   try {
+    for (int i = 1; i < argc; ++i)
+      if (!is_utf8(argv[i])) throw UserError(fmt::format("argument {} is not UTF-8", i));
     app.parse(argc, argv);
+    refuse_empty_values(*app.get_subcommands()[0]);
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help
-    refuse_arguments(app, error);
+    if (error.get_exit_code() != 0) refuse_arguments(app, error);
+    app.exit(error), chosen = nullptr;  // --help
   }
-  const int status = chosen();
+  if (chosen) status = chosen();
   // What a full disk has not taken is no answer.
   if (std::fflush(stdout) != 0 || std::ferror(stdout))
     throw std::runtime_error("what was to be printed could not be written");
+  return status;
+}
+
+// Else the first file that is opened, a sweep's journal, would be what is printed to.
+void open_standard_streams() {
+  for (const int fd : {0, 1, 2})
+    while (fcntl(fd, F_GETFD) < 0)
+      if (open("/dev/null", O_RDWR) < 0) return;
+}
+
+// Where nobody can be told, the exit status says it alone.
+int complain(const char* kind, const std::exception& error, int status) {
+  std::fputs(fmt::format("lockstep: {}{}\n", kind, error.what()).c_str(), stderr);
   return status;
 }
 
@@ -75,13 +114,14 @@ int run(int argc, char** argv) {
 }  // namespace lockstep
 
 int main(int argc, char** argv) {
+  lockstep::open_standard_streams();
   try {
     return lockstep::run(argc, argv);
   } catch (const lockstep::UserError& error) {
-    fmt::print(stderr, "lockstep: {}\n", error.what());
-    return 2;
+    return lockstep::complain("", error, 2);
+  } catch (const lockstep::OutOfMemory& error) {
+    return lockstep::complain("", error, 3);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "lockstep: unexpected: {}\n", error.what());
-    return 3;
+    return lockstep::complain("unexpected: ", error, 3);
   }
 }

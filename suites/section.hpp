@@ -1,7 +1,6 @@
 // A table of a suite's TOML file, read key by key; mistakes are named with file and line.
 #pragma once
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include <algorithm>
 #include <string>
@@ -9,6 +8,7 @@
 
 #include "parallel/plan.hpp"
 #include "ref/error.hpp"
+#include "suites/toml.hpp"
 
 namespace lockstep {
 

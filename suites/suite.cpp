@@ -13,6 +13,7 @@ namespace lockstep {
 namespace {
 
 constexpr i64 kMostSteps = 1000000;
+constexpr i64 kMostCombinations = 100000;
 
 // A plan's own complaint, with the place in the file.
 template <class Action>
@@ -93,9 +94,17 @@ std::vector<SuiteAxis> read_words(Section& axes) {
   return list;
 }
 
-void read_grid(Section axes, Suite& suite) {
+void read_grid(Section axes, const toml::table& table, Suite& suite) {
   suite.grids.push_back(read_words(axes));
   axes.finish();
+  double plans = 1;
+  for (const SuiteAxis& axis : suite.grids.back()) plans *= static_cast<double>(axis.values.size());
+  if (plans > kMostCombinations)
+    axes.fail(
+        table,
+        fmt::format("these axes have {:.0f} combinations; at most {} are run, and [cover] chooses few plans "
+                    "of many",
+                    plans, kMostCombinations));
 }
 
 void read_cover(Section cover, const toml::table& table, Suite& suite) {
@@ -128,11 +137,12 @@ void read_cover(Section cover, const toml::table& table, Suite& suite) {
 
 // One [axes], or several [[axes]].
 void read_axes(const Section& file, const toml::node& node, const std::string& path, Suite& suite) {
-  if (const toml::table* table = node.as_table()) return read_grid({path, "[axes]", table}, suite);
+  if (const toml::table* table = node.as_table()) return read_grid({path, "[axes]", table}, *table, suite);
   const toml::array* list = node.as_array();
   if (!list || !list->is_homogeneous<toml::table>())
     file.fail(node, "axes must be a table or a list of tables: write [axes] or [[axes]]");
-  for (const toml::node& entry : *list) read_grid({path, "[[axes]]", entry.as_table()}, suite);
+  for (const toml::node& entry : *list)
+    read_grid({path, "[[axes]]", entry.as_table()}, *entry.as_table(), suite);
 }
 
 void read_also(const Section& file, const toml::node& node, const std::string& path, Suite& suite) {
@@ -153,11 +163,7 @@ void read_also(const Section& file, const toml::node& node, const std::string& p
 toml::table parse(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     throw UserError(fmt::format("{}: this suite cannot be read; it must be an existing TOML file", path));
-  try {
-    return toml::parse_file(path);
-  } catch (const toml::parse_error& e) {
-    throw UserError(fmt::format("{}:{}: not TOML: {}", path, e.source().begin.line, e.description()));
-  }
+  return parse_toml(path);
 }
 
 }  // namespace

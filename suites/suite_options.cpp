@@ -65,6 +65,19 @@ void check_launch(const SuiteOptions& o, const Suite& suite) {
     throw UserError("--jobs is for ranks that are threads: what --launch starts has the machines for itself");
 }
 
+// Of ranks that are elsewhere, only they know.
+void check_scratch(const Suite& suite, const std::vector<Plan>& plans) {
+  const auto uses_disk = [](const Plan& p) { return matches(p, "disk"); };
+  if (!suite.scratch.empty() || !suite.launch.empty() || std::none_of(plans.begin(), plans.end(), uses_disk))
+    return;
+  if (const std::string folder = temporary_folder(); !is_folder_to_write(folder))
+    throw UserError(
+        fmt::format("TMPDIR is {}, which is no folder that can be written to; some plans keep state on disk, "
+                    "and --scratch names "
+                    "another folder for it",
+                    folder));
+}
+
 }  // namespace
 
 Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
@@ -84,6 +97,7 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
     const Plan plan = Plan::parse(o.plan);
     chosen.all.plans.push_back(legal_plan(o.plan, model, suite.admitting(plan)));
     chosen.all.part = "--plan";
+    check_scratch(suite, chosen.all.plans);
     return chosen;
   }
   chosen.all = enumerate(suite, model);
@@ -95,6 +109,7 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
     throw UserError(fmt::format("{}: no plan to run: {} refused{}; `lockstep sweep --dry-run` says why",
                                 o.suite, chosen.all.refused.size(),
                                 o.only.empty() ? "" : ", none with `" + o.only + "`"));
+  check_scratch(suite, chosen.all.plans);
   return chosen;
 }
 

@@ -21,7 +21,7 @@ namespace {
   char host[256] = "";
   gethostname(host, sizeof host - 1);
   std::fflush(stdout);
-  fmt::print(stderr, "lockstep: rank {} on {}: {}\n", rank, host, why);
+  std::fputs(fmt::format("lockstep: rank {} on {}: {}\n", rank, host, why).c_str(), stderr);
   std::fflush(stderr);
   std::_Exit(3);
 }

@@ -1,8 +1,7 @@
 // A cluster of a table that has been read already.
 #pragma once
-#include <toml++/toml.h>
-
 #include "suites/planner/cluster.hpp"
+#include "suites/toml.hpp"
 
 namespace lockstep {
 

@@ -121,10 +121,8 @@ class World : public MpiWorld {
     char host[256] = "";
     gethostname(host, sizeof host - 1);
     std::fflush(stdout);
-    if (alike && rank_ == 0)
-      fmt::print(stderr, "lockstep: {}\n", what);
-    else
-      fmt::print(stderr, "lockstep: rank {} on {}: {}\n", rank_, host, what);
+    const std::string who = alike && rank_ == 0 ? "" : fmt::format("rank {} on {}: ", rank_, host);
+    std::fputs(("lockstep: " + who + what + "\n").c_str(), stderr);
     std::fflush(stderr);
     MPI_Abort(MPI_COMM_WORLD, status);
     std::_Exit(status);
