@@ -6,11 +6,12 @@
 
 namespace lockstep {
 
-// Where a file of this name lies: that which a link names stays behind it.
+// Where a file of this name lies, or would: links stay, and what they name is written.
 inline std::string place_of(const std::string& path) {
   std::error_code error;
-  if (!std::filesystem::is_symlink(path, error)) return path;
-  const std::filesystem::path place = std::filesystem::weakly_canonical(path, error);
+  std::filesystem::path place = path;
+  for (int links = 0; links < 40 && std::filesystem::is_symlink(place, error); ++links)
+    place = place.parent_path() / std::filesystem::read_symlink(place, error);
   return error ? path : place.string();
 }
 

@@ -166,6 +166,17 @@ toml::table parse(const std::string& path) {
   return parse_toml(path);
 }
 
+void read_expected(Section expect, Suite& suite) {
+  expect.read("plans", suite.expected_plans);
+  if (const toml::node* at = expect.find("plans"); at && suite.expected_plans < 1)
+    expect.fail(*at, fmt::format("plans is {}; it must be 1 or more", suite.expected_plans));
+  expect.read("hash", suite.expected_hash);
+  const toml::node* hash = expect.find("hash");
+  if (hash && suite.expected_hash.find_first_not_of("0123456789abcdef") != std::string::npos)
+    expect.fail(*hash, "hash must be how a hash begins, of the digits 0 to 9 and a to f");
+  expect.finish();
+}
+
 }  // namespace
 
 Suite read_suite(const std::string& path) {
@@ -173,7 +184,8 @@ Suite read_suite(const std::string& path) {
   Suite suite;
   suite.name = std::filesystem::path(path).stem().string(), suite.path = path;
   Section file(path, "a suite", &tree);
-  const toml::table *run = file.table("run"), *limits = file.table("limits"), *cover = file.table("cover");
+  const toml::table *run = file.table("run"), *limits = file.table("limits"), *cover = file.table("cover"),
+                    *expect = file.table("expect");
   const toml::node *axes = file.find("axes"), *also = file.find("also");
   file.finish();
   read_run({path, "[run]", run}, std::filesystem::path(path).parent_path(), suite);
@@ -184,6 +196,7 @@ Suite read_suite(const std::string& path) {
   limit.read("seconds", suite.max_seconds, 0, 1e9);
   limit.read("memory", suite.max_memory, 0, 1e6);
   limit.finish();
+  read_expected({path, "[expect]", expect}, suite);
   if (also) read_also(file, *also, path, suite);
   if (suite.grids.empty() && !suite.cover && suite.also.empty()) file.missing("[axes], [cover] or [[also]]");
   check_settings(suite.settings);

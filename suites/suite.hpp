@@ -30,6 +30,10 @@ struct Suite {
   int max_ranks = 64;
   double max_seconds = 0;  // of one plan; 0: by the reference's time
   double max_memory = 0;   // GiB that the process of a plan may hold; 0: most of the machine's
+  // What is known of a run of all of it: how many plans there are, and how their one hash begins. 0, "":
+  // nothing.
+  i64 expected_plans = 0;
+  std::string expected_hash;
   std::vector<std::vector<SuiteAxis>> grids;  // each [[axes]], in the order of plan_words()
   std::optional<CoverOrder> cover;
   std::vector<Plan> also;

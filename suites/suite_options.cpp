@@ -87,7 +87,7 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   if (!o.device.empty()) suite.device = o.device;
   if (o.threads > 0) suite.threads = o.threads;
   suite.scratch = o.scratch;
-  if (o.most_ranks > 0) suite.max_ranks = o.most_ranks;
+  if (o.most_ranks > 0) suite.max_ranks = o.most_ranks, suite.expected_plans = 0;
   check_isa(suite.isa);
   check_launch(o, suite);
   suite.launch = o.launch, suite.comm = !o.comm.empty() ? o.comm : o.launch.empty() ? "local" : "mpi";

@@ -80,11 +80,29 @@ Identity Sweep::identity() const {
 int Sweep::run() {
   listen_for_signals();
   introduce();
+  if (suite_.expected_plans > 0 && all_.part.empty() &&
+      static_cast<i64>(all_.plans.size()) != suite_.expected_plans)
+    return end(
+        fmt::format(
+            "INVALID: {} plans may run, and the suite expects {}; `lockstep sweep --dry-run` says which "
+            "rules refuse the others",
+            all_.plans.size(), suite_.expected_plans),
+        1);
   take_up();
   make_references();
+  if (!run_.reference_hash.starts_with(suite_.expected_hash))
+    return end(
+        fmt::format("INVALID: the reference's hash is {}, and the suite expects {}: kernels, model, text or "
+                    "settings are not those that it was written for",
+                    run_.reference_hash.substr(0, std::max<std::size_t>(16, suite_.expected_hash.size())),
+                    suite_.expected_hash),
+        1);
   for (const auto& [batch, standard] : standards_)
     if (const std::string why = vacuous(standard.reference, standard.settings); !why.empty())
       return end("INVALID: the reference would prove nothing: " + why, 1);
+  for (const auto& [batch, standard] : standards_)
+    if (const std::string why = strays(standard.float64, standard.settings); !why.empty())
+      return end("INVALID: the reference is wrong: " + why, 1);
   run_plans();
   return conclude();
 }

@@ -103,6 +103,22 @@ void judge_gradients(const Whole& found, const FastReference& exact, FastVerdict
   }
 }
 
+void note_distance(FastReference& fast, const Whole& reference, std::size_t step) {
+  const auto see = [&](const std::string& what, double off) {
+    if (off <= fast.reference_off) return;  // which NaN is not
+    fast.reference_off = std::isnan(off) ? INFINITY : off;
+    fast.where = fmt::format("step {}: {}", step, what);
+  };
+  const FastReference::Step& exact = fast.steps[step];
+  const Whole::Step& found = reference.steps[step];
+  see("loss", std::abs(found.loss - exact.loss) / std::abs(exact.loss));
+  for (std::size_t i = 0; i < reference.table.size(); ++i) {
+    const Param& p = reference.table[i];
+    if (const std::vector<double>& g = exact.gradient[i]; !g.empty())
+      see("gradient of " + p.name, distance(p, found.gradient[i], g) / norm(p, g));
+  }
+}
+
 // Rank 0's, on every process of the job.
 Weights shared(MpiWorld& job, Weights weights) {
   i64 tensors = static_cast<i64>(weights.size());
@@ -162,8 +178,15 @@ FastReference fast_reference(const ModelConfig& model, const Settings& settings,
       sample(data, settings, static_cast<i64>(k), s, &tokens[s * settings.seq], &labels[s * settings.seq]);
     fast.steps.push_back(float64.step(weights_before(reference, initial, k), tokens.data(), labels.data(),
                                       reference.steps[k]));
+    note_distance(fast, reference, k);
   }
   return fast;
+}
+
+std::string strays(const FastReference& fast, const Settings& settings) {
+  if (fast.reference_off <= reference_bound(settings)) return {};
+  return fmt::format("{} is off float64's by {:.3g} of it, and {:.3g} may be rounding", fast.where,
+                     fast.reference_off, reference_bound(settings));
 }
 
 FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastReference& exact,

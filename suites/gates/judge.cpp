@@ -60,7 +60,9 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
           k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
       assembly.result(k, r, v.rank);
       if (k > 0) {
-        changed[v.rank] |= v.device.posted().size() != posted[v.rank].size();
+        changed[v.rank] |= v.device.posted().size() != posted[v.rank].size() ||
+                           v.device.kernels() != ran.work[v.rank].kernels ||
+                           v.device.copies() != ran.work[v.rank].copies;
         continue;
       }
       posted[v.rank] = lasting(p, v.device.posted());
@@ -74,7 +76,7 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
   if (!knows_all(how.mpi)) return ran;
   ran.problem = assembly.problem();
   if (std::count(changed.begin(), changed.end(), 1) > 0)
-    ran.problem = "a later step posts other messages than the first";
+    ran.problem = "a later step posts other messages, or runs other kernels or copies, than the first";
   ran.whole = assembly.whole();
   ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
   return ran;

@@ -167,6 +167,27 @@ TEST(FastGate, NamesWhatDiffers) {
   EXPECT_TRUE(loss.numbers.starts_with("step 2: loss")) << loss.numbers;
 }
 
+// The bound grows with the reference's own error, so that has one of its own.
+TEST(FastGate, TheReferenceMustBeNearFloat64) {
+  const Scene& s = scene();
+  EXPECT_EQ(strays(s.float64, s.settings), "");
+  const auto said = [&](const auto& change) {
+    Whole wrong = s.reference;
+    change(wrong.steps[1]);
+    return strays(fast_reference(s.model, s.settings, s.data, wrong, s.initial), s.settings);
+  };
+  const std::string& name = s.reference.table[5].name;
+  const auto scaled = [&](float by) {
+    return said([&](Whole::Step& step) {
+      for (float& g : step.gradient[5]) g *= by;
+    });
+  };
+  EXPECT_EQ(scaled(1.0005f), "");
+  EXPECT_TRUE(scaled(1.002f).starts_with("step 1: gradient of " + name));
+  EXPECT_TRUE(scaled(NAN).starts_with("step 1: gradient of " + name));
+  EXPECT_TRUE(said([](Whole::Step& step) { step.loss *= 1.01; }).starts_with("step 1: loss"));
+}
+
 // What exact mode cannot sum in its tree, fast mode can.
 TEST(FastGate, TakesThreeReplicas) {
   const Scene& s = scene();

@@ -90,5 +90,24 @@ TEST(ReadRun, ReadsAFileOfAnEarlierProgramAndNoDamagedOne) {
   EXPECT_TRUE(says(refusal([&] { read_run(path); }), "damaged", "'/plans/status' has not 2 rows"));
 }
 
+// The library would follow a broken address in its heap of texts, to nowhere.
+TEST(ReadRun, OneBitAnywhereIsSeen) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/run.h5", broken = folder.path() + "/broken.h5";
+  write_run(sample_run(3), path);
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  std::string bytes = text.str();
+  for (std::size_t at = 0; at < bytes.size(); at += 97) {
+    bytes[at] ^= 1 << at % 8;
+    std::ofstream(broken) << bytes;
+    EXPECT_TRUE(says(refusal([&] { read_run(broken); }), "broken.h5")) << at;
+    bytes[at] ^= 1 << at % 8;
+  }
+  // Another program's change takes the hash off, and is its own business.
+  std::ofstream(broken) << bytes.substr(0, bytes.size() - 24);
+  EXPECT_EQ(read_run(broken).plans.size(), 3u);
+}
+
 }  // namespace
 }  // namespace lockstep

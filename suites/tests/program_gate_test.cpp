@@ -48,6 +48,58 @@ TEST(ProgramGate, PassesAndSaysWhoStandsBehindTheHash) {
   EXPECT_EQ(read_junit(junit), "4 0 0\ndp=1 tp=1 pp=1\ndp=1 tp=1 pp=2\ndp=1 tp=2 pp=1\ndp=1 tp=2 pp=2\n");
 }
 
+// A rule that refuses too much, and kernels that are wrong for all plans alike.
+TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
+  const TemporaryFolder folder;
+  const auto ended = [&](const std::string& expected, const std::string& options = "") {
+    const std::string text = suite_text("[axes]\ntp = [1, 2, 3]\n[expect]\n" + expected);
+    return lockstep_program("gate " + folder.write("g.toml", text) + options);
+  };
+  const std::string right = ended("plans = 2\n").out;
+  const std::string hash = right.substr(right.find("reference: hash ") + 16, 16);
+  EXPECT_EQ(ended("plans = 2\nhash = \"" + hash + "\"\n").status, 0) << right;
+  EXPECT_TRUE(says(last_line(ended("plans = 3\n").out), "INVALID: 2 plans may run, and the suite expects 3"));
+  EXPECT_EQ(ended("plans = 3\n", " --only tp=2").status, 0);
+  EXPECT_EQ(ended("plans = 2\n", " --limit-ranks 1").status, 0);
+  const Ended other = ended("hash = \"00\"\n", " --plan tp=2");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_TRUE(says(last_line(other.out), "INVALID: the reference's hash is " + hash, "expects 00: kernels"));
+  EXPECT_EQ(ended("hash = \"0x\"\n").status, 2);
+  EXPECT_EQ(ended("plans = 0\n").status, 2);
+}
+
+// A link is written through, and a run that never began leaves no success behind.
+TEST(ProgramGate, TheFileOfAnEarlierRunSaysNothingOfThisOne) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 1\n"));
+  const std::string real = folder.path() + "/real.xml", link = folder.path() + "/link.xml";
+  std::filesystem::create_symlink(real, link);
+  ASSERT_EQ(lockstep_program("gate " + suite + " --junit " + link).status, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(read_junit(real), "1 0 0\ndp=1 tp=1 pp=1\n");
+  EXPECT_EQ(lockstep_program("gate " + suite + " --junit " + link + " --only tp=2").status, 2);
+  EXPECT_TRUE(says(read_junit(real), "1 0 1\n", "no plan was judged"));
+  // A pipe gets one answer, and stays one.
+  const std::string pipe = folder.path() + "/pipe", got = folder.path() + "/got.xml";
+  const std::string listen = "mkfifo " + pipe + "; timeout 60 cat " + pipe + " >" + got + " & ";
+  EXPECT_EQ(lockstep_program("gate " + suite + " --junit " + pipe + " && wait", listen).status, 0);
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+  EXPECT_EQ(read_junit(got), "1 0 0\ndp=1 tp=1 pp=1\n");
+}
+
+// What a closed stream would be printed to is no file of the sweep's.
+TEST(ProgramGate, ClosedStreamsAreNobodysFile) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 1\n"));
+  const std::string sweep = "sweep " + suite + " --out " + folder.path() + "/out ";
+  EXPECT_EQ(lockstep_program(sweep + "<&- >&- 2>&-").status, 0);
+  std::ifstream journal(folder.path() + "/out/journal");
+  int lines = 0;
+  for (std::string line; std::getline(journal, line); ++lines) EXPECT_TRUE(line.starts_with("20")) << line;
+  EXPECT_GT(lines, 2);
+  EXPECT_EQ(lockstep_program("gate nowhere.toml 2>&-").status, 2);
+}
+
 TEST(ProgramGate, APlanWithoutAVerdictIsAnErrorInJUnitAndAnExitStatus) {
   const TemporaryFolder folder;
   const std::string suite =

@@ -76,6 +76,16 @@ TEST(Suite, SeveralAxesAreSeveralGrids) {
   std::vector<std::string> lines;
   for (const Plan& p : all.plans) lines.push_back(p.line());
   EXPECT_EQ(lines, (std::vector<std::string>{"dp=1 tp=2 pp=1", "dp=2 tp=2 pp=1", "dp=1 tp=2 pp=2"}));
+  for (const char* header : {"[*run]", "[.x]", "[\xc3\xa9]", "[`axes]]", "[{t}]", "["})
+    EXPECT_TRUE(says(mistake(run + header + "\n"), "s.toml", "not TOML")) << header;
+  std::string hundreds = "[[axes]]\n";
+  for (const char* word : {"dp", "micro", "every"}) {
+    hundreds += std::string(word) + " = [1";
+    for (int i = 2; i <= 47; ++i) hundreds += ", " + std::to_string(i);
+    hundreds += "]\n";
+  }
+  EXPECT_TRUE(
+      says(mistake(run + hundreds), "s.toml:4: ", "103823 combinations", "at most 100000", "[cover]"));
   EXPECT_TRUE(
       says(mistake(run + "[[axes]]\ndp = 1\n[[axes]]\ntpp = 1\n"), "s.toml:7: ", "`tpp` in [[axes]]"));
 }
