@@ -12,7 +12,8 @@ namespace lockstep {
 
 void add_settings(CLI::App&, Settings&);  // one option per entry of settings_list()
 void add_dtype(CLI::App&, Settings&);
-void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the help
+void add_plan_words(CLI::App&);               // all words of a plan, in the help
+void add_plan(CLI::App&, std::string& plan);  // and those
 // The folder of files for what a plan keeps on disk.
 void add_scratch(CLI::App&, std::string& folder);
 void add_device(CLI::App&, std::string& device);

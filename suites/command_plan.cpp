@@ -1,6 +1,5 @@
 // lockstep plan: which plan is fastest on a cluster, predicted; computes nothing.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
@@ -11,10 +10,9 @@
 #include <sstream>
 
 #include "ref/error.hpp"
-#include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
-#include "suites/planner/check_times.hpp"
+#include "suites/plan_options.hpp"
 #include "suites/planner/event_times.hpp"
 #include "suites/planner/explain.hpp"
 #include "suites/planner/export.hpp"
@@ -29,28 +27,17 @@
 namespace lockstep {
 namespace {
 
-// Disks are considered where they are asked for.
-constexpr const char* usual_words = "to=host activations=device,host";
-
 // Word by word: what is not named stays as usual.
 std::string with_usual(const std::string& words) {
   const Values named = parse_values(words);
   std::string all = words;
-  std::istringstream usual(usual_words);
+  std::istringstream usual(PlanOptions::usual_words);
   for (std::string item; usual >> item;)
     if (!named.count(item.substr(0, item.find('=')))) all += (all.empty() ? "" : " ") + item;
   return all;
 }
 
-struct Options {
-  std::string model, cluster, explain, system, out, events, words = usual_words;
-  i64 devices = 0;
-  int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false,
-       json = false;
-  CheckHow how;
-  Settings settings;
-};
+using Options = PlanOptions;
 
 // What the model needs, and the fastest plan on 1, 2, 4, ... devices of the cluster's kind. Exit status 1:
 // none fits.
@@ -78,7 +65,6 @@ std::string pace_text(const Pace& now, const Pace& then) {
 // Exit status 1: the median error is above 10 %, or the first choice more than 5 % slower than the fastest.
 int print_times(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
                 const Values& given) {
-  if (o.how.data.empty()) throw UserError("plan: --check-times needs --data, a token file to train on");
   check_isa(o.how.isa);
   // A machine in another phase than when it was measured: that is said, and corrected where it is asked for.
   const Pace then = cluster.pace, now = then.flops > 0 ? measure_pace(o.how.isa) : then;
@@ -223,47 +209,10 @@ int plan(const Options& o) {
 
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  app.add_option("--model", o->model, "config.json of a Llama")->required();
-  app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
-      ->required();
-  auto* out = app.add_option(
-      "--out", o->out,
-      "folder for plan.h5: the answer as a record, of which `make report` makes a page; with --export "
-      "the file, instead of standard output");
-  app.add_option("--devices", o->devices, "of this many devices instead of the file's")->check(above_zero());
-  app.add_option("--words", o->words,
-                 "values that words of a plan take; of those not named `to` and `activations` keep these, "
-                 "others take all they have")
-      ->capture_default_str();
-  app.add_option("--top", o->top, "how many plans are printed")->capture_default_str()->check(above_zero());
-  auto* explain =
-      app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
-  auto* kernels = app.add_flag("--kernels", o->kernels, "and which kernels its time goes to")->needs(explain);
-  auto* system =
-      app.add_option("--export", o->system,
-                     fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
-  app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
-      ->check(CLI::IsMember({2, 4}));
-  app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
-  app.add_flag("--fit", o->fit, "what the model needs, and the best plan on 1, 2, 4, ... devices")
-      ->excludes(out);
-  auto* markdown = app.add_flag("--markdown", o->markdown, "tables as Markdown (--fit)");
-  auto* check = app.add_flag("--check-times", o->check,
-                             "train some plans on this machine and compare; wants its calibration");
-  auto* events = app.add_option(
-      "--event-times", o->events,
-      "train this plan on this machine: each kernel, message and copy of rank 0, predicted and measured");
-  auto* json = app.add_flag("--json", o->json, "the answer as JSON, for programs");
-  for (CLI::Option* other : {kernels, system, markdown, check, events}) json->excludes(other);
-  app.add_option("--data", o->how.data, "token file to train on (--check-times)");
-  app.add_flag("--at-pace", o->at_pace,
-               "correct all rates by how fast a core is now, against its calibration (--check-times)");
-  app.add_option("--plans", o->how.plans, "how many (--check-times)")
-      ->capture_default_str()
-      ->check(above_zero());
-  add_kernels(app, o->how.isa, o->how.threads);
-  add_settings(app, o->settings);
-  return [o] {
+  add_plan_options(app, *o);
+  add_plan_words(app);
+  return [o, &app] {
+    check_plan_options(app);
     o->words = with_usual(o->words);
     return plan(*o);
   };

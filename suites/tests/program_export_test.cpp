@@ -139,9 +139,8 @@ TEST(Export, TorchtitanParsesItsModule) {
 }
 
 TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
-  const std::string plan =
-      "plan" + h100 + "gate-untied.json --devices 2 --batch 8 --seq 16 --words 'ckpt=none' --export ";
-  const Ended chosen = lockstep_program(plan + "deepspeed");
+  const std::string plan = "plan" + h100 + "gate-untied.json --devices 2 --batch 8 --seq 16 --export ";
+  const Ended chosen = lockstep_program(plan + "deepspeed --words 'ckpt=none'");
   EXPECT_EQ(chosen.status, 0) << chosen.err;
   EXPECT_EQ(chosen.out.front(), '{');  // nothing else on standard output
   EXPECT_TRUE(says(chosen.err, "` for deepspeed", "not expressed: model"));
