@@ -258,9 +258,9 @@ auto: $B/lockstep  ## train by the plan that is predicted to be fastest here (MO
 	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
 	@$B/lockstep train --model $(MODEL) --data $(DATA) --plan auto --cluster $(CLUSTER) $(ARGS)
 
-plan: $B/lockstep  ## predict the fastest plan and make its page (MODEL=... CLUSTER=suites/clusters/h100x64.toml ARGS="--batch 256")
+plan: $B/lockstep  ## predict the fastest plan and make its page (MODEL=... CLUSTER=suites/clusters/h100x64.toml ARGS="--batch 256 --seq 4096")
 	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
-	@$B/lockstep plan --model $(MODEL) --cluster $(CLUSTER) --out $B/plan $(ARGS)
+	@$B/lockstep plan --model $(MODEL) --cluster $(CLUSTER) --out $B/plan $(or $(ARGS),--batch 8 --seq 64)
 	@python=$$(ci/venv.sh report) && echo "page: $$("$$python" reports/page.py $B/plan)"
 
 VOCABULARY ?= 4096
