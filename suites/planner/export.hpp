@@ -30,14 +30,16 @@ const Exporter& exporter(const std::string& name);
 std::vector<std::string> export_names();
 
 // The text with usage and gaps as comments. Words of the plan that the exporter never asked for are gaps too.
-Exported exported(const Exporter&, const Question&, const Plan&);
+// `note`: what else is said of the plan.
+Exported exported(const Exporter&, const Question&, const Plan&, const std::string& note = "");
 
 // The plan that is run where this one is exported.
 Plan as_written(const Exporter&, Plan);
 
 // Writes to a file, or to standard output where its name is empty; the gaps to standard error. Returns the
 // exit status. UserError: as above, or the file cannot be written.
-int write_export(const std::string& system, const std::string& file, const Question&, const Plan&);
+int write_export(const std::string& system, const std::string& file, const Question&, const Plan&,
+                 const std::string& note = "");
 
 // ---- What several exporters ask -----------------------------------------------------------------------
 i64 microbatches(const Settings&, const Plan&);               // of a replica and step
