@@ -22,6 +22,7 @@
 #include "suites/planner/pace.hpp"
 #include "suites/planner/plan_file.hpp"
 #include "suites/planner/plan_json.hpp"
+#include "suites/planner/toml_file.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
@@ -43,14 +44,20 @@ using Options = PlanOptions;
 // none fits.
 int print_fit(const Options& o, const Question& q, const Values& given) {
   const std::vector<Fit> rows = fits(q, given, [](const Fit& f) {
-    fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
-               f.legal);
+    if (f.legal > 0)
+      fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
+                 f.legal);
   });
+  if (std::all_of(rows.begin(), rows.end(), [](const Fit& f) { return f.legal == 0; }))
+    check_any_legal(choose_in_sight(q, given, {.top = 1, .by_value = false}), q, given);
   if (o.json)
     fmt::print("{}\n", json_of(rows, q));
   else
     fmt::print("\n{}\n{}\n{}", bytes_text(q, o.markdown), fits_text(rows, q, o.markdown), least_text(rows));
-  return std::any_of(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); }) ? 0 : 1;
+  const auto fit = std::count_if(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); });
+  if (const std::string why = no_host_text(q.cluster); !o.json && fit < std::ssize(rows) && !why.empty())
+    fmt::print("{}\n", why.substr(1));
+  return fit > 0 ? 0 : 1;
 }
 
 constexpr double kOtherPace = 0.05;
@@ -111,12 +118,30 @@ Plan asked_plan(const Options& o, const Question& q) {
 int print_export(const Options& o, const Question& q, Values given) {
   const Exporter& system = exporter(o.system);
   if (!o.explain.empty()) return write_export(o.system, o.out, q, asked_plan(o, q));
+  const Wanted fastest{.top = 1, .by_value = false};
+  const Choices first = choose_in_sight(q, given, fastest);
+  check_any_legal(first, q, given);
+  if (first.fit.empty()) {
+    fmt::print(stderr, "no plan fits{}\n", no_host_text(q.cluster));
+    return 1;
+  }
+  const Weighed& best = first.fit.front();
+  const Plan plan = Plan::parse(best.plan);
+  if (given.count("ckpt") || as_written(system, plan).line() == plan.line())
+    return write_export(o.system, o.out, q, plan);
   // What is promised should be what is written.
-  if (!system.partly.empty()) given.try_emplace("ckpt", std::vector<std::string>{"none", "full"});
-  const Choices c = choose_in_sight(q, given, {.top = 1, .by_value = false});
-  if (!c.fit.empty()) return write_export(o.system, o.out, q, Plan::parse(c.fit.front().plan));
-  fmt::print(stderr, "no plan fits\n");
-  return 1;
+  given["ckpt"] = {"none", "full"};
+  const Choices writable = choose_in_sight(q, given, fastest);
+  if (writable.fit.empty()) {
+    fmt::print(stderr, "no plan that can be written for {} fits{}\n", o.system, no_host_text(q.cluster));
+    return 1;
+  }
+  const Weighed& written = writable.fit.front();
+  return write_export(
+      o.system, o.out, q, Plan::parse(written.plan),
+      fmt::format(
+          "the first choice, `{}`, cannot be written for {}; this is the best that can, {:.1f} % slower",
+          best.plan, o.system, 100 * (written.seconds / best.seconds - 1)));
 }
 
 void make_folder(const std::string& path) {
@@ -182,12 +207,15 @@ int plan(const Options& o) {
   if (!o.events.empty()) return print_events(o, model, settings, cluster);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, q, given);
-  if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
+  if (!o.out.empty())
+    make_folder(o.out),
+        check_can_be_kept(cluster_file(o.cluster));  // what cannot be written is said before the work
   Wanted wanted;
   wanted.top = std::max<std::size_t>(2, static_cast<std::size_t>(o.top));    // why_text() asks for two
   if (!o.out.empty()) wanted.top = std::numeric_limits<std::size_t>::max();  // the record holds all that fit
   wanted.pareto = o.pareto, wanted.within = kAlike;
   const Choices c = choose_in_sight(q, given, wanted);
+  check_any_legal(c, q, given);
   if (!o.json) fmt::print("{}", counts_text(c, q));
   if (!o.out.empty())
     write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),
@@ -197,7 +225,7 @@ int plan(const Options& o) {
     return c.fit.empty() ? 1 : 0;
   }
   if (c.fit.empty()) {
-    fmt::print("no plan fits\n");
+    fmt::print("no plan fits{}\n", no_host_text(q.cluster));
     return 1;
   }
   fmt::print("\n{}{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)), alike_text(c));

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <set>
 
+#include "parallel/word_limit.hpp"
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
 #include "suites/option_checks.hpp"
@@ -65,7 +66,8 @@ void add_plan_options(CLI::App& app, PlanOptions& o) {
   app.add_option("--out", o.out,
                  "folder for plan.h5: the answer as a record, of which `make report` makes a page; with "
                  "--export the file, instead of standard output");
-  app.add_option("--devices", o.devices, "of this many devices instead of the file's")->check(above_zero());
+  app.add_option("--devices", o.devices, "of this many devices instead of the file's")
+      ->check(from_to(1, kMostOfAWord));
   app.add_option("--words", o.words,
                  "values that words of a plan take; of those not named `to` and `activations` keep these, "
                  "others take all they have")

@@ -77,11 +77,11 @@ INSTANTIATE_TEST_SUITE_P(
          {"its arenas take ", " GB of memory"}},
         {"ClusterIsAFolder",
          "plan --model suites/models/llama-2-13b.json --cluster suites --batch 8 --seq 64",
-         {"suites: a folder is no cluster"}},
+         {"suites: this is a folder, and no file; suites/clusters/ has some"}},
         {"NoDevices",
          "plan --model suites/models/llama-2-13b.json --cluster suites/clusters/h100x64.toml --batch 8 --seq "
          "64 --devices 0",
-         {"plan: --devices: 0 is not a number above 0"}},
+         {"plan: --devices: 0 is not from 1 to 999999"}},
         {"NoCommandLikeIt", "certify", {"no command `certify`; `lockstep --help` lists them"}},
         {"MissingData", "train --data no/such.tok " + tiny_model, {"no/such.tok"}},
         {"MissingWeights", train + "--init no/such.safetensors", {"no/such.safetensors"}},

@@ -52,6 +52,111 @@ INSTANTIATE_TEST_SUITE_P(
     }),
     name_of);
 
+// Words of which nothing is left are a mistake, and no answer.
+INSTANTIATE_TEST_SUITE_P(
+    Words, PlanMistake,
+    testing::ValuesIn(std::vector<Mistake>{
+        {"NoMesh", plan + "--words 'tp=3 pp=1'", {"no mesh of these words has 8 devices"}},
+        {"NoMeshForPrograms",
+         plan + "--json --words 'tp=1 pp=1 dp=4'",
+         {"no mesh of these words has 8 devices"}},
+        {"NoMeshToExport", plan + "--export fsdp --words tp=3", {"no mesh of these words has 8 devices"}},
+        {"NoMeshAtAll", plan + "--fit --words tp=3", {"no mesh of these words has 8 devices"}},
+        {"NoMicrobatch",
+         plan + "--words 'pp=1 tp=1 micro=3'",
+         {"no micro of these words divides the sequences of a replica; the batch has 8"}},
+        {"AllRefused",
+         "plan " + tiny_model + h100 + step + "--words 'zero=3 pp=1 tp=1'",
+         {"none of ", " combinations is legal; all are refused by dp-divides-batch: dp=64 does not divide"}},
+        {"NothingToTime",
+         plan + "--check-times --data datasets/excerpt-v509.tok --words tp=3",
+         {"no plan of these words is legal on 1, 2, 4, ... up to 8 devices"}},
+    }),
+    name_of);
+
+INSTANTIATE_TEST_SUITE_P(
+    Limits, PlanMistake,
+    testing::ValuesIn(std::vector<Mistake>{
+        {"MoreDevicesThanAWordSays",
+         plan + "--devices 1000000",
+         {"--devices: 1000000 is not from 1 to 999999"}},
+        {"MoreThanAWordSays", plan + "--explain dp=1000000", {"dp is a number from 1 to 999999"}},
+        {"MoreSequencesThanAWordSays", plan + "--batch 1000000", {"batch is 1000000", "to 999999"}},
+    }),
+    name_of);
+
+INSTANTIATE_TEST_SUITE_P(
+    Files, PlanMistake,
+    testing::ValuesIn(std::vector<Mistake>{
+        {"ACluster",
+         "plan " + tiny_model + step + "--cluster suites/clusters/h100x64.toml:h100_80gb",
+         {"suites/clusters/h100x64.toml: this is a cluster, and no group of published rows"}},
+        {"AClusterAsAGroup", "published suites/clusters/h100x64.toml", {"this is a cluster, and no group"}},
+        {"AFolderWithoutGroups",
+         "published suites/models",
+         {"no group of published rows (*.toml) in suites/models"}},
+        {"BelowAFile",
+         "plan " + tiny_model + step + "--cluster Makefile/x.toml",
+         {"Makefile/x.toml: cannot be read: Not a directory"}},
+    }),
+    name_of);
+
+TEST(PlanFiles, PublishedRowsAreSoughtInTheRepository) {
+  const Ended ended = shell("cd / && '" + beside("lockstep") + "' published");
+  EXPECT_EQ(ended.status, 2) << ended.err;
+  EXPECT_TRUE(
+      says(ended.err, "lockstep: published: the folder suites/published cannot be read: No such file"));
+  EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
+}
+
+TEST(PlanFiles, AFolderStandsForTheGroupsInIt) {
+  const Ended ended = lockstep_program("published suites/published --only mt-nlg-530b");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "mt-nlg-530b"));
+}
+
+const std::string from_pipe =
+    "plan " + tiny_model + step + "--devices 8 --cluster /dev/stdin --words 'pp=1 tp=1' ";
+
+TEST(PlanFiles, AClusterMayComeThroughAPipe) {
+  const std::string pipe = "cat suites/clusters/h100x64.toml | ";
+  const Ended ended = lockstep_program(from_pipe, pipe);
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "on 8 x H100"));
+  const TemporaryFolder folder;
+  const Ended kept = lockstep_program(from_pipe + "--out " + folder.path(), pipe);
+  EXPECT_EQ(kept.status, 2);
+  EXPECT_TRUE(says(kept.err, "/dev/stdin: its text is to be kept"));
+}
+
+// One device of 0.0001 GiB, and nothing beside it.
+TEST(PlanAnswers, WithoutAHostNothingCanBeOffloaded) {
+  const TemporaryFolder folder;
+  const std::string cluster = folder.write("one.toml",
+                                           "name = \"one\"\ndevices = 1\ndevices_per_node = 1\n[device]\n"
+                                           "memory_gib = 0.0001\ntflops = 1\nmemory_gb_per_s = 100\n");
+  for (const char* more : {"", "--fit"}) {
+    const Ended ended = lockstep_program("plan " + tiny_model + step + "--cluster '" + cluster + "' " + more);
+    EXPECT_EQ(ended.status, 1) << ended.err;
+    EXPECT_TRUE(says(ended.out, "no [host] in this cluster: nothing can be offloaded"));
+  }
+}
+
+TEST(PlanAnswers, AFirstChoiceThatCannotBeWrittenIsNamed) {
+  const TemporaryFolder folder;
+  const std::string file = folder.path() + "/fsdp.yaml";
+  const Ended ended = lockstep_program(
+      "plan --model suites/models/llama-2-13b.json " + h100 +
+      "--batch 256 --seq 4096 --words 'tp=1 pp=1 offload=none activations=device' --export fsdp --out " +
+      file);
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  for (const std::string& said : {ended.err, text.str()})
+    EXPECT_TRUE(says(said, "the first choice, `dp=64 tp=1 pp=1 ", "cannot be written for fsdp", " % slower\n",
+                     "SET THIS: 3 steps with a learning rate of 0.001"));
+}
+
 TEST(PlanHelp, ListsTheWordsOfAPlan) {
   for (const char* command : {"plan", "sweep", "gate", "table"}) {
     const Ended ended = lockstep_program(std::string(command) + " --help");
