@@ -23,12 +23,6 @@ const std::string& fallback(const std::string& name) {
   return std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; })->fallback;
 }
 
-// The defaults are of a test's few steps; no training is meant by them.
-bool nobody_chose(const Settings& s) {
-  const Settings defaults;
-  return s.steps == defaults.steps || s.lr == defaults.lr;
-}
-
 }  // namespace
 
 Exporter::Exporter(std::string n, Write w, std::string c, std::string p)
@@ -57,10 +51,11 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan, const 
     if (!(asked & word_bit(word)) && value != fallback(word))
       x.missing.push_back(
           fmt::format("{}={}: the export to {} does not know this word", word, value, e.name));
-  x.usage.push_back(fmt::format(
-      "{}{} steps with a learning rate of {:g} after {} of warm-up: yours to say, here "
-      "by --steps, --lr, --warmup, --total",
-      nobody_chose(q.settings) ? "SET THIS: " : "", q.settings.steps, q.settings.lr, q.settings.warmup));
+  x.usage.push_back(
+      fmt::format("{}{} steps with a learning rate of {:g} after {} of warm-up: yours to say, here "
+                  "by --steps, --lr, --warmup, --total",
+                  says_steps(q.settings) && says_rate(q.settings) ? "" : "SET THIS: ", q.settings.steps,
+                  q.settings.lr, q.settings.warmup));
   if (e.comment.empty()) return x;
   std::string head = fmt::format("{} `{}` for {}, by lockstep plan\n", e.comment, plan.line(), e.name);
   if (!note.empty()) head += fmt::format("{} {}\n", e.comment, note);
@@ -128,6 +123,9 @@ int machines(const Cluster& c, const Plan& p) {
 }
 
 i64 schedule_steps(const Settings& s) { return s.total ? s.total : s.steps; }
+
+bool says_steps(const Settings& s) { return s.total > 0 || s.steps != Settings{}.steps; }
+bool says_rate(const Settings& s) { return s.lr != Settings{}.lr; }
 
 std::string says_word(const Plan& p, const std::string& word) { return word + "=" + p.text(word); }
 
