@@ -76,7 +76,7 @@ $B/obj/%.o: %.cpp $B/flags
 # are many fmas, with a call for each where the compiler may not use this machine's.
 sooner := suites/main suites/command_% suites/%options suites/suite suites/sweep_folder suites/timeline ref/config \
     ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
-    suites/planner/export% suites/planner/published_group suites/planner/published_rows
+    suites/planner/export% suites/planner/published_group suites/planner/published_rows suites/planner/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
@@ -258,9 +258,9 @@ auto: $B/lockstep  ## train by the plan that is predicted to be fastest here (MO
 	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
 	@$B/lockstep train --model $(MODEL) --data $(DATA) --plan auto --cluster $(CLUSTER) $(ARGS)
 
-plan: $B/lockstep  ## predict the fastest plan and make its page (MODEL=... CLUSTER=suites/clusters/h100x64.toml ARGS="--batch 256")
+plan: $B/lockstep  ## predict the fastest plan and make its page (MODEL=... CLUSTER=suites/clusters/h100x64.toml ARGS="--batch 256 --seq 4096")
 	@test -f $(CLUSTER) || $B/lockstep calibrate --out $(CLUSTER)
-	@$B/lockstep plan --model $(MODEL) --cluster $(CLUSTER) --out $B/plan $(ARGS)
+	@$B/lockstep plan --model $(MODEL) --cluster $(CLUSTER) --out $B/plan $(or $(ARGS),--batch 8 --seq 64)
 	@python=$$(ci/venv.sh report) && echo "page: $$("$$python" reports/page.py $B/plan)"
 
 VOCABULARY ?= 4096

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "parallel/roles.hpp"
+#include "parallel/word_limit.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {
@@ -92,7 +93,8 @@ void Plan::set(const std::string& name, const std::string& value) {
     const bool digits =
         !value.empty() && value.size() < 7 && std::all_of(value.begin(), value.end(), ::isdigit);
     if (!digits || std::stoi(value) < 1)
-      throw UserError(fmt::format("plan: `{}={}`: {} is a number from 1 up", name, value, name));
+      throw UserError(
+          fmt::format("plan: `{}={}`: {} is a number from 1 to {}", name, value, name, kMostOfAWord));
     words_[name] = std::to_string(std::stoi(value));
   } else {
     if (std::find(word->values.begin(), word->values.end(), value) == word->values.end())

@@ -24,13 +24,15 @@ class Fields {
 
   bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
 
-  i64 size(const char* key) const {
+  i64 size(const char* key, i64 otherwise) const { return has(key) ? size(key) : otherwise; }
+  i64 size(const char* key) const { return up_to(1'000'000'000, key); }
+  i64 up_to(i64 most, const char* key) const {
     const json& value = at(key);
-    if (!value.is_number_integer() || value.get<double>() < 1 || value.get<double>() > 1e9)
-      fail(fmt::format("{} is {}; it must be a whole number from 1 to 1000000000", key, value.dump()));
+    if (!value.is_number_integer() || value.get<double>() < 1 ||
+        value.get<double>() > static_cast<double>(most))
+      fail(fmt::format("{} is {}; it must be a whole number from 1 to {}", key, value.dump(), most));
     return value.get<i64>();
   }
-  i64 size(const char* key, i64 otherwise) const { return has(key) ? size(key) : otherwise; }
 
   double positive(const char* key) const {
     const json& value = at(key);
@@ -204,7 +206,7 @@ ModelConfig parse_model_config(const std::string& text, const std::string& origi
   c.vocab = fields.size("vocab_size");
   c.hidden = fields.size("hidden_size");
   c.intermediate = fields.size("intermediate_size");
-  c.layers = fields.size("num_hidden_layers");
+  c.layers = fields.up_to(999'999, "num_hidden_layers");
   c.heads = fields.size("num_attention_heads");
   c.kv_heads = fields.size("num_key_value_heads", c.heads);
   if (!fields.has("head_dim") && c.hidden % c.heads != 0)

@@ -12,7 +12,7 @@ inline std::string place_of(const std::string& path) {
   std::filesystem::path place = path;
   for (int links = 0; links < 40 && std::filesystem::is_symlink(place, error); ++links)
     place = place.parent_path() / std::filesystem::read_symlink(place, error);
-  return error ? path : place.string();
+  return place.string();
 }
 
 // Whoever reads `path` finds the old file or the new one, which `write` puts into a stream. Returns whether

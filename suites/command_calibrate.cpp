@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "kernels/cores.hpp"
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
@@ -27,6 +28,10 @@ std::string beside(const std::string& out) {
 
 int calibrate(const Options& o) {
   check_isa(o.how.isa);
+  // A rank whose threads share cores is slower than any that would be planned with.
+  if (const int here = cores(); o.how.threads > here)
+    throw UserError(fmt::format("calibrate: --threads {} are more than the {} core{} here", o.how.threads,
+                                here, here == 1 ? "" : "s"));
   std::FILE* file = std::fopen(o.out.c_str(), "w");
   if (!file) throw UserError(fmt::format("{}: cannot be written", o.out));
   Calibration found;

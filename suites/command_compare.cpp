@@ -11,6 +11,7 @@
 #include "suites/certify.hpp"
 #include "suites/command.hpp"
 #include "suites/compare_runs.hpp"
+#include "suites/option_checks.hpp"
 
 namespace lockstep {
 namespace {
@@ -74,7 +75,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--slower", o->slower,
                  "of runs, for CI: it is a fault if a plan's median step is slower by more than this many "
                  "percent, and by more than the medians' 95 % intervals allow")
-      ->check(CLI::NonNegativeNumber);
+      ->check(zero_or_more());
   app.add_flag("--all", o->all, "of runs: every row, not the first 20");
   return [o] { return command_compare(*o); };
 }

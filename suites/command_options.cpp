@@ -41,6 +41,10 @@ void add_dtype(CLI::App& app, Settings& settings) {
 void add_plan(CLI::App& app, std::string& plan) {
   app.add_option("--plan", plan, "e.g. \"dp=2 tp=2 pp=2 ckpt=full micro=1\"; all words are below")
       ->capture_default_str();
+  add_plan_words(app);
+}
+
+void add_plan_words(CLI::App& app) {
   std::string words = "Words of a plan:\n";
   for (const Word& w : plan_words())
     words += fmt::format("  {:<10} {} ({})\n", w.name, w.help,

@@ -12,7 +12,8 @@ namespace lockstep {
 
 void add_settings(CLI::App&, Settings&);  // one option per entry of settings_list()
 void add_dtype(CLI::App&, Settings&);
-void add_plan(CLI::App&, std::string& plan);  // and all words of a plan in the help
+void add_plan_words(CLI::App&);               // all words of a plan, in the help
+void add_plan(CLI::App&, std::string& plan);  // and those
 bool is_folder_to_write(const std::string& path);
 // UserError: what an option names (nothing, if that is empty) cannot be written. Asked before the work, not
 // after.

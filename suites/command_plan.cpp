@@ -1,6 +1,5 @@
 // lockstep plan: which plan is fastest on a cluster, predicted; computes nothing.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <malloc.h>
 
 #include <CLI/CLI.hpp>
@@ -11,10 +10,9 @@
 #include <sstream>
 
 #include "ref/error.hpp"
-#include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
-#include "suites/planner/check_times.hpp"
+#include "suites/plan_options.hpp"
 #include "suites/planner/event_times.hpp"
 #include "suites/planner/explain.hpp"
 #include "suites/planner/export.hpp"
@@ -25,45 +23,41 @@
 #include "suites/planner/plan_file.hpp"
 #include "suites/planner/plan_json.hpp"
 #include "suites/settings_list.hpp"
+#include "suites/toml_file.hpp"
 
 namespace lockstep {
 namespace {
-
-// Disks are considered where they are asked for.
-constexpr const char* usual_words = "to=host activations=device,host";
 
 // Word by word: what is not named stays as usual.
 std::string with_usual(const std::string& words) {
   const Values named = parse_values(words);
   std::string all = words;
-  std::istringstream usual(usual_words);
+  std::istringstream usual(PlanOptions::usual_words);
   for (std::string item; usual >> item;)
     if (!named.count(item.substr(0, item.find('=')))) all += (all.empty() ? "" : " ") + item;
   return all;
 }
 
-struct Options {
-  std::string model, cluster, explain, system, out, events, words = usual_words;
-  i64 devices = 0;
-  int top = 5, gradient_bytes = 0;
-  bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false,
-       json = false;
-  CheckHow how;
-  Settings settings;
-};
+using Options = PlanOptions;
 
 // What the model needs, and the fastest plan on 1, 2, 4, ... devices of the cluster's kind. Exit status 1:
 // none fits.
 int print_fit(const Options& o, const Question& q, const Values& given) {
   const std::vector<Fit> rows = fits(q, given, [](const Fit& f) {
-    fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
-               f.legal);
+    if (f.legal > 0)
+      fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
+                 f.legal);
   });
+  if (std::all_of(rows.begin(), rows.end(), [](const Fit& f) { return f.legal == 0; }))
+    check_any_legal(choose_in_sight(q, given, {.top = 1, .by_value = false}), q, given);
   if (o.json)
     fmt::print("{}\n", json_of(rows, q));
   else
     fmt::print("\n{}\n{}\n{}", bytes_text(q, o.markdown), fits_text(rows, q, o.markdown), least_text(rows));
-  return std::any_of(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); }) ? 0 : 1;
+  const auto fit = std::count_if(rows.begin(), rows.end(), [](const Fit& f) { return f.best.has_value(); });
+  if (const std::string why = no_host_text(q.cluster); !o.json && fit < std::ssize(rows) && !why.empty())
+    fmt::print("{}\n", why.substr(1));
+  return fit > 0 ? 0 : 1;
 }
 
 constexpr double kOtherPace = 0.05;
@@ -78,7 +72,6 @@ std::string pace_text(const Pace& now, const Pace& then) {
 // Exit status 1: the median error is above 10 %, or the first choice more than 5 % slower than the fastest.
 int print_times(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
                 const Values& given) {
-  if (o.how.data.empty()) throw UserError("plan: --check-times needs --data, a token file to train on");
   check_isa(o.how.isa);
   // A machine in another phase than when it was measured: that is said, and corrected where it is asked for.
   const Pace then = cluster.pace, now = then.flops > 0 ? measure_pace(o.how.isa) : then;
@@ -125,12 +118,30 @@ Plan asked_plan(const Options& o, const Question& q) {
 int print_export(const Options& o, const Question& q, Values given) {
   const Exporter& system = exporter(o.system);
   if (!o.explain.empty()) return write_export(o.system, o.out, q, asked_plan(o, q));
+  const Wanted fastest{.top = 1, .by_value = false};
+  const Choices first = choose_in_sight(q, given, fastest);
+  check_any_legal(first, q, given);
+  if (first.fit.empty()) {
+    fmt::print(stderr, "no plan fits{}\n", no_host_text(q.cluster));
+    return 1;
+  }
+  const Weighed& best = first.fit.front();
+  const Plan plan = Plan::parse(best.plan);
+  if (given.count("ckpt") || as_written(system, plan).line() == plan.line())
+    return write_export(o.system, o.out, q, plan);
   // What is promised should be what is written.
-  if (!system.partly.empty()) given.try_emplace("ckpt", std::vector<std::string>{"none", "full"});
-  const Choices c = choose_in_sight(q, given, {.top = 1, .by_value = false});
-  if (!c.fit.empty()) return write_export(o.system, o.out, q, Plan::parse(c.fit.front().plan));
-  fmt::print(stderr, "no plan fits\n");
-  return 1;
+  given["ckpt"] = {"none", "full"};
+  const Choices writable = choose_in_sight(q, given, fastest);
+  if (writable.fit.empty()) {
+    fmt::print(stderr, "no plan that can be written for {} fits{}\n", o.system, no_host_text(q.cluster));
+    return 1;
+  }
+  const Weighed& written = writable.fit.front();
+  return write_export(
+      o.system, o.out, q, Plan::parse(written.plan),
+      fmt::format(
+          "the first choice, `{}`, cannot be written for {}; this is the best that can, {:.1f} % slower",
+          best.plan, o.system, 100 * (written.seconds / best.seconds - 1)));
 }
 
 void make_folder(const std::string& path) {
@@ -196,12 +207,15 @@ int plan(const Options& o) {
   if (!o.events.empty()) return print_events(o, model, settings, cluster);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, q, given);
-  if (!o.out.empty()) make_folder(o.out);  // what cannot be written is said before the work
+  if (!o.out.empty())
+    make_folder(o.out),
+        check_can_be_kept(cluster_file(o.cluster));  // what cannot be written is said before the work
   Wanted wanted;
   wanted.top = std::max<std::size_t>(2, static_cast<std::size_t>(o.top));    // why_text() asks for two
   if (!o.out.empty()) wanted.top = std::numeric_limits<std::size_t>::max();  // the record holds all that fit
   wanted.pareto = o.pareto, wanted.within = kAlike;
   const Choices c = choose_in_sight(q, given, wanted);
+  check_any_legal(c, q, given);
   if (!o.json) fmt::print("{}", counts_text(c, q));
   if (!o.out.empty())
     write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),
@@ -211,7 +225,7 @@ int plan(const Options& o) {
     return c.fit.empty() ? 1 : 0;
   }
   if (c.fit.empty()) {
-    fmt::print("no plan fits\n");
+    fmt::print("no plan fits{}\n", no_host_text(q.cluster));
     return 1;
   }
   fmt::print("\n{}{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)), alike_text(c));
@@ -223,47 +237,10 @@ int plan(const Options& o) {
 
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  app.add_option("--model", o->model, "config.json of a Llama")->required();
-  app.add_option("--cluster", o->cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
-      ->required();
-  auto* out = app.add_option(
-      "--out", o->out,
-      "folder for plan.h5: the answer as a record, of which `make report` makes a page; with --export "
-      "the file, instead of standard output");
-  app.add_option("--devices", o->devices, "of this many devices instead of the file's")->check(above_zero());
-  app.add_option("--words", o->words,
-                 "values that words of a plan take; of those not named `to` and `activations` keep these, "
-                 "others take all they have")
-      ->capture_default_str();
-  app.add_option("--top", o->top, "how many plans are printed")->capture_default_str()->check(above_zero());
-  auto* explain =
-      app.add_option("--explain", o->explain, "what this plan needs and takes, instead of choosing");
-  auto* kernels = app.add_flag("--kernels", o->kernels, "and which kernels its time goes to")->needs(explain);
-  auto* system =
-      app.add_option("--export", o->system,
-                     fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
-  app.add_option("--gradient-bytes", o->gradient_bytes, "of a gradient, instead of the cluster's")
-      ->check(CLI::IsMember({2, 4}));
-  app.add_flag("--pareto", o->pareto, "the plans that no other is both faster and smaller than");
-  app.add_flag("--fit", o->fit, "what the model needs, and the best plan on 1, 2, 4, ... devices")
-      ->excludes(out);
-  auto* markdown = app.add_flag("--markdown", o->markdown, "tables as Markdown (--fit)");
-  auto* check = app.add_flag("--check-times", o->check,
-                             "train some plans on this machine and compare; wants its calibration");
-  auto* events = app.add_option(
-      "--event-times", o->events,
-      "train this plan on this machine: each kernel, message and copy of rank 0, predicted and measured");
-  auto* json = app.add_flag("--json", o->json, "the answer as JSON, for programs");
-  for (CLI::Option* other : {kernels, system, markdown, check, events}) json->excludes(other);
-  app.add_option("--data", o->how.data, "token file to train on (--check-times)");
-  app.add_flag("--at-pace", o->at_pace,
-               "correct all rates by how fast a core is now, against its calibration (--check-times)");
-  app.add_option("--plans", o->how.plans, "how many (--check-times)")
-      ->capture_default_str()
-      ->check(above_zero());
-  add_kernels(app, o->how.isa, o->how.threads);
-  add_settings(app, o->settings);
-  return [o] {
+  add_plan_options(app, *o);
+  add_plan_words(app);
+  return [o, &app] {
+    check_plan_options(app);
     o->words = with_usual(o->words);
     return plan(*o);
   };

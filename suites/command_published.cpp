@@ -19,18 +19,37 @@ struct Options {
   bool rows = false;
 };
 
-std::vector<std::string> all_groups() {
+// Of a folder.
+std::vector<std::string> groups_in(const std::string& folder) {
   std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator("suites/published"))
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
     if (entry.path().extension() == ".toml") files.push_back(entry.path().string());
+  if (error)
+    throw UserError(
+        fmt::format("published: the folder {} cannot be read: {}; it lies in the repository, and "
+                    "a group's file may be named instead",
+                    folder, error.message()));
+  if (files.empty())
+    throw UserError(fmt::format("published: no group of published rows (*.toml) in {}", folder));
   std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::vector<std::string> asked_groups(const std::vector<std::string>& named) {
+  if (named.empty()) return groups_in("suites/published");
+  std::vector<std::string> files;
+  for (const std::string& name : named)
+    if (std::filesystem::is_directory(name))
+      for (const std::string& file : groups_in(name)) files.push_back(file);
+    else
+      files.push_back(name);
   return files;
 }
 
 int published(const Options& o) {
   std::vector<PublishedGroup> groups;
-  for (const std::string& file : o.files.empty() ? all_groups() : o.files)
-    groups.push_back(load_published_group(file));
+  for (const std::string& file : asked_groups(o.files)) groups.push_back(load_published_group(file));
   std::size_t rows = 0;
   for (const PublishedGroup& g : groups)
     rows += static_cast<std::size_t>(std::count_if(g.rows.begin(), g.rows.end(), [&](const PublishedRow& r) {
@@ -60,7 +79,7 @@ int published(const Options& o) {
 
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  app.add_option("files", o->files, "groups of sources; by default all of suites/published/*.toml");
+  app.add_option("files", o->files, "groups of sources, or folders of them; by default suites/published");
   app.add_option("--only", o->only, "rows of this source alone");
   app.add_flag("--rows", o->rows, "each row, predicted and published");
   return [o] { return published(*o); };

@@ -9,6 +9,7 @@
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/option_checks.hpp"
 #include "suites/planner/prediction.hpp"
 #include "suites/planner/process_memory.hpp"
 #include "suites/resident.hpp"
@@ -106,7 +107,9 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--data", o->data, "token file (datasets/format.md)")->required();
   add_plan(app, o->plan);
   app.add_option("--base", o->base, "the plan it is compared with")->capture_default_str();
-  app.add_option("--within", o->within, "how far from 1 the ratio may be")->capture_default_str();
+  app.add_option("--within", o->within, "how far from 1 the ratio may be, from 0 up")
+      ->capture_default_str()
+      ->check(zero_or_more());
   app.add_option(
       "--cluster", o->cluster,
       "of `lockstep calibrate`: instead, what each of --plans is predicted to hold, and what it does");

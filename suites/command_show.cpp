@@ -77,10 +77,12 @@ Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   add_plan(app, o->plan);
-  app.add_option("--rank", o->rank, "whose program")->capture_default_str();
-  app.add_flag("--summary", o->summary, "memory and messages only, not the program");
+  auto* rank = app.add_option("--rank", o->rank, "whose program")->capture_default_str();
+  auto* summary = app.add_flag("--summary", o->summary, "memory and messages only, not the program");
   app.add_flag("--gantt", o->gantt,
-               "instead: a step in time at nominal rates, in fast mode, and what its time goes to");
+               "instead: a step in time at nominal rates, in fast mode, and what its time goes to")
+      ->excludes(summary)
+      ->excludes(rank);
   add_settings(app, o->settings);
   add_dtype(app, o->settings);
   return [o] { return show(*o); };

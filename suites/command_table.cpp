@@ -136,6 +136,7 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--isa", o->isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
   app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));
+  add_plan_words(app);
   return [o] { return command_table(*o); };
 }
 

@@ -11,12 +11,12 @@
 #include "parallel/comm/mpi.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
-#include "suites/above_zero.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/enough_memory.hpp"
 #include "suites/gates/among.hpp"
 #include "suites/gates/fast.hpp"
+#include "suites/option_checks.hpp"
 #include "suites/planner/planner.hpp"
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
@@ -127,6 +127,9 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const TrainOptions& o) {
   settings.fast = o.fast;
   if (o.plan == "auto" && o.cluster.empty())
     throw UserError("--plan auto needs --cluster, the file that `lockstep calibrate --out FILE` writes here");
+  if (o.plan != "auto" && !o.cluster.empty())
+    throw UserError(
+        fmt::format("--cluster is of --plan auto, and the plan is `{}`; leave one of them out", o.plan));
   const Plan plan = o.plan == "auto" ? fastest_here(model, settings, load_cluster(o.cluster))
                                      : legal_plan(o.plan, model, settings);
   const Run run{model, settings, plan, &data};

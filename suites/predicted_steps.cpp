@@ -6,11 +6,13 @@
 
 #include "ref/error.hpp"
 #include "suites/planner/compose.hpp"
+#include "suites/toml_file.hpp"
 
 namespace lockstep {
 
 Cluster cluster_of_sweep(const std::string& path) {
   const Cluster c = load_cluster(path);
+  check_can_be_kept(cluster_file(path));
   if (c.weight_bytes != 4 || c.gradient_bytes != 4 || c.activation_bytes != 4)
     throw UserError(fmt::format(
         "{}: its devices hold numbers of 2 bytes, and a sweep computes in float32; take a file that "

@@ -8,6 +8,7 @@
 
 #include "suites/section.hpp"
 #include "suites/settings_list.hpp"
+#include "suites/toml_file.hpp"
 
 namespace lockstep {
 namespace {
@@ -160,12 +161,6 @@ void read_also(const Section& file, const toml::node& node, const std::string& p
   }
 }
 
-toml::table parse(const std::string& path) {
-  if (!std::filesystem::is_regular_file(path))
-    throw UserError(fmt::format("{}: this suite cannot be read; it must be an existing TOML file", path));
-  return parse_toml(path);
-}
-
 void read_expected(Section expect, Suite& suite) {
   expect.read("plans", suite.expected_plans);
   if (const toml::node* at = expect.find("plans"); at && suite.expected_plans < 1)
@@ -180,7 +175,7 @@ void read_expected(Section expect, Suite& suite) {
 }  // namespace
 
 Suite read_suite(const std::string& path) {
-  const toml::table tree = parse(path);
+  const toml::table tree = read_toml(path, "name a suite's TOML file");
   Suite suite;
   suite.name = std::filesystem::path(path).stem().string(), suite.path = path;
   Section file(path, "a suite", &tree);

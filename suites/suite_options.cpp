@@ -46,6 +46,7 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
          "GPU, a rank each")
       ->check(CLI::IsMember({"mpi", "nccl"}));
   add_scratch(app, o.scratch);
+  add_plan_words(app);
 }
 
 namespace {

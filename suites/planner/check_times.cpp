@@ -1,9 +1,12 @@
 #include "suites/planner/check_times.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "ref/error.hpp"
 #include "suites/planner/pace.hpp"
 #include "suites/settings_list.hpp"
 
@@ -37,6 +40,9 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
   for (i64 devices = 1; devices <= cluster.devices; devices *= 2)
     each_legal_plan(model, settings, devices, plan_values(model, settings, devices, given),
                     [&](const Plan& plan) { lines.push_back(plan.line()); });
+  if (lines.empty())
+    throw UserError(fmt::format("plan: no plan of these words is legal on 1, 2, 4, ... up to {} devices",
+                                cluster.devices));
   Dice dice(1);
   dice.shuffle(lines);
   lines.resize(std::min(lines.size(), static_cast<std::size_t>(how.plans)));

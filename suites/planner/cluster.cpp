@@ -3,84 +3,43 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <optional>
 
 #include "kernels/work.hpp"
 #include "parallel/comm/comm.hpp"
+#include "parallel/word_limit.hpp"
 #include "suites/planner/cluster_table.hpp"
 #include "suites/planner/published_group.hpp"
+#include "suites/planner/units.hpp"
 #include "suites/section.hpp"
+#include "suites/toml_file.hpp"
 
 namespace lockstep {
 namespace {
 
-constexpr double kGiB = 1024.0 * 1024 * 1024;
-
-// Numbers are kept in bytes and seconds; files speak the units of data sheets.
-class Units {
- public:
-  Units(Section& section, const toml::table* table) : section_(section), table_(table) {}
-  void read(const std::string& key, double unit, double& value, bool required) {
-    const toml::node* node = table_ ? table_->get(key) : nullptr;
-    double number = value / unit;
-    section_.read(key, number);
-    if (!node && required) section_.missing(key);
-    if (node && !(std::isfinite(number) && (required ? number > 0 : number >= 0)))
-      section_.fail(*node, fmt::format("{} is {}; it must be {}", key, number,
-                                       required ? "greater than 0" : "0 or more"));
-    value = number * unit;
-  }
-  void read(const std::string& key, Curve& curve) {
-    const toml::node* node = section_.find(key);
-    if (!node) return;
-    const auto bad = [&](const toml::node& at) {
-      section_.fail(at, fmt::format("{} must be a list of [size, part] with sizes that ascend and parts "
-                                    "greater than 0, such as [[1e6, 0.2], [1e9, 0.8]]",
-                                    key));
-    };
-    std::vector<std::pair<double, double>> points;
-    if (!node->is_array() || node->as_array()->empty()) bad(*node);
-    for (const toml::node& point : *node->as_array()) {
-      const toml::array* pair = point.as_array();
-      if (!pair || pair->size() != 2 || !(*pair)[0].is_number() || !(*pair)[1].is_number()) bad(point);
-      const double x = *(*pair)[0].value<double>(), y = *(*pair)[1].value<double>();
-      if (!(x > (points.empty() ? 0 : points.back().first) && y > 0)) bad(point);
-      points.emplace_back(x, y);
-    }
-    curve = Curve(std::move(points));
-  }
-
- private:
-  Section& section_;
-  const toml::table* table_;
-};
-
-constexpr double kGiga = 1e9, kTera = 1e12, kMicro = 1e-6;
-
 void read_link(Section section, const toml::table* table, Link& link, bool required) {
   Units units(section, table);
-  units.read("gb_per_s", kGiga, link.bandwidth, required);
-  units.read("latency_us", kMicro, link.latency, false);
-  units.read("by_bytes", link.by_bytes);
-  units.read("by_nodes", link.by_nodes);
-  units.read("halves_by_nodes", link.halves_by_nodes);
+  units.read("gb_per_s", kGiga, link.bandwidth, required, kGigabytesPerSecond);
+  units.read("latency_us", kMicro, link.latency, false, kMicroseconds);
+  units.read("by_bytes", link.by_bytes, kPart);
+  units.read("by_nodes", link.by_nodes, kPart);
+  units.read("halves_by_nodes", link.halves_by_nodes, kPart);
   section.finish();
 }
 
 void read_device(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
-  units.read("memory_gib", kGiB, c.memory, true);
-  units.read("tflops", kTera, c.flops, true);
-  units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true);
-  units.read("launch_us", kMicro, c.launch, false);
-  units.read("dispatch_us", kMicro, c.dispatch, false);
-  units.read("step_ms", 1e-3, c.step, false);
-  units.read("score_bytes", 1, c.score, false);
-  units.read("score_dx_bytes", 1, c.score_dx, false);
-  units.read("score_kernels", 1, c.score_kernels, false);
-  units.read("score_apart", 1, c.score_apart, false);
+  units.read("memory_gib", kGiB, c.memory, true, kGibibytes);
+  units.read("tflops", kTera, c.flops, true, kTeraflops);
+  units.read("memory_gb_per_s", kGiga, c.memory_bandwidth, true, kGigabytesPerSecond);
+  units.read("launch_us", kMicro, c.launch, false, kMicroseconds);
+  units.read("dispatch_us", kMicro, c.dispatch, false, kMicroseconds);
+  units.read("step_ms", 1e-3, c.step, false, kMilliseconds);
+  units.read("score_bytes", 1, c.score, false, kBytes);
+  units.read("score_dx_bytes", 1, c.score_dx, false, kBytes);
+  units.read("score_kernels", 1, c.score_kernels, false, kKernels);
+  units.read("score_apart", 1, c.score_apart, false, kKernels);
   section.read("score_group", c.score_group);
   if (c.score_group < 1) section.fail(*table->get("score_group"), "score_group must be 1 or more");
   for (const auto& [key, value] :
@@ -102,56 +61,56 @@ void read_flag(Section& section, const std::string& key, bool& value) {
 
 void read_trainer(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
-  units.read("hand_over_us", kMicro, c.hand_over, false);
+  units.read("hand_over_us", kMicro, c.hand_over, false, kMicroseconds);
   read_flag(section, "recomputes_whole_layers", c.recomputes_whole_layers);
   read_flag(section, "hand_over_blocks", c.hand_over_blocks);
   read_flag(section, "hand_over_scattered", c.hand_over_scattered);
   Trainer& t = c.trainer;
   read_flag(section, "balanced_stages", t.balanced_stages);
-  units.read("issue_us", kMicro, t.issue, false);
-  units.read("microbatch_us", kMicro, t.microbatch, false);
-  units.read("staged_issue_us", kMicro, t.staged_issue, false);
-  units.read("exposed_tp", 1, t.exposed_tp, false);
-  units.read("exposed_dp", 1, t.exposed_dp, false);
+  units.read("issue_us", kMicro, t.issue, false, kMicroseconds);
+  units.read("microbatch_us", kMicro, t.microbatch, false, kMicroseconds);
+  units.read("staged_issue_us", kMicro, t.staged_issue, false, kMicroseconds);
+  units.read("exposed_tp", 1, t.exposed_tp, false, kPart);
+  units.read("exposed_dp", 1, t.exposed_dp, false, kPart);
   read_flag(section, "flat_rings", t.flat_rings);
   read_flag(section, "reduces_whole", t.reduces_whole);
-  units.read("weight_bytes", 1, t.weight_bytes, false);
-  units.read("logit_bytes", 1, t.logit_bytes, false);
-  units.read("ffn_bytes", 1, t.ffn_bytes, false);
-  units.read("gathered_bytes", 1, t.gathered_bytes, false);
+  units.read("weight_bytes", 1, t.weight_bytes, false, kBytes);
+  units.read("logit_bytes", 1, t.logit_bytes, false, kBytes);
+  units.read("ffn_bytes", 1, t.ffn_bytes, false, kBytes);
+  units.read("gathered_bytes", 1, t.gathered_bytes, false, kBytes);
   section.finish();
 }
 
 void read_host(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
-  units.read("link_gb_per_s", kGiga, c.host.bandwidth, true);
-  units.read("latency_us", kMicro, c.host.latency, false);
-  units.read("by_bytes", c.host.by_bytes);
-  units.read("memory_gib", kGiB, c.host_memory, true);
-  units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true);
+  units.read("link_gb_per_s", kGiga, c.host.bandwidth, true, kGigabytesPerSecond);
+  units.read("latency_us", kMicro, c.host.latency, false, kMicroseconds);
+  units.read("by_bytes", c.host.by_bytes, kPart);
+  units.read("memory_gib", kGiB, c.host_memory, true, kGibibytes);
+  units.read("memory_gb_per_s", kGiga, c.host_bandwidth, true, kGigabytesPerSecond);
   read_flag(section, "copies_block", c.copies_block);
   section.finish();
 }
 
 void read_disk(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
-  units.read("size_gb", kGiga, c.disk_bytes, true);
-  units.read("gb_per_s", kGiga, c.disk.bandwidth, true);
-  units.read("latency_us", kMicro, c.disk.latency, false);
-  units.read("by_bytes", c.disk.by_bytes);
+  units.read("size_gb", kGiga, c.disk_bytes, true, kGigabytes);
+  units.read("gb_per_s", kGiga, c.disk.bandwidth, true, kGigabytesPerSecond);
+  units.read("latency_us", kMicro, c.disk.latency, false, kMicroseconds);
+  units.read("by_bytes", c.disk.by_bytes, kPart);
   section.finish();
 }
 
 void read_process(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
-  units.read("context_gib", kGiB, c.context, false);
-  units.read("communicator_gib", kGiB, c.communicator, false);
-  units.read("workspace_gib", kGiB, c.workspace, false);
-  units.read("fragmentation", 1, c.fragmentation, false);
+  units.read("context_gib", kGiB, c.context, false, kGibibytes);
+  units.read("communicator_gib", kGiB, c.communicator, false, kGibibytes);
+  units.read("workspace_gib", kGiB, c.workspace, false, kGibibytes);
+  units.read("fragmentation", 1, c.fragmentation, false, kPart);
   section.finish();
 }
 
-std::vector<double> read_list(Section& section, const std::string& key) {
+std::vector<double> read_list(Section& section, const std::string& key, const Limit& limit) {
   const toml::node* node = section.find(key);
   if (!node) section.missing(key);
   std::vector<double> list;
@@ -160,6 +119,9 @@ std::vector<double> read_list(Section& section, const std::string& key) {
     for (const toml::node& n : *numbers) list.push_back(n.is_number() ? *n.value<double>() : 0);
   if (list.empty() || !std::all_of(list.begin(), list.end(), [](double x) { return x > 0; }))
     section.fail(*node, fmt::format("{} must be a list of numbers greater than 0", key));
+  if (const double largest = *std::max_element(list.begin(), list.end()); largest > limit.most)
+    section.fail(*node, fmt::format("{} has {:g}, which is beyond {:g}: it must be {}", key, largest,
+                                    limit.most, limit.in));
   return list;
 }
 
@@ -171,12 +133,12 @@ void read_grids(const std::string& file, Section section, Cluster& c) {
     Grid& grid = c.grids[name];
     std::size_t points = 1;
     for (std::size_t a = 0; a < 3; ++a) {
-      grid.sizes[a] = read_list(of, kGridAxes[a]);
+      grid.sizes[a] = read_list(of, kGridAxes[a], kSizes);
       if (!std::is_sorted(grid.sizes[a].begin(), grid.sizes[a].end()))
         of.fail(*table->get(kGridAxes[a]), fmt::format("{} must ascend", kGridAxes[a]));
       points *= grid.sizes[a].size();
     }
-    grid.rates = read_list(of, "gflops");
+    grid.rates = read_list(of, "gflops", kGigaflops);
     if (grid.rates.size() != points)
       of.fail(*table->get("gflops"),
               fmt::format("gflops has {} numbers; the sizes make {}", grid.rates.size(), points));
@@ -186,11 +148,12 @@ void read_grids(const std::string& file, Section section, Cluster& c) {
   section.finish();
 }
 
-void read_curves(Section section, const toml::table* table, std::map<std::string, Curve>& curves) {
+void read_curves(Section section, const toml::table* table, std::map<std::string, Curve>& curves,
+                 const Limit& limit) {
   Units units(section, table);
   for (const std::string& name : kernel_names_and_classes()) {
     Curve curve;
-    units.read(name, curve);
+    units.read(name, curve, limit);
     if (!curve.empty()) curves[name] = curve;
   }
   section.finish();
@@ -198,8 +161,8 @@ void read_curves(Section section, const toml::table* table, std::map<std::string
 
 void read_pace(Section section, const toml::table* table, Cluster& c) {
   Units units(section, table);
-  units.read("matmul_gflops", kGiga, c.pace.flops, true);
-  units.read("copy_gb_per_s", kGiga, c.pace.bandwidth, true);
+  units.read("matmul_gflops", kGiga, c.pace.flops, true, kGigaflops);
+  units.read("copy_gb_per_s", kGiga, c.pace.bandwidth, true, kGigabytesPerSecond);
   section.finish();
 }
 
@@ -212,7 +175,7 @@ void read_carried(Section section, const toml::table* table, Cluster& c) {
     Carried carried;
     for (const auto& [key, curve] :
          {std::pair{"_start", &carried.start}, std::pair{"_wait", &carried.wait}}) {
-      units.read(name + key, *curve);
+      units.read(name + key, *curve, kGigabytesPerSecond);
       std::vector<std::pair<double, double>> points = curve->points();
       for (auto& [bytes, rate] : points) rate *= kGiga;
       *curve = Curve(std::move(points));
@@ -250,19 +213,11 @@ std::optional<Cluster> cluster_of_group(const std::string& path) {
 
 Cluster load_cluster(const std::string& path) {
   if (auto cluster = cluster_of_group(path)) return *cluster;
-  if (!std::filesystem::is_regular_file(path))
-    throw UserError(
-        fmt::format("{}: {}; suites/clusters/ has some", path,
-                    std::filesystem::is_directory(path) ? "a folder is no cluster" : "no such file"));
-  try {
-    const toml::table file = toml::parse_file(path);
-    if (const toml::table* group = file["cluster"].as_table(); group && !group->empty())
-      throw UserError(fmt::format("{0}: this is a group of published rows; write {0}:{1} for its cluster",
-                                  path, group->begin()->first.str()));
-    return read_cluster(file, path);
-  } catch (const toml::parse_error& e) {
-    throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
-  }
+  const toml::table file = read_toml(path, "suites/clusters/ has some");
+  if (const toml::table* group = file["cluster"].as_table(); group && !group->empty())
+    throw UserError(fmt::format("{0}: this is a group of published rows; write {0}:{1} for its cluster", path,
+                                group->begin()->first.str()));
+  return read_cluster(file, path);
 }
 
 Cluster read_cluster(const toml::table& file, const std::string& path) {
@@ -274,7 +229,8 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
     const toml::node* node = file.get(key);
     if (!node) top.missing(key);
     top.read(key, *value);
-    if (*value < 1) top.fail(*node, fmt::format("{} is {}; it must be 1 or more", key, *value));
+    if (*value < 1 || *value > kMostOfAWord)
+      top.fail(*node, fmt::format("{} is {}; it must be from 1 to {}", key, *value, kMostOfAWord));
   }
   const auto section = [&](const char* name, bool required) {
     const toml::table* table = top.table(name);
@@ -282,8 +238,9 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
     return table;
   };
   if (const auto* t = section("device", true)) read_device({path, "[device]", t}, t, c);
-  if (const auto* t = section("efficiency", false)) read_curves({path, "[efficiency]", t}, t, c.efficiency);
-  if (const auto* t = section("crowd", false)) read_curves({path, "[crowd]", t}, t, c.crowd);
+  if (const auto* t = section("efficiency", false))
+    read_curves({path, "[efficiency]", t}, t, c.efficiency, kPart);
+  if (const auto* t = section("crowd", false)) read_curves({path, "[crowd]", t}, t, c.crowd, kCrowdPart);
   if (const auto* t = section("grid", false)) read_grids(path, {path, "[grid]", t}, c);
   if (const auto* t = section("node", c.per_node > 1)) read_link({path, "[node]", t}, t, c.node, true);
   if (const auto* t = section("network", c.devices > c.per_node))

@@ -1,8 +1,11 @@
 #include "suites/planner/enumerate.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "parallel/roles.hpp"
+#include "ref/error.hpp"
 #include "suites/planner/legality.hpp"
 
 namespace lockstep {
@@ -57,7 +60,8 @@ class Walk {
  public:
   Walk(const ModelConfig& model, const Settings& settings, i64 devices, const Values& values,
        const VisitPlan& visit, const VisitShare& share)
-      : settings_(settings),
+      : model_(model),
+        settings_(settings),
         devices_(devices),
         visit_(visit),
         share_(share),
@@ -87,6 +91,11 @@ class Walk {
   }
 
  private:
+  void explain() {
+    if (const auto refusal = refuse_anywhere(legality_.plan(), model_, settings_))
+      result_.why.emplace(refusal->rule, refusal->why);
+  }
+
   // Whether the word at this depth may have the value, given those before it.
   bool allowed(std::size_t depth, const std::string& value) {
     const std::string& word = words_[depth];
@@ -104,7 +113,9 @@ class Walk {
       if (verdict.rule >= 0) {
         if (!(verdict.blamed & behind_[depth])) {  // no word still open could help
           refused_.resize(legality_.rules().size());
-          refused_[static_cast<std::size_t>(verdict.rule)] += below_[depth];
+          i64& refused = refused_[static_cast<std::size_t>(verdict.rule)];
+          if (refused == 0) explain();
+          refused += below_[depth];
           result_.combinations += below_[depth];
           return 0;
         }
@@ -135,6 +146,7 @@ class Walk {
     return legal;
   }
 
+  const ModelConfig& model_;
   const Settings& settings_;
   const i64 devices_;
   const VisitPlan& visit_;
@@ -150,6 +162,14 @@ class Walk {
   std::vector<i64> refused_;              // by rule
   Enumerated result_;
 };
+
+bool some_mesh(i64 devices, const Values& values) {
+  for (const std::string& tp : values.at("tp"))
+    for (const std::string& pp : values.at("pp"))
+      for (const std::string& dp : values.at("dp"))
+        if (std::stoll(tp) * std::stoll(pp) * std::stoll(dp) == devices) return true;
+  return false;
+}
 
 }  // namespace
 
@@ -176,6 +196,23 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
 Enumerated each_legal_plan(const ModelConfig& model, const Settings& settings, i64 devices,
                            const Values& values, const VisitPlan& visit, const VisitShare& share) {
   return Walk(model, settings, devices, values, visit, share).run();
+}
+
+void check_any_legal(const Enumerated& all, const Settings& settings, i64 devices, const Values& values) {
+  if (all.legal > 0) return;
+  if (!some_mesh(devices, values))
+    throw UserError(fmt::format("plan: no mesh of these words has {} device{}: dp x tp x pp must be as many",
+                                devices, devices == 1 ? "" : "s"));
+  if (all.combinations == 0)
+    throw UserError(
+        fmt::format("plan: no micro of these words divides the sequences of a replica; the batch has {}",
+                    settings.batch));
+  const auto most = std::max_element(all.refused.begin(), all.refused.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  throw UserError(
+      fmt::format("plan: none of {} combinations is legal; {} refused by {}: {}", all.combinations,
+                  most->second == all.combinations ? "all are" : fmt::format("{} are", most->second),
+                  most->first, all.why.at(most->first)));
 }
 
 }  // namespace lockstep

@@ -11,6 +11,7 @@ namespace lockstep {
 struct Enumerated {
   i64 legal = 0, combinations = 0;
   std::map<std::string, i64> refused;                      // combinations, by rule
+  std::map<std::string, std::string> why;                  // by rule: what it said of one of them
   std::map<std::string, std::map<std::string, i64>> axes;  // legal plans, by word and value
 };
 
@@ -27,5 +28,8 @@ using VisitShare = std::function<void(double part)>;  // how much of all combina
 // that is below it at once. `share` is told now and then how far it is.
 Enumerated each_legal_plan(const ModelConfig&, const Settings&, i64 devices, const Values&,
                            const VisitPlan& visit, const VisitShare& share = {});
+
+// UserError: no plan of these values is legal, for they make no mesh, or a rule refuses them.
+void check_any_legal(const Enumerated&, const Settings&, i64 devices, const Values&);
 
 }  // namespace lockstep

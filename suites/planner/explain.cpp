@@ -168,6 +168,11 @@ std::vector<const Weighed*> front(const Choices& c) {
   return list;
 }
 
+std::string no_host_text(const Cluster& c) {
+  return c.host_memory > 0 || c.disk_bytes > 0 ? ""
+                                               : " (no [host] in this cluster: nothing can be offloaded)";
+}
+
 std::string pareto_text(const Choices& c, const Question& q) {
   TextTable table({"device", "tokens/s", "of the best", "plan"}, 0);
   for (const Weighed* w : front(c))
@@ -233,16 +238,26 @@ std::string why_text(const Choices& c, const Question& q) {
   std::string out = "why it wins (parts of its step)\n";
   const std::vector<const Weighed*> plans = distinct(c);
   if (plans.size() > 1) out += "  the next one: " + against(*plans[1]);
+  // Words that are one choice have one plan without them: it is said once.
+  std::vector<std::pair<const Weighed*, std::string>> without;
   for (const auto& [word, values] : c.best) {
     const Weighed* best = nullptr;
     for (const auto& [value, w] : values)
       if (value != winner.text(word) && (!best || w.seconds < best->seconds)) best = &w;
     if (word == "dp") continue;  // follows from tp and pp
-    if (best && best->plan != (plans.size() > 1 ? plans[1]->plan : ""))
-      out += fmt::format("  not {}={}: {}", word, winner.text(word), against(*best));
-    else if (!best && c.walked.axes.at(word).size() > 1)
-      out += fmt::format("  not {}={}: nothing else fits\n", word, winner.text(word));
+    if (best ? plans.size() > 1 && best->plan == plans[1]->plan : c.walked.axes.at(word).size() < 2) continue;
+    const auto same = std::find_if(without.begin(), without.end(), [&](const auto& other) {
+      return best && other.first && other.first->plan == best->plan;
+    });
+    const std::string said = word + "=" + winner.text(word);
+    if (same == without.end())
+      without.emplace_back(best, said);
+    else
+      same->second += ", " + said;
   }
+  for (const auto& [best, words] : without)
+    out += fmt::format("  without {}: {}", words,
+                       best ? against(*best) : "nothing else fits" + no_host_text(q.cluster) + "\n");
   return out;
 }
 

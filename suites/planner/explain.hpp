@@ -13,6 +13,8 @@ struct Question {
 };
 
 std::string counts_text(const Choices&, const Question&);
+// Behind "no plan fits": what a cluster without a host's memory leaves out.
+std::string no_host_text(const Cluster&);
 std::string ranking_text(const Choices&, const Question&, std::size_t top);
 std::string pareto_text(const Choices&, const Question&);
 // The first and what takes up to kAlike longer, a difference that neither a prediction nor a measurement can

@@ -42,7 +42,7 @@ const Exporter& exporter(const std::string& name) {
       fmt::format("plan: no export to `{}`; there are {}", name, fmt::join(export_names(), ", ")));
 }
 
-Exported exported(const Exporter& e, const Question& q, const Plan& plan) {
+Exported exported(const Exporter& e, const Question& q, const Plan& plan, const std::string& note) {
   WordSet asked = 0;
   Plan listened = plan;
   listened.note_reads(&asked);
@@ -52,11 +52,13 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan) {
       x.missing.push_back(
           fmt::format("{}={}: the export to {} does not know this word", word, value, e.name));
   x.usage.push_back(
-      fmt::format("{} steps with a learning rate of {:g} after {} of warm-up: yours to say, here "
+      fmt::format("{}{} steps with a learning rate of {:g} after {} of warm-up: yours to say, here "
                   "by --steps, --lr, --warmup, --total",
-                  q.settings.steps, q.settings.lr, q.settings.warmup));
+                  says_steps(q.settings) && says_rate(q.settings) ? "" : "SET THIS: ", q.settings.steps,
+                  q.settings.lr, q.settings.warmup));
   if (e.comment.empty()) return x;
   std::string head = fmt::format("{} `{}` for {}, by lockstep plan\n", e.comment, plan.line(), e.name);
+  if (!note.empty()) head += fmt::format("{} {}\n", e.comment, note);
   for (const std::string& line : x.usage) head += fmt::format("{}   {}\n", e.comment, line);
   for (const std::string& gap : x.missing) head += fmt::format("{} not expressed: {}\n", e.comment, gap);
   x.text = head + x.text;
@@ -89,10 +91,12 @@ void foretell(const Exporter& e, const Question& q, const Plan& plan) {
 
 }  // namespace
 
-int write_export(const std::string& system, const std::string& file, const Question& q, const Plan& plan) {
+int write_export(const std::string& system, const std::string& file, const Question& q, const Plan& plan,
+                 const std::string& note) {
   const Exporter& e = exporter(system);
-  const Exported x = exported(e, q, plan);
+  const Exported x = exported(e, q, plan, note);
   fmt::print(stderr, "`{}` for {}\n", plan.line(), system);
+  if (!note.empty()) fmt::print(stderr, "{}\n", note);
   foretell(e, q, plan);
   for (const std::string& line : x.usage) fmt::print(stderr, "  {}\n", line);
   for (const std::string& gap : x.missing) fmt::print(stderr, "not expressed: {}\n", gap);
@@ -119,6 +123,9 @@ int machines(const Cluster& c, const Plan& p) {
 }
 
 i64 schedule_steps(const Settings& s) { return s.total ? s.total : s.steps; }
+
+bool says_steps(const Settings& s) { return s.total > 0 || s.steps != Settings{}.steps; }
+bool says_rate(const Settings& s) { return s.lr != Settings{}.lr; }
 
 std::string says_word(const Plan& p, const std::string& word) { return word + "=" + p.text(word); }
 

@@ -30,20 +30,25 @@ const Exporter& exporter(const std::string& name);
 std::vector<std::string> export_names();
 
 // The text with usage and gaps as comments. Words of the plan that the exporter never asked for are gaps too.
-Exported exported(const Exporter&, const Question&, const Plan&);
+// `note`: what else is said of the plan.
+Exported exported(const Exporter&, const Question&, const Plan&, const std::string& note = "");
 
 // The plan that is run where this one is exported.
 Plan as_written(const Exporter&, Plan);
 
 // Writes to a file, or to standard output where its name is empty; the gaps to standard error. Returns the
 // exit status. UserError: as above, or the file cannot be written.
-int write_export(const std::string& system, const std::string& file, const Question&, const Plan&);
+int write_export(const std::string& system, const std::string& file, const Question&, const Plan&,
+                 const std::string& note = "");
 
 // ---- What several exporters ask -----------------------------------------------------------------------
-i64 microbatches(const Settings&, const Plan&);               // of a replica and step
-i64 layer_elements(const ModelConfig&, int tp);               // weights of a layer on a rank
-int machines(const Cluster&, const Plan&);                    // nodes that its ranks fill
-i64 schedule_steps(const Settings&);                          // of the learning rate
+i64 microbatches(const Settings&, const Plan&);  // of a replica and step
+i64 layer_elements(const ModelConfig&, int tp);  // weights of a layer on a rank
+int machines(const Cluster&, const Plan&);       // nodes that its ranks fill
+i64 schedule_steps(const Settings&);             // of the learning rate
+// Whether somebody chose them: the defaults are of a test's few steps, and no training is meant by them.
+bool says_steps(const Settings&);
+bool says_rate(const Settings&);
 std::string says_word(const Plan&, const std::string& word);  // "ckpt=norms"
 // GPipe of one stage holds all microbatches at once; elsewhere they are accumulated one by one.
 void say_one_stage(const Plan&, std::vector<std::string>& missing);

@@ -47,9 +47,16 @@ class DeepSpeed {
         {"gradient_clipping", s.clip},
         {"optimizer",
          {{"type", "AdamW"},
-          {"params",
-           {{"lr", s.lr}, {"betas", {s.beta1, s.beta2}}, {"eps", s.eps}, {"weight_decay", s.weight_decay}}}}},
-        {"scheduler", schedule_of(s)}};
+          {"params", {{"betas", {s.beta1, s.beta2}}, {"eps", s.eps}, {"weight_decay", s.weight_decay}}}}}};
+    // This file has no comment to say that a number is nobody's: it is left out.
+    if (says_rate(s))
+      j["optimizer"]["params"]["lr"] = s.lr;
+    else
+      say("lr: nobody said it (--lr), and it is left out");
+    if (says_steps(s))
+      j["scheduler"] = schedule_of(s);
+    else
+      say("scheduler: nobody said for how many steps (--steps or --total), and it is left out");
     zero(j);
     if (tp_ > 1) tensor(j);
     if (pp_ > 1) pipeline(j);

@@ -178,6 +178,7 @@ Plan fastest_here(const ModelConfig& model, const Settings& settings, const Clus
   const Choices c = choose(model, settings_on(cluster, settings), cluster,
                            parse_values("to=host activations=device,host"), wanted);
   if (!c.fit.empty()) return Plan::parse(c.fit.front().plan);
+  check_any_legal(c.walked, settings, cluster.devices, plan_values(model, settings, cluster.devices, {}));
   throw UserError("plan=auto: none of " + std::to_string(c.walked.legal) + " plans fits " + cluster.name);
 }
 

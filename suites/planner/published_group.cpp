@@ -5,6 +5,7 @@
 
 #include "suites/planner/cluster_table.hpp"
 #include "suites/section.hpp"
+#include "suites/toml_file.hpp"
 
 namespace lockstep {
 namespace {
@@ -110,15 +111,6 @@ void complete(toml::table& table, const toml::table& base) {
   }
 }
 
-toml::table parsed(const std::string& path) {
-  if (!fs::is_regular_file(path)) throw UserError(fmt::format("{}: no such file", path));
-  try {
-    return toml::parse_file(path);
-  } catch (const toml::parse_error& e) {
-    throw UserError(fmt::format("{}:{}: {}", path, e.source().begin.line, e.description()));
-  }
-}
-
 // [cluster.<gpu_type>] with what its `like`, another group's, and its `base` say besides.
 void complete(toml::table& table, const std::string& file, Section& section) {
   if (const toml::node* like = table.get("like")) {
@@ -126,7 +118,7 @@ void complete(toml::table& table, const std::string& file, Section& section) {
     const std::size_t dot = std::min(name.find('.'), name.size());
     const std::string other = name.substr(0, dot) + ".toml",
                       type = name.substr(std::min(dot + 1, name.size()));
-    toml::table from = parsed((fs::path(file).parent_path() / other).string());
+    toml::table from = read_toml((fs::path(file).parent_path() / other).string());
     toml::table* clusters = from["cluster"].as_table();
     toml::table* cluster = clusters ? clusters->get_as<toml::table>(type) : nullptr;
     if (!cluster)
@@ -139,7 +131,7 @@ void complete(toml::table& table, const std::string& file, Section& section) {
   }
   if (const toml::node* base = table.get("base")) {
     const fs::path beside = fs::path(file).parent_path().parent_path() / "clusters";
-    const toml::table from = parsed((beside / section.text("base", *base)).lexically_normal().string());
+    const toml::table from = read_toml((beside / section.text("base", *base)).lexically_normal().string());
     table.erase("base");
     complete(table, from);
   }
@@ -168,7 +160,9 @@ bool RowSelector::has_words_of(const PublishedRow& row) const {
 PublishedGroup load_published_group(const std::string& path) {
   PublishedGroup g;
   g.file = path;
-  toml::table file = parsed(path);
+  toml::table file = read_toml(path);
+  if (file.get_as<toml::table>("device"))
+    throw UserError(fmt::format("{}: this is a cluster, and no group of published rows", path));
   Section top(g.file, "the file", &file);
   top.read("name", g.name);
   if (g.name.empty()) top.missing("name");

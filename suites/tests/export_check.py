@@ -58,7 +58,8 @@ def deepspeed(file, world):
     c = ds.DeepSpeedConfig(file, mpu=Mpu())
     zero, checkpoint = c.zero_config, c.activation_checkpointing_config
     weights = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], **c.optimizer_params)
-    getattr(lr_schedules, c.scheduler_name)(weights, **c.scheduler_params)
+    if c.scheduler_name:
+        getattr(lr_schedules, c.scheduler_name)(weights, **c.scheduler_params)
     rest = lambda offload: getattr(offload.device, "value", offload.device) if offload else "none"  # noqa: E731
     return dict(
         dp=c.world_size, tp=c.tensor_parallel_config.autotp_size, pp=c.pipeline["stages"], zero=int(zero.stage),

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
+#include <sstream>
 
 #include "kernels/work.hpp"
 #include "suites/planner/explain.hpp"
@@ -73,6 +75,21 @@ TEST(Choose, FindsTheFastestPlanOfAll) {
   const Question q{a.model, a.settings, a.cluster};
   EXPECT_TRUE(says(why_text(c, q), "the next one", "slower"));
   EXPECT_TRUE(says(plan_text(c.fit.front().plan, q), "compute", "weights", "beside it"));
+}
+
+// Words that make one choice have one plan without them, which is said once.
+TEST(Choose, SaysEachOtherPlanOnce) {
+  const Asked a;
+  const Choices c = choose(a.model, a.settings, a.cluster, {}, {.top = 2});
+  const std::string why = why_text(c, {a.model, a.settings, a.cluster});
+  std::map<std::string, int> said;
+  std::istringstream lines(why);
+  for (std::string line; std::getline(lines, line);)
+    if (const std::size_t from = line.find('`'); from != std::string::npos)
+      ++said[line.substr(from, line.find('`', from + 1) - from)];
+  for (const auto& [plan, times] : said) EXPECT_EQ(times, 1) << plan << "\n" << why;
+  EXPECT_GT(said.size(), 2u);
+  EXPECT_TRUE(says(why, "\n  without ", ", ")) << why;
 }
 
 // Plans that no prediction tells apart are one; those within 1 % are named by what may decide.

@@ -266,6 +266,31 @@ TEST(Clusters, MistakesAreNamedWithTheirLine) {
   EXPECT_TRUE(says(refusal([] { load_cluster("none.toml"); }), "none.toml", "no such file"));
   EXPECT_TRUE(says(mistake(good + "[messages]\nall_reduce_end = [[1, 1]]\n"), "c.toml:8", "all_reduce_"));
   EXPECT_TRUE(says(mistake(good + "[pace]\nmatmul_gflops = 1\n"), "copy_gb_per_s is missing"));
+  EXPECT_TRUE(says(mistake("devices = 1000000\n" + good.substr(12)), "c.toml:1", "from 1 to 999999"));
+}
+
+// A number in another unit is orders beyond what any machine has.
+TEST(Clusters, NumbersInAnotherUnitAreRefused) {
+  const TemporaryFolder folder;
+  const auto mistake = [&](const std::string& device, const std::string& more) {
+    const std::string path = folder.write(
+        "c.toml", "devices = 1\ndevices_per_node = 1\n[device]\n" + device + "memory_gb_per_s = 1\n" + more);
+    return refusal([&] { load_cluster(path); });
+  };
+  const std::string device = "memory_gib = 1\ntflops = 1\n";
+  EXPECT_EQ(mistake(device, "[efficiency]\nmatmul = [[1e9, 1]]\n[crowd]\nrows = [[1, 1], [2, 1.02]]\n"), "");
+  EXPECT_TRUE(says(mistake("memory_gib = 1\ntflops = 989.4e12\n", ""), "c.toml:5: tflops is 9.894e+14",
+                   "in TFLOP/s, 10^12"));
+  EXPECT_TRUE(says(mistake("memory_gib = 79.1e9\ntflops = 1\n", ""), "c.toml:4: memory_gib is ", "in GiB"));
+  EXPECT_TRUE(says(mistake(device, "[efficiency]\nmatmul = [[1e9, 0.2],\n[1e12, 70]]\n"),
+                   "c.toml:9: matmul is 70 at ", "a part, from 0 to 1"));
+  EXPECT_TRUE(says(mistake(device, "[node]\ngb_per_s = 1\nby_bytes = [[1e5, 30], [1e6, 90]]\n"),
+                   "c.toml:9: by_bytes is 30 at ", "a part"));
+  EXPECT_TRUE(says(mistake(device, "[crowd]\nrows = [[1, 100], [2, 90]]\n"), "rows is 100", "no percentage"));
+  EXPECT_TRUE(
+      says(mistake(device, "[process]\nfragmentation = 3\n"), "c.toml:8: fragmentation is 3", "a part"));
+  EXPECT_TRUE(says(mistake(device, "[trainer]\nexposed_tp = 45\n"), "exposed_tp is 45", "a part"));
+  EXPECT_TRUE(says(mistake(device, "[node]\ngb_per_s = 450e9\n"), "gb_per_s is 4.5e+11", "in GB/s"));
 }
 
 }  // namespace

@@ -119,6 +119,21 @@ TEST(ExportWords, WhatIsMissingIsSaid) {
   }
 }
 
+// A number that nobody chose is written as nobody's.
+TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
+  Asked a("gate-untied");
+  const Exported none = a.to("deepspeed", "dp=8");
+  EXPECT_EQ(none.text.find("\"lr\""), std::string::npos) << none.text;
+  EXPECT_EQ(none.text.find("scheduler"), std::string::npos) << none.text;
+  EXPECT_TRUE(named(none.missing, "lr: nobody said it") && named(none.missing, "scheduler: nobody said"));
+  EXPECT_TRUE(says(a.to("megatron", "dp=8").text, "SET THIS: 3 steps"));
+  a.settings.steps = 1000, a.settings.lr = 3e-4;
+  const Exported both = a.to("deepspeed", "dp=8");
+  EXPECT_TRUE(says(both.text, "\"lr\": 0.0003", "\"total_num_steps\": 1000"));
+  EXPECT_FALSE(named(both.missing, "nobody said"));
+  EXPECT_EQ(a.to("megatron", "dp=8").text.find("SET THIS"), std::string::npos);
+}
+
 // What each system has is not called missing.
 TEST(ExportWords, WhatIsThereIsNotCalledMissing) {
   const Asked a("llama-2-7b");

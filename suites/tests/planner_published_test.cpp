@@ -154,6 +154,8 @@ TEST(PublishedGroups, TheirClustersArePlannedOn) {
             "suites/published/nemo.toml: no cluster `b200`; there are h100_80gb");
   EXPECT_NE(complaint("suites/published/nemo.toml").find("write suites/published/nemo.toml:h100_80gb"),
             std::string::npos);
+  EXPECT_EQ(complaint("suites/clusters/h100x64.toml:h100_80gb"),
+            "suites/clusters/h100x64.toml: this is a cluster, and no group of published rows");
 }
 
 }  // namespace

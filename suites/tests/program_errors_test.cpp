@@ -7,8 +7,7 @@
 
 #include "parallel/engine.hpp"
 #include "reports/record.hpp"
-#include "suites/tests/program_runner.hpp"
-#include "suites/tests/user_error.hpp"
+#include "suites/tests/mistake.hpp"
 
 namespace lockstep {
 namespace {
@@ -16,20 +15,9 @@ namespace {
 const std::string train = "train " + tiny_run;
 const std::string show = "show " + tiny_model;
 
-struct Mistake {
-  std::string name, arguments;
-  std::vector<std::string> said;
-};
-
 class EveryMistake : public testing::TestWithParam<Mistake> {};
 
-TEST_P(EveryMistake, IsOneSentence) {
-  const Ended ended = lockstep_program(GetParam().arguments);
-  EXPECT_EQ(ended.status, 2);
-  EXPECT_TRUE(ended.err.starts_with("lockstep: ")) << ended.err;
-  EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
-  for (const std::string& part : GetParam().said) EXPECT_TRUE(says(ended.err, part));
-}
+TEST_P(EveryMistake, IsOneSentence) { expect_one_sentence(GetParam().arguments, GetParam().said); }
 
 TEST(Mistakes, OutputThatIsLostIsNoSuccess) {
   for (const char* arguments : {"show --model suites/models/gate-tiny.json --summary", "published"}) {
@@ -96,11 +84,12 @@ INSTANTIATE_TEST_SUITE_P(
          "time --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq 16",
          {"its arenas take ", " GB of memory"}},
         {"ClusterIsAFolder",
-         "plan --model suites/models/llama-2-13b.json --cluster suites",
-         {"suites: a folder is no cluster"}},
+         "plan --model suites/models/llama-2-13b.json --cluster suites --batch 8 --seq 64",
+         {"suites: this is a folder, and no file; suites/clusters/ has some"}},
         {"NoDevices",
-         "plan --model suites/models/llama-2-13b.json --cluster suites/clusters/h100x64.toml --devices 0",
-         {"plan: --devices: 0 is not a number above 0"}},
+         "plan --model suites/models/llama-2-13b.json --cluster suites/clusters/h100x64.toml --batch 8 --seq "
+         "64 --devices 0",
+         {"plan: --devices: 0 is not from 1 to 999999"}},
         {"NoCommandLikeIt", "certify", {"no command `certify`; `lockstep --help` lists them"}},
         {"MissingData", "train --data no/such.tok " + tiny_model, {"no/such.tok"}},
         {"MissingWeights", train + "--init no/such.safetensors", {"no/such.safetensors"}},
@@ -118,9 +107,8 @@ INSTANTIATE_TEST_SUITE_P(
         {"NotADump", "compare Makefile Makefile", {"Makefile"}},
         {"NoSweepsFolder", "compare suites suites", {"'suites' holds no run.h5", "lockstep sweep --out"}},
         {"NoRunThere", "compare no/before no/after", {"'no/before' does not exist"}},
-        {"FasterThanNothing", "compare a b --slower -5", {"--slower", "-5"}},
     }),
-    [](const auto& test) { return test.param.name; });
+    name_of);
 
 TEST(ProgramErrors, NcclWithoutWhatItNeedsIsOneSentence) {
   if (why_no_device("cuda").empty()) GTEST_SKIP() << "skipped: there is a GPU";
@@ -151,7 +139,17 @@ const std::string on_disk = train + "--plan 'dp=2 offload=optimizer to=disk' --s
 TEST(ProgramErrors, AScratchFolderThatIsNotThereIsNamed) {
   const Ended ended = lockstep_program(on_disk + "/no/such");
   EXPECT_EQ(ended.status, 2);
-  EXPECT_TRUE(says(ended.err, "lockstep: rank ", "/no/such", "No such file or directory"));
+  EXPECT_TRUE(says(ended.err, "--scratch: /no/such: it must be a folder"));
+  // Nobody named it, and only the plan needs it.
+  const std::string by_default = on_disk.substr(0, on_disk.rfind("--scratch"));
+  const Ended unnamed = lockstep_program(by_default, "TMPDIR=/no/such ");
+  EXPECT_EQ(unnamed.status, 2);
+  EXPECT_TRUE(says(unnamed.err, "lockstep: rank ", "/no/such", "No such file or directory", "--scratch"));
+  const Ended gate =
+      lockstep_program("gate suites/smoke.toml --plan 'offload=optimizer to=disk'", "TMPDIR=/no/such ");
+  EXPECT_EQ(gate.status, 2);
+  EXPECT_TRUE(says(gate.err, "TMPDIR is /no/such", "--scratch"));
+  EXPECT_EQ(lockstep_program(by_default, "TMPDIR= ").status, 0);
 }
 
 // The shell lets the program write files of 50 KB at most: as if the disk were full.

@@ -82,10 +82,11 @@ TEST(Export, MegatronParsesItsArguments) {
 TEST(Export, DeepSpeedParsesItsConfiguration) {
   check(
       "deepspeed",
-      {{"llama-2-13b", "--batch 256 --seq 4096", "dp=8 tp=4 pp=2 zero=1 micro=2 ckpt=full", 8,
+      {{"llama-2-13b", "--batch 256 --seq 4096 --lr 0.0003 --steps 1000",
+        "dp=8 tp=4 pp=2 zero=1 micro=2 ckpt=full", 8,
         "dp=8 pp=2 zero=1 bucket=79308800 overlap=True batch=256 micro=2 microbatches=16 optimizer_on=none "
         "weights_on=none recomputed=1 activations_on_host=False bf16=True gradients=fp32 sent=torch.float32 "
-        "optimizer=adamw lr=0.001 betas='(0.9, 0.95)' decay=0.1 clip=1"},
+        "optimizer=adamw lr=0.0003 betas='(0.9, 0.95)' decay=0.1 clip=1"},
        {"llama-3-8b", "--devices 8 --batch 64 --seq 8192",
         "dp=8 zero=3 offload=weights to=disk ckpt=full activations=host micro=2", 8,
         "dp=8 tp=0 zero=3 optimizer_on=nvme weights_on=nvme activations_on_host=True microbatches=4 "
@@ -139,9 +140,8 @@ TEST(Export, TorchtitanParsesItsModule) {
 }
 
 TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
-  const std::string plan =
-      "plan" + h100 + "gate-untied.json --devices 2 --batch 8 --seq 16 --words 'ckpt=none' --export ";
-  const Ended chosen = lockstep_program(plan + "deepspeed");
+  const std::string plan = "plan" + h100 + "gate-untied.json --devices 2 --batch 8 --seq 16 --export ";
+  const Ended chosen = lockstep_program(plan + "deepspeed --words 'ckpt=none'");
   EXPECT_EQ(chosen.status, 0) << chosen.err;
   EXPECT_EQ(chosen.out.front(), '{');  // nothing else on standard output
   EXPECT_TRUE(says(chosen.err, "` for deepspeed", "not expressed: model"));

@@ -173,16 +173,18 @@ TEST(ProgramPlan, KeepsThatNothingFits) {
   EXPECT_TRUE(says(ended.out, "the closest is `" + file.attribute("closest") + "`"));
 }
 
+const std::string on_device = "--words 'activations=device offload=none' ";
+
 Ended plan_json(double memory_gib, const std::string& more) {
   const TemporaryFolder folder;
   return lockstep_program("plan " + tiny_model + "--cluster '" +
                           folder.write("four.toml", cluster_text(memory_gib)) +
-                          "' --batch 8 --seq 32 --words 'activations=device offload=none' --json " + more);
+                          "' --batch 8 --seq 32 --json " + more);
 }
 
 // The same answer as in words, with numbers that agree among themselves.
 TEST(ProgramPlan, AnswersPrograms) {
-  const Ended ended = plan_json(0.003, "--top 4 --pareto");
+  const Ended ended = plan_json(0.003, on_device + "--top 4 --pareto");
   ASSERT_EQ(ended.status, 0) << ended.err;
   const auto j = nlohmann::json::parse(ended.out);
   EXPECT_EQ(j["devices"], 4);
@@ -214,7 +216,7 @@ TEST(ProgramPlan, AnswersPrograms) {
   const auto one = nlohmann::json::parse(plan_json(0.003, "--explain '" + first + "'").out);
   EXPECT_EQ(one["plans"][0], j["plans"][0]);
 
-  const auto rows = nlohmann::json::parse(plan_json(0.003, "--fit").out)["on"];
+  const auto rows = nlohmann::json::parse(plan_json(0.003, on_device + "--fit").out)["on"];
   ASSERT_EQ(rows.size(), 3u);
   EXPECT_EQ(rows[0]["devices"], 1);
   EXPECT_TRUE(rows[0]["best"].is_null());  // too much for one device
@@ -222,7 +224,7 @@ TEST(ProgramPlan, AnswersPrograms) {
 }
 
 TEST(ProgramPlan, TellsProgramsThatNothingFits) {
-  const Ended ended = plan_json(0.0001, "--pareto");
+  const Ended ended = plan_json(0.0001, on_device + "--pareto");
   EXPECT_EQ(ended.status, 1);
   const auto j = nlohmann::json::parse(ended.out);
   EXPECT_TRUE(j["plans"].empty() && j["alike"].empty() && j["pareto"].empty());

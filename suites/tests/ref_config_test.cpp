@@ -130,6 +130,8 @@ TEST(Config, MissingAndImpossibleFieldsAreNamed) {
          {json(0), json(-8), json(1.5), json("64"), json(1e18), json(18446744073709551615u)})
       EXPECT_TRUE(says(refusal_of(with(key, wrong)), key, wrong.dump())) << wrong;
   }
+  // A word of a plan (virtual) may have as many, and takes no larger number.
+  EXPECT_TRUE(says(refusal_of(with("num_hidden_layers", 1000000)), "num_hidden_layers", "from 1 to 999999"));
   EXPECT_TRUE(says(refusal_of(with("rms_norm_eps", 0)), "rms_norm_eps is 0"));
   EXPECT_TRUE(says(refusal_of(with("rope_theta", "big")), "rope_theta"));
   EXPECT_TRUE(says(refusal_of(with("tie_word_embeddings", 1)), "true or false"));

@@ -125,7 +125,7 @@ TEST(Suite, MistakesInACoverAreNamed) {
   EXPECT_TRUE(says(mistake(cover + "dp = [1, 2.5]\n"), "s.toml:5: ", "dp", "2.5"));
   EXPECT_TRUE(says(mistake(cover + "dp = []\n"), "s.toml:5: ", "dp needs at least one value"));
   EXPECT_TRUE(says(mistake(cover + "dp = [1, 2, 1]\n"), "s.toml:5: ", "dp: a value is said twice"));
-  EXPECT_TRUE(says(mistake(cover + "dp = \"*\"\n"), "s.toml:5: ", "dp", "number from 1 up"));
+  EXPECT_TRUE(says(mistake(cover + "dp = \"*\"\n"), "s.toml:5: ", "dp", "number from 1 to 999999"));
   EXPECT_TRUE(says(mistake(cover + "dp = 1\nothers = \"zero\"\n"), "s.toml:6: ", "others is \"zero\""));
   EXPECT_TRUE(
       says(mistake(cover + "dp = 1\nplans = \"many\"\n"), "s.toml:6: ", "plans must be a whole number"));
