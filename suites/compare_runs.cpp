@@ -193,7 +193,8 @@ RunComparison compare_runs(const RunRecord& before, const RunRecord& after, std:
   if (other.empty() && one_batch(before, after) && !before.reference_hash.empty() &&
       !after.reference_hash.empty() && before.reference_hash != after.reference_hash)
     faults.push_back("the reference of another hash, though " + equal);
-  const std::string both = fmt::format("of {} in both", many(pairs.size(), "plan"));
+  const std::string both = fmt::format("of {} in both{}", many(pairs.size(), "plan"),
+                                       only_before ? fmt::format(", {} no longer there", only_before) : "");
   if (!faults.empty()) return {false, text + fmt::format("worse: {}, {}\n", both, fmt::join(faults, ", "))};
   std::string hashes = "with the same hashes";
   if (!other.empty())

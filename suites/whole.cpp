@@ -95,7 +95,9 @@ std::string vacuous(const Whole& w, const Settings& settings) {
     if (!w.steps[0].weight[i].empty() && w.steps.front().weight[i] == w.steps.back().weight[i])
       return fmt::format("the weights of {} do not change", w.table[i].name);
   if (w.steps.size() > 1 && !(w.steps.back().loss < w.steps.front().loss))
-    return fmt::format("the loss does not fall: {} to {}", w.steps.front().loss, w.steps.back().loss);
+    return fmt::format(
+        "the loss does not fall: {} to {}; more steps, a larger lr or a shorter warmup make it fall",
+        w.steps.front().loss, w.steps.back().loss);
   if (!clipped) return fmt::format("clipping at {} never acted", settings.clip);
   return {};
 }
