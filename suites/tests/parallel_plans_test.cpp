@@ -176,13 +176,15 @@ ModelConfig of_two_blocks() {
 }
 TEST(Offload, TakesAPieceInSeveralBlocks) {
   const Scene scene(of_two_blocks(), run_of(4, 16, 2));
-  for (const char* plan : {"offload=optimizer", "offload=weights to=disk"}) passes_all_gates(scene, plan);
+  for (const char* plan : {"offload=optimizer", "offload=weights", "offload=weights to=disk"})
+    passes_all_gates(scene, plan);
 }
 TEST(Offload, TakesAPieceInSeveralBlocksBesideMasters) {
   Settings settings = run_of(4, 16, 2);
   set_dtype(settings, "bf16");
   const Scene scene(of_two_blocks(), settings);
-  for (const char* plan : {"offload=optimizer", "offload=optimizer to=disk"}) passes_all_gates(scene, plan);
+  for (const char* plan : {"offload=optimizer", "offload=weights", "offload=optimizer to=disk"})
+    passes_all_gates(scene, plan);
 }
 
 // Sums of other leaves than the eight that all else has.
