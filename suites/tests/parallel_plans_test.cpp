@@ -192,7 +192,7 @@ TEST(Plans, OfFourLeavesPassAllGates) {
   Settings settings = run_of(8, 16, 2);
   settings.leaves = 4;
   const Scene scene(named("gate-tiny"), settings);
-  for (const char* plan : {"dp=1", "tp=2 sp=1 pp=2"}) passes_all_gates(scene, plan);
+  for (const char* plan : {"dp=1", "tp=2", "tp=2 sp=1 pp=2"}) passes_all_gates(scene, plan);
 }
 
 // One key/value head, which all four ranks hold.
