@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -98,7 +99,7 @@ void Disk::read(void* to, const void* position, i64 bytes) const {
   auto* at = static_cast<std::byte*>(to);
   off_t offset = offset_of(position);
   while (bytes > 0) {
-    const ssize_t n = pread(file_, at, static_cast<std::size_t>(bytes), offset);
+    const ssize_t n = pread(file_, at, static_cast<std::size_t>(std::min(bytes, at_once)), offset);
     if (n < 0 && errno == EINTR) continue;
     if (n == 0) errno = EIO;  // the file has become shorter
     if (n <= 0) fail("read");
@@ -111,7 +112,7 @@ void Disk::write(void* position, const void* from, i64 bytes) const {
   const auto* at = static_cast<const std::byte*>(from);
   off_t offset = offset_of(position);
   while (bytes > 0) {
-    const ssize_t n = pwrite(file_, at, static_cast<std::size_t>(bytes), offset);
+    const ssize_t n = pwrite(file_, at, static_cast<std::size_t>(std::min(bytes, at_once)), offset);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail("written");
     at += n, offset += n, bytes -= n;

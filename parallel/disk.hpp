@@ -34,6 +34,8 @@ class Disk final : public Placer {
   void read(void* to, const void* position, i64 bytes) const;
   void write(void* position, const void* from, i64 bytes) const;
   void poison(void* position, i64 bytes) const;
+  // Bytes of one call of the system, which moves no more than 2 GiB at once; a test says fewer.
+  i64 at_once = i64{1} << 30;
 
  private:
   [[noreturn]] void fail(const char* what) const;

@@ -30,6 +30,12 @@ TEST(Mesh, GroupsAreWhatTheirNamesSay) {
   EXPECT_EQ(mesh.group(Axis::world, 6).size(), 24);
 }
 
+TEST(Mesh, AKeyValueHeadMayBeOnMoreThanTwoRanks) {
+  const Mesh four{.dp = 2, .tp = 8, .kv_replicas = 4};
+  EXPECT_EQ(four.group(Axis::kv, 6).ranks, (Ranks{4, 5, 6, 7}));
+  EXPECT_EQ(four.group(Axis::kv, 8).ranks, (Ranks{8, 9, 10, 11}));
+}
+
 TEST(Mesh, EveryGroupHoldsItsRankAndAllItsMembersAgree) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     for (int r = 0; r < mesh.size(); ++r) {

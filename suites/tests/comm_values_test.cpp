@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "kernels/bf16.hpp"
+#include "parallel/comm/tree.hpp"
 #include "suites/tests/comm_world.hpp"
 
 namespace lockstep::test {
@@ -134,6 +136,21 @@ TEST_P(OneMessage, SumsFollowTheTreeAndNotTheRanks) {
   }
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(same_bits(out[i], by_tree));
   EXPECT_FALSE(same_bits(by_tree, left_to_right)) << "these values could not tell one order from the other";
+}
+
+// Beside 1, bf16's last bit is 2^-7. Of 1 and n - 1 quarters of it the sum is 1 and 3/4, 7/4, 15/4 of that
+// bit, rounded 1, 2, 4; rounded on the way up, quarters and halves beside 1 are lost.
+TEST(TreeInBf16, RoundsTheWholeSumOnce) {
+  for (const auto& [parts, expected] :
+       {std::pair{4, 1 + 0x1p-7f}, {8, 1 + 2 * 0x1p-7f}, {16, 1 + 4 * 0x1p-7f}}) {
+    std::vector<bf16> values(parts, bf16(0x1p-9f));
+    values[0] = bf16(1);
+    std::vector<const void*> in;
+    for (const bf16& x : values) in.push_back(&x);
+    bf16 sum;
+    combine_tree(Type::bf16, Reduce::sum, in.data(), parts, 1, &sum);
+    EXPECT_EQ(float(sum), expected) << parts << " parts";
+  }
 }
 
 TEST_P(OneMessage, TheMaximumOfAnythingAndNaNIsNaN) {

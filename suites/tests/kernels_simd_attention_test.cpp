@@ -59,6 +59,26 @@ TEST(SimdAttention, EqualsPlainOverBlocks) {
   expect_equal({1, 130, 16, 1, 256}, 0.5f, 304);
 }
 
+// So long that scratch has room for the scores of 59 queries, which are no whole tiles. Forward alone, one
+// lane: the plain kernel takes a while.
+TEST(SimdAttention, EqualsPlainWhereScoresFillTheScratch) {
+  const i64 T = 6560, hd = 8;
+  Random random(305);
+  const auto q = random.values(T * hd, 2.0f), k = random.values(T * hd, 2.0f), v = random.values(T * hd);
+  Output o(T * hd), lse(T);
+  plain().attention(one_lane(), o.data(), lse.data(), q.data(), k.data(), v.data(), 1, T, 1, 1, hd);
+  for (const KernelSet* set : kernel_sets()) {
+    if (!set->runs_here() || set->speed < 0) continue;
+    SCOPED_TRACE(set->name);
+    Ops<float> ops = plain();
+    set->apply(ops);
+    Output o2(T * hd), lse2(T);
+    ops.attention(one_lane(), o2.data(), lse2.data(), q.data(), k.data(), v.data(), 1, T, 1, 1, hd);
+    EXPECT_TRUE(same(o, o2, hd, "o"));
+    EXPECT_TRUE(same(lse, lse2, T, "lse"));
+  }
+}
+
 // Scores far apart: probabilities underflow to denormals and to zero.
 TEST(SimdAttention, EqualsPlainForExtremeScores) {
   expect_equal({1, 65, 2, 1, 16}, 1e3f, 401);

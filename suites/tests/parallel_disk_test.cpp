@@ -68,6 +68,16 @@ TEST_P(DiskCopies, ComeBackAsTheyWent) {
   EXPECT_EQ(back, a);
 }
 
+// The system moves no more than 2 GiB at once, and may move less than it is asked to.
+TEST_P(DiskCopies, MayTakeSeveralCallsOfTheSystem) {
+  disk.at_once = 4096;  // of 20000 bytes
+  std::vector<float> a(kElements), back(kElements);
+  std::iota(a.begin(), a.end(), 1.f);
+  copy(second, view(a), kElements);
+  copy(view(back), second, kElements);
+  EXPECT_EQ(back, a);
+}
+
 TEST_P(DiskCopies, FileHasNoNameWhileItIsUsed) {
   EXPECT_EQ(entries(folder.path()), 0u);
   EXPECT_GE(nameless_file_in(folder.path()), 0);

@@ -3,8 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
-#include "suites/gates/gates.hpp"
+#include "suites/gates/fast.hpp"
 #include "suites/reference.hpp"
 
 namespace lockstep {
@@ -199,6 +200,93 @@ TEST(Gates, AMessageWaitedForTwiceIsNamed) {
       stuck.find("rank 1 (dp 0, tp 1, pp 0) waits for a message that it did not start, or a second time"),
       std::string::npos)
       << stuck;
+}
+
+// ---- Differences in one place only ----------------------------------------------------------------------
+
+TEST(Gates, WeightsAreJudgedWhereGradientsAreEqual) {
+  const Scene s("gate-tiny");
+  const Prepared p = s.prepared("dp=2 pp=2");
+  Whole other = reference_run(s.model, s.settings, s.data, "auto", 1);
+  other.steps[2].weight[3][5] += 1;
+  const std::string wrong = "step 2: weight of " + other.table[3].name + " at [0, 5]";
+  const Verdict v = judge(p, other, {});
+  EXPECT_TRUE(v.numbers.starts_with(wrong)) << v.numbers;
+}
+
+// A rank that hands in all of its first step, and of the next only weights, or only gradients.
+TEST(Gates, WhatNoRankHoldsIsNamedInEveryStep) {
+  const Scene scene("gate-tiny");
+  const Prepared p = scene.prepared("tp=2");
+  for (const bool only_weights : {false, true}) {
+    Assembly assembly(p, 2);
+    launch(p, {}, [&](RankView v) {
+      v.executor.initialise({});
+      for (i64 k = 0; k < 2; ++k) {
+        const bool all = k == 0 || v.rank == 0;
+        v.executor.step(
+            k,
+            [&] {
+              if (all || !only_weights) assembly.gradients(k, v);
+            },
+            [&] {
+              if (all || only_weights) assembly.weights(k, v);
+            });
+      }
+    });
+    EXPECT_TRUE(assembly.problem().starts_with("no rank holds model.")) << assembly.problem();
+  }
+}
+
+// Kernels of which the optimizer's is wrong, by a bit that no bound would see.
+bool wrong_adamw_runs = false;
+decltype(Ops<float>::adamw.call) right_adamw;
+const KernelSet wrong_adamw{"test-wrong-adamw", 2001, [] { return wrong_adamw_runs; },
+                            [](Ops<float>& ops) {
+                              right_adamw = ops.adamw.call;
+                              ops.adamw.call = [](Lanes& lanes, float* w, float* m, float* v, const float* g,
+                                                  i64 n, float clip, AdamWStep<float> step) {
+                                right_adamw(lanes, w, m, v, g, n, clip, step);
+                                w[0] = std::nextafter(w[0], 1.f);
+                              };
+                            }};
+
+TEST(Gates, FastModeHoldsTheOptimizerToItsBits) {
+  Scene s("gate-tiny");
+  s.settings.steps = 1;
+  const Weights initial = fresh_weights(s.model, s.settings);
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1, initial);
+  const FastReference exact = fast_reference(s.model, s.settings, s.data, reference, initial);
+  s.settings.fast = true;
+  const Prepared p = s.prepared("dp=2");
+  EXPECT_EQ(judge_fast(p, reference, exact, {}, initial).numbers, "pass");
+  wrong_adamw_runs = true;
+  const std::string wrong = judge_fast(p, reference, exact, {}, initial).numbers;
+  wrong_adamw_runs = false;
+  EXPECT_TRUE(wrong.starts_with("step 0: optimizer: weight of model.embed_tokens.weight at [0, 0]: "))
+      << wrong;
+}
+
+TEST(Gates, EveryRanksMessagesAreHeldToItsTrace) {
+  const Prepared p = Scene("gate-tiny").prepared("dp=2 tp=2");
+  auto posted = p.posted;
+  posted[3].pop_back();
+  EXPECT_TRUE(judge_messages(p, posted).starts_with("rank 3: the trace says ")) << judge_messages(p, posted);
+  posted = p.posted;
+  posted[3].push_back(posted[3].back());
+  posted[3].back().what = "x";
+  EXPECT_TRUE(judge_messages(p, posted).starts_with("rank 3: the trace knows no all_reduce of `x` "))
+      << judge_messages(p, posted);
+}
+
+TEST(Gates, EveryRanksGuardedPeakIsHeldToItsTrace) {
+  const Prepared p = Scene("gate-tiny").prepared("dp=2 pp=2");
+  std::vector<i64> alive;
+  for (const Trace& trace : p.traces) alive.push_back(peaks(trace).total);
+  EXPECT_EQ(judge_memory(p, alive), "pass");
+  alive.back() += 4;
+  EXPECT_TRUE(judge_memory(p, alive).starts_with(fmt::format("rank 3: {} bytes were alive", alive.back())))
+      << judge_memory(p, alive);
 }
 
 // With tp=2 a layer has 3550 elements and a norm 50: over dp=4 every shard of theirs is padded, and shards

@@ -64,8 +64,8 @@ TEST(Plan, MatchesWordsOrAPartOfItsLine) {
     EXPECT_EQ(matches(p, parts), std::string(parts) == "zero") << parts;
 }
 
-std::string rule(const std::string& line) {
-  ModelConfig m = load_model_config("suites/models/gate-tiny.json");
+std::string rule(const std::string& line,
+                 const ModelConfig& m = load_model_config("suites/models/gate-tiny.json")) {
   Settings s;
   s.batch = 12, s.seq = 30;
   const auto r = refuse(Plan::parse(line), m, s);
@@ -80,14 +80,25 @@ TEST(Plan, IllegalPlansAreRefusedByRule) {
   EXPECT_EQ(rule("dp=2 micro=4"), "micro-divides-batch");
   EXPECT_EQ(rule("tp=3"), "tp-divides-heads");
   EXPECT_EQ(rule("tp=16"), "tp-divides-heads");
+  EXPECT_EQ(rule("tp=4"), "");  // two ranks for each of two key/value heads
   EXPECT_EQ(rule("tp=4 sp=1"), "sp-divides-sequence");
   EXPECT_EQ(rule("sp=1"), "word-without-effect");
   EXPECT_EQ(rule("to=disk"), "word-without-effect");
   EXPECT_EQ(rule("offload=optimizer to=disk"), "");
   EXPECT_EQ(rule("pp=32"), "pp-at-most-layers");
+  EXPECT_EQ(rule("pp=4 schedule=interleaved virtual=2"), "");
+  EXPECT_EQ(rule("dp=2 pp=4 schedule=interleaved virtual=2"), "interleaved-groups");  // six microbatches
   EXPECT_EQ(rule("dp=4 tp=2 pp=8"), "");
   EXPECT_EQ(rule("dp=32 tp=8 pp=4"), "dp-divides-batch");  // as many ranks as may be
   EXPECT_EQ(rule("dp=64 tp=8 pp=4"), "ranks-at-most-1024");
+}
+
+// Ranks that share a key/value head each make a part of its columns.
+TEST(Plan, TensorParallelRanksDivideTheKeyValueHeadsColumns) {
+  ModelConfig m = load_model_config("suites/models/gate-tiny.json");
+  m.kv_heads = 1, m.head_dim = 2;
+  EXPECT_EQ(rule("tp=2", m), "");
+  EXPECT_EQ(rule("tp=4", m), "tp-and-kv-heads");
 }
 
 }  // namespace

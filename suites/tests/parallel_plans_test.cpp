@@ -4,9 +4,17 @@
 
 #include "suites/gates/fast.hpp"
 #include "suites/reference.hpp"
+#include "suites/settings_list.hpp"
 
 namespace lockstep {
 namespace {
+
+ModelConfig named(const std::string& model) { return load_model_config("suites/models/" + model + ".json"); }
+Settings run_of(i64 batch, i64 seq, i64 steps) {
+  Settings s;
+  s.batch = batch, s.seq = seq, s.steps = steps;
+  return s;
+}
 
 struct Scene {
   ModelConfig model;
@@ -15,8 +23,8 @@ struct Scene {
   Weights initial;
   Whole reference;
   FastReference float64;
-  Scene(const std::string& name, i64 batch) : model(load_model_config("suites/models/" + name + ".json")) {
-    settings.batch = batch, settings.seq = 32, settings.steps = 3;
+  Scene(const std::string& name, i64 batch) : Scene(named(name), run_of(batch, 32, 3)) {}
+  Scene(const ModelConfig& m, const Settings& s) : model(m), settings(s) {
     initial = fresh_weights(model, settings);
     reference = reference_run(model, settings, data, "auto", 1, initial);
     float64 = fast_reference(model, settings, data, reference, initial);
@@ -45,8 +53,7 @@ void passes_fast(const Scene& s, const char* plan) {
 
 // The formulas hold for a trace in bf16 as for float32's, whatever can be computed of it.
 void costs_in_bf16_what_is_stated(const std::string& model, i64 batch, const char* plan) {
-  lockstep::Run run{load_model_config("suites/models/" + model + ".json"), {}, Plan::parse(plan), nullptr};
-  run.settings.batch = batch, run.settings.seq = 32;
+  lockstep::Run run{named(model), run_of(batch, 32, 3), Plan::parse(plan), nullptr};
   for (const auto& [fast, gradient] : {std::pair{true, 2}, {true, 4}, {false, 4}}) {
     SCOPED_TRACE(fast ? "fast" : "exact");
     run.settings.fast = fast;
@@ -148,6 +155,59 @@ TEST_P(EveryPlanOfOddSizes, CostsInBf16WhatIsStated) {
 INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfOddSizes,
                          testing::Values("dp=4 tp=2 zero=2 micro=3", "dp=2 zero=3 micro=6",
                                          "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe"));
+
+// A head of its own is the last unit, and has weights to fetch: where they rest below the device, or in
+// shards.
+class EveryPlanOfAnUntiedHead : public testing::TestWithParam<const char*> {};
+TEST_P(EveryPlanOfAnUntiedHead, PassesAllGates) {
+  static const Scene scene(named("gate-untied"), run_of(8, 16, 2));
+  passes_all_gates(scene, GetParam());
+}
+INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfAnUntiedHead,
+                         testing::Values("offload=weights", "dp=2 zero=3 offload=weights",
+                                         "tp=2 pp=2 offload=weights to=disk"));
+
+// An embedding of more elements than offload copies at once (parallel/offload.cpp: kBlock): a whole block and
+// a part of one.
+ModelConfig of_two_blocks() {
+  ModelConfig m = named("gate-tiny");
+  m.layers = 2, m.vocab = 1100;
+  return m;
+}
+TEST(Offload, TakesAPieceInSeveralBlocks) {
+  const Scene scene(of_two_blocks(), run_of(4, 16, 2));
+  for (const char* plan : {"offload=optimizer", "offload=weights", "offload=weights to=disk"})
+    passes_all_gates(scene, plan);
+}
+TEST(Offload, TakesAPieceInSeveralBlocksBesideMasters) {
+  Settings settings = run_of(4, 16, 2);
+  set_dtype(settings, "bf16");
+  const Scene scene(of_two_blocks(), settings);
+  for (const char* plan : {"offload=optimizer", "offload=weights", "offload=optimizer to=disk"})
+    passes_all_gates(scene, plan);
+}
+
+// Sums of other leaves than the eight that all else has.
+TEST(Plans, OfFourLeavesPassAllGates) {
+  Settings settings = run_of(8, 16, 2);
+  settings.leaves = 4;
+  const Scene scene(named("gate-tiny"), settings);
+  for (const char* plan : {"dp=1", "tp=2", "tp=2 sp=1 pp=2"}) passes_all_gates(scene, plan);
+}
+
+// One key/value head, which all four ranks hold.
+TEST(Plans, OfOneKeyValueHeadPassAllGates) {
+  ModelConfig model = named("gate-tiny");
+  model.kv_heads = 1;
+  passes_all_gates(Scene(model, run_of(8, 16, 2)), "tp=4");
+}
+
+// More than 2^31 gradients in one message. Traced, not run.
+TEST(Plans, GradientsOfALargeModelInOneMessageCostWhatIsStated) {
+  const Prepared p = prepare({named("llama-3-8b"), run_of(2, 8, 1), Plan::parse("dp=2 bucket=100"), nullptr});
+  EXPECT_EQ(judge_messages(p, p.posted), "pass");
+  EXPECT_EQ(judge_memory(p, {}), "pass");
+}
 
 // A relative error of a hundred-thousandth in one gradient is beyond the bound; so is an optimizer's last
 // bit.
