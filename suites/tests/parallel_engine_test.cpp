@@ -170,6 +170,18 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
   }
 }
 
+// Between its memory and the disk, a unit's weights go through the host's in parts of 4 MiB.
+TEST(Engine, AUnitGoesToTheDiskInSeveralParts) {
+  Scene s;
+  s.model.vocab = 20000, s.model.layers = 1;  // an embedding of 5.1 MB
+  s.settings.batch = 2, s.settings.seq = 8;
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
+  Far far;
+  const Verdict v = judge(s.prepared("offload=weights to=disk"), reference, {.accelerator = &far});
+  EXPECT_EQ(v.numbers, "pass");
+  EXPECT_EQ(v.hash, reference.hash());
+}
+
 // From the third step on a rank's passes are run from graphs, and nobody can tell by the numbers: labels that
 // do not count make the loss's scale another one in every step.
 TEST(Engine, PlansRunFromGraphs) {
