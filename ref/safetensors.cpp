@@ -10,7 +10,6 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <set>
 #include <utility>
 
@@ -244,6 +243,18 @@ void save_safetensors(const std::string& path, const StoredTensors& tensors) {
   save(path, all);
 }
 
+namespace {
+
+// model.safetensors, model-00001-of-00003.safetensors, and their indices.
+bool is_of_a_model(std::string name) {
+  if (const std::string index = ".index.json"; name.ends_with(index)) name.resize(name.size() - index.size());
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; }, '0');
+  return name == "model.safetensors" || name == "model-00000-of-00000.safetensors";
+}
+
+}  // namespace
+
 void save_model(const std::string& folder, const StoredTensors& tensors, i64 most_bytes) {
   const std::string single = "model.safetensors", index_name = single + ".index.json";
   const std::vector<Chosen> files = divided(tensors, most_bytes);
@@ -265,10 +276,8 @@ void save_model(const std::string& folder, const StoredTensors& tensors, i64 mos
     written.insert(index_name);
   }
   // What an earlier model left under these names would be read instead of this one, or lie about for ever.
-  static const std::regex ours(R"(model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?)");
   for (const auto& entry : fs::directory_iterator(folder))
-    if (const std::string name = entry.path().filename();
-        std::regex_match(name, ours) && !written.count(name))
+    if (const std::string name = entry.path().filename(); is_of_a_model(name) && !written.count(name))
       fs::remove(entry.path());
 }
 
