@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -29,7 +30,7 @@ void* position_of(i64 offset) {
 
 std::string temporary_folder() {
   const char* said = std::getenv("TMPDIR");
-  return said && *said ? said : "/tmp";
+  return said && *said ? said : P_tmpdir;
 }
 
 Disk::Disk(const ArenaPlan& plan, const std::string& folder, bool guard)

@@ -10,7 +10,7 @@
 
 namespace lockstep {
 
-std::string temporary_folder();  // $TMPDIR, or /tmp
+std::string temporary_folder();  // $TMPDIR, or the system's
 
 class Disk final : public Placer {
  public:

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "kernels/lanes.hpp"
@@ -65,7 +66,12 @@ Seal seal_of(const std::string& path) {
   if (bytes < 0) return Seal::none;
   Trailer trailer;
   in.seekg(bytes);
-  if (!in.read(reinterpret_cast<char*>(&trailer), kTrailer) || trailer.mark != kMark) return Seal::none;
+  if (!in.read(reinterpret_cast<char*>(&trailer), kTrailer)) return Seal::none;
+  if (trailer.mark != kMark) {
+    const std::string_view last(reinterpret_cast<const char*>(&trailer), kTrailer);
+    const bool cut = last.find(std::string_view(kMark.data(), kMark.size())) != last.npos;
+    return cut ? Seal::broken : Seal::none;
+  }
   const auto hash = hash_of(in, bytes);
   return hash && std::memcmp(&*hash, &trailer.hash, sizeof *hash) == 0 ? Seal::whole : Seal::broken;
 }

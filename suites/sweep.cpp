@@ -80,6 +80,7 @@ Identity Sweep::identity() const {
 int Sweep::run() {
   listen_for_signals();
   introduce();
+  take_up();
   if (suite_.expected_plans > 0 && all_.part.empty() &&
       static_cast<i64>(all_.plans.size()) != suite_.expected_plans)
     return end(
@@ -88,7 +89,6 @@ int Sweep::run() {
             "rules refuse the others",
             all_.plans.size(), suite_.expected_plans),
         1);
-  take_up();
   make_references();
   if (!run_.reference_hash.starts_with(suite_.expected_hash))
     return end(

@@ -241,13 +241,19 @@ TEST_F(DumpTest, RefusesWhatIsNoDump) {
 
 TEST_F(DumpTest, RefusesACutFileInASentence) {
   Training().write(a_);
-  const auto size = fs::file_size(a_);
+  const auto size = fs::file_size(a_) - 24;  // of HDF5; then comes the hash
   for (std::uintmax_t keep : {std::uintmax_t{0}, std::uintmax_t{7}, std::uintmax_t{96}, size / 2, size - 1}) {
     fs::copy_file(a_, b_, fs::copy_options::overwrite_existing);
     fs::resize_file(b_, keep);
     EXPECT_EQ(refusal(),
               "'" + b_ + "' cannot be read as HDF5: it is another kind of file, unreadable, or cut off (" +
                   std::to_string(keep) + " bytes); write it anew");
+  }
+  for (std::uintmax_t keep : {size + 23, size + 8}) {
+    fs::copy_file(a_, b_, fs::copy_options::overwrite_existing);
+    fs::resize_file(b_, keep);
+    EXPECT_TRUE(says(refusal(), "'" + b_ + "' is damaged: its bytes are not those that were written"))
+        << keep;
   }
 }
 
