@@ -9,6 +9,7 @@
 #include "ref/error.hpp"
 #include "reports/dump.hpp"
 #include "reports/h5.hpp"
+#include "suites/tests/user_error.hpp"
 
 namespace lockstep {
 namespace {
