@@ -114,11 +114,11 @@ std::size_t pages_for(i64 bytes) { return (static_cast<std::size_t>(bytes) + pag
   const int why = errno;
   std::string most = "unknown";
   std::ifstream("/proc/sys/vm/max_map_count") >> most;
-  throw OutOfMemory(
-      fmt::format("no memory for a guarded buffer of {} bytes: {}; each is two of the {} mappings that a "
-                  "process may have (vm.max_map_count), and ranks that are processes (--launch) have as many "
-                  "each",
-                  bytes, std::strerror(why), most));
+  throw OutOfMemory(fmt::format(
+      "no memory for a guarded buffer of {} bytes: {}, or this process has all of its {} mappings "
+      "(vm.max_map_count), of which each buffer is two; ranks that are processes (--launch) have as many "
+      "each",
+      bytes, std::strerror(why), most));
 }
 }  // namespace
 

@@ -15,18 +15,23 @@ inline std::string place_of(const std::string& path) {
   return place.string();
 }
 
+// A device or a pipe, to which links under /proc lead too.
+inline bool is_no_file(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error);
+}
+
 // Whoever reads `path` finds the old file or the new one, which `write` puts into a stream. Returns whether
 // the new one is there; if not, nothing is left of it. A device or a pipe is written to.
 template <class Write>
 bool write_aside(const std::string& named, const Write& write) {
-  const std::string path = place_of(named);
-  std::error_code status;
-  if (std::filesystem::exists(path, status) && !std::filesystem::is_regular_file(path, status)) {
-    std::ofstream out(path, std::ios::binary);
+  if (is_no_file(named)) {
+    std::ofstream out(named, std::ios::binary);
     write(out);
     out.close();
     return static_cast<bool>(out);
   }
+  const std::string path = place_of(named);
   const std::string aside = path + ".tmp";
   std::ofstream out(aside, std::ios::binary);
   write(out);

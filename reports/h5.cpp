@@ -84,7 +84,7 @@ Writer::Writer(const std::string& named) : path_(place_of(named)) {
                                 path, folder.string()));
   if (fs::is_directory(path, ignored))
     throw UserError(fmt::format("cannot write '{}': it is a folder; name a file in it", path));
-  if (fs::exists(path, ignored) && !fs::is_regular_file(path, ignored))
+  if (is_no_file(named))
     throw UserError(fmt::format("cannot write '{}': it is a device or a pipe; name a file", path));
   const Handle properties(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   H5Pset_link_creation_order(properties, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 
+#include "ref/write_aside.hpp"
 #include "reports/junit.hpp"
 #include "suites/command.hpp"
 #include "suites/suite_options.hpp"
@@ -19,9 +20,7 @@ struct Options {
 };
 
 int command_gate(const Options& o) {
-  std::error_code error;
-  const bool in_place =
-      std::filesystem::exists(o.junit, error) && !std::filesystem::is_regular_file(o.junit, error);
+  const bool in_place = is_no_file(o.junit);
   // What cannot be written is said before an hour's work, and what ends early has left no success of an
   // earlier run. A pipe's reader gets one answer.
   const auto begin = [&](const std::string& text) {

@@ -18,6 +18,7 @@
 #include "parallel/comm/mpi.hpp"
 #include "parallel/engine.hpp"
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
@@ -118,8 +119,9 @@ bool is_folder_to_write(const std::string& path) {
   return std::filesystem::is_directory(path, error) && access(path.c_str(), W_OK | X_OK) == 0;
 }
 
-void check_file(const std::string& option, const std::string& path) {
-  if (path.empty()) return;
+void check_file(const std::string& option, const std::string& named) {
+  if (named.empty() || is_no_file(named)) return;  // a pipe's reader would take this for the end
+  const std::string path = place_of(named);
   std::error_code error;
   const bool was_there = std::filesystem::exists(path, error);
   if (!std::ofstream(path, std::ios::app))
@@ -128,11 +130,13 @@ void check_file(const std::string& option, const std::string& path) {
   if (!was_there) std::filesystem::remove(path, error);
 }
 
-void add_scratch(CLI::App& app, std::string& folder) {
-  app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR")
-      ->check([](const std::string& path) {
-        return is_folder_to_write(path) ? "" : path + ": it must be a folder that can be written to";
-      });
+void add_scratch(CLI::App& app, std::string& folder, bool here) {
+  CLI::Option* option =
+      app.add_option("--scratch", folder, "folder for what a plan keeps on disk; default: $TMPDIR");
+  if (here)
+    option->check([](const std::string& path) {
+      return is_folder_to_write(path) ? "" : path + ": it must be a folder that can be written to";
+    });
 }
 
 void check_isa(const std::string& isa) {

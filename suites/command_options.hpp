@@ -18,8 +18,8 @@ bool is_folder_to_write(const std::string& path);
 // UserError: what an option names (nothing, if that is empty) cannot be written. Asked before the work, not
 // after.
 void check_file(const std::string& option, const std::string& path);
-// The folder of files for what a plan keeps on disk.
-void add_scratch(CLI::App&, std::string& folder);
+// The folder of files for what a plan keeps on disk. here: it must be one of this host's.
+void add_scratch(CLI::App&, std::string& folder, bool here = true);
 void add_device(CLI::App&, std::string& device);
 void add_graphs(CLI::App&, bool& graphs);
 void check_graphs(bool graphs, const std::string& device);  // UserError: the device knows none

@@ -9,6 +9,7 @@
 #include <limits>
 #include <sstream>
 
+#include "parallel/word_limit.hpp"
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
@@ -180,6 +181,9 @@ int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
   check_settings(o.settings);
+  if (o.settings.batch > kMostOfAWord)  // a microbatch may be all of it
+    throw UserError(
+        fmt::format("plan: batch is {}; it must be from 1 to {}", o.settings.batch, kMostOfAWord));
   const ModelConfig model = load_model_config(o.model);
   Cluster cluster = load_cluster(o.cluster);
   if (o.devices) cluster.devices = o.devices;

@@ -90,6 +90,11 @@ int check_fast(const Prepared& p, const TrainOptions& o, const Launch& how, cons
     reference = reference_run(p.run.model, settings, *p.run.data, o.isa, o.threads, initial);
     float64 = fast_reference(p.run.model, settings, *p.run.data, reference, initial);
   }
+  const std::string wrong = knows_all(how.mpi) ? strays(float64, settings) : "";
+  if (!agreed(how.mpi, wrong.empty())) {
+    if (!wrong.empty()) fmt::print("the single device is wrong: {}\n", wrong);
+    return 1;
+  }
   const FastVerdict v = judge_fast(p, reference, float64,
                                    {.isa = o.isa,
                                     .threads = o.threads,

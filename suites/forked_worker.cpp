@@ -142,7 +142,8 @@ std::optional<Answer> ForkedWorker::glance(int milliseconds) {
     const auto& [kind, text] = *reply;
     if (kind == kNoMemory) {
       end();
-      return Answer{Answer::End::out_of_memory, text + quoted(words_.take(limits_.aloud))};
+      return Answer{Answer::End::out_of_memory,
+                    "the system gave it no more memory: " + text + quoted(words_.take(limits_.aloud))};
     }
     const std::string said = quoted(words_.take(limits_.aloud));
     if (kind == kFailure) return Answer{Answer::End::failed, text + said};

@@ -188,7 +188,8 @@ Answer LaunchedWorker::say_how_it_ended() {
   }
   if (!answered_ && WIFEXITED(status) && WEXITSTATUS(status) == kUsersMistake)
     throw UserError(fmt::format("the job refused its first plan{}", said));
-  if (said.find("std::bad_alloc") != std::string::npos || said.find("no memory for ") != std::string::npos)
+  if (said.find("std::bad_alloc") != std::string::npos ||
+      (said.starts_with("; it said: rank ") && said.find(": no memory for ") != std::string::npos))
     return {Answer::End::out_of_memory, "the system gave a rank no more memory" + said};
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
     return {Answer::End::killed, "somebody killed the launcher" + said};

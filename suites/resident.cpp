@@ -30,7 +30,12 @@ i64 train(const Run& run, const Launch& how, bool whole) {
   const Prepared p = prepare(run);
   std::barrier meeting(p.mesh.size(), []() noexcept {});
   launch(p, how, [&](RankView v) {
-    v.executor.initialise({});
+    try {
+      v.executor.initialise({});
+    } catch (...) {
+      meeting.arrive_and_drop();
+      throw;
+    }
     meeting.arrive_and_wait();
     if (v.rank == 0 && !whole) forget_peak();
     meeting.arrive_and_wait();

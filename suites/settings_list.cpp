@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "parallel/word_limit.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {
@@ -10,7 +9,7 @@ namespace lockstep {
 const std::vector<Setting>& settings_list() {
   using S = Settings;
   static const std::vector<Setting> list = {
-      {"batch", &S::batch, 1, kMostOfAWord, "sequences per optimizer step, over all ranks"},
+      {"batch", &S::batch, 1, 1 << 20, "sequences per optimizer step, over all ranks"},
       {"seq", &S::seq, 1, 1 << 20, "tokens of a sequence"},
       {"steps", &S::steps, 1, 1e9, "optimizer steps"},
       {"seed", &S::seed, 0, 1e15, "of the initial weights and the order of the data"},

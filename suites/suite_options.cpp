@@ -6,6 +6,7 @@
 #include <cerrno>  // program_invocation_name
 
 #include "parallel/comm/comm.hpp"
+#include "parallel/disk.hpp"
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
 
@@ -45,7 +46,7 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
          "what carries the messages of ranks that are processes: mpi (the default), or nccl, from GPU to "
          "GPU, a rank each")
       ->check(CLI::IsMember({"mpi", "nccl"}));
-  add_scratch(app, o.scratch);
+  add_scratch(app, o.scratch, /*here=*/false);
   add_plan_words(app);
 }
 
@@ -69,14 +70,12 @@ void check_launch(const SuiteOptions& o, const Suite& suite) {
 // Of ranks that are elsewhere, only they know.
 void check_scratch(const Suite& suite, const std::vector<Plan>& plans) {
   const auto uses_disk = [](const Plan& p) { return matches(p, "disk"); };
-  if (!suite.scratch.empty() || !suite.launch.empty() || std::none_of(plans.begin(), plans.end(), uses_disk))
-    return;
-  if (const std::string folder = temporary_folder(); !is_folder_to_write(folder))
-    throw UserError(
-        fmt::format("TMPDIR is {}, which is no folder that can be written to; some plans keep state on disk, "
-                    "and --scratch names "
-                    "another folder for it",
-                    folder));
+  if (!suite.launch.empty() || std::none_of(plans.begin(), plans.end(), uses_disk)) return;
+  const bool said = !suite.scratch.empty();
+  if (const std::string folder = said ? suite.scratch : temporary_folder(); !is_folder_to_write(folder))
+    throw UserError(fmt::format(
+        "{} is {}, which is no folder that can be written to; some plans keep state on disk{}",
+        said ? "--scratch" : "TMPDIR", folder, said ? "" : ", and --scratch names another folder for it"));
 }
 
 }  // namespace
@@ -110,7 +109,7 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
     throw UserError(fmt::format("{}: no plan to run: {} refused{}; `lockstep sweep --dry-run` says why",
                                 o.suite, chosen.all.refused.size(),
                                 o.only.empty() ? "" : ", none with `" + o.only + "`"));
-  check_scratch(suite, chosen.all.plans);
+  if (!may_be_none) check_scratch(suite, chosen.all.plans);
   return chosen;
 }
 

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "ref/error.hpp"
@@ -21,7 +22,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kFormat = "lockstep training state";
-constexpr int kVersion = 2;
+constexpr int kVersion = 2, kWithoutHashes = 1;
 
 // In a step's folder.
 constexpr const char *kWeights = "", *kFirst = "/first_moments", *kSecond = "/second_moments",
@@ -100,19 +101,20 @@ struct StateFile {
   i64 steps = 0;
   std::string plan;
   Origin origin;
-  Json settings, hashes;  // of the tensors, by folder
+  Json settings;
+  std::map<std::string, std::string> hashes;  // of the tensors, by folder; none: of an earlier program's
 };
 StateFile read_file(const std::string& path) {
   try {
     std::ifstream in(path);
     const Json j = Json::parse(in);
     if (j.at("format") != kFormat) throw UserError(path + ": this is not the state of a training");
-    if (j.at("version") != kVersion)
+    if (j.at("version") != kVersion && j.at("version") != kWithoutHashes)
       throw UserError(fmt::format("{}: its version is {}, and this program reads {}", path,
                                   j["version"].dump(), kVersion));
-    StateFile s{
-        j.at("steps"), j.at("plan"), {j.at("start"), j.at("data_hash")}, j.at("settings"), j.at("hashes")};
-    if (s.steps > 0 && s.settings.is_object() && s.hashes.is_object()) return s;
+    StateFile s{j.at("steps"), j.at("plan"), {j.at("start"), j.at("data_hash")}, j.at("settings"), {}};
+    if (j.at("version") == kVersion) s.hashes = j.at("hashes").get<std::map<std::string, std::string>>();
+    if (s.steps > 0 && s.settings.is_object()) return s;
   } catch (const nlohmann::json::exception&) {
   }
   throw UserError(path + ": it is damaged; `lockstep train --state` writes such files");
@@ -216,7 +218,8 @@ TrainingState read_state(const std::string& path, const Run& run) {
   const auto table = parameter_table(run.model, run.settings.leaves);
   const auto load = [&](const char* part) {
     Weights values = load_weights(folder + part, table);
-    if (said.hashes.value(part, "") != hash_of(table, values))
+    const auto kept = said.hashes.find(part);
+    if (!said.hashes.empty() && (kept == said.hashes.end() || kept->second != hash_of(table, values)))
       throw UserError(folder + part +
                       ": its tensors are not those that were kept; a file is damaged, or of another step");
     return values;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <new>
 #include <system_error>
 #include <thread>
@@ -61,13 +62,22 @@ void LocalWorld::State::run(const std::function<void(int, Comm&)>& body) {
   }
   std::vector<std::thread> threads;
   threads.reserve(ranks.size());
+  // None begins before all are there: a body may wait for the others by means of its own.
+  enum Begin { not_yet, now, never };
+  std::atomic<Begin> begin{not_yet};
   try {
-    for (Rank& rank : ranks) threads.emplace_back([&] { live(rank, body); });
+    for (Rank& rank : ranks)
+      threads.emplace_back([&] {
+        begin.wait(not_yet);
+        if (begin == now) live(rank, body);
+      });
+    begin = now;
   } catch (const std::system_error& e) {
-    const std::string text = fmt::format("no memory for a thread of rank {}: {}", threads.size(), e.what());
-    Lock lock(mutex);
-    fail(std::make_exception_ptr(OutOfMemory(text)), text);
+    failure = std::make_exception_ptr(
+        OutOfMemory(fmt::format("no memory for a thread of rank {}: {}", threads.size(), e.what())));
+    begin = never;
   }
+  begin.notify_all();
   for (std::thread& thread : threads) thread.join();
   if (failure) std::rethrow_exception(failure);
 }

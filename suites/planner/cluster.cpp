@@ -175,7 +175,7 @@ void read_carried(Section section, const toml::table* table, Cluster& c) {
     Carried carried;
     for (const auto& [key, curve] :
          {std::pair{"_start", &carried.start}, std::pair{"_wait", &carried.wait}}) {
-      units.read(name + key, *curve, kGigabytesPerSecond);
+      units.read(name + key, *curve, kCarried);
       std::vector<std::pair<double, double>> points = curve->points();
       for (auto& [bytes, rate] : points) rate *= kGiga;
       *curve = Curve(std::move(points));

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 
+#include "parallel/disk.hpp"
 #include "suites/planner/measure_messages.hpp"
 
 namespace lockstep {
@@ -62,8 +64,7 @@ void measure_copies(const MeasureHow& how, Cluster& c, Measurements& notes) {
 }
 
 void measure_disk(const MeasureHow& how, Cluster& c, Measurements& notes) {
-  const std::filesystem::path folder =
-      how.scratch.empty() ? std::filesystem::temp_directory_path() : std::filesystem::path(how.scratch);
+  const std::filesystem::path folder = how.scratch.empty() ? temporary_folder() : how.scratch;
   const std::string path = (folder / fmt::format("lockstep-disk-{}", ::getpid())).string();
   std::vector<char> block(std::size_t{1} << 20, 'x');
   constexpr int kBlocks = 64;
@@ -80,7 +81,8 @@ void measure_disk(const MeasureHow& how, Cluster& c, Measurements& notes) {
   const double bytes = kBlocks * static_cast<double>(block.size());
   notes.push_back({"disk", "write", std::to_string(block.size()), 1, bytes, sample_of(seconds, 3)});
   c.disk.bandwidth = bytes / notes.back().sample.seconds;
-  c.disk_bytes = static_cast<double>(std::filesystem::space(folder).available);
+  // Where storage has no end, files systems name a number that nobody could fill.
+  c.disk_bytes = std::min(static_cast<double>(std::filesystem::space(folder).available), 1e15);
 }
 
 }  // namespace lockstep

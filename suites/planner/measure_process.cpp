@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "parallel/disk.hpp"
 #include "suites/planner/process_memory.hpp"
 #include "suites/resident.hpp"
 
@@ -19,8 +20,7 @@ namespace {
 class Tokens {
  public:
   explicit Tokens(const std::string& scratch) {
-    const std::filesystem::path folder =
-        scratch.empty() ? std::filesystem::temp_directory_path() : std::filesystem::path(scratch);
+    const std::filesystem::path folder = scratch.empty() ? temporary_folder() : scratch;
     path_ = (folder / fmt::format("lockstep-tokens-{}", ::getpid())).string();
     std::vector<std::uint16_t> tokens(4096);
     for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::uint16_t>(i * i % 509);

@@ -243,7 +243,7 @@ TEST(ForkedWorker, NoMemoryToBeHadIsNoCrash) {
   EXPECT_EQ(ask(worker, "ask").end, End::out_of_memory);
   const Answer eater = ask(worker, "say");
   EXPECT_EQ(eater.end, End::out_of_memory);
-  EXPECT_EQ(eater.text, "rank 3: no memory for tea");
+  EXPECT_EQ(eater.text, "the system gave it no more memory: rank 3: no memory for tea");
   EXPECT_EQ(ask(worker, "next").text, "well");
 }
 
