@@ -126,8 +126,8 @@ if [[ ${1:-} == ci ]]; then
     EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
     heading "address and undefined behaviour sanitizers: build"
     # Two tests repeat attention over many block sizes, and over thousands of tokens: minutes under a sanitizer for
-    # lines others run too. What null and object-size would say, the address sanitizer says; they take a third of the build, and collecting the
-    # compiler's own garbage a tenth.
+    # lines others run too. What null and object-size would say, the address sanitizer says; they take a third of the
+    # build, and collecting the compiler's own garbage a tenth.
     GTEST_FILTER=-SimdAttention.EqualsPlainOverBlocks:SimdAttention.EqualsPlainWhereScoresFillTheScratch \
         EXTRA="-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all \
             --param ggc-min-heapsize=2000000" \
