@@ -76,7 +76,7 @@ $B/obj/%.o: %.cpp $B/flags
 # are many fmas, with a call for each where the compiler may not use this machine's.
 sooner := suites/main suites/command_% suites/%options suites/suite suites/sweep_folder suites/timeline ref/config \
     ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
-    suites/planner/export% suites/planner/published_group suites/planner/published_rows suites/planner/toml_file
+    suites/planner/export% suites/planner/published_group suites/planner/published_rows suites/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)

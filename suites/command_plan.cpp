@@ -211,9 +211,10 @@ int plan(const Options& o) {
   if (!o.events.empty()) return print_events(o, model, settings, cluster);
   if (o.check) return print_times(o, model, settings, cluster, given);
   if (o.fit) return print_fit(o, q, given);
-  if (!o.out.empty())
-    make_folder(o.out),
-        check_can_be_kept(cluster_file(o.cluster));  // what cannot be written is said before the work
+  if (!o.out.empty()) {  // what cannot be written is said before the work
+    make_folder(o.out);
+    check_can_be_kept(cluster_file(o.cluster));
+  }
   Wanted wanted;
   wanted.top = std::max<std::size_t>(2, static_cast<std::size_t>(o.top));    // why_text() asks for two
   if (!o.out.empty()) wanted.top = std::numeric_limits<std::size_t>::max();  // the record holds all that fit

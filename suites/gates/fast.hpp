@@ -21,11 +21,11 @@ struct FastReference {
     std::vector<std::vector<double>> gradient;  // by parameter, stored rows; a tied head's is empty
     std::vector<double> allowed;                // by parameter: the bound above
     double loss_allowed;
+    // Where the reference is furthest from these, as a part of theirs: "gradient of ...".
+    double reference_off = 0;
+    std::string where;
   };
   std::vector<Step> steps;
-  // Where the reference is furthest from these, as a part of theirs: "step 1: gradient of ...".
-  double reference_off = 0;
-  std::string where;
 };
 // Further than this is no rounding: the kernels that the reference and all plans share are wrong then, and
 // the bound above would grow with their error. Rounding came to 1.3e-6 of a gradient in the suites, in

@@ -81,7 +81,7 @@ void measure_disk(const MeasureHow& how, Cluster& c, Measurements& notes) {
   const double bytes = kBlocks * static_cast<double>(block.size());
   notes.push_back({"disk", "write", std::to_string(block.size()), 1, bytes, sample_of(seconds, 3)});
   c.disk.bandwidth = bytes / notes.back().sample.seconds;
-  // Where storage has no end, files systems name a number that nobody could fill.
+  // Where storage has no end, file systems name a number that nobody could fill.
   c.disk_bytes = std::min(static_cast<double>(std::filesystem::space(folder).available), 1e15);
 }
 

@@ -22,8 +22,8 @@ inline constexpr Limit kMilliseconds = {1e6, "in milliseconds"};
 inline constexpr Limit kGibibytes = {3e4, "in GiB"};
 inline constexpr Limit kGigabytes = {1e7, "in GB, 10^9 bytes"};
 inline constexpr Limit kGigabytesPerSecond = {1e6, "in GB/s, 10^9 bytes a second"};
-inline constexpr Limit kCarried = {
-    1e12, "in GB/s, 10^9 bytes a second"};  // bytes over the time of a call, no bandwidth
+// Bytes over the time of a call that need not carry them: no bandwidth.
+inline constexpr Limit kCarried = {1e12, "in GB/s, 10^9 bytes a second"};
 inline constexpr Limit kGigaflops = {1e8, "in GFLOP/s, 10^9 operations a second"};
 inline constexpr Limit kTeraflops = {1e5, "in TFLOP/s, 10^12 operations a second"};
 inline constexpr Limit kBytes = {1e4, "in bytes"};
