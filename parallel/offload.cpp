@@ -182,9 +182,9 @@ i64 under_way(const Shape& s) {
 void work(const Shape& s, const std::vector<i64>& pieces, StepWork& w) {
   i64 n = 0, elements = 0;
   for (const i64 piece : pieces) n += (piece + kBlock - 1) / kBlock, elements += piece;
-  w.setup[StepWork::kZero] += on_disk(s) ? 1 : 2;
-  w.run("adamw", n);
-  if (masters(s)) w.run("copy", n);
+  w.set_up(StepWork::kZero, on_disk(s) ? 1 : 2, on_disk(s) ? kBlock : 2 * elements);
+  w.run("adamw", n, 7 * elements);
+  if (masters(s)) w.run("copy", n, 2 * elements);
   const auto move = [&](const char* name, i64 bytes = 4) {
     w.copy(name, n, bytes * elements, std::max<i64>(0, n - 1));
   };

@@ -73,20 +73,27 @@ struct Said {
 };
 using Maybe = std::optional<Said>;
 
-// What a rank runs and copies: how often, and how much of its talk the kernels beside it hide.
+// What a rank runs and copies: how often and how much, and how much of its talk the kernels beside it hide.
 struct StepWork {
   struct Copies {
     i64 times = 0, bytes = 0;
     auto operator<=>(const Copies&) const = default;
   };
-  std::map<std::string, i64> setup, kernels;  // runs by kernel: before the first step, and in a step
-  std::map<std::string, Copies> copies;       // of both, by name
+  // `work` of all of them together: of matmuls and attention floating-point operations, of others the numbers
+  // that they read and write, as kernels/work.hpp counts both.
+  struct Runs {
+    i64 times = 0, work = 0;
+    auto operator<=>(const Runs&) const = default;
+  };
+  std::map<std::string, Runs> setup, kernels;  // by kernel: before the first step, and in a step
+  std::map<std::string, Copies> copies;        // of both, by name
   // Messages and copies of a step that are under way while a kernel runs, by tensor or name: their strategy
   // promises it. What is not here is waited for before the next kernel.
   std::map<std::string, i64> hidden;
 
   static constexpr const char* kZero = "zero";  // the kernel, which has a plan's word for its name
-  void run(const std::string& kernel, i64 times);
+  void run(const std::string& kernel, i64 times, i64 work);  // work: of all
+  void set_up(const std::string& kernel, i64 times, i64 work);
   void copy(const std::string& name, i64 times, i64 bytes, i64 hidden_times);  // bytes: of all
   void hide(const std::string& name, i64 times);
 };

@@ -5,8 +5,11 @@
 
 namespace lockstep {
 
-void StepWork::run(const std::string& kernel, i64 times) {
-  if (times) kernels[kernel] += times;
+void StepWork::run(const std::string& kernel, i64 times, i64 work) {
+  if (times) kernels[kernel].times += times, kernels[kernel].work += work;
+}
+void StepWork::set_up(const std::string& kernel, i64 times, i64 work) {
+  setup[kernel].times += times, setup[kernel].work += work;
 }
 void StepWork::copy(const std::string& name, i64 times, i64 bytes, i64 hidden_times) {
   if (!times) return;
@@ -19,27 +22,47 @@ void StepWork::hide(const std::string& name, i64 times) {
 
 namespace {
 
-// A layer's forward, its backward, and what backward makes again.
-void layer_kernels(const Shape& s, const Dropped& d, StepWork& w) {
-  const i64 m = s.m, weights = s.m * s.sums;
-  w.run("rms_norm", m * (d.norms ? 4 : 2));
-  w.run("matmul", m * (7 + (d.qkv ? 3 : 0) + (d.x2 ? 1 : 0) + (d.gate_up ? 2 : 0)));
-  w.run("rope", m * (d.qkv ? 6 : 4));  // q, k; their gradients
-  w.run("attention", m * (d.attention ? 2 : 1));
-  w.run("swiglu", m * (d.product ? 2 : 1));
-  w.run("add", m * (d.x2 ? 5 : 4));  // two residual sums, and their gradients
-  w.run("attention_dx", m), w.run("swiglu_dx", m);
-  if (s.K < s.tp && s.partial > s.activation) w.run("copy", 2 * m);  // dk and dv are rounded
-  w.run("rms_norm_dx", 2 * m), w.run("rms_norm_dw", 2 * weights);
-  w.run("matmul_dx", 4 * m), w.run("matmul_dw", 7 * weights);  // q k v, and gate up, are one product back
+// A layer's forward, its backward, and what backward makes again. A product of matrices is 2 D operations for
+// each element on its side that is not D wide.
+void layer_kernels(const Pricing& p, const Dropped& d, StepWork& w) {
+  const Shape& s = p.s;
+  const Sizes& z = p.z;
+  const i64 m = s.m, weights = s.m * s.sums, norms = d.norms ? 4 : 2, qkv = d.qkv ? 2 : 1;
+  const i64 attention = d.attention ? 2 : 1, o = d.x2 ? 2 : 1, gates = d.gate_up ? 2 : 1;
+  w.run("rms_norm", m * norms, m * norms * 2 * z.X);
+  w.run("matmul", m * (3 * qkv + o + 2 * gates + 1),
+        m * 2 * s.D * (qkv * (z.Q + 2 * z.KV) + o * z.Q + (2 * gates + 1) * z.F));
+  w.run("rope", m * (2 * qkv + 2), m * (qkv + 1) * 2 * (z.Q + z.KV));  // q, k; their gradients
+  w.run("attention", m * attention, m * attention * 2 * z.Q * s.T);    // causal: half of q k' and of p v
+  const i64 products = d.product ? 2 : 1;
+  w.run("swiglu", m * products, m * products * 3 * z.F);
+  const i64 sums = d.x2 ? 5 : 4;  // two residual ones, and their gradients
+  w.run("add", m * sums, m * sums * 3 * z.X);
+  w.run("attention_dx", m, m * 5 * z.Q * s.T), w.run("swiglu_dx", m, m * 5 * z.F);
+  if (s.K < s.tp && s.partial > s.activation) w.run("copy", 2 * m, 2 * m * 2 * z.KV);  // dk, dv are rounded
+  w.run("rms_norm_dx", 2 * m, 2 * m * 3 * z.X), w.run("rms_norm_dw", 2 * weights, 2 * m * 2 * z.X);
+  // q k v, and gate up, are one product back; of a key/value head that ranks share each takes its part.
+  const i64 shared = s.K < s.tp ? z.KV * s.K / s.tp : z.KV;
+  w.run("matmul_dx", 4 * m, m * 2 * s.D * (2 * z.Q + 2 * shared + 3 * z.F));
+  w.run("matmul_dw", 7 * weights, m * 2 * s.D * (2 * z.Q + 2 * z.KV + 3 * z.F));
 }
 
-void head_kernels(const Shape& s, StepWork& w) {
-  const i64 m = s.m, weights = s.m * s.sums;
-  for (const char* once : {"rms_norm", "matmul", "ce_max", "ce_sum", "ce_dx", "matmul_dx", "rms_norm_dx"})
-    w.run(once, m);
-  if (s.tp_at == 0) w.run("ce_loss", m);
-  w.run("matmul_dw", weights), w.run("rms_norm_dw", weights);
+void embedding_kernels(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  w.run("embed", s.m, s.m * 2 * p.z.W);
+  w.run("embed_dw", s.m * s.sums, s.m * (p.z.W + s.sums * p.table));  // all of the table is written
+}
+
+void head_kernels(const Pricing& p, StepWork& w) {
+  const Shape& s = p.s;
+  const Sizes& z = p.z;
+  const i64 m = s.m, weights = s.m * s.sums, product = m * 2 * s.D * z.logits;
+  w.run("rms_norm", m, m * 2 * z.X), w.run("rms_norm_dx", m, m * 3 * z.X);
+  w.run("matmul", m, product), w.run("matmul_dx", m, product);
+  for (const char* reads : {"ce_max", "ce_sum"}) w.run(reads, m, m * z.logits);
+  w.run("ce_dx", m, m * 2 * z.logits);
+  if (s.tp_at == 0) w.run("ce_loss", m, m * 3 * s.b * s.T);
+  w.run("matmul_dw", weights, product), w.run("rms_norm_dw", weights, m * 2 * z.X);
 }
 
 // Elements of a unit's parameters in their order, and whether this rank's one counts in the gradient norm.
@@ -65,9 +88,13 @@ void gradient_kernels(const Pricing& p, StepWork& w) {
   for (const PricedUnit& u : p.units) {
     const i64 norms = u.number == s.L + 1 ? 1 : u.number >= 1 && u.number <= s.L ? 2 : 0;
     const i64 all = static_cast<i64>(parameters(p, u.number).size());
-    w.run("add", all * samples.merged + norms * samples.joined + messages.merged + messages.joined);
-    w.run("copy", norms * samples.begun + messages.begun);
-    w.run(StepWork::kZero, p.store.zeroed_pads(s, u.gradient));
+    const i64 part = shard(s, u.gradient), joins = messages.merged + messages.joined;
+    w.run("add", all * samples.merged + norms * samples.joined + joins,
+          3 * (u.gradient * samples.merged + norms * s.D * samples.joined + part * joins));
+    w.run("copy", norms * samples.begun + messages.begun,
+          2 * (norms * s.D * samples.begun + part * messages.begun));
+    const i64 pads = p.store.zeroed_pads(s, u.gradient);
+    w.run(StepWork::kZero, pads, pads * (part * s.dp - u.gradient));
   }
 }
 
@@ -84,8 +111,8 @@ void update_kernels(const Pricing& p, StepWork& w) {
       at += x.elements;
       if (n <= 0) continue;
       pieces.push_back(n);
-      if (x.counts && (p.store.sharded || s.dp_at == 0)) w.run("add_squares", 1);
-      if (u.number == 0 && s.tied && s.last()) w.run("add", 1);  // the head's part of its gradient
+      if (x.counts && (p.store.sharded || s.dp_at == 0)) w.run("add_squares", 1, n);
+      if (u.number == 0 && s.tied && s.last()) w.run("add", 1, 3 * n);  // the head's part of its gradient
     }
   }
   p.home.work(s, pieces, w);
@@ -181,9 +208,9 @@ StepWork step_work(const Plan& plan, const ModelConfig& model, const Settings& s
   const Shape& s = p.s;
   StepWork w;
   for (const Stretch& x : p.stretches) {
-    for (i64 l = x.from; l < x.to; ++l) layer_kernels(s, p.stash.drops(s, l), w);
-    if (x.first) w.run("embed", s.m), w.run("embed_dw", s.m * s.sums);
-    if (x.last) head_kernels(s, w);
+    for (i64 l = x.from; l < x.to; ++l) layer_kernels(p, p.stash.drops(s, l), w);
+    if (x.first) embedding_kernels(p, w);
+    if (x.last) head_kernels(p, w);
   }
   gradient_kernels(p, w);
   update_kernels(p, w);

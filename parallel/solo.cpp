@@ -1,6 +1,8 @@
 // The defaults of one device: a whole layer, every activation kept and kept there, the optimizer where the
 // weights are.
 // (The default store and schedule are `data` with one replica and `1f1b` with one stage.)
+#include <numeric>
+
 #include "parallel/roles.hpp"
 #include "ref/optimizer.hpp"
 
@@ -135,9 +137,10 @@ const Strategy<Home> on_device(
      .work =
          [](const Shape& s, const std::vector<i64>& pieces, StepWork& work) {
            const i64 n = static_cast<i64>(pieces.size());
-           work.setup[StepWork::kZero] += 2;
-           work.run("adamw", n);
-           if (s.weight < 4) work.run("copy", n);
+           const i64 elements = std::accumulate(pieces.begin(), pieces.end(), i64{0});
+           work.set_up(StepWork::kZero, 2, 2 * elements);
+           work.run("adamw", n, 7 * elements);
+           if (s.weight < 4) work.run("copy", n, 2 * elements);
          }});
 
 }  // namespace

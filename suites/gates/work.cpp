@@ -1,5 +1,7 @@
-// What numbers, messages and peaks do not show: a kernel run once too often, a copy made twice, a message
-// waited for before the work that should have hidden it.
+// What numbers, messages and peaks do not show: a kernel run once too often or on too much, a copy made
+// twice, a message waited for before the work that should have hidden it.
+#include "kernels/work.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,6 +18,12 @@ struct UnderWay {
   bool hidden = false;
 };
 
+void note(const Trace::Event& run, StepWork::Runs& runs) {
+  const Work work = work_of(run.name, run.numbers, 1);
+  ++runs.times;
+  runs.work += static_cast<i64>(work.kind == Work::rows ? work.bytes : work.flops);
+}
+
 StepWork work_of(const Trace& trace) {
   StepWork work;
   bool in_step = false;
@@ -31,7 +39,7 @@ StepWork work_of(const Trace& trace) {
         in_step = true;
         break;
       case Trace::Event::run:
-        ++(in_step ? work.kernels : work.setup)[e.name];
+        note(e, (in_step ? work.kernels : work.setup)[e.name]);
         for (auto* open : {&messages, &copies})
           for (auto& [request, one] : *open) one.hidden = true;
         break;
@@ -55,6 +63,7 @@ StepWork work_of(const Trace& trace) {
 }
 
 std::string text(i64 times) { return fmt::format("{} x", times); }
+std::string text(const StepWork::Runs& r) { return fmt::format("{} x (work {})", r.times, r.work); }
 std::string text(const StepWork::Copies& c) { return fmt::format("{} x, {} bytes,", c.times, c.bytes); }
 
 // The first name of which the trace has another number than the formula.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "suites/gates/fast.hpp"
 #include "suites/reference.hpp"
@@ -129,7 +130,11 @@ TEST(Gates, WorkIsHeldToItsFormula) {
     auto& events = p.traces[2].events;
     const auto attention = nth(p.traces[2], Trace::Event::run, "attention", 3);
     events.insert(attention, Trace::Event(*attention));
-    const std::string wrong = "rank 2: work: kernel attention: the formula says 64 x, the trace 65 x";
+    // 2 x half of T x T x 8 heads of 8, twice (q k' and p v), of a sequence of 16 tokens
+    const i64 work = 2 * 16 * 16 * 64;
+    const std::string wrong = fmt::format(
+        "rank 2: work: kernel attention: the formula says 64 x (work {}), the trace 65 x (work {})",
+        64 * work, 65 * work);
     EXPECT_EQ(judge_work(p), wrong);
     EXPECT_EQ(judge_messages(p, p.posted), wrong);
   }
@@ -140,6 +145,72 @@ TEST(Gates, WorkIsHeldToItsFormula) {
     EXPECT_TRUE(judge_work(p).starts_with("rank 0: work: copy `activation out`: the formula says 1792 x, "))
         << judge_work(p);
   }
+}
+
+// A kernel that does too much at once, as often as it should: numbers that nobody looks at, a rank's time.
+TEST(Gates, HowMuchEachKernelDoesIsHeldToItsFormula) {
+  Scene scene("gate-tiny");
+  scene.settings.fast = true, scene.settings.batch = 6;
+  Prepared p = scene.prepared("dp=3 tp=2 zero=2 ckpt=full");
+  ASSERT_EQ(judge_work(p), "pass");
+  // By kernel, which of its numbers are sizes of what it does, in the order of kernels/ops.hpp.
+  const std::map<std::string, std::vector<int>> sizes{{"matmul", {0, 1, 2}},
+                                                      {"matmul_dx", {1, 3, 5, 6, 7}},
+                                                      {"matmul_dw", {0, 1, 2}},
+                                                      {"embed", {0, 1}},
+                                                      {"embed_dw", {0, 1, 3}},
+                                                      {"rms_norm", {0, 1}},
+                                                      {"rms_norm_dx", {0, 1}},
+                                                      {"rms_norm_dw", {0, 1}},
+                                                      {"rope", {0, 2, 3}},
+                                                      {"attention", {0, 1, 2}},
+                                                      {"attention_dx", {0, 1, 2}},
+                                                      {"swiglu", {0}},
+                                                      {"swiglu_dx", {0}},
+                                                      {"ce_max", {0, 1}},
+                                                      {"ce_sum", {0, 1}},
+                                                      {"ce_loss", {0, 1}},
+                                                      {"ce_dx", {0, 1}},
+                                                      {"add", {0}},
+                                                      {"copy", {0}},
+                                                      {"zero", {0}},
+                                                      {"add_squares", {0}},
+                                                      {"adamw", {0}}};
+  for (const auto& [kernel, numbers] : sizes) {
+    const auto run = nth(p.traces[0], Trace::Event::run, kernel, 0);
+    ASSERT_NE(run, p.traces[0].events.end()) << kernel;
+    for (const int i : numbers) {
+      run->numbers[i] += 1;
+      EXPECT_TRUE(judge_work(p).starts_with(fmt::format("rank 0: work: kernel {}: ", kernel)))
+          << kernel << ", number " << i << ": " << judge_work(p);
+      run->numbers[i] -= 1;
+    }
+  }
+}
+
+// Narayanan et al. 2021 (Megatron-LM), appendix: a parameter of a matrix is 2 operations a token forward, 4
+// backward, and 2 again where its layer is computed anew.
+TEST(Price, OperationsAreThoseOfTheParameters) {
+  ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  settings.batch = 16, settings.seq = 16;
+  const i64 kv = model.kv_heads * model.head_dim, D = model.hidden, F = model.intermediate;
+  const i64 before_down = 2 * D * D + 2 * D * kv + 2 * D * F, layers = model.layers * (before_down + D * F);
+  const i64 head = 512 * D;  // 509 rows, in 8 equal leaves
+  const i64 tokens = settings.batch * settings.seq;
+  const auto operations = [&](const char* line) {
+    const Plan plan = Plan::parse(line);
+    i64 sum = 0;
+    for (int rank = 0; rank < plan.number("dp") * plan.number("tp") * plan.number("pp"); ++rank)
+      for (const auto& [kernel, runs] : step_work(plan, model, settings, rank).kernels)
+        if (kernel.starts_with("matmul")) sum += runs.work;
+    return sum;
+  };
+  for (const char* plan :
+       {"dp=1", "dp=4 zero=3", "tp=2", "dp=2 tp=2 pp=2 sp=1 zero=1", "pp=4 schedule=zero-bubble"})
+    EXPECT_EQ(operations(plan), 6 * tokens * (layers + head)) << plan;
+  for (const char* plan : {"ckpt=full", "dp=2 tp=2 pp=2 ckpt=full"})
+    EXPECT_EQ(operations(plan), tokens * (6 * (layers + head) + 2 * model.layers * before_down)) << plan;
 }
 
 TEST(Gates, TalkThatAStrategyHidesMustBeHidden) {
