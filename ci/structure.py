@@ -195,6 +195,63 @@ def executor_names_no_strategy():
             yield from naming(path, strategy)
 
 
+# ---- Documents --------------------------------------------------------------------------------------
+
+def commands(path):
+    """(line number, command) of each command in a document's blocks, lines that end in \\ joined."""
+    start, joined = 0, ""
+    for number, line in enumerate(text(path).splitlines(), 1):
+        if not joined and not re.match(r" {4}\S|\$ ", line):
+            continue
+        start = start if joined else number
+        joined += line.strip().removesuffix("\\")
+        if not line.endswith("\\"):
+            yield start, joined.split("  #")[0]
+            joined = ""
+
+
+def headings(path):
+    """The anchors of a document's headings."""
+    found = re.findall(r"^#+ (.*)$", text(path), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@check
+def links_lead_somewhere():
+    for path in files(r"\.md$"):
+        for number, line in enumerate(text(path).splitlines(), 1):
+            for link in re.findall(r"\]\(([^)\s]+)\)", line):
+                to, _, anchor = link.partition("#")
+                if "://" in to:
+                    continue
+                target = os.path.normpath(os.path.join(os.path.dirname(path), to)) if to else path
+                if not Path(target).exists():
+                    yield f"{path}:{number}: {link}: no such file"
+                elif anchor and anchor not in headings(target):
+                    yield f"{path}:{number}: {link}: {target} has no such heading"
+
+
+@check
+def commands_are_understood():
+    """A command in a document names options, targets and files that are there."""
+    sources = "".join(text(path) for path in files(r"^suites/.*\.[ch]pp$|^ci/|\.py$") if "/tests/" not in path)
+    known = set(re.findall(r"--[a-z][a-z0-9_-]+", sources)) | {"--help", "--benchmark_filter", "--gtest_filter"}
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), flags=re.M))
+    for path in files(r"\.md$"):
+        for number, command in commands(path):
+            if not re.search(r"\bbuild(-mutants)?/lockstep|\bmake\b", command):
+                continue
+            for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", re.sub(r'"[^"]*"|.*mpirun ', "", command)):
+                if option not in known:
+                    yield f"{path}:{number}: {option}: no program here has such an option"
+            for target in re.findall(r"(?:^|&& |\$ )make ((?:-\S+ |\w+=\S+ )*)([a-z-]+)(?=\s|$)", command):
+                if target[1] not in targets:
+                    yield f"{path}:{number}: make {target[1]}: no such target"
+            for name in re.findall(r"(?<![\w/.-])(?:suites|datasets|reports|kernels|parallel|ci)/[\w./-]+\w", command):
+                if not Path(name).exists():
+                    yield f"{path}:{number}: {name}: no such file"
+
+
 # ---- The tree ---------------------------------------------------------------------------------------
 
 @check
