@@ -13,7 +13,8 @@ namespace lockstep {
 Mesh Run::mesh() const {
   const int tp = plan.number("tp");
   const i64 kv = model.kv_heads;
-  return {plan.number("dp"), tp, plan.number("pp"), tp > kv ? static_cast<int>(tp / kv) : 1};
+  return {plan.number("dp"), tp, plan.number("pp"), tp > kv ? static_cast<int>(tp / kv) : 1,
+          plan.number("replicas")};
 }
 
 // The pipeline's messages: the next receive is posted before the present action computes, a send is waited

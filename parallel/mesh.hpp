@@ -13,9 +13,14 @@ enum class Axis {
   pp,     // same slice and samples, other stages
   kv,     // the tensor-parallel ranks that hold the same key/value head
   tie,    // first and last stage, where a tied weight lives twice
+  // Where the replicas of dp are groups that share a unit's weights, gradients or moments, and not all one:
+  shard,    // those of a group, each with another shard
+  replica,  // those that have the same shard, of all groups
   count
 };
 const char* axis_name(Axis);
+// Messages of gradients and weights, between ranks that train on other samples.
+constexpr bool along_dp(Axis a) { return a == Axis::dp || a == Axis::shard || a == Axis::replica; }
 
 struct Group {
   Axis axis = Axis::world;
@@ -27,10 +32,15 @@ struct Group {
 struct Mesh {
   int dp = 1, tp = 1, pp = 1;
   int kv_replicas = 1;  // tensor-parallel ranks per key/value head
+  int replicas = 1;     // groups of dp's ranks, neighbours in each, among whom each unit is shared
   int size() const { return dp * tp * pp; }
   int tp_of(int rank) const { return rank % tp; }
   int dp_of(int rank) const { return rank / tp % dp; }
   int pp_of(int rank) const { return rank / (tp * dp); }
+  int shards() const { return dp / replicas; }
+  int shard_of(int rank) const { return dp_of(rank) % shards(); }
+  int replica_of(int rank) const { return dp_of(rank) / shards(); }
+  Axis sharing() const { return replicas > 1 ? Axis::shard : Axis::dp; }
   int rank_of(int d, int t, int p) const { return t + tp * (d + dp * p); }
   Group group(Axis, int rank) const;
 };

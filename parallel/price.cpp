@@ -20,14 +20,17 @@ Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int ra
   x.partial = s.fast ? x.activation : 4;
   x.dp = dp, x.tp = tp, x.pp = pp;
   x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
+  x.replicas = plan.number("replicas"), x.shards = std::max(1, dp / x.replicas);
+  x.replica_at = x.dp_at / x.shards, x.shard_at = x.dp_at % x.shards;
+  x.sharing = x.replicas > 1 ? Axis::shard : Axis::dp;
   x.reversed = chosen<Schedule>(plan).price.reversed;
   x.plan = &plan;
   return x;
 }
 
-i64 shard(const Shape& s, i64 e) { return (e + s.dp - 1) / s.dp; }
-i64 first_of_own_part(const Shape& s, i64 e) { return s.dp_at * shard(s, e); }
-i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.dp_at * shard(s, e), 0, shard(s, e)); }
+i64 shard(const Shape& s, i64 e) { return (e + s.shards - 1) / s.shards; }
+i64 first_of_own_part(const Shape& s, i64 e) { return s.shard_at * shard(s, e); }
+i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.shard_at * shard(s, e), 0, shard(s, e)); }
 
 i64 Shape::slots(i64 samples, i64 microbatch, i64 block) const {
   return fast ? 1 : tree_slots(samples, microbatch, block, reversed);
@@ -41,6 +44,8 @@ std::string bucket_name(i64 lowest, i64 highest) {
   const std::string last = std::to_string(highest) + ".gradient";
   return lowest == highest ? "unit" + last : "units" + std::to_string(lowest) + "-" + last;
 }
+
+std::string replicas_name(i64 unit) { return "unit" + std::to_string(unit) + ".replicas"; }
 
 Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
   Pricing p{shape_of(plan, model, settings, rank),
@@ -266,6 +271,8 @@ std::vector<Price::Line> messages(const Pricing& p) {
     for (i64 j = 0; j < (each ? s.m : 1); ++j)
       say(what, each ? j : -1, p.store.reduce(s, elements), 1, gradient);
   }
+  for (const PricedUnit& u : p.units)
+    say(replicas_name(u.number), -1, p.store.reduce_over_replicas(s, u.gradient), 1, gradient);
   for (const PricedUnit& u : p.units) {
     // Weights are gathered once a step; or for each forward and backward of a unit. Embedding rows are needed
     // in forward, final norm and head in backward, and a tied head on the embedding's stage takes the

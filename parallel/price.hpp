@@ -25,6 +25,9 @@ struct Shape {
   i64 partial;                       // of an activation that is a rank's part of a sum: in exact mode float32
   int dp, tp, pp;
   int dp_at, tp_at, stage;
+  int replicas, shards;  // of dp: groups, and the ranks of one, who share what is sharded
+  int replica_at, shard_at;
+  Axis sharing;      // of a group's messages
   bool reversed;     // the schedule's backward takes the last microbatch first
   const Plan* plan;  // for a strategy's own words
   bool first() const { return stage == 0; }
@@ -60,7 +63,7 @@ Additions plain_additions(i64 arrivals);
 // Of a rank that sums its own samples, n/dp of them; in fast mode its microbatches.
 Additions own_samples(const Shape&);
 
-// Of E elements in dp equal shards, the last one padded: of each shard, and those that are this rank's.
+// Of E elements in equal shards, the last one padded: of each shard, and those that are this rank's.
 i64 shard(const Shape&, i64 E);
 i64 own_part(const Shape&, i64 E);
 i64 first_of_own_part(const Shape&, i64 E);
@@ -155,6 +158,8 @@ struct PriceOf<Store> {
   Maybe (*reduce)(const Shape&, i64 E);   // the message of the gradient, once a step or for each microbatch
   // Units whose gradients are one message, counted from the highest down.
   i64 (*reduced_together)(const Shape&) = [](const Shape&) { return i64{1}; };
+  // What is reduced by then among the ranks that share it, over the groups that do: once a step.
+  Maybe (*reduce_over_replicas)(const Shape&, i64 E) = [](const Shape&, i64) { return Maybe{}; };
   bool (*reduces_each_microbatch)(const Shape&);
   Maybe (*gather)(const Shape&, i64 E);  // the message of the weights, once a step or at each use
   bool (*gathers_each_use)(const Shape&);
@@ -163,7 +168,8 @@ struct PriceOf<Store> {
   Additions (*of_messages)(const Shape&) = [](const Shape&) { return Additions{}; };
   i64 (*zeroed_pads)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };    // runs, of a unit
   i64 (*first_updated)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };  // of `updated`
-  bool sharded = true;  // over dp; if not, the first replica counts in the gradient norm
+  bool sharded =
+      true;  // over dp, or each of its groups; if not, the first replica counts in the gradient norm
 };
 
 template <>
@@ -212,8 +218,9 @@ struct PriceOf<Shelf> {
   void (*work)(const Shape&, const KeptLayer&, StepWork&) = [](const Shape&, const KeptLayer&, StepWork&) {};
 };
 
-// A message of the gradients of units lowest to highest.
+// A message of the gradients of units lowest to highest; and of a unit's over replicas.
 std::string bucket_name(i64 lowest, i64 highest);
+std::string replicas_name(i64 unit);
 
 struct Price {
   KindBytes peak{};  // each kind's peak on this rank

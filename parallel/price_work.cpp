@@ -94,7 +94,7 @@ void gradient_kernels(const Pricing& p, StepWork& w) {
     w.run("copy", norms * samples.begun + messages.begun,
           2 * (norms * s.D * samples.begun + part * messages.begun));
     const i64 pads = p.store.zeroed_pads(s, u.gradient);
-    w.run(StepWork::kZero, pads, pads * (part * s.dp - u.gradient));
+    w.run(StepWork::kZero, pads, pads * (part * s.shards - u.gradient));
   }
 }
 
@@ -111,7 +111,7 @@ void update_kernels(const Pricing& p, StepWork& w) {
       at += x.elements;
       if (n <= 0) continue;
       pieces.push_back(n);
-      if (x.counts && (p.store.sharded || s.dp_at == 0)) w.run("add_squares", 1, n);
+      if (x.counts && (p.store.sharded ? s.replica_at : s.dp_at) == 0) w.run("add_squares", 1, n);
       if (u.number == 0 && s.tied && s.last()) w.run("add", 1, 3 * n);  // the head's part of its gradient
     }
   }
@@ -166,6 +166,10 @@ void hidden_reductions(const Pricing& p, StepWork& w) {
     if (each && lowest == 0 && highest == all - 1) times -= p.schedule.weights_in_a_row(s);
     w.hide(bucket_name(p.units[lowest].number, p.units[highest].number), times);
   }
+  // Over replicas it goes when it has arrived, which is when the next unit is ready; or, where a unit's sums
+  // are added up when they arrive, beside those of the next.
+  for (i64 u = each ? 1 : 2; u < all; ++u)
+    if (p.store.reduce_over_replicas(s, 1)) w.hide(replicas_name(p.units[u].number), 1);
 }
 
 // A receive is posted before the pass that comes first, a send is waited for after the next one: hidden but

@@ -5,8 +5,11 @@
 namespace lockstep {
 
 Shards::Shards(const Context& c)
-    : params_(*c.params), dp_(c.mesh.dp), me_(c.mesh.dp_of(c.rank)), lengths_(params_.unit_elements.size()) {
-  for (const int u : params_.units) lengths_[u] = (params_.unit_elements[u] + dp_ - 1) / dp_;
+    : params_(*c.params),
+      ranks_(c.mesh.shards()),
+      me_(c.mesh.shard_of(c.rank)),
+      lengths_(params_.unit_elements.size()) {
+  for (const int u : params_.units) lengths_[u] = (params_.unit_elements[u] + ranks_ - 1) / ranks_;
 }
 
 Shards::Range Shards::owned(int local) const {
@@ -28,6 +31,7 @@ ShardedWeights::ShardedWeights(const Context& c, const Shards& shards, Kept kept
     : device_(c.device),
       params_(*c.params),
       shards_(shards),
+      sharing_(c.mesh.sharing()),
       kept_(kept),
       rest_(c, lengths(params_, shards, kept == Kept::whole)),
       units_(params_.unit_elements.size()) {
@@ -115,10 +119,45 @@ void ShardedWeights::republish(int unit) {
 Request ShardedWeights::gather(int unit, View mine, const Buf& in, const Buf& out) {
   Message m;
   m.verb = Verb::all_gather;
-  m.axis = Axis::dp;
+  m.axis = sharing_;
   m.n = shards_.length(unit);
   m.what = units_[unit].name.c_str();
   return device_.start(m, in, mine, out, out);
+}
+
+AcrossReplicas::AcrossReplicas(const Context& c)
+    : device_(c.device), alone_(c.mesh.replicas == 1), names_(c.params->unit_elements.size()) {
+  for (const int u : c.params->units) names_[u] = replicas_name(u);
+}
+
+void AcrossReplicas::start(int unit, const Buf& gradients, View shard, i64 n) {
+  if (alone_) return;
+  finish();
+  Message m;
+  m.verb = Verb::all_reduce;
+  m.axis = Axis::replica;
+  m.reduce = Reduce::sum;
+  m.n = n;
+  m.what = names_[unit].c_str();
+  under_way_ = device_.start(m, gradients, shard, gradients, shard);
+}
+
+void AcrossReplicas::finish() {
+  if (under_way_) device_.wait(under_way_);
+}
+
+Rule replicas_share() {
+  return {"replicas-share",
+          [](const Plan& p, const ModelConfig&, const Settings&) -> std::optional<std::string> {
+            const int dp = p.number("dp"), replicas = p.number("replicas");
+            if (replicas == 1 || (dp % replicas == 0 && replicas < dp)) return {};
+            return "replicas=" + std::to_string(replicas) + " cannot cut dp=" + std::to_string(dp) +
+                   " into groups of two ranks or more, all of one size";
+          }};
+}
+
+Maybe over_replicas(const Shape& s, i64 e) {
+  return s.replicas > 1 ? Maybe{{Axis::replica, Verb::all_reduce, shard(s, e)}} : std::nullopt;
 }
 
 std::vector<Piece> own_pieces(const Context& c, const Shards& shards, const ShardedWeights& weights,
@@ -129,7 +168,7 @@ std::vector<Piece> own_pieces(const Context& c, const Shards& shards, const Shar
     const Shards::Range r = shards.owned(l);
     if (r.empty()) continue;
     pieces.push_back({l, r.from, r.to - r.from, weights.own(l, r.from), gradient(l, r.from),
-                      counts_in_norm(*c.params, l, c.mesh, c.rank)});
+                      c.mesh.replica_of(c.rank) == 0 && counts_in_norm(*c.params, l, c.mesh, c.rank)});
   }
   return pieces;
 }

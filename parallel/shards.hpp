@@ -1,5 +1,6 @@
 // What stores that cut a unit over the dp ranks have in common: where the cuts lie, what of the parameters a
-// rank owns, and how weights are kept and made whole. Not a strategy.
+// rank owns, how weights are kept and made whole, and how groups of ranks add up what each has summed. Not a
+// strategy.
 #pragma once
 #include <functional>
 #include <string>
@@ -9,12 +10,12 @@
 
 namespace lockstep {
 
-// A unit's elements in dp equal shards, the i-th on the i-th rank. The last one is padded.
+// A unit's elements in equal shards, the i-th on the i-th of the ranks that share it. The last one is padded.
 class Shards {
  public:
   explicit Shards(const Context&);
   i64 length(int unit) const { return lengths_[unit]; }  // of one shard, elements
-  i64 padded(int unit) const { return lengths_[unit] * dp_; }
+  i64 padded(int unit) const { return lengths_[unit] * ranks_; }
   i64 mine(int unit) const { return lengths_[unit] * me_; }  // where this rank's begins in the unit
   struct Range {
     i64 from, to;
@@ -24,7 +25,7 @@ class Shards {
 
  private:
   const LocalParams& params_;
-  int dp_, me_;
+  int ranks_, me_;
   std::vector<i64> lengths_;  // by unit
 };
 
@@ -59,10 +60,32 @@ class ShardedWeights {
   Device& device_;
   const LocalParams& params_;
   const Shards& shards_;
+  Axis sharing_;
   Kept kept_;
   RestingWeights rest_;  // [padded] or [length] of each unit
   std::vector<Unit> units_;
 };
+
+// `replicas=r` (hybrid sharding: Zhao et al. 2023, PyTorch FSDP, section 3.2.2): a gradient that a group of
+// ranks has summed and cut is summed once a step with those of the other groups, shard by shard, while
+// backward goes on.
+class AcrossReplicas {
+ public:
+  explicit AcrossReplicas(const Context&);
+  // The unit's sum of this group is in; the message before has arrived then.
+  void start(int unit, const Buf& gradients, View shard, i64 n);
+  void finish();
+
+ private:
+  Device& device_;
+  bool alone_;                      // one group
+  std::vector<std::string> names_;  // by unit
+  Request under_way_;
+};
+
+// The word's rule and price, for stores that have it.
+Rule replicas_share();
+Maybe over_replicas(const Shape&, i64 E);
 
 // What the optimizer updates on this rank; `gradient` finds an element of a local parameter that it owns.
 std::vector<Piece> own_pieces(const Context&, const Shards&, const ShardedWeights&,

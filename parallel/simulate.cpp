@@ -135,7 +135,8 @@ class Simulation {
     meeting->done = true;
     if (costs_.messages_block) return void(meeting->to = meeting->latest);
     // A link has a stream for each direction; the other axes have one.
-    const auto stream = pair ? std::tuple{m.axis, members[0], members[1]} : std::tuple{m.axis, -1, -1};
+    const Axis axis = along_dp(m.axis) ? Axis::dp : m.axis;  // gradients and weights go one after another
+    const auto stream = pair ? std::tuple{axis, members[0], members[1]} : std::tuple{axis, -1, -1};
     meeting->from = meeting->latest;
     for (const int r : members) meeting->from = std::max(meeting->from, players_[r].free[stream]);
     meeting->to = meeting->from + costs_.message(m, group);

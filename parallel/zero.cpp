@@ -29,17 +29,20 @@ class Zero final : public Store {
   explicit Zero(const Context& c)
       : device_(c.device),
         params_(*c.params),
-        dp_(c.mesh.dp),
-        me_(c.mesh.dp_of(c.rank)),
+        ranks_(c.mesh.shards()),
+        me_(c.mesh.shard_of(c.rank)),
         b_(c.plan.number("micro")),
         n_(c.settings.batch),
+        first_(c.mesh.replica_of(c.rank) * (n_ / c.mesh.replicas)),
         fast_(c.settings.fast),
-        summed_(fast_ || std::has_single_bit(static_cast<std::uint64_t>(n_ / dp_ / b_))),
+        summed_(fast_ || std::has_single_bit(static_cast<std::uint64_t>(n_ / c.mesh.dp / b_))),
+        sharing_(c.mesh.sharing()),
         shards_(c),
         weights_(c, shards_,
                  c.plan.number("zero") == 3 ? ShardedWeights::Kept::shard : ShardedWeights::Kept::whole),
+        replicas_(c),
         units_(params_.unit_elements.size()) {
-    const int microbatches = static_cast<int>(n_ / dp_ / b_);
+    const int microbatches = static_cast<int>(n_ / c.mesh.dp / b_);
     for (int j = 0; j < microbatches; ++j) deal(j);
     for (const int u : params_.units) {
       std::vector<Accumulation::Node> nodes;
@@ -53,7 +56,7 @@ class Zero final : public Store {
     pieces_ = own_pieces(c, shards_, weights_, [this](int l, i64 first) { return gradient(l, first); });
   }
 
-  i64 sample(int microbatch, i64 i) const override { return (microbatch * dp_ + me_) * b_ + i; }
+  i64 sample(int microbatch, i64 i) const override { return first_ + (microbatch * ranks_ + me_) * b_ + i; }
   void load(int local, const float* values) override { weights_.load(local, values); }
   bool resident() const override { return weights_.resident(); }
   void prefetch(int unit) override { weights_.prefetch(unit); }
@@ -66,7 +69,7 @@ class Zero final : public Store {
   Leaf leaf(int local, i64 sample) override {
     const int number = params_.all[local].unit;
     Unit& u = units_[number];
-    if (arriving_ == number) finish();  // the microbatch before is still being reduced from the same buffer
+    if (arriving_ == number) arrive();  // the microbatch before is still being reduced from the same buffer
     if (!u.filling) {
       u.filling = device_.take("microbatch gradients", Kind::reducing, slots_ * shards_.padded(number));
       zero_pads(number);
@@ -80,11 +83,11 @@ class Zero final : public Store {
                   params_.all[local].count());
   }
 
-  void ready(int number, int microbatch, bool) override {
-    finish();
+  void ready(int number, int microbatch, bool last) override {
+    arrive();
     Unit& u = units_[number];
     Message m;
-    m.axis = Axis::dp;
+    m.axis = sharing_;
     m.n = shards_.length(number);
     m.what = u.name.c_str();
     m.microbatch = microbatch;
@@ -99,11 +102,23 @@ class Zero final : public Store {
     const View to = summed_ ? u.filling.from(shards_.mine(number)) : u.filling.view();
     coming_ = device_.start(m, u.filling, u.filling, u.filling, to);
     u.arrived = std::move(u.filling);
-    arriving_ = number, arriving_microbatch_ = microbatch;
+    arriving_ = number, arriving_microbatch_ = microbatch, arriving_last_ = last;
   }
 
-  // The reduction under way arrives; its sums go to their places in the tree over samples.
   void finish() override {
+    arrive();
+    replicas_.finish();
+  }
+
+  const std::vector<Piece>& pieces() override { return pieces_; }
+  View gradient(int local, i64 first) override {
+    const LocalParam& p = params_.all[local];
+    return units_[p.unit].gradients.from(p.first + first - shards_.mine(p.unit));
+  }
+
+ private:
+  // The reduction under way arrives; its sums go to their places in the tree over samples.
+  void arrive() {
     if (arriving_ < 0) return;
     device_.wait(coming_);
     Unit& u = units_[arriving_];
@@ -119,16 +134,10 @@ class Zero final : public Store {
         device_.run(device_.ops().add, slot(into), slot(into), slot(from), n);
     }
     u.arrived.free();
+    if (arriving_last_) replicas_.start(arriving_, u.gradients, slot(0), n);
     arriving_ = -1;
   }
 
-  const std::vector<Piece>& pieces() override { return pieces_; }
-  View gradient(int local, i64 first) override {
-    const LocalParam& p = params_.all[local];
-    return units_[p.unit].gradients.from(p.first + first - shards_.mine(p.unit));
-  }
-
- private:
   struct Unit {
     Buf gradients;  // [slots, length]: sums over microbatches
     Buf filling,
@@ -143,9 +152,9 @@ class Zero final : public Store {
 
   // Which sums a microbatch's message brings, and how this rank makes its own ones.
   void deal(int microbatch) {
-    const i64 first = i64{microbatch} * dp_ * b_;
+    const i64 first = first_ + i64{microbatch} * ranks_ * b_;
     std::vector<Arrived>& arrived = arrived_.emplace_back();
-    for (int rank = 0; rank < dp_; ++rank) {
+    for (int rank = 0; rank < ranks_; ++rank) {
       if (fast_ && rank != me_) continue;  // one sum each, added by the message
       std::vector<Accumulation::Node> samples;
       for (i64 s = first + rank * b_; s < first + (rank + 1) * b_; ++s) samples.push_back({s, s + 1});
@@ -153,12 +162,12 @@ class Zero final : public Store {
       const i64 nodes = static_cast<i64>(leaves.sums().size());
       slots_ = std::max<i64>(slots_, leaves.slots());
       nodes_ = std::max(nodes_, nodes);
-      for (i64 k = 0; k < nodes; ++k) arrived.push_back({leaves.sums()[k], k * dp_ + rank});
+      for (i64 k = 0; k < nodes; ++k) arrived.push_back({leaves.sums()[k], k * ranks_ + rank});
       if (rank == me_) leaves_.push_back(std::move(leaves));
     }
-    if (summed_) arrived = {{{first, first + dp_ * b_}, me_}};
+    if (summed_) arrived = {{{first, first + ranks_ * b_}, me_}};
   }
-  const Accumulation& leaves(i64 sample) const { return leaves_[sample / (dp_ * b_)]; }
+  const Accumulation& leaves(i64 sample) const { return leaves_[(sample - first_) / (ranks_ * b_)]; }
 
   View filling(int local, int s) const {
     const LocalParam& p = params_.all[local];
@@ -172,67 +181,76 @@ class Zero final : public Store {
 
   Device& device_;
   const LocalParams& params_;
-  int dp_, me_;
-  i64 b_, n_;
+  int ranks_, me_;
+  i64 b_, n_, first_;  // first_: of the group's samples
   bool fast_;
   bool summed_;                // by the message, over ranks; if not, it brings the ranks' sums of nodes
   i64 slots_ = 0, nodes_ = 0;  // of any rank's part of a microbatch: partial sums at once, and in the end
   std::vector<Accumulation> leaves_;           // by microbatch: this rank's part
   std::vector<std::vector<Arrived>> arrived_;  // by microbatch
+  Axis sharing_;
   Shards shards_;
   ShardedWeights weights_;
+  AcrossReplicas replicas_;
   std::vector<Unit> units_;
   std::vector<Piece> pieces_;
   Request coming_;  // the reduction under way: one at a time
   int arriving_ = -1, arriving_microbatch_ = 0;
+  bool arriving_last_ = false;
 };
 
 // ---- price
 bool summed(const Shape& s) { return s.fast || (s.m & (s.m - 1)) == 0; }  // by the messages
 i64 level(const Shape& s) { return s.plan->number("zero"); }
+i64 samples(const Shape& s) { return s.n / s.replicas; }  // of a group
 
 const Strategy<Store> strategy(
     "zero-2-3",
-    {{"zero", "0", {"0", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"}},
-    [](const Plan& p) { return p.number("zero") > 1; }, {},
+    {{"zero", "0", {"0", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"},
+     {"replicas", "1", {}, "groups of dp's ranks that each share all of it (hybrid sharding)"}},
+    [](const Plan& p) { return p.number("zero") > 1; }, {replicas_share()},
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Zero>(c); },
-    {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * (level(s) == 3 ? 1 : s.dp); },
-     .gathered = [](const Shape& s, i64 e) { return level(s) == 3 ? s.weight * shard(s, e) * s.dp : 0; },
+    {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * (level(s) == 3 ? 1 : s.shards); },
+     .gathered = [](const Shape& s, i64 e) { return level(s) == 3 ? s.weight * shard(s, e) * s.shards : 0; },
      .gradients =
          [](const Shape& s, i64 e) {
-           const i64 run = s.dp * s.b;
-           return s.gradient * shard(s, e) * s.slots(s.n, run, summed(s) ? run : s.b);
+           const i64 run = s.shards * s.b;
+           return s.gradient * shard(s, e) * s.slots(samples(s), run, summed(s) ? run : s.b);
          },
-     .reducing = [](const Shape& s,
-                    i64 e) { return s.gradient * (s.fast ? 1 : block_slots(s.n, s.b)) * shard(s, e) * s.dp; },
+     .reducing =
+         [](const Shape& s, i64 e) {
+           return s.gradient * (s.fast ? 1 : block_slots(samples(s), s.b)) * shard(s, e) * s.shards;
+         },
      .updated = own_part,
      .reduce =
          [](const Shape& s, i64 e) {
-           return summed(s) ? Maybe{{Axis::dp, Verb::reduce_scatter, shard(s, e)}}
-                            : Maybe{{Axis::dp, Verb::all_to_all, block_sums(s.n, s.b) * shard(s, e)}};
+           return summed(s) ? Maybe{{s.sharing, Verb::reduce_scatter, shard(s, e)}}
+                            : Maybe{{s.sharing, Verb::all_to_all, block_sums(samples(s), s.b) * shard(s, e)}};
          },
+     .reduce_over_replicas = over_replicas,
      .reduces_each_microbatch = [](const Shape&) { return true; },
      .gather =
          [](const Shape& s, i64 e) {
-           return Maybe{{Axis::dp, Verb::all_gather, shard(s, e)}};
+           return Maybe{{s.sharing, Verb::all_gather, shard(s, e)}};
          },
      .gathers_each_use = [](const Shape& s) { return level(s) == 3; },
      .of_samples =
          [](const Shape& s) {
            Additions all;
            for (i64 j = 0; j < s.m; ++j) {
-             const i64 first = (j * s.dp + s.dp_at) * s.b;
-             all += s.fast ? plain_additions(1) : block_additions(s.n, first, first + s.b);
+             const i64 first = (j * s.shards + s.shard_at) * s.b;
+             all += s.fast ? plain_additions(1) : block_additions(samples(s), first, first + s.b);
            }
            return all;
          },
      .of_messages =
          [](const Shape& s) {
-           const i64 run = s.dp * s.b;
-           return s.fast ? plain_additions(s.m) : tree_additions(s.n, run, summed(s) ? run : s.b, s.reversed);
+           const i64 run = s.shards * s.b;
+           return s.fast ? plain_additions(s.m)
+                         : tree_additions(samples(s), run, summed(s) ? run : s.b, s.reversed);
          },
      .zeroed_pads = [](const Shape& s, i64 e) -> i64 {
-       return e % s.dp == 0 ? 0 : s.m * (s.fast ? 1 : block_sums(s.n, s.b));
+       return e % s.shards == 0 ? 0 : s.m * (s.fast ? 1 : block_sums(samples(s), s.b));
      },
      .first_updated = first_of_own_part});
 

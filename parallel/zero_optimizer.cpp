@@ -7,6 +7,7 @@
 //
 // In sum as many bytes as one all_reduce.
 #include <memory>
+#include <utility>
 
 #include "parallel/accumulate.hpp"
 #include "parallel/shards.hpp"
@@ -21,8 +22,10 @@ class ZeroOptimizer final : public Store {
         params_(*c.params),
         b_(c.plan.number("micro")),
         first_(c.mesh.dp_of(c.rank) * (c.settings.batch / c.mesh.dp)),
+        sharing_(c.mesh.sharing()),
         shards_(c),
         weights_(c, shards_, ShardedWeights::Kept::whole),
+        replicas_(c),
         units_(params_.unit_elements.size()) {
     for (const int u : params_.units) {
       std::vector<i64> samples;
@@ -59,21 +62,25 @@ class ZeroOptimizer final : public Store {
   // The sum over ranks lands where the rank's own part of it was.
   void ready(int number, int, bool last) override {
     if (!last) return;
-    finish();
+    arrive();
     const Unit& u = units_[number];
     const i64 elements = params_.unit_elements[number], pads = shards_.padded(number) - elements;
     if (pads) device_.run(device_.ops().zero, u.gradients.from(elements), pads);
+    pass_on();
     Message m;
     m.verb = Verb::reduce_scatter;
-    m.axis = Axis::dp;
+    m.axis = sharing_;
     m.reduce = Reduce::sum;
     m.n = shards_.length(number);
     m.what = u.name.c_str();
     under_way_ =
         device_.start(m, u.gradients, u.gradients, u.gradients, u.gradients.from(shards_.mine(number)));
+    reducing_ = number;
   }
   void finish() override {
-    if (under_way_) device_.wait(under_way_);
+    arrive();
+    pass_on();
+    replicas_.finish();
   }
 
   const std::vector<Piece>& pieces() override { return pieces_; }
@@ -85,6 +92,16 @@ class ZeroOptimizer final : public Store {
     std::unique_ptr<Accumulation> sums;
     std::string name;
   };
+  void arrive() {
+    if (under_way_) device_.wait(under_way_);
+  }
+  // What has arrived, to the other groups.
+  void pass_on() {
+    const int unit = std::exchange(reducing_, -1);
+    if (unit < 0) return;
+    const Buf& gradients = units_[unit].gradients;
+    replicas_.start(unit, gradients, gradients.from(shards_.mine(unit)), shards_.length(unit));
+  }
   View slot(int local, int s) const {
     const LocalParam& p = params_.all[local];
     return units_[p.unit].gradients.from(s * shards_.padded(p.unit) + p.first);
@@ -93,11 +110,14 @@ class ZeroOptimizer final : public Store {
   Device& device_;
   const LocalParams& params_;
   i64 b_, first_;
+  Axis sharing_;
   Shards shards_;
   ShardedWeights weights_;
+  AcrossReplicas replicas_;
   std::vector<Unit> units_;
   std::vector<Piece> pieces_;
   Request under_way_;  // one reduction at a time; the next unit's starts when it has arrived
+  int reducing_ = -1;  // of this unit
 };
 
 // ---- price
@@ -105,27 +125,30 @@ i64 nothing(const Shape&, i64) { return 0; }
 bool no(const Shape&) { return false; }
 
 const Strategy<Store> strategy(
-    "zero-1", {{"zero", "0", {"0", "1"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"}},
-    [](const Plan& p) { return p.number("zero") == 1; }, {},
+    "zero-1",
+    {{"zero", "0", {"0", "1"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"},
+     {"replicas", "1", {}, "groups of dp's ranks that each share all of it (hybrid sharding)"}},
+    [](const Plan& p) { return p.number("zero") == 1; }, {replicas_share()},
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<ZeroOptimizer>(c); },
-    {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * s.dp; },
+    {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * s.shards; },
      .gathered = nothing,
      .gradients = [](const Shape& s,
-                     i64 e) { return s.gradient * s.slots(s.n / s.dp, s.b, 1) * shard(s, e) * s.dp; },
+                     i64 e) { return s.gradient * s.slots(s.n / s.dp, s.b, 1) * shard(s, e) * s.shards; },
      .reducing = nothing,
      .updated = own_part,
      .reduce =
          [](const Shape& s, i64 e) {
-           return Maybe{{Axis::dp, Verb::reduce_scatter, shard(s, e)}};
+           return Maybe{{s.sharing, Verb::reduce_scatter, shard(s, e)}};
          },
+     .reduce_over_replicas = over_replicas,
      .reduces_each_microbatch = no,
      .gather =
          [](const Shape& s, i64 e) {
-           return Maybe{{Axis::dp, Verb::all_gather, shard(s, e)}};
+           return Maybe{{s.sharing, Verb::all_gather, shard(s, e)}};
          },
      .gathers_each_use = no,
      .of_samples = own_samples,
-     .zeroed_pads = [](const Shape& s, i64 e) -> i64 { return e % s.dp != 0; },
+     .zeroed_pads = [](const Shape& s, i64 e) -> i64 { return e % s.shards != 0; },
      .first_updated = first_of_own_part});
 
 }  // namespace

@@ -19,6 +19,10 @@ const char* axis_name(Axis axis) {
       return "kv";
     case Axis::tie:
       return "tie";
+    case Axis::shard:
+      return "shard";
+    case Axis::replica:
+      return "replica";
     case Axis::count:
       break;
   }
@@ -53,6 +57,12 @@ Group Mesh::group(Axis axis, int rank) const {
         g.ranks = {rank_of(d, t, 0), rank_of(d, t, pp - 1)};
       else
         g.ranks = {rank};  // one stage holds both ends; a middle stage holds neither
+      break;
+    case Axis::shard:
+      for (int i = 0; i < shards(); ++i) g.ranks.push_back(rank_of(replica_of(rank) * shards() + i, t, p));
+      break;
+    case Axis::replica:
+      for (int i = 0; i < replicas; ++i) g.ranks.push_back(rank_of(i * shards() + shard_of(rank), t, p));
       break;
     case Axis::count:
       throw std::invalid_argument("mesh: Axis::count is not an axis");

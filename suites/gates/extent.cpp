@@ -79,7 +79,7 @@ std::string judge_extents(const Prepared& p) {
   Uses uses;
   for (int rank = 0; rank < p.mesh.size(); ++rank) Extent(p.mesh, rank, uses).see(p.traces[rank]);
   // A partial sum on its way to shards ends with a pad that only the one that is sent has to fill.
-  const i64 pad = (p.mesh.dp - 1) * type_bytes(Type::f32);
+  const i64 pad = (p.mesh.shards() - 1) * type_bytes(Type::f32);
   for (const auto& [buffer, use] : uses)
     if (use.touched + (use.kind == Kind::reducing ? pad : 0) < buffer.second)
       return fmt::format("rank {}: buffer `{}` has {} bytes, of which the first {} are used", use.rank,

@@ -180,6 +180,8 @@ class Program {
     bool alone = false;
     for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
       const int others = mesh_.group(static_cast<Axis>(a), rank_).size();
+      const bool grouped = static_cast<Axis>(a) == Axis::shard || static_cast<Axis>(a) == Axis::replica;
+      if (grouped && mesh_.replicas == 1) continue;  // dp's own, or a group of one
       if (static_cast<Axis>(a) == m.axis || transfer || (others == 1 && alone)) continue;
       alone |= others == 1;
       add(Change::group, a, others == 1 ? "alone" : axis_name(static_cast<Axis>(a)));

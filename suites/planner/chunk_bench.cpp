@@ -8,7 +8,7 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       last_(last),
       kept_(kept),
       run_(alone(run, layers_ + (pending == Pending::layer), kept.empty())),
-      mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas},
+      mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas, run.mesh().replicas},
       ops_(plain_ops<float>()),
       lanes_(1),
       device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),

@@ -112,7 +112,7 @@ double CostModel::message(const Message& m) const {
     const double bytes = static_cast<double>(m.n * m.blocks * type_bytes(m.type));
     seconds = collective_seconds(m.verb, bytes / shares_, placed, cluster_) +
               collective_seconds(Verb::all_gather, bytes, placed_[static_cast<int>(Axis::tp)], cluster_);
-  } else if (cluster_.trainer.reduces_whole && m.axis == Axis::dp && m.verb == Verb::reduce_scatter) {
+  } else if (cluster_.trainer.reduces_whole && along_dp(m.axis) && m.verb == Verb::reduce_scatter) {
     Message whole = m;
     whole.verb = Verb::all_reduce, whole.n = m.n * placed.ranks;
     seconds = message_seconds(whole, placed, cluster_);
@@ -171,7 +171,7 @@ double beside_the_arena(const Cluster& c, double arena, int communicators) {
 }
 
 int communicators(const Mesh& m) {
-  return (m.dp > 1) + (m.tp > 1) + (m.pp > 1) + (m.kv_replicas > 1) + (m.size() > 1);
+  return (m.dp > 1) + (m.replicas > 1) + (m.tp > 1) + (m.pp > 1) + (m.kv_replicas > 1) + (m.size() > 1);
 }
 
 }  // namespace lockstep

@@ -158,9 +158,9 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
           break;
         }
         const double seconds = costs_.message(e.message, {});
-        const double blocks = e.message.axis == Axis::dp ? costs_.dp_blocks : 1;
+        const double blocks = along_dp(e.message.axis) ? costs_.dp_blocks : 1;
         if (blocks > 0) carry(e.message, blocks * seconds);
-        if (e.message.axis == Axis::dp)
+        if (along_dp(e.message.axis))
           started(e.request, data, (1 - blocks) * seconds);
         else
           under_way_[e.request] = {-1, -1};
@@ -203,7 +203,7 @@ void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
     else if (e.what == Trace::Event::start && costs_.messages_block)
       carried_[e.request] = e.message;
     else if (e.what == Trace::Event::start)
-      under_way_[e.request] = {e.message.axis == Axis::dp ? int{data} : -1, -1};
+      under_way_[e.request] = {along_dp(e.message.axis) ? int{data} : -1, -1};
     else if (e.what == Trace::Event::copy)
       under_way_[e.request] = {costs_.copies_block ? -1 : down + costs_.copy_stream(e), -1};
     else if (e.what == Trace::Event::wait || e.what == Trace::Event::copied)
