@@ -19,8 +19,9 @@ enum class Axis {
   count
 };
 const char* axis_name(Axis);
-// Messages of gradients and weights, between ranks that train on other samples.
+// Messages of gradients and weights, between ranks that train on other samples: they go one after another.
 constexpr bool along_dp(Axis a) { return a == Axis::dp || a == Axis::shard || a == Axis::replica; }
+constexpr Axis in_one_queue(Axis a) { return along_dp(a) ? Axis::dp : a; }
 
 struct Group {
   Axis axis = Axis::world;

@@ -135,7 +135,7 @@ class Simulation {
     meeting->done = true;
     if (costs_.messages_block) return void(meeting->to = meeting->latest);
     // A link has a stream for each direction; the other axes have one.
-    const Axis axis = along_dp(m.axis) ? Axis::dp : m.axis;  // gradients and weights go one after another
+    const Axis axis = in_one_queue(m.axis);
     const auto stream = pair ? std::tuple{axis, members[0], members[1]} : std::tuple{axis, -1, -1};
     meeting->from = meeting->latest;
     for (const int r : members) meeting->from = std::max(meeting->from, players_[r].free[stream]);

@@ -59,7 +59,8 @@ Prediction predict_by_trace(const Run& run, const Cluster& cluster) {
     stage.live = step.live[i];
     stage.compute = r.compute, stage.update = r.update + cluster.step, stage.copies = r.copies,
     stage.bubble = r.bubble;
-    for (const auto& [axis, seconds] : r.exposed) stage.exposed[static_cast<int>(axis)] = seconds;
+    for (const auto& [axis, seconds] : r.exposed)
+      stage.exposed[static_cast<int>(in_one_queue(axis))] += seconds;
     p.stages.push_back(stage);
   }
   return p;

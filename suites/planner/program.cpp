@@ -112,7 +112,7 @@ Operation& ProgramWriter::work() {
 // A rank's own work for a message.
 void ProgramWriter::carry(const Message& m, double seconds) {
   Operation& o = work();
-  o.seconds += seconds, o.spent.exposed[static_cast<int>(m.axis)] += seconds;
+  o.seconds += seconds, o.spent.exposed[static_cast<int>(in_one_queue(m.axis))] += seconds;
 }
 
 void ProgramWriter::wait(int request, const std::array<int, 2>& known) {

@@ -35,7 +35,8 @@ void expect_the_whole_trace_on_random_plans(const Cluster& cluster, int wanted) 
     Settings settings = settings_on(cluster, {});
     settings.batch = s.batch, settings.seq = 32;
     std::vector<std::string> lines;
-    const Values values = plan_values(model, settings, s.devices, {{"every", {"1", "2", "3"}}});
+    const Values values =
+        plan_values(model, settings, s.devices, {{"every", {"1", "2", "3"}}, {"replicas", {"1", "2"}}});
     each_legal_plan(model, settings, s.devices, values, [&](const Plan& p) { lines.push_back(p.line()); });
     ASSERT_GT(lines.size(), 100u);
     dice.shuffle(lines);
