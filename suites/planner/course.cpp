@@ -5,15 +5,18 @@
 namespace lockstep {
 
 std::size_t number_of(const PassShape& p) {
-  return ((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * 2 + p.after_forward) * 4 +
-          static_cast<std::size_t>(p.pending)) *
+  return (((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * 2 + p.after_forward) * 4 +
+           static_cast<std::size_t>(p.pending)) *
+              2 +
+          p.pending_first) *
              2 +
-         p.pending_first;
+         p.pending_last;
 }
 
-PassShapes::PassShapes(int chunks, int stages, bool each_microbatch, bool shelved)
+PassShapes::PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas, bool shelved)
     : stages_(stages),
       each_microbatch_(each_microbatch),
+      over_replicas_(over_replicas),
       shelved_(shelved),
       backwards_(static_cast<std::size_t>(chunks / stages)) {}
 
@@ -28,11 +31,11 @@ PassShape PassShapes::next(const Action& a) {
   const bool pending = each_microbatch_ ? reduced_ >= 0 : a.last && finished_;
   if (pending && each_microbatch_) {
     p.pending = reduced_ == a.chunk ? Pending::own : reduced_ == 0 ? Pending::embedding : Pending::layer;
-    p.pending_first = reduced_first_;
+    p.pending_first = reduced_first_, p.pending_last = over_replicas_ && reduced_last_;
   } else if (pending) {
     p.pending = Pending::layer;
   }
-  reduced_ = a.chunk, reduced_first_ = p.first;
+  reduced_ = a.chunk, reduced_first_ = p.first, reduced_last_ = a.last;
   finished_ |= a.last;
   return p;
 }
@@ -77,7 +80,8 @@ std::vector<Loop> fold(const std::vector<Item>& in, std::size_t longest) {
   return out;
 }
 
-Course whole(const Schedule& schedule, int stages, int microbatches, bool each_microbatch, bool shelved) {
+Course whole(const Schedule& schedule, int stages, int microbatches, bool each_microbatch, bool over_replicas,
+             bool shelved) {
   const int slots = schedule.chunks_per_stage(), chunks = slots * stages;
   Course c;
   std::vector<int> numbers(static_cast<std::size_t>(slots) * kPassShapes * 4, -1);
@@ -89,7 +93,7 @@ Course whole(const Schedule& schedule, int stages, int microbatches, bool each_m
   };
   for (int s = 0; s < stages; ++s) {
     const std::vector<Action> actions = schedule.actions(s, stages, microbatches);
-    PassShapes shapes(chunks, stages, each_microbatch, shelved);
+    PassShapes shapes(chunks, stages, each_microbatch, over_replicas, shelved);
     std::vector<int> list;
     for (std::size_t k = 0; k < actions.size(); ++k) {
       const Action& a = actions[k];
@@ -125,8 +129,9 @@ bool extend(const std::vector<Loop>& x, const std::vector<Loop>& y, std::vector<
 
 }  // namespace
 
-Course course(const Schedule& schedule, int stages, int microbatches, bool each_microbatch, bool shelved) {
-  const auto of = [&](int n) { return whole(schedule, stages, n, each_microbatch, shelved); };
+Course course(const Schedule& schedule, int stages, int microbatches, bool each_microbatch,
+              bool over_replicas, bool shelved) {
+  const auto of = [&](int n) { return whole(schedule, stages, n, each_microbatch, over_replicas, shelved); };
   // Schedules go through microbatches in groups of as many as there are stages at most.
   const int group = schedule.chunks_per_stage() > 1 ? stages : 1;
   const int some = (2 * stages / group + 2) * group + microbatches % group;

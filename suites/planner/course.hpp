@@ -7,22 +7,23 @@
 
 namespace lockstep {
 
-inline constexpr std::size_t kPassShapes = 4 * 2 * 2 * 2 * 4 * 2;
+inline constexpr std::size_t kPassShapes = 4 * 2 * 2 * 2 * 4 * 2 * 2;
 std::size_t number_of(const PassShape&);  // each its own, smaller than that
 
 // The shape of each pass of a stage, from its actions in order: what of the past it depends on and nothing
 // else, so that passes with the same cost are one.
 class PassShapes {
  public:
-  // Of chunks on all stages. Gradients are reduced after each microbatch; activations leave the device.
-  PassShapes(int chunks, int stages, bool each_microbatch, bool shelved);
+  // Of chunks on all stages. Gradients are reduced after each microbatch, and the last time over replicas,
+  // too; activations leave the device.
+  PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas, bool shelved);
   PassShape next(const Action&);
   bool reduced_first() const { return reduced_first_; }  // the last gradient was the first of its step
 
  private:
   int stages_;
-  bool each_microbatch_, shelved_;
-  bool forward_before_ = false, reduced_first_ = false;
+  bool each_microbatch_, over_replicas_, shelved_;
+  bool forward_before_ = false, reduced_first_ = false, reduced_last_ = false;
   int reduced_ = -1;            // the chunk whose gradients were reduced last
   bool finished_ = false;       // some chunk's last gradients are in
   std::vector<int> backwards_;  // by chunk of the stage
@@ -63,7 +64,8 @@ bool receives(const Action&, int chunks, int stages);
 bool sends(const Action&, int chunks, int stages);
 
 // Of many microbatches some are looked at: where each further one adds the same to each loop, so do all.
-Course course(const Schedule&, int stages, int microbatches, bool each_microbatch, bool shelved);
+Course course(const Schedule&, int stages, int microbatches, bool each_microbatch, bool over_replicas,
+              bool shelved);
 
 Total total_of(const std::vector<Loop>&, const std::vector<Total>& of_moves);
 

@@ -217,10 +217,12 @@ const UpdateProgram& PlanPieces::update_of(const Pieces::Layers& layers, bool fi
 
 const Course& PlanPieces::course() {
   const bool each = chosen<Store>(run.plan).price.reduces_each_microbatch(numbers);
-  std::string key = std::to_string(microbatches) + (each ? ",each" : ",") + (shelved ? ",shelved;" : ";");
+  const bool over_replicas = mesh.replicas > 1;
+  std::string key = std::to_string(microbatches) + (each ? ",each" : ",") + (over_replicas ? ",over" : ",") +
+                    (shelved ? ",shelved;" : ";");
   say_words<Schedule>(run.plan, key);
   Course& c = known_.courses_[key];
-  if (c.stages.empty()) c = lockstep::course(*schedule, mesh.pp, microbatches, each, shelved);
+  if (c.stages.empty()) c = lockstep::course(*schedule, mesh.pp, microbatches, each, over_replicas, shelved);
   return c;
 }
 

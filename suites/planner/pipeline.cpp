@@ -83,18 +83,19 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
     }
   }
   for (int p = 0; p < mesh.pp; ++p) {
-    Stage& stage = stages_.emplace_back(Stage{p,
-                                              {},
-                                              0,
-                                              {},
-                                              {},
-                                              false,
-                                              0,
-                                              false,
-                                              nullptr,
-                                              nullptr,
-                                              PassShapes(chunks, mesh.pp, each_microbatch, shelved),
-                                              {}});
+    Stage& stage =
+        stages_.emplace_back(Stage{p,
+                                   {},
+                                   0,
+                                   {},
+                                   {},
+                                   false,
+                                   0,
+                                   false,
+                                   nullptr,
+                                   nullptr,
+                                   PassShapes(chunks, mesh.pp, each_microbatch, mesh.replicas > 1, shelved),
+                                   {}});
     stage.known.resize(static_cast<std::size_t>(chunks / mesh.pp) * kPassShapes);
     stage.live.add(0, input_bytes(s, chunks, p));
   }
