@@ -31,6 +31,8 @@ const std::vector<StagedPlan>& staged_plans() {
       {"dp=2 zero=2 micro=2 ckpt=attention", true},
       {"dp=4 zero=3 pp=2 ckpt=full", true},
       {"dp=2 tp=2 zero=3 micro=3 schedule=gpipe", true},
+      {"dp=4 zero=1 replicas=2 micro=3", true},
+      {"dp=4 zero=3 replicas=2 pp=2", true},
       {"pp=4 schedule=gpipe micro=2", true},
       {"dp=2 pp=2 schedule=interleaved virtual=2 ckpt=norms", true},
       {"pp=4 schedule=zero-bubble ckpt=swiglu every=2", true},

@@ -114,6 +114,13 @@ class DeepSpeed {
       z["stage3_prefetch_bucket_size"] = layer_elements(q_.model, tp_);  // the next unit
       z["stage3_param_persistence_threshold"] = 0;                       // norms are shards too
     }
+    if (const int replicas = p_.number("replicas"); replicas > 1 && stage == 3) {
+      z["mics_shard_size"] = dp_ / replicas;
+      say("{}: DeepSpeed's MiCS, for which the model is made within deepspeed.zero.MiCS_Init",
+          word("replicas"));
+    } else if (replicas > 1) {
+      say("{}: DeepSpeed has groups with ZeRO 3 only; written is one of all replicas", word("replicas"));
+    }
     j["zero_optimization"] = z;
   }
 

@@ -27,7 +27,7 @@ class Fsdp {
     x_.text += fmt::format("machine_rank: 0\nnum_machines: {}\nnum_processes: {}\nmixed_precision: {}\n",
                            machines(q_.cluster, p_), p_.ranks(), bf16 ? "bf16" : "'no'");
     if (shards) sharding();
-    if (tp_ > 1) mesh(shards);
+    if (tp_ > 1 || p_.number("replicas") > 1) mesh(shards);
     activations(shards);
     say_one_stage(p_, x_.missing);
     if (bf16 && shards && s.gradient_bytes == 4)
@@ -98,11 +98,13 @@ class Fsdp {
 
   void mesh(bool shards) {
     x_.text += fmt::format(
-        "parallelism_config:\n  parallelism_config_dp_replicate_size: 1\n  parallelism_config_dp_shard_size: "
+        "parallelism_config:\n  parallelism_config_dp_replicate_size: {}\n  "
+        "parallelism_config_dp_shard_size: "
         "{}\n"
         "  parallelism_config_tp_size: {}\n  parallelism_config_cp_size: 1\n  parallelism_config_sp_size: "
         "1\n",
-        shards ? dp_ : 1, tp_);
+        p_.number("replicas"), shards ? dp_ / p_.number("replicas") : 1, tp_);
+    if (tp_ == 1) return;
     if (p_.number("sp"))
       say("{}: the Llama of transformers splits matrices only; norms and the residual stream stay whole on "
           "every rank",

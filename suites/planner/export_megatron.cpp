@@ -124,6 +124,7 @@ class Megatron {
       option("data-parallel-sharding-strategy", zero_ == 2 ? "optim_grads" : "optim_grads_params");
       flag("overlap-grad-reduce");
       if (zero_ == 3) flag("overlap-param-gather");
+      replicas();
       return;
     }
     // Host offload works on the shards of a distributed optimizer; of one replica these are whole.
@@ -132,12 +133,19 @@ class Megatron {
       say("zero=0 with {}: Megatron-LM offloads a distributed optimizer only; written is ZeRO 1",
           word("offload"));
     if (dp_ == 1) return;
+    replicas();
     flag("overlap-grad-reduce");
     const int bucket = p_.number("bucket");
     option("ddp-bucket-size", bucket * layer_elements(q_.model, tp_));
     if (bucket > 1)
       say("bucket={}: Megatron-LM's buckets are counted in elements; written are those of {} layers", bucket,
           bucket);
+  }
+
+  // Groups of replicas, each with an optimizer of its own.
+  void replicas() {
+    if (const int groups = p_.number("replicas"); groups > 1)
+      option("num-distributed-optimizer-instances", groups);
   }
 
   void recomputation() {

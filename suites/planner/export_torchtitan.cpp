@@ -171,10 +171,10 @@ class Torchtitan {
         fmt::arg("local", pp_ > 1 ? s.batch / dp_ : micro), fmt::arg("batch", s.batch),
         fmt::arg("seq", s.seq), fmt::arg("clip", s.clip), fmt::arg("steps", s.steps),
         fmt::arg("offload", yes(offloads())), fmt::arg("dtype", s.weight_bytes == 2 ? "bfloat16" : "float32"),
-        fmt::arg("pipelined", yes(pp_ > 1)), fmt::arg("replicas", zero_ ? 1 : dp_),
-        fmt::arg("shards", zero_ ? dp_ : 1), fmt::arg("reshard", reshard), fmt::arg("tp", tp_),
-        fmt::arg("sp", yes(p_.number("sp"))), fmt::arg("pp", pp_), fmt::arg("pipeline", stages),
-        fmt::arg("ckpt", recomputed), fmt::arg("seed", s.seed));
+        fmt::arg("pipelined", yes(pp_ > 1)), fmt::arg("replicas", zero_ ? p_.number("replicas") : dp_),
+        fmt::arg("shards", zero_ ? dp_ / p_.number("replicas") : 1), fmt::arg("reshard", reshard),
+        fmt::arg("tp", tp_), fmt::arg("sp", yes(p_.number("sp"))), fmt::arg("pp", pp_),
+        fmt::arg("pipeline", stages), fmt::arg("ckpt", recomputed), fmt::arg("seed", s.seed));
   }
 
   std::string sharding() {

@@ -36,6 +36,20 @@ TEST(Mesh, AKeyValueHeadMayBeOnMoreThanTwoRanks) {
   EXPECT_EQ(four.group(Axis::kv, 8).ranks, (Ranks{8, 9, 10, 11}));
 }
 
+// dp 8 in two groups of four: ranks 0 to 7 and 8 to 15, of which tp takes every second.
+TEST(Mesh, GroupsOfReplicasShareAndMeet) {
+  const Mesh groups{.dp = 8, .tp = 2, .pp = 2, .replicas = 2};
+  EXPECT_EQ(groups.group(Axis::shard, 3).ranks, (Ranks{1, 3, 5, 7}));
+  EXPECT_EQ(groups.group(Axis::shard, 30).ranks, (Ranks{24, 26, 28, 30}));
+  EXPECT_EQ(groups.group(Axis::replica, 3).ranks, (Ranks{3, 11}));
+  EXPECT_EQ(groups.group(Axis::replica, 30).ranks, (Ranks{22, 30}));
+  EXPECT_EQ(mesh.group(Axis::shard, 6).ranks, mesh.group(Axis::dp, 6).ranks)
+      << "all share, where there is one";
+  for (const Axis axis : {Axis::shard, Axis::replica})
+    for (int r = 0; r < groups.size(); ++r)
+      EXPECT_EQ(groups.group(axis, r).ranks[groups.group(axis, r).me], r);
+}
+
 TEST(Mesh, EveryGroupHoldsItsRankAndAllItsMembersAgree) {
   for (int a = 0; a < static_cast<int>(Axis::count); ++a)
     for (int r = 0; r < mesh.size(); ++r) {

@@ -43,7 +43,7 @@ TEST(NcclPlans, HaveTheHashOfOneDevice) {
         "dp=2 zero=3 pp=2 micro=1", "tp=4 sp=1 micro=2", "tp=4 pp=2 micro=1", "pp=4 micro=1",
         "pp=2 schedule=interleaved virtual=2 micro=1", "pp=4 schedule=gpipe micro=2",
         "pp=3 schedule=zero-bubble micro=1", "dp=2 bucket=3 pp=2 micro=2 offload=optimizer",
-        "dp=2 zero=3 offload=weights activations=host micro=2"}) {
+        "dp=2 zero=3 offload=weights activations=host micro=2", "dp=4 zero=2 replicas=2 micro=2"}) {
     test::StandIns fabrics;
     const Plan plan = Plan::parse(line);
     ASSERT_FALSE(refuse(plan, tiny.model, tiny.settings)) << line;

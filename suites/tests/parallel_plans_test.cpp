@@ -104,7 +104,9 @@ INSTANTIATE_TEST_SUITE_P(
         "pp=2 schedule=zero-bubble ckpt=attention offload=optimizer",
         "dp=4 pp=2 schedule=zero-bubble ckpt=swiglu zero=1", "dp=2 pp=2 schedule=zero-bubble zero=2",
         "dp=2 pp=4 schedule=zero-bubble zero=3 ckpt=full", "pp=8 micro=4 schedule=zero-bubble zero=2",
-        "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2", "dp=2 zero=2 micro=4"));
+        "dp=2 tp=2 pp=2 schedule=gpipe zero=2 micro=2", "dp=2 zero=2 micro=4", "dp=4 zero=1 replicas=2",
+        "dp=8 zero=2 replicas=4", "dp=4 pp=2 zero=3 replicas=2 schedule=interleaved virtual=4 ckpt=full",
+        "dp=4 tp=2 pp=2 zero=1 replicas=2 schedule=zero-bubble", "dp=4 pp=4 zero=3 replicas=2 micro=2"));
 
 // Batches of three times a power of two: a replica's samples are a whole subtree, microbatches may not be.
 class EveryPlanOf12 : public testing::TestWithParam<const char*> {};
@@ -124,7 +126,8 @@ INSTANTIATE_TEST_SUITE_P(
                     "dp=2 pp=2 zero=2 schedule=gpipe", "dp=4 pp=2 zero=3 schedule=gpipe",
                     "dp=2 pp=2 zero=2 micro=2 schedule=gpipe", "dp=2 pp=4 zero=3 ckpt=full",
                     "dp=2 pp=8 zero=2", "dp=2 pp=2 zero=2 schedule=interleaved virtual=2",
-                    "dp=2 tp=2 pp=2 zero=3 sp=1", "dp=4 tp=2 zero=2 offload=optimizer"));
+                    "dp=2 tp=2 pp=2 zero=3 sp=1", "dp=4 tp=2 zero=2 offload=optimizer",
+                    "dp=4 zero=2 replicas=2", "dp=4 zero=3 replicas=2 micro=3 offload=weights"));
 
 class EveryPlanOf24 : public testing::TestWithParam<const char*> {};
 TEST_P(EveryPlanOf24, PassesAllGates) {
@@ -140,7 +143,8 @@ INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOf24,
                                          "dp=4 pp=2 zero=3 schedule=interleaved virtual=2",
                                          "dp=2 pp=4 zero=2 schedule=interleaved virtual=2 ckpt=selective",
                                          "dp=4 tp=2 pp=2 zero=2 micro=2 schedule=gpipe",
-                                         "dp=4 tp=2 pp=2 zero=1 micro=2", "dp=8 pp=2 zero=2 schedule=gpipe"));
+                                         "dp=4 tp=2 pp=2 zero=1 micro=2", "dp=8 pp=2 zero=2 schedule=gpipe",
+                                         "dp=8 zero=2 replicas=2", "dp=4 zero=2 replicas=2 micro=2"));
 
 // The same where shards are padded and begin in the middle of rows.
 class EveryPlanOfOddSizes : public testing::TestWithParam<const char*> {};
@@ -154,7 +158,8 @@ TEST_P(EveryPlanOfOddSizes, CostsInBf16WhatIsStated) {
 
 INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfOddSizes,
                          testing::Values("dp=4 tp=2 zero=2 micro=3", "dp=2 zero=3 micro=6",
-                                         "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe"));
+                                         "dp=4 tp=2 pp=2 zero=3 ckpt=full schedule=gpipe",
+                                         "dp=4 tp=2 zero=1 replicas=2"));
 
 // A head of its own is the last unit, and has weights to fetch: where they rest below the device, or in
 // shards.

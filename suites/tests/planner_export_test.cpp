@@ -42,8 +42,8 @@ bool named(const std::vector<std::string>& sentences, const std::string& what) {
 
 TEST(ExportWords, NoneIsLost) {
   const Asked a("gate-untied");
-  const Values values =
-      plan_values(a.model, a.settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2"));
+  const Values values = plan_values(a.model, a.settings, 8,
+                                    parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2 replicas=1,2"));
   i64 plans = 0, words = 0, refused = 0;
   std::map<std::string, i64> compared;
   std::map<std::string, std::string> lost;
@@ -82,8 +82,8 @@ TEST(ExportWords, NoneIsLost) {
   for (const auto& [what, plan] : lost) ADD_FAILURE() << what << " is lost: " << plan;
   EXPECT_GT(words, 10000);
   EXPECT_GT(refused, 100);
-  for (const char* word :
-       {"micro", "activations", "bucket", "ckpt", "every", "offload", "schedule", "sp", "to", "zero"})
+  for (const char* word : {"micro", "activations", "bucket", "ckpt", "every", "offload", "replicas",
+                           "schedule", "sp", "to", "zero"})
     EXPECT_GT(compared[word], 0) << word;
 }
 
