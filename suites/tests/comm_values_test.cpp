@@ -172,7 +172,7 @@ TEST_P(OneMessage, TheMaximumOfAnythingAndNaNIsNaN) {
 
 // A collective of each axis adds up world ranks, so the sum says who was in the group.
 TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
-  const Mesh mesh{.dp = 2, .tp = 4, .pp = 2, .kv_replicas = 2};
+  const Mesh mesh{.dp = 4, .tp = 4, .pp = 2, .kv_replicas = 2, .replicas = 2};
   World world(mesh, CommNeeds{.largest_bytes = 8}, GetParam());
   for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
     std::vector<i64> got(mesh.size());
@@ -188,12 +188,15 @@ TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
       for (int member = 0; member < mesh.size(); ++member) {  // who shares rank r's group, spelled out
         const bool same_d = mesh.dp_of(member) == mesh.dp_of(r), same_t = mesh.tp_of(member) == mesh.tp_of(r),
                    same_p = mesh.pp_of(member) == mesh.pp_of(r);
+        const int d = mesh.dp_of(r), other = mesh.dp_of(member);
         const bool with_me[] = {true,
                                 same_t && same_p,
                                 same_d && same_p,
                                 same_d && same_t,
                                 same_d && same_p && mesh.tp_of(member) / 2 == mesh.tp_of(r) / 2,
-                                same_d && same_t};
+                                same_d && same_t,
+                                same_t && same_p && other / 2 == d / 2,
+                                same_t && same_p && other % 2 == d % 2};
         if (with_me[a]) expected += i64{1} << member;
       }
       EXPECT_EQ(got[r], expected) << axis_name(static_cast<Axis>(a)) << " rank " << r;

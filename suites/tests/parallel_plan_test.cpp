@@ -91,6 +91,11 @@ TEST(Plan, IllegalPlansAreRefusedByRule) {
   EXPECT_EQ(rule("dp=4 tp=2 pp=8"), "");
   EXPECT_EQ(rule("dp=32 tp=8 pp=4"), "dp-divides-batch");  // as many ranks as may be
   EXPECT_EQ(rule("dp=64 tp=8 pp=4"), "ranks-at-most-1024");
+  EXPECT_EQ(rule("dp=4 zero=1 replicas=2"), "");
+  EXPECT_EQ(rule("dp=4 zero=1 replicas=4"), "replicas-share") << "nobody to share with";
+  EXPECT_EQ(rule("dp=8 zero=3 replicas=3"), "replicas-share");
+  EXPECT_EQ(rule("zero=1 replicas=2"), "replicas-share");
+  EXPECT_EQ(rule("dp=4 replicas=2"), "word-without-effect");
 }
 
 // Ranks that share a key/value head each make a part of its columns.
