@@ -149,10 +149,11 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
                    "\n--pipeline-model-parallel-size 1\n"));
   EXPECT_TRUE(says(to("megatron", "dp=4 tp=2 pp=2 zero=1 micro=2"), "torchrun --nnodes 2 --nproc-per-node 8 ",
                    "\n--num-attention-heads 32\n", "\n--num-query-groups 8\n", "\n--vocab-size 128256\n",
-                   "\n--untie-embeddings-and-output-weights\n", "\n--rotary-base 500000\n", "\n--seq-length 8192\n",
-                   "\n--micro-batch-size 2\n", "\n--global-batch-size 64\n", "\n--lr 0.002\n", "\n--min-lr 0.0002\n",
-                   "\n--lr-decay-iters 1000\n", "\n--lr-warmup-iters 2\n", "\n--adam-beta1 0.9\n",
-                   "\n--adam-beta2 0.95\n", "\n--weight-decay 0.1\n", "\n--ddp-bucket-size 109060096\n"));
+                   "\n--untie-embeddings-and-output-weights\n", "\n--rotary-base 500000\n",
+                   "\n--seq-length 8192\n", "\n--micro-batch-size 2\n", "\n--global-batch-size 64\n",
+                   "\n--lr 0.002\n", "\n--min-lr 0.0002\n", "\n--lr-decay-iters 1000\n",
+                   "\n--lr-warmup-iters 2\n", "\n--adam-beta1 0.9\n", "\n--adam-beta2 0.95\n",
+                   "\n--weight-decay 0.1\n", "\n--ddp-bucket-size 109060096\n"));
   const auto j = nlohmann::json::parse(a.to("deepspeed", "dp=8 tp=2 zero=2 micro=2").text);
   EXPECT_EQ(j["train_batch_size"], 64);
   EXPECT_EQ(j["train_micro_batch_size_per_gpu"], 2);
@@ -168,12 +169,13 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
                    "dp_shard_size: 8\n", "tp_size: 2\n", "--per_device_train_batch_size 2 ",
                    "--gradient_accumulation_steps 4 ", "--max_steps 1000\n", "--learning_rate 0.002 ",
                    "\"min_lr_rate\": 0.1"));
-  EXPECT_TRUE(says(to("torchtitan", "dp=4 tp=2 pp=2 zero=1 micro=2"), "n_heads=32, n_kv_heads=8, head_dim=128",
-                   "hidden_dim=14336", "vocab_size=128256, enable_weight_tying=False", "theta=500000",
-                   "local_batch_size=16, global_batch_size=64, seq_len=8192, max_norm=1, steps=1000",
-                   "data_parallel_shard_degree=4", "tensor_parallel_degree=2", "pipeline_parallel_degree=2",
-                   "pipeline_parallel_microbatch_size=2", "parts([16, 16])", "warmup_steps=2, total_steps=1000",
-                   "min_lr_factor=0.1", "\"lr\": 0.002, \"betas\": (0.9, 0.95)"));
+  EXPECT_TRUE(
+      says(to("torchtitan", "dp=4 tp=2 pp=2 zero=1 micro=2"), "n_heads=32, n_kv_heads=8, head_dim=128",
+           "hidden_dim=14336", "vocab_size=128256, enable_weight_tying=False", "theta=500000",
+           "local_batch_size=16, global_batch_size=64, seq_len=8192, max_norm=1, steps=1000",
+           "data_parallel_shard_degree=4", "tensor_parallel_degree=2", "pipeline_parallel_degree=2",
+           "pipeline_parallel_microbatch_size=2", "parts([16, 16])", "warmup_steps=2, total_steps=1000",
+           "min_lr_factor=0.1", "\"lr\": 0.002, \"betas\": (0.9, 0.95)"));
 }
 
 // What each system has is not called missing.

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -68,6 +69,23 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   for (std::size_t i = 0; i < ranks.size(); ++i)
     EXPECT_EQ(timed[i], ranks[i] <= std::stoi(run.attribute("cores")));
   EXPECT_EQ(run.read<double>("/plans/step_seconds").shape, (h5::Shape{5, 2}));
+  const auto seconds = run.read<double>("/plans/step_seconds").values,
+             speed = run.read<double>("/plans/tokens_per_second").values;
+  for (std::size_t i = 0; i < ranks.size(); ++i)  // by the median, which of two is their mean
+    if (timed[i]) {
+      EXPECT_NEAR(speed[i] * (seconds[2 * i] + seconds[2 * i + 1]) / 2, 8 * 16, 1e-6);
+    }
+  // Before it has learned anything it guesses one of 509 tokens; and the exact sums keep more than the fast.
+  const auto loss = run.read<double>("/plans/loss").values,
+             norm = run.read<double>("/plans/grad_norm").values;
+  const auto peak = run.read<i64>("/plans/peak_bytes").values,
+             exact = run.read<i64>("/plans/exact_peak_bytes").values;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    EXPECT_NEAR(loss[i * loss.size() / 5], std::log(509.0), 0.1);
+    EXPECT_GT(norm[i * norm.size() / 5], 0.5) << "it was clipped";
+    EXPECT_LT(norm[i * norm.size() / 5], 3);
+    EXPECT_GT(exact[i], peak[i]);
+  }
   // One more step of a timed plan is recorded as it went: every instant of every rank belongs to something.
   const auto measured = run.strings("/plans/measured_timeline");
   for (std::size_t i = 0; i < ranks.size(); ++i) {
