@@ -197,6 +197,28 @@ class Page(unittest.TestCase):
             else:
                 self.assertEqual(row["data-throughput"], "")
 
+    def test_the_table_has_the_figures_of_the_run(self):
+        keys = re.findall(r'<th scope="col" data-key="([^"]+)"', self.text)
+        rows = re.findall(r"<tr data-plan=.*?</tr>", self.text, flags=re.S)
+        plans = self.plans
+        for index in (0, list(plans["plan"]).index("dp=1 tp=1 pp=2"), len(rows) - 1):
+            cells = dict(zip(keys, re.findall(r"<td([^>]*)>(.*?)</td>", rows[index], flags=re.S), strict=True))
+            timed = plans["timed"][index]
+
+            def total(what):
+                return sum(plans[f"traffic/{axis}/{what}"][index] for axis in ("dp", "tp", "pp"))
+            expected = {"ranks": plans["ranks"][index], "peak": plans["peak_bytes"][index],
+                        "exact_peak": plans["peak_bytes"][index] + (1 << 16), "arena": plans["arena_bytes"][index],
+                        "resident": plans["resident_bytes"][index], "sent": total("messages"), "moved": total("bytes")}
+            for key, value in expected.items():
+                self.assertEqual(float(re.search(r'data-value="(.*)"', cells[key][0])[1]), float(f"{value:.10g}"), key)
+            milliseconds = f"{1000 * sorted(plans['step_seconds'][index])[2]:.4g}" if timed else ""
+            texts = {"seconds": milliseconds, "spread": "3 %" if timed else "", "fast_worst": "25 %", "wall": "1.5",
+                     "bubble": "15 %" if "pp=2" in plans["plan"][index] else "20 %", "hash": "8c1f0a92",
+                     "sent": f"{total('messages'):,}"}
+            for key, text in texts.items():
+                self.assertEqual(cells[key][1], text, key)
+
     def test_only_timed_plans_have_a_point(self):
         points = {int(i) for i in re.findall(r'id="memory_throughput-plan-(\d+)"', self.text)}
         self.assertEqual(points, {i for i, timed in enumerate(self.plans["timed"]) if timed})
@@ -272,6 +294,8 @@ class Page(unittest.TestCase):
         text = (FOLDER / "invalid.html").read_text(encoding="utf-8")
         self.assertIn('class="verdict invalid"', text)
         self.assertIn("held &lt;b&gt; bytes", text)  # a fault's text is not markup
+        for gate, passed in (("numbers", 19), ("messages", 19), ("memory", 18), ("fast", 19)):
+            self.assertIn(f"<b>{passed} of 20</b> plans passed the {gate} gate", text)
         rows = Rows(text).rows
         self.assertIn("failed", rows[10]["data-tags"])
         self.assertEqual(rows[10]["data-throughput"], "")  # timed, but failed a gate
