@@ -52,8 +52,8 @@ void check_table(const std::string& out, const std::vector<Row>& rows) {
     ASSERT_TRUE(std::getline(lines, line));
     ASSERT_TRUE(line.starts_with(r.kernel + " ")) << line;
     double calls = 0, each = 0, part = 0, flops = 0, bytes = 0;
-    ASSERT_EQ(std::sscanf(line.c_str() + line.find(r.dtype) + r.dtype.size(), "%lf %lf %lf %lf %lf", &calls, &each,
-                          &part, &flops, &bytes),
+    ASSERT_EQ(std::sscanf(line.c_str() + line.find(r.dtype) + r.dtype.size(), "%lf %lf %lf %lf %lf", &calls,
+                          &each, &part, &flops, &bytes),
               5)
         << line;
     EXPECT_EQ(calls, r.calls);

@@ -4,10 +4,13 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include "ref/config.hpp"
 #include "ref/safetensors.hpp"
 #include "ref/weights.hpp"
+#include "ref/write_aside.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -116,6 +119,30 @@ TEST(SafeTensors, WhatIsWrittenIsRead) {
   }
   EXPECT_TRUE(
       says(refusal([&] { save_safetensors(folder.path() + "/none/x", tensors); }), "cannot be written"));
+}
+
+// A disk that fills up while a model is written over an older one leaves the older one, and nothing else.
+TEST(WriteAside, WhoeverReadsFindsTheOldFileOrTheNew) {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("model.safetensors", "old");
+  const auto now = [&] {
+    std::string text;
+    std::getline(std::ifstream(path), text);
+    return text;
+  };
+  EXPECT_FALSE(write_aside(path, [&](std::ostream& out) {
+    out << "half" << std::flush;
+    EXPECT_EQ(now(), "old");
+    out.setstate(std::ios::badbit);
+  }));
+  EXPECT_EQ(now(), "old");
+  EXPECT_TRUE(write_aside(path, [&](std::ostream& out) {
+    out << "new" << std::flush;
+    EXPECT_EQ(now(), "old");
+  }));
+  EXPECT_EQ(now(), "new");
+  const auto begin = std::filesystem::directory_iterator(folder.path());
+  EXPECT_EQ(std::distance(begin, std::filesystem::directory_iterator()), 1);
 }
 
 TEST(SafeTensors, FoldersMayHoldSeveralFiles) {
