@@ -262,6 +262,21 @@ TEST(ProgramPlan, TellsProgramsThatNothingFits) {
               j["closest_misfit"]["lacks_bytes"].get<double>(), 2);
 }
 
+// Gradients of 2 bytes for 4 (the cluster's), and which kernels take the time, where that is asked for.
+TEST(ProgramPlan, OptionsOfOnePlanAreHeeded) {
+  const auto gradients = [](const std::string& more) {
+    const auto j = nlohmann::json::parse(plan_json(1, "--explain dp=4 " + more).out);
+    return j["plans"][0]["peak_bytes_by_kind"]["gradients"].get<i64>();
+  };
+  EXPECT_EQ(gradients(""), 2 * gradients("--gradient-bytes 2"));
+  EXPECT_EQ(gradients(""), gradients("--gradient-bytes 4"));
+  const TemporaryFolder folder;
+  const std::string plan = "plan " + tiny_model + "--cluster '" + folder.write("four.toml", cluster_text(1)) +
+                           "' --batch 8 --seq 32 --explain dp=4 ";
+  EXPECT_FALSE(says(lockstep_program(plan).out, "attention_dx"));
+  EXPECT_TRUE(says(lockstep_program(plan + "--kernels").out, "attention_dx", "adamw"));
+}
+
 TEST(ProgramPlan, AFolderThatCannotBeIsSaidFirst) {
   const TemporaryFolder folder;
   const std::string cluster = folder.write("four.toml", cluster_text(0.003));
