@@ -116,7 +116,10 @@ class PlannersPictures(unittest.TestCase):
         axes = plan_pictures.memory_against_speed(self.answer).axes[0]
         unit = UNITS[re.search(r"\[(.*)\]", axes.get_xlabel())[1]]
         points = sorted((round(x * unit), round(y, 3)) for group in axes.collections for x, y in group.get_offsets())
-        self.assertEqual(points, sorted((round(plan.device), round(plan.speed, 3)) for plan in self.plans.itertuples()))
+        expected = sorted((round(plan.device), round(plan.speed, 3)) for plan in self.plans.itertuples())
+        self.assertEqual(len(points), len(expected))
+        wrong = [pair for pair in zip(points, expected) if pair[0] != pair[1]]
+        self.assertEqual(wrong[:3], [])
 
     def test_memory_is_stacked_by_kind(self):
         axes = plan_pictures.memory_by_kind(self.answer).axes[0]

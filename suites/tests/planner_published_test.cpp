@@ -76,6 +76,21 @@ TEST(Published, RowsAreScoredByTheirReason) {
   EXPECT_EQ(s.contradictory, 2);
 }
 
+// RFC 4180: a quoted field may hold commas, and quotes that are doubled.
+TEST(Published, FieldsMayBeQuoted) {
+  const TemporaryFolder folder;
+  const std::string path = folder.write(
+      "q.csv",
+      "source,model,metric,value,notes\r\n\"a, b\",m,iter_s,1,\"said \"\"so\"\"\"\r\ns,m,iter_s,2,\n");
+  const std::vector<PublishedRow> rows = read_published_rows(path);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].text("source"), "a, b");
+  EXPECT_EQ(rows[0].text("notes"), "said \"so\"");
+  EXPECT_EQ(rows[1].text("value"), "2");
+  EXPECT_EQ(rows[1].text("notes"), "");
+  EXPECT_EQ(rows[1].number, 2);
+}
+
 TEST(Published, MetricsEqualClosedForms) {
   // 1 - 6 sum d^2 / (n (n^2 - 1)), without ties: d = 1, 1, 0, 1, 1.
   EXPECT_DOUBLE_EQ(rank_correlation({1, 2, 3, 4, 5}, {2, 1, 3, 5, 4}), 1 - 6.0 * 4 / (5 * 24));

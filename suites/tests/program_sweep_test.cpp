@@ -31,6 +31,12 @@ TEST(ProgramSweep, CoresAreThoseThatItMayUse) {
   const h5::Reader run(folder.path() + "/out/run.h5");
   EXPECT_EQ(run.attribute("cores"), "1");
   EXPECT_EQ(run.read<i64>("/plans/timed").values, (std::vector<i64>{1, 0}));
+  // Two threads of a rank want two of them.
+  ASSERT_EQ(lockstep_program("sweep " + suite + " --only dp=1 --threads 2 --out " + folder.path() + "/two",
+                             "taskset -c " + std::to_string(core_numbers().front()) + " ")
+                .status,
+            0);
+  EXPECT_EQ(h5::Reader(folder.path() + "/two/run.h5").read<i64>("/plans/timed").values, std::vector<i64>{0});
 }
 
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
@@ -64,6 +70,8 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   // gradients apart (kernels/EXACT.md).
   EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[0], 0);
   EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[4], 2 * (weights[0] + 4 * 512 * 64));
+  // Two stages hand on 8 x 16 x 64 floats and get as many back; what is received is not sent once more.
+  EXPECT_EQ(run.read<i64>("/plans/traffic/pp/bytes").values[1], 2 * 4 * 8 * 16 * 64);
   // Timed if a core is there for every rank.
   const auto timed = run.read<i64>("/plans/timed").values, ranks = run.read<i64>("/plans/ranks").values;
   for (std::size_t i = 0; i < ranks.size(); ++i)
