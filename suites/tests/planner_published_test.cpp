@@ -148,6 +148,8 @@ TEST(Published, EveryMetricIsOfTheSameStep) {
     EXPECT_DOUBLE_EQ(row.memory_published, 3e9);
   }
   for (const int i : {0, 1, 2}) EXPECT_DOUBLE_EQ(all.rows[i].rate_published, 64) << "2 s, 2 sequences a s";
+  const PublishedGroup binary = group(folder, "name = \"n\"\nshape = \"gpt\"\n" + cluster, rows);
+  EXPECT_DOUBLE_EQ(score(binary, "", [](const PublishedRow&) {}).rows[0].memory_published, 3.0 * (1 << 30));
 }
 
 // Plans are ranked among those of their model, number of GPUs and length; of each kind two here.

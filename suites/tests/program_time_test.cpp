@@ -123,6 +123,19 @@ TEST(Time, KernelsOfBf16MoveHalfTheBytes) {
   EXPECT_GT(moments, 0);
 }
 
+// Eight samples in a microbatch: fast mode makes the gradients of the 7 matrices of a layer and of the head
+// at once, exact mode sample by sample (kernels/EXACT.md).
+TEST(Time, ExactModeIsTimedWhereItIsAskedFor) {
+  const auto products = [](const std::string& more) {
+    int calls = 0;
+    for (const Row& r : timed("--plan micro=8 " + more))
+      if (r.kernel == "matmul_dw") calls += r.calls;
+    return calls;
+  };
+  EXPECT_EQ(products(""), 7 * 8 + 1);
+  EXPECT_EQ(products("--exact"), 8 * (7 * 8 + 1));
+}
+
 TEST(Time, AFileThatCannotBeWrittenIsNamed) {
   const Ended ended = lockstep_program("time " + tiny_run + "--steps 1 --csv /no/such/file");
   EXPECT_NE(ended.status, 0);
