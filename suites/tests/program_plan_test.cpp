@@ -239,7 +239,9 @@ TEST(ProgramPlan, AnswersPrograms) {
   EXPECT_EQ(rows[0]["devices"], 1);
   EXPECT_TRUE(rows[0]["best"].is_null());  // too much for one device
   EXPECT_EQ(rows[2]["best"]["plan"], first);
-  for (const auto& row : nlohmann::json::parse(plan_json(1, on_device + "--fit").out)["on"]) {
+  const auto roomy = nlohmann::json::parse(plan_json(1, on_device + "--fit").out);
+  ASSERT_EQ(roomy["on"].size(), 3u);
+  for (const auto& row : roomy["on"]) {
     const auto& best = row["best"];  // of the peak of as many devices as the row has
     EXPECT_NEAR(best["of_peak"].get<double>() * best["step_seconds"].get<double>() *
                     row["devices"].get<double>() * 1e12 / flops,
