@@ -51,6 +51,12 @@ class TokenFile(unittest.TestCase):
         documents = [tokenizer.decode(part[part > 0]) for part in np.split(ids, np.flatnonzero(ids == 0))]
         self.assertEqual("".join(documents), TEXT.replace("\n\nC", "\nC") + "Chapter 3\n" + WORDS.strip() + "\n")
 
+    def test_what_stands_before_the_first_document_is_one(self):
+        pieces = make_tokens.split_documents("A preface.\n\nChapter 1\nOne.\n \nChapter 2\nTwo.", "Chapter ")
+        self.assertEqual(pieces, ["A preface.\n", "Chapter 1\nOne.\n", "Chapter 2\nTwo.\n"])
+        self.assertEqual(make_tokens.split_documents("In Chapter 1 of it.\n", "Chapter "), ["In Chapter 1 of it.\n"])
+        self.assertEqual(make_tokens.split_documents(TEXT, None), [TEXT])
+
     def test_tokenizer_made_before(self):
         self.make("my.txt", "--vocabulary", "263")
         first = (self.folder / "my.tok").read_bytes()

@@ -8,7 +8,9 @@ import unittest
 import h5py
 import pandas
 
-from reports_test import FOLDER, InBrowser, Rows, make_page
+from reports_test import FOLDER, UNITS, InBrowser, Rows, make_page
+import plan_file
+import plan_pictures
 
 
 def table_of(path):
@@ -92,6 +94,67 @@ class Page(unittest.TestCase):
         facts, _ = table_of(FOLDER / "nothing" / "plan.h5")
         self.assertIn("<strong>No plan fits 4 × four small ones</strong>", text)
         self.assertIn(f"<code>{facts['closest']}</code>, lacks ", text)
+
+
+class PlannersPictures(unittest.TestCase):
+    """Bars and points as matplotlib has them are what the record holds."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.answer = plan_file.read(FOLDER / "fits" / "plan.h5")
+        cls.facts, cls.plans = table_of(FOLDER / "fits" / "plan.h5")
+        with h5py.File(FOLDER / "fits" / "plan.h5") as file:
+            cls.memory = {kind: column[:] for kind, column in file["top/memory"].items()}
+            cls.time = {kind: column[:] for kind, column in file["top/time"].items()}
+            cls.top = {"seconds": file["top/seconds"][:], "device": file["top/bytes/device"][:]}
+
+    @classmethod
+    def tearDownClass(cls):
+        plan_pictures.pyplot.close("all")
+
+    def test_points_are_memory_and_speed(self):
+        axes = plan_pictures.memory_against_speed(self.answer).axes[0]
+        unit = UNITS[re.search(r"\[(.*)\]", axes.get_xlabel())[1]]
+        points = sorted((round(x * unit), round(y, 3)) for group in axes.collections for x, y in group.get_offsets())
+        expected = sorted((round(plan.device), round(plan.speed, 3)) for plan in self.plans.itertuples())
+        self.assertEqual(len(points), len(expected))
+        wrong = [pair for pair in zip(points, expected) if pair[0] != pair[1]]
+        self.assertEqual(wrong[:3], [])
+
+    def test_memory_is_stacked_by_kind(self):
+        axes = plan_pictures.memory_by_kind(self.answer).axes[0]
+        unit, ends = UNITS[re.search(r"\[(.*)\]", axes.get_xlabel())[1]], [0] * len(self.top["device"])
+        for group in axes.containers:
+            for row, bar in enumerate(group):
+                self.assertAlmostEqual(bar.get_width() * unit, self.memory[group.get_label()][row], delta=1)
+                self.assertAlmostEqual(bar.get_x(), ends[row])
+                ends[row] = bar.get_x() + bar.get_width()
+        marks = next(line for line in axes.lines if line.get_label() == "needed in all")
+        for mark, needed in zip(marks.get_xdata(), self.top["device"], strict=True):
+            self.assertAlmostEqual(mark * unit, needed, delta=1)
+
+    def test_a_steps_parts_are_the_step(self):
+        axes = plan_pictures.time_by_kind(self.answer).axes[0]
+        unit, ends = {"s": 1, "ms": 1e-3}[re.search(r"\[(.*)\]", axes.get_xlabel())[1]], [0] * len(self.top["seconds"])
+        names = {"forward, backward": "compute", "idle (bubble)": "bubble", "waiting for copies": "offload copies"}
+        for group in axes.containers:
+            name = group.get_label()
+            kind = names.get(name, name.replace("waiting for", "exposed"))
+            for row, bar in enumerate(group):
+                self.assertAlmostEqual(bar.get_width() * unit, self.time[kind][row], places=9)
+                self.assertAlmostEqual(bar.get_x(), ends[row])
+                ends[row] = bar.get_x() + bar.get_width()
+        for end, seconds in zip(ends, self.top["seconds"], strict=True):
+            self.assertAlmostEqual(end * unit / seconds, 1, delta=0.005)   # what is least is left out
+
+    def test_each_choice_is_a_part_of_the_best(self):
+        figure = plan_pictures.each_choice(self.answer)
+        panel = next(axes for axes in figure.axes if axes.get_title(loc="left") == "tp")
+        values = [text.get_text() for text in panel.get_yticklabels()]
+        self.assertEqual(values, ["1", "2", "4"])
+        for value, bar in zip(values, panel.patches, strict=True):
+            best = self.plans.speed[self.plans.plan.str.contains(f" tp={value} ")].max()
+            self.assertAlmostEqual(bar.get_width(), 100 * best / self.plans.speed.max())
 
 
 class Browser(InBrowser):

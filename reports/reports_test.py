@@ -197,6 +197,28 @@ class Page(unittest.TestCase):
             else:
                 self.assertEqual(row["data-throughput"], "")
 
+    def test_the_table_has_the_figures_of_the_run(self):
+        keys = re.findall(r'<th scope="col" data-key="([^"]+)"', self.text)
+        rows = re.findall(r"<tr data-plan=.*?</tr>", self.text, flags=re.S)
+        plans = self.plans
+        for index in (0, list(plans["plan"]).index("dp=1 tp=1 pp=2"), len(rows) - 1):
+            cells = dict(zip(keys, re.findall(r"<td([^>]*)>(.*?)</td>", rows[index], flags=re.S), strict=True))
+            timed = plans["timed"][index]
+
+            def total(what):
+                return sum(plans[f"traffic/{axis}/{what}"][index] for axis in ("dp", "tp", "pp"))
+            expected = {"ranks": plans["ranks"][index], "peak": plans["peak_bytes"][index],
+                        "exact_peak": plans["peak_bytes"][index] + (1 << 16), "arena": plans["arena_bytes"][index],
+                        "resident": plans["resident_bytes"][index], "sent": total("messages"), "moved": total("bytes")}
+            for key, value in expected.items():
+                self.assertEqual(float(re.search(r'data-value="(.*)"', cells[key][0])[1]), float(f"{value:.10g}"), key)
+            milliseconds = f"{1000 * sorted(plans['step_seconds'][index])[2]:.4g}" if timed else ""
+            texts = {"seconds": milliseconds, "spread": "3 %" if timed else "", "fast_worst": "25 %", "wall": "1.5",
+                     "bubble": "15 %" if "pp=2" in plans["plan"][index] else "20 %", "hash": "8c1f0a92",
+                     "sent": f"{total('messages'):,}"}
+            for key, text in texts.items():
+                self.assertEqual(cells[key][1], text, key)
+
     def test_only_timed_plans_have_a_point(self):
         points = {int(i) for i in re.findall(r'id="memory_throughput-plan-(\d+)"', self.text)}
         self.assertEqual(points, {i for i, timed in enumerate(self.plans["timed"]) if timed})
@@ -272,12 +294,151 @@ class Page(unittest.TestCase):
         text = (FOLDER / "invalid.html").read_text(encoding="utf-8")
         self.assertIn('class="verdict invalid"', text)
         self.assertIn("held &lt;b&gt; bytes", text)  # a fault's text is not markup
+        for gate, passed in (("numbers", 19), ("messages", 19), ("memory", 18), ("fast", 19)):
+            self.assertIn(f"<b>{passed} of 20</b> plans passed the {gate} gate", text)
         rows = Rows(text).rows
         self.assertIn("failed", rows[10]["data-tags"])
         self.assertEqual(rows[10]["data-throughput"], "")  # timed, but failed a gate
         self.assertNotIn('id="memory_throughput-plan-10"', text)
         self.assertIn("out of memory: 3 GiB were resident, 2 are allowed", text)
         self.assertIn("failed", rows[11]["data-tags"])
+
+
+UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+class Pictures(unittest.TestCase):
+    """What is drawn is what the run file holds, by its own columns: bars and points as matplotlib has them."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.sample = page.run_file.read(FOLDER / "sample.h5")
+        page.derived.derive(cls.sample)
+        _, cls.plans = table_of(FOLDER / "sample.h5")
+        cls.speed = [tokens / sorted(seconds)[2] if timed else None for tokens, seconds, timed in
+                     zip(cls.plans["tokens_per_step"], cls.plans["step_seconds"], cls.plans["timed"])]
+
+    @classmethod
+    def tearDownClass(cls):
+        page.plots.pyplot.close("all")
+
+    def unit(self, label):
+        return UNITS[re.search(r"\[(.*)\]", label)[1]]
+
+    def bars(self, axes):
+        """{row's label: {legend's name: (from, length)}} of bars from left to right."""
+        labels = {round(place): text.get_text() for place, text in zip(axes.get_yticks(), axes.get_yticklabels())}
+        found = {}
+        for group in axes.containers:
+            for bar in group:
+                row = labels[round(bar.get_y() + bar.get_height() / 2)]
+                found.setdefault(row, {})[group.get_label()] = (bar.get_x(), bar.get_width())
+        return found
+
+    def row_of(self, label):
+        """The number of the plan that a picture names so."""
+        return list(self.sample.plans.label).index(label)
+
+    def test_points_are_memory_and_speed(self):
+        axes = page.plots.memory_against_throughput(self.sample).axes[0]
+        unit, points = self.unit(axes.get_xlabel()), 0
+        for line in axes.lines:
+            if str(line.get_gid()).startswith("plan-"):
+                index = int(line.get_gid().split("-")[1])
+                self.assertAlmostEqual(line.get_xdata()[0] * unit, self.plans["peak_bytes"][index], delta=1)
+                self.assertAlmostEqual(line.get_ydata()[0], self.speed[index], places=6)
+                points += 1
+        self.assertEqual(points, sum(self.plans["timed"]))
+
+    def test_memory_is_stacked_by_kind(self):
+        axes = page.plots.memory_by_kind(self.sample).axes[0]
+        unit, rows = self.unit(axes.get_xlabel()), self.bars(axes)
+        self.assertGreater(len(rows), 10)
+        for label, bars in rows.items():
+            index, end = self.row_of(label), 0
+            self.assertEqual(set(bars), {"weights", "gradients", "optimizer", "activations", "buffers"})
+            for kind, (start, length) in bars.items():
+                self.assertAlmostEqual(length * unit, self.plans[f"peak_by_kind/{kind}"][index], delta=1)
+                self.assertAlmostEqual(start, end, places=9)
+                end = start + length
+        marks = next(line for line in axes.lines if line.get_label() == "peak of all")
+        for place, mark in zip(marks.get_ydata(), marks.get_xdata()):
+            index = self.row_of(axes.get_yticklabels()[int(place)].get_text())
+            self.assertAlmostEqual(mark * unit, self.plans["peak_bytes"][index], delta=1)
+
+    def test_bytes_are_stacked_by_axis(self):
+        axes = page.plots.bytes_by_axis(self.sample).axes[0]
+        unit, rows = self.unit(axes.get_xlabel()), self.bars(axes)
+        self.assertGreater(len(rows), 5)
+        for label, bars in rows.items():
+            self.assertEqual(set(bars), {"dp", "tp", "pp"})
+            for axis, (_, length) in bars.items():
+                self.assertAlmostEqual(length * unit, self.plans[f"traffic/{axis}/bytes"][self.row_of(label)], delta=1)
+
+    def test_each_alone_is_in_multiples_of_the_simplest(self):
+        memory, speed, simulated = page.plots.each_alone(self.sample).axes
+        solo = list(self.plans["plan"]).index("dp=1 tp=1 pp=1")
+        labels = [text.get_text() for text in memory.get_yticklabels()]
+        self.assertIn("tp2", labels)
+
+        def ends(axes):
+            return {labels[round(bar.get_y() + bar.get_height() / 2)]: bar.get_x() + bar.get_width() for bar in axes.patches}
+        for label, ratio in ends(memory).items():
+            self.assertAlmostEqual(ratio, self.plans["peak_bytes"][self.row_of(label)] / self.plans["peak_bytes"][solo])
+        for label, ratio in ends(speed).items():
+            self.assertAlmostEqual(ratio, self.speed[self.row_of(label)] / self.speed[solo])
+        self.assertEqual(set(ends(speed)), {label for label in labels if self.speed[self.row_of(label)]})
+        for label, ratio in ends(simulated).items():   # of a rank: seconds times ranks
+            row = self.row_of(label)
+            self.assertAlmostEqual(ratio, self.plans["simulated_seconds"][solo]
+                                   / (self.plans["simulated_seconds"][row] * self.plans["ranks"][row]))
+
+    def test_loss_and_norm_are_by_step(self):
+        loss, norm = page.plots.loss_curve(self.sample).axes
+        for axes, column in ((loss, "loss"), (norm, "grad_norm")):
+            line, = axes.lines
+            self.assertEqual(list(line.get_xdata()), [1, 2, 3, 4])
+            self.assertEqual(list(line.get_ydata()), list(self.plans[column][0]))
+        self.assertIn("loss", loss.get_ylabel())
+        self.assertIn("norm", norm.get_ylabel())
+
+    def test_parts_of_a_step_are_percents_of_it(self):
+        rows = self.bars(page.steps.step_parts(self.sample).axes[0])
+        self.assertGreater(len(rows), 5)
+        for label, bars in rows.items():
+            parts = {name: length for name, (_, length) in bars.items()}
+            pipeline = "pp2" in label   # as parallel_report_sample.hpp has it
+            expected = {"forward, backward": 70, "optimizer": 10, "waiting for pp": 5 if pipeline else 0,
+                        "idle": 15 if pipeline else 20}
+            self.assertEqual(set(parts), set(expected))
+            for name, percent in expected.items():
+                self.assertAlmostEqual(parts[name], percent, places=6)
+
+    def test_scaling_is_speed_by_ranks(self):
+        axes = page.steps.scaling(self.sample).axes[0]
+        lines = {line.get_label(): line for line in axes.lines}
+        one = self.plans["simulated_seconds"][list(self.plans["plan"]).index("dp=1 tp=1 pp=1")]
+        simulated = lines["dp, simulated"]
+        self.assertEqual(list(simulated.get_xdata()), [1, 2, 4])
+        for ranks, speed in zip(simulated.get_xdata(), simulated.get_ydata()):
+            row = list(self.plans["plan"]).index(f"dp={ranks} tp=1 pp=1")
+            self.assertAlmostEqual(speed, one / self.plans["simulated_seconds"][row])
+        measured = lines["dp, measured"]
+        self.assertEqual(list(measured.get_xdata()), [2])
+        self.assertAlmostEqual(measured.get_ydata()[0], self.speed[list(self.plans["plan"]).index("dp=2 tp=1 pp=1")]
+                               / self.speed[list(self.plans["plan"]).index("dp=1 tp=1 pp=1")])
+
+    def test_predicted_is_up_and_measured_is_across(self):
+        run = page.run_file.read(FOLDER / "predicted.h5")
+        page.derived.derive(run)
+        axes = page.predicted.against_measured(run).axes[0]
+        unit = {"s": 1, "ms": 1e-3}[re.search(r"\[(.*)\]", axes.get_xlabel())[1]]
+        self.assertTrue(axes.get_xlabel().startswith("measured") and axes.get_ylabel().startswith("predicted"))
+        for line in axes.lines:
+            if str(line.get_gid()).startswith("plan-"):
+                index = int(line.get_gid().split("-")[1])
+                self.assertAlmostEqual(line.get_xdata()[0] * unit, sorted(run.plans.step_seconds[index])[2], places=9)
+                self.assertAlmostEqual(line.get_ydata()[0] / line.get_xdata()[0], 1.3 if index == 1 else 0.95, places=9)
 
 
 class InBrowser(unittest.TestCase):

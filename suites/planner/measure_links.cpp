@@ -73,11 +73,16 @@ void measure_disk(const MeasureHow& how, Cluster& c, Measurements& notes) {
     std::FILE* file = std::fopen(path.c_str(), "wb");
     if (!file) return;
     const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < kBlocks; ++i) std::fwrite(block.data(), 1, block.size(), file);
-    std::fclose(file);
+    bool written = true;
+    for (int i = 0; i < kBlocks && written; ++i)
+      written = std::fwrite(block.data(), 1, block.size(), file) == block.size();
+    written &= std::fclose(file) == 0;
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    if (!written) seconds.clear();  // a full disk is fast at refusing
+    if (!written) break;
   }
   std::filesystem::remove(path);
+  if (seconds.empty()) return;
   const double bytes = kBlocks * static_cast<double>(block.size());
   notes.push_back({"disk", "write", std::to_string(block.size()), 1, bytes, sample_of(seconds, 3)});
   c.disk.bandwidth = bytes / notes.back().sample.seconds;

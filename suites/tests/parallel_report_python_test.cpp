@@ -186,6 +186,7 @@ fs::path PythonTest::folder_;
 TEST_F(PythonTest, ReadsRunsAndDumpsAsTheSchemaSays) { python("Files"); }
 TEST_F(PythonTest, RefusesRecordsThatWouldMislead) { python("Refusals"); }
 TEST_F(PythonTest, MakesAPageOfWhatTheRunHolds) { python("Page"); }
+TEST_F(PythonTest, PicturesShowWhatTheRunHolds) { python("Pictures"); }
 TEST_F(PythonTest, ThePageSortsFiltersAndAdvises) { python("Browser"); }
 
 }  // namespace

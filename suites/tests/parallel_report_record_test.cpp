@@ -214,6 +214,23 @@ TEST_F(RecordTest, APlansFileMustBeWholeAndOfThisSweep) {
   }
 }
 
+// Of several gates the one whose finding explains the others': numbers, then messages, memory, fast mode.
+TEST_F(RecordTest, TheFirstGateThatFailedIsTheComplaint) {
+  PlanRecord p = solo();
+  EXPECT_EQ(complaint(p), "");
+  p.status = "failed", p.fast = "numbers: far", p.memory = "too much", p.messages = "one more",
+  p.numbers = "wrong";
+  EXPECT_EQ(complaint(p), "numbers: wrong");
+  p.numbers = "pass";
+  EXPECT_EQ(complaint(p), "messages: one more");
+  p.messages = kNotPossible;
+  EXPECT_EQ(complaint(p), "memory: too much");
+  p.memory = "pass";
+  EXPECT_EQ(complaint(p), "fast: numbers: far");
+  p.status = "timeout", p.ended = "no end after 3 s";
+  EXPECT_EQ(complaint(p), "timeout: no end after 3 s");
+}
+
 TEST_F(RecordTest, WritesARunWithoutPlans) {
   write_run(RunRecord{}, path("run.h5"));
   const h5::Reader file(path("run.h5"));

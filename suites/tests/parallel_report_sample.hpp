@@ -69,6 +69,7 @@ inline PlanRecord sample_plan(const SampleSize& size, int dp, int tp, int pp, in
   for (const auto& [kind, bytes] : p.peak_by_kind) p.peak_bytes += bytes;
   p.peak_bytes -= p.peak_by_kind["buffers"] / 3;  // kinds peak at different times
   p.arena_bytes = p.peak_bytes + p.peak_bytes / 40;
+  p.exact_peak_bytes = p.peak_bytes + (i64{1} << 16), p.fast_worst = 0.25, p.wall_seconds = 1.5;
   p.resident_bytes = p.ranks * p.arena_bytes + (i64{9} << 20);
   const i64 microbatches = size.batch / dp / micro;
   if (dp > 1) p.traffic["dp"] = {(zero >= 2 ? 2 : 1) * size.layers * p.ranks, 2 * mine * (dp - 1) * tp * pp};
@@ -85,6 +86,7 @@ inline PlanRecord sample_plan(const SampleSize& size, int dp, int tp, int pp, in
     seconds *= 1 + 0.12 / micro + 0.1 * (tp - 1) + 0.22 * (pp - 1) + 0.03 * zero;
     for (int i = 0; i < 5; ++i) p.step_seconds.push_back(seconds * (1 + 0.01 * ((number * 7 + i * 3) % 5)));
     p.step_seconds[2] *= 1.5;  // one slow step, which a median passes over
+    p.median_spread = 0.03;
   }
   sample_step(p, pp, schedule);
   return p;

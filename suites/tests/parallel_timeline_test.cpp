@@ -123,6 +123,25 @@ TEST(Timeline, OffloadHasAStreamOfCopiesAndOthersHaveNone) {
   }
 }
 
+// From 2 s to 6 s of 10: what began before is cut off, what lies outside is gone, and time begins there.
+TEST(Timeline, APartOfItBeginsAtNothing) {
+  Timeline whole;
+  whole.seconds = 10, whole.parts = {{"compute", 5}};
+  whole.streams = {
+      {0, "compute", {{0, 1, "a", 0, 0}, {1, 3, "b", 0, 0}, {4, 5, "c", 0, 1}, {5, 9, "d", 0, 1}}}};
+  const Timeline part = cut(whole, 2, 6);
+  EXPECT_EQ(part.seconds, 4);
+  EXPECT_EQ(part.from, 2);
+  EXPECT_EQ(part.step, 10);
+  EXPECT_EQ(part.parts.at("compute"), 2);
+  ASSERT_EQ(part.streams[0].bars.size(), 3u);
+  const std::tuple<double, double, std::string> bars[] = {{0, 1, "b"}, {2, 3, "c"}, {3, 4, "d"}};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Timeline::Bar& bar = part.streams[0].bars[i];
+    EXPECT_EQ(std::tuple(bar.from, bar.to, bar.pass), bars[i]);
+  }
+}
+
 TEST(Timeline, ItsJsonHoldsWhatItDraws) {
   const Timeline t = timeline_of(traced("dp=2 tp=2 pp=2"), nominal_costs());
   const nlohmann::json json = nlohmann::json::parse(json_of(t));

@@ -134,6 +134,18 @@ TEST(Choose, TimeByKindAddsUp) {
   }
 }
 
+// One microbatch: all stages keep as many layers' activations, and the last has the logits besides.
+TEST(Choose, WhatIsHeldIsOfTheFullestStage) {
+  const Asked a;
+  const Question q{a.model, a.settings, a.cluster};
+  const char* line = "pp=4 micro=8";
+  const Prediction p = predicted(line, q);
+  const Held held = held_by(line, p, q);
+  EXPECT_EQ(held.stage, 3);
+  for (const StagePrediction& stage : p.stages) EXPECT_LE(static_cast<double>(stage.live[0]), held.together);
+  EXPECT_EQ(held.kinds, peak_bytes(Plan::parse(line), a.model, a.settings, 3));  // rank 3 is that stage
+}
+
 // 6 operations for each weight of a matmul and token (Kaplan et al. 2020, section 2.1), by the kernels of a
 // trace.
 TEST(Choose, ModelFlopsAreThoseOfTheKernels) {

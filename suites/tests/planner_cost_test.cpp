@@ -1,12 +1,15 @@
 // Messages and kernels against closed forms of the papers, and published measurements.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <map>
 
 #include "suites/planner/cluster_text.hpp"
 #include "suites/planner/cost_model.hpp"
+#include "suites/planner/measure_links.hpp"
 #include "suites/planner/pace.hpp"
 #include "suites/planner/process_memory.hpp"
 #include "suites/tests/temporary_folder.hpp"
@@ -145,6 +148,57 @@ TEST(Messages, CarriedByTheRanksCostThemTheirOwnTime) {
   EXPECT_EQ(model.beginning(m) + model.message(m), 0);
 }
 
+Trace::Event copy_of(i64 floats, Medium to, Medium from) {
+  Trace::Event e{Trace::Event::copy};
+  e.numbers = {static_cast<double>(floats)};
+  View target, source;
+  target.medium = to, source.medium = from;
+  target.type = source.type = Type::f32;
+  e.views = {target, source};
+  return e;
+}
+
+// A link's latency and bytes over its bandwidth; to and from the disk by the slower of the two links on the
+// way; within the host's memory each byte is read and written.
+TEST(Copies, TakeTheSlowestOfWhatTheyCross) {
+  Cluster c = plain();
+  c.host.latency = 1e-5, c.disk = {2e9, 1e-4, {}, {}};
+  const auto seconds = [&](Medium to, Medium from) {
+    return CostModel(c, {}).copy(copy_of(250'000'000, to, from));  // 1 GB
+  };
+  EXPECT_NEAR(seconds(Medium::host, Medium::device), 1e-5 + 1 / 20.0, 1e-12);
+  EXPECT_NEAR(seconds(Medium::device, Medium::host), 1e-5 + 1 / 20.0, 1e-12);
+  EXPECT_NEAR(seconds(Medium::host, Medium::host), 2 / 50.0, 1e-12);
+  EXPECT_NEAR(seconds(Medium::disk, Medium::device), 1e-4 + 1 / 2.0, 1e-12);
+  c.disk.bandwidth = 40e9;  // now the way over the host is slower
+  EXPECT_NEAR(seconds(Medium::device, Medium::disk), 1e-5 + 1 / 20.0, 1e-12);
+  EXPECT_NEAR(seconds(Medium::disk, Medium::host), 1e-4 + 1 / 40.0, 1e-12) << "which is there already";
+}
+
+// A communicator for each axis with several ranks, and one for all of them.
+TEST(Processes, HoldWhatTheClustersLinesSay) {
+  EXPECT_EQ(communicators({1, 1, 1, 1}), 0);
+  EXPECT_EQ(communicators({4, 1, 1, 1}), 2);
+  EXPECT_EQ(communicators({2, 2, 2, 1}), 4);
+  EXPECT_EQ(communicators({1, 8, 1, 2}), 3) << "slices that share a key/value head";
+  Cluster c = plain();
+  c.context = 1000, c.workspace = 200, c.communicator = 30, c.fragmentation = 0.25;
+  EXPECT_DOUBLE_EQ(beside_the_arena(c, 400, 3), 1000 + 200 + 3 * 30 + 100);
+  // Ranks that are threads share the context, and each has its workspace and gaps.
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings s;
+  s.batch = 4, s.seq = 16;
+  const Prepared p = prepare({model, s, Plan::parse("dp=2 offload=optimizer"), nullptr});
+  double device = 0, host = 0;
+  for (int rank = 0; rank < 2; ++rank)
+    device += static_cast<double>(p.layout(rank, Medium::device).bytes),
+        host += static_cast<double>(p.layout(rank, Medium::host).bytes);
+  ASSERT_GT(host, 0);
+  const ProcessMemory held = process_memory(p, c);
+  EXPECT_DOUBLE_EQ(held.arenas, device + host);
+  EXPECT_DOUBLE_EQ(held.beside, 1000 + 2 * 200 + 0.25 * device);
+}
+
 // Messages of 100, 300 and 200 bytes, the third after the first was waited for: it takes the first one's
 // slot. A receive gives nothing, and what goes to nobody else is not staged.
 i64 staged_by(const std::vector<int>& last_waits) {
@@ -215,11 +269,24 @@ TEST(Clusters, AreWrittenAsTheyAreRead) {
   c.messages_block = c.copies_block = true;
   c.carried["send"] = {Curve({{8, 1e9}}), Curve({{8, 2e9}, {64, 4e9}})};
   c.pace = {1.5e11, 1.25e10};
-  c.context = 1 << 20, c.workspace = 1 << 21;
+  c.launch = 2.5e-6;
+  c.host.by_bytes = Curve({{256, 0.125}, {1e6, 1}});
+  c.disk = {0.75e9, 0, {}, {}}, c.disk_bytes = 3e12;
+  c.context = 1 << 20, c.workspace = 1 << 21, c.communicator = 1 << 22, c.fragmentation = 0.0625;
   const TemporaryFolder folder;
   const Cluster again = load_cluster(folder.write("c.toml", cluster_text(c, "a test")));
   EXPECT_EQ(again.devices, 2);
   EXPECT_DOUBLE_EQ(again.flops, 1e15);
+  EXPECT_NEAR(again.memory, 80e9, 1e6);
+  EXPECT_DOUBLE_EQ(again.memory_bandwidth, 3e12);
+  EXPECT_DOUBLE_EQ(again.launch, 2.5e-6);
+  EXPECT_DOUBLE_EQ(again.node.bandwidth, 100e9);
+  EXPECT_DOUBLE_EQ(again.host.bandwidth, 20e9);
+  EXPECT_DOUBLE_EQ(again.host.by_bytes.at(256), 0.125);
+  EXPECT_NEAR(again.host_memory, 1e12, 1e6);
+  EXPECT_DOUBLE_EQ(again.host_bandwidth, 50e9);
+  EXPECT_DOUBLE_EQ(again.disk.bandwidth, 0.75e9);
+  EXPECT_DOUBLE_EQ(again.disk_bytes, 3e12);
   EXPECT_DOUBLE_EQ(again.crowd.at("rows").at(2), 0.75);
   EXPECT_DOUBLE_EQ(again.efficiency.at("add").at(1e6), 0.25);
   EXPECT_NEAR(again.grids.at("matmul").at({2, 4, 8}), 2e12, 1);
@@ -230,13 +297,33 @@ TEST(Clusters, AreWrittenAsTheyAreRead) {
   EXPECT_DOUBLE_EQ(again.pace.bandwidth, 1.25e10);
   EXPECT_NEAR(again.context, 1 << 20, 1 << 10);
   EXPECT_NEAR(again.workspace, 1 << 21, 1 << 10);
+  EXPECT_NEAR(again.communicator, 1 << 22, 1 << 10);
+  EXPECT_DOUBLE_EQ(again.fragmentation, 0.0625);
+}
+
+// A disk that takes no more is fast at refusing: that is no rate.
+TEST(Clusters, ADiskThatIsFullHasNoSpeed) {
+  const TemporaryFolder folder;
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto was = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit full{1 << 20, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &full);
+  Cluster c;
+  Measurements notes;
+  measure_disk({.scratch = folder.path()}, c, notes);
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, was);
+  EXPECT_EQ(c.disk.bandwidth, 0);
+  EXPECT_TRUE(notes.empty());
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
 // A core at half its speed: all rates are half of what they were, those of arithmetic and of memory apart.
 TEST(Clusters, AreCorrectedByThePace) {
   Cluster c = plain();
   c.grids["matmul"] = {{std::vector<double>{1}, {1}, {1}}, {8e9}};
-  c.carried["send"] = {Curve({{8, 1e9}}), Curve()};
+  c.carried["send"] = {Curve({{8, 1e9}}), Curve({{8, 2e9}})};
   EXPECT_DOUBLE_EQ(at_pace(c, {1, 1}).flops, c.flops);  // nobody knows how fast it was
   c.pace = {100e9, 16e9};
   const Cluster slow = at_pace(c, {50e9, 4e9});
@@ -245,6 +332,15 @@ TEST(Clusters, AreCorrectedByThePace) {
   EXPECT_DOUBLE_EQ(slow.memory_bandwidth, c.memory_bandwidth / 4);
   EXPECT_DOUBLE_EQ(slow.carried.at("send").start.at(8), 0.25e9);
   EXPECT_DOUBLE_EQ(slow.host.bandwidth, c.host.bandwidth / 4);
+  EXPECT_DOUBLE_EQ(slow.host_bandwidth, c.host_bandwidth / 4);
+  EXPECT_DOUBLE_EQ(slow.carried.at("send").wait.at(8), 0.5e9);
+}
+
+// Of 40 seconds that the processors were busy this process had 10: others had three quarters.
+TEST(Clusters, WhatOthersTookIsTheRest) {
+  EXPECT_DOUBLE_EQ(others_part({100, 7}, {140, 17}), 0.75);
+  EXPECT_DOUBLE_EQ(others_part({100, 7}, {140, 47}), 0);
+  EXPECT_DOUBLE_EQ(others_part({100, 7}, {100, 7}), 0) << "nothing was busy";
 }
 
 TEST(Clusters, MistakesAreNamedWithTheirLine) {

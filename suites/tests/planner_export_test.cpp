@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "suites/planner/export.hpp"
 #include "suites/tests/user_error.hpp"
@@ -132,6 +133,49 @@ TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   EXPECT_TRUE(says(both.text, "\"lr\": 0.0003", "\"total_num_steps\": 1000"));
   EXPECT_FALSE(named(both.missing, "nobody said"));
   EXPECT_EQ(a.to("megatron", "dp=8").text.find("SET THIS"), std::string::npos);
+}
+
+// Numbers stand under the names that each system's documentation has for them, whether or not its parser is
+// here (program_export_test.cpp). Llama 3 8B on two nodes of eight; a layer on one of two tp ranks has
+// 4096 128 (2 16 + 2 4) + 3 4096 7168 + 2 4096 weights.
+TEST(ExportWords, NumbersStandUnderTheirNames) {
+  Asked a("llama-3-8b", 16);
+  a.settings.batch = 64, a.settings.seq = 8192, a.settings.lr = 2e-3, a.settings.steps = 1000;
+  const auto to = [&](const char* system, const char* plan) {
+    const Exported x = a.to(system, plan);
+    return said(exporter(system), x);
+  };
+  EXPECT_TRUE(says(to("megatron", "dp=4 tp=4 zero=1 micro=2"), "\n--tensor-model-parallel-size 4\n",
+                   "\n--pipeline-model-parallel-size 1\n"));
+  EXPECT_TRUE(says(to("megatron", "dp=4 tp=2 pp=2 zero=1 micro=2"), "torchrun --nnodes 2 --nproc-per-node 8 ",
+                   "\n--num-attention-heads 32\n", "\n--num-query-groups 8\n", "\n--vocab-size 128256\n",
+                   "\n--untie-embeddings-and-output-weights\n", "\n--rotary-base 500000\n",
+                   "\n--seq-length 8192\n", "\n--micro-batch-size 2\n", "\n--global-batch-size 64\n",
+                   "\n--lr 0.002\n", "\n--min-lr 0.0002\n", "\n--lr-decay-iters 1000\n",
+                   "\n--lr-warmup-iters 2\n", "\n--adam-beta1 0.9\n", "\n--adam-beta2 0.95\n",
+                   "\n--weight-decay 0.1\n", "\n--ddp-bucket-size 109060096\n"));
+  const auto j = nlohmann::json::parse(a.to("deepspeed", "dp=8 tp=2 zero=2 micro=2").text);
+  EXPECT_EQ(j["train_batch_size"], 64);
+  EXPECT_EQ(j["train_micro_batch_size_per_gpu"], 2);
+  EXPECT_EQ(j["gradient_accumulation_steps"], 64 / 8 / 2);
+  EXPECT_EQ(j["tensor_parallel"]["autotp_size"], 2);
+  EXPECT_EQ(j["zero_optimization"]["stage"], 2);
+  EXPECT_EQ(j["zero_optimization"]["reduce_bucket_size"], 109060096);
+  EXPECT_EQ(j["optimizer"]["params"]["betas"], (nlohmann::json{0.9, 0.95}));
+  EXPECT_EQ(j["optimizer"]["params"]["lr"], 2e-3);
+  EXPECT_EQ(j["scheduler"]["params"]["total_num_steps"], 1000);
+  EXPECT_EQ(j["scheduler"]["params"]["cos_min_ratio"], 0.1);
+  EXPECT_TRUE(says(to("fsdp", "dp=8 tp=2 zero=3 micro=2"), "\nnum_machines: 2\n", "\nnum_processes: 16\n",
+                   "dp_shard_size: 8\n", "tp_size: 2\n", "--per_device_train_batch_size 2 ",
+                   "--gradient_accumulation_steps 4 ", "--max_steps 1000\n", "--learning_rate 0.002 ",
+                   "\"min_lr_rate\": 0.1"));
+  EXPECT_TRUE(
+      says(to("torchtitan", "dp=4 tp=2 pp=2 zero=1 micro=2"), "n_heads=32, n_kv_heads=8, head_dim=128",
+           "hidden_dim=14336", "vocab_size=128256, enable_weight_tying=False", "theta=500000",
+           "local_batch_size=16, global_batch_size=64, seq_len=8192, max_norm=1, steps=1000",
+           "data_parallel_shard_degree=4", "tensor_parallel_degree=2", "pipeline_parallel_degree=2",
+           "pipeline_parallel_microbatch_size=2", "parts([16, 16])", "warmup_steps=2, total_steps=1000",
+           "min_lr_factor=0.1", "\"lr\": 0.002, \"betas\": (0.9, 0.95)"));
 }
 
 // What each system has is not called missing.

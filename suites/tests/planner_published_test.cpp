@@ -76,6 +76,21 @@ TEST(Published, RowsAreScoredByTheirReason) {
   EXPECT_EQ(s.contradictory, 2);
 }
 
+// RFC 4180: a quoted field may hold commas, and quotes that are doubled.
+TEST(Published, FieldsMayBeQuoted) {
+  const TemporaryFolder folder;
+  const std::string path = folder.write(
+      "q.csv",
+      "source,model,metric,value,notes\r\n\"a, b\",m,iter_s,1,\"said \"\"so\"\"\"\r\ns,m,iter_s,2,\n");
+  const std::vector<PublishedRow> rows = read_published_rows(path);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].text("source"), "a, b");
+  EXPECT_EQ(rows[0].text("notes"), "said \"so\"");
+  EXPECT_EQ(rows[1].text("value"), "2");
+  EXPECT_EQ(rows[1].text("notes"), "");
+  EXPECT_EQ(rows[1].number, 2);
+}
+
 TEST(Published, MetricsEqualClosedForms) {
   // 1 - 6 sum d^2 / (n (n^2 - 1)), without ties: d = 1, 1, 0, 1, 1.
   EXPECT_DOUBLE_EQ(rank_correlation({1, 2, 3, 4, 5}, {2, 1, 3, 5, 4}), 1 - 6.0 * 4 / (5 * 24));
@@ -108,6 +123,63 @@ TEST(Published, AGeluBlockCountsAsThePapersSay) {
   EXPECT_NEAR(3.0 * static_cast<double>(swiglu_width(4096, 8)) / (2 * 4096), 1, 0.002);
 }
 
+// A run in every metric that a source may print is one step: 2 GPUs, 4 sequences of 64 tokens, by the
+// definitions of the metrics and Narayanan et al.'s operations (above), on a GPU of 300 TFLOP/s.
+TEST(Published, EveryMetricIsOfTheSameStep) {
+  const TemporaryFolder folder;
+  std::string rows = columns.substr(0, columns.size() - 1) + ",act_ckpt,mem_gib\n";
+  for (const char* metric : {"iter_s,2", "samples_per_s,2", "tokens_per_s_per_gpu,64",
+                             "model_tflops_per_gpu,1", "mfu_pct,1", "hw_tflops_per_gpu,1"})
+    rows += fmt::format("s,m,2,64,4,256,512,64,2,g,2,1,1,1,4,{},full,3\n", metric);
+  const PublishedGroup g =
+      group(folder, "name = \"n\"\nshape = \"gpt\"\nmemory_unit = \"GB\"\n" + cluster, rows);
+  const ScoredGroup all = score(g, "", [](const PublishedRow&) {});
+  const double B = 4, L = 2, s = 64, h = 64, V = 512, t = all.rows[0].predicted;
+  EXPECT_GT(t, 0);
+  const double flops = 72 * B * L * s * h * h * (1 + s / (6 * h) + V / (12 * h * L)),
+               again = 96 * B * L * s * h * h * (1 + s / (6 * h) + V / (16 * h * L));
+  EXPECT_DOUBLE_EQ(all.rows[1].predicted, B / t);
+  EXPECT_DOUBLE_EQ(all.rows[2].predicted, B * s / t / 2);
+  EXPECT_DOUBLE_EQ(all.rows[3].predicted, flops / t / 2 / 1e12);
+  EXPECT_DOUBLE_EQ(all.rows[4].predicted, 100 * flops / t / 2 / 300e12);
+  EXPECT_DOUBLE_EQ(all.rows[5].predicted, again / t / 2 / 1e12);
+  for (const ScoredRow& row : all.rows) {
+    EXPECT_DOUBLE_EQ(row.rate, B * s / t / 2) << row.row.text("metric");
+    EXPECT_DOUBLE_EQ(row.memory_published, 3e9);
+  }
+  for (const int i : {0, 1, 2}) EXPECT_DOUBLE_EQ(all.rows[i].rate_published, 64) << "2 s, 2 sequences a s";
+  const PublishedGroup binary = group(folder, "name = \"n\"\nshape = \"gpt\"\n" + cluster, rows);
+  EXPECT_DOUBLE_EQ(score(binary, "", [](const PublishedRow&) {}).rows[0].memory_published, 3.0 * (1 << 30));
+}
+
+// Plans are ranked among those of their model, number of GPUs and length; of each kind two here.
+TEST(Published, OnlyRunsOfOneKindAreRankedTogether) {
+  const TemporaryFolder folder;
+  std::string rows = columns;
+  for (const char* run : {"a,2,64,4,256,512,64,1,g,1", "a,2,64,4,256,512,64,2,g,2",
+                          "a,2,64,4,256,512,32,1,g,1", "b,2,64,4,256,512,64,1,g,1"})
+    for (const char* micro : {"1", "2"}) rows += fmt::format("s,{},1,1,{},4,iter_s,1\n", run, micro);
+  const ScoredGroup all =
+      score(group(folder, "name = \"n\"\nshape = \"gpt\"\n" + cluster, rows), "", [](const PublishedRow&) {});
+  ASSERT_EQ(all.sources.size(), 1u);
+  ASSERT_EQ(all.sources[0].ranked.size(), 4u);
+  for (const Ranked& r : all.sources[0].ranked) EXPECT_EQ(r.plans, 2u) << r.which;
+}
+
+// Of nine rows every third from the second on: 2, 5 and 8; their errors are not counted with the others'.
+TEST(Published, FittedRowsAreCountedApart) {
+  const TemporaryFolder folder;
+  std::string rows = columns;
+  for (int i = 0; i < 9; ++i) rows += "s,a,2,64,4,256,512,64,1,g,1,1,1,1,2,iter_s,1\n";
+  const PublishedGroup g = group(
+      folder, "name = \"n\"\nshape = \"gpt\"\n[[fitted]]\nevery = 3\nfirst = 2\nwhat = \"some\"\n" + cluster,
+      rows);
+  const ScoredGroup all = score(g, "", [](const PublishedRow&) {});
+  for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(all.rows[i].fitted, i == 1 || i == 4 || i == 7) << i;
+  EXPECT_EQ(all.sources[0].fitted_errors.size(), 3u);
+  EXPECT_EQ(all.sources[0].errors.size(), 6u);
+}
+
 // What Calculon and vTrain reach on their own clusters, on rows that nothing was fitted on.
 TEST(Published, MegatronsTablesAreMet) {
   for (const char* name : {"vtrain", "megatron-2022"}) {
@@ -135,6 +207,31 @@ TEST(Published, AMissedBarIsSaid) {
   EXPECT_TRUE(missed(bar, s).empty());
   s.errors.clear();
   EXPECT_TRUE(says(missed(bar, s)[0], "nothing was scored"));
+}
+
+// Each bar is of a statistic of its own, and is missed alone: errors 0.1, 0.2 and 0.6, memory's 0.2, 0.3 and
+// 0.7, regret 0.05, rank 0.5; of what was said to fit 3 in 4 do, of what fits 3 in 5 were said.
+TEST(Published, EachBarIsOfItsOwnStatistic) {
+  SourceScore s;
+  s.errors = {0.6, 0.1, 0.2}, s.memory_errors = {0.7, 0.2, 0.3};
+  s.ranked = {{"m", 2, 0.05, 0.5}};
+  s.fits.emplace();
+  s.fits->right = 3, s.fits->wrong = 1, s.fits->missed = 2;
+  const struct {
+    std::optional<double> Bar::*bar;
+    double is;
+    bool at_least;
+  } bars[] = {{&Bar::mean, 30, false},          {&Bar::median, 20, false},
+              {&Bar::worst, 60, false},         {&Bar::memory_mean, 40, false},
+              {&Bar::memory_median, 30, false}, {&Bar::memory_worst, 70, false},
+              {&Bar::regret, 5, false},         {&Bar::rank, 0.5, true},
+              {&Bar::precision, 75, true},      {&Bar::recall, 60, true}};
+  for (const auto& b : bars) {
+    Bar met, not_met;
+    met.*b.bar = b.is * (b.at_least ? 0.999 : 1.001), not_met.*b.bar = b.is * (b.at_least ? 1.001 : 0.999);
+    EXPECT_TRUE(missed(met, s).empty()) << b.is;
+    EXPECT_EQ(missed(not_met, s).size(), 1u) << b.is;
+  }
 }
 
 // A plan may be asked for as a group's trainer would run it.

@@ -189,6 +189,22 @@ TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
   EXPECT_TRUE(says(ended.out, "VALID: 1 plan, one hash " + sweep.record().reference_hash.substr(0, 16)));
 }
 
+TEST(JUnit, TimeAndCountsAreOfAllPlans) {
+  RunRecord run;
+  run.suite = "s", run.verdict = "INVALID: 2 of 3 plans failed";
+  run.plans.resize(3);
+  for (int i = 0; i < 3; ++i)
+    run.plans[i].plan = "dp=" + std::to_string(i), run.plans[i].wall_seconds = 1.5 * (i + 1);
+  run.plans[0].status = "ok";
+  run.plans[1].status = "failed", run.plans[1].numbers = "wrong";
+  run.plans[2].status = "crashed", run.plans[2].ended = "SIGSEGV";
+  const std::string text = junit_text(run, [](const std::string& plan) { return "gate " + plan; });
+  EXPECT_TRUE(says(text, "<testsuites name=\"s\" tests=\"3\" failures=\"1\" errors=\"1\" time=\"9.000\"",
+                   "name=\"dp=1\" time=\"3.000\"><failure type=\"numbers\"",
+                   "name=\"dp=2\" time=\"4.500\"><error type=\"crashed\"", "again: gate dp=2"))
+      << text;
+}
+
 TEST(JUnit, TextIsEscaped) {
   RunRecord run;
   run.suite = "a<b", run.verdict = "INVALID: \"x\" & y\x01";

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "reports/h5.hpp"
 #include "reports/record.hpp"
@@ -36,6 +37,16 @@ std::vector<pid_t> processes_in(const std::string& folder) {
     if (read(entry.path() / "cmdline").find(folder) != std::string::npos) found.push_back(std::stoi(name));
   }
   return found;
+}
+
+// The plans that a journal's lines with this word name.
+std::vector<std::string> plans_of(const std::string& journal, const std::string& word) {
+  std::vector<std::string> plans;
+  for (std::size_t at = 0; (at = journal.find(word, at)) != std::string::npos;) {
+    at += word.size();
+    plans.push_back(journal.substr(at, journal.find_first_of(":\n", at) - at));
+  }
+  return plans;
 }
 
 // Waits for something that must come soon.
@@ -176,7 +187,10 @@ TEST_F(Sweeping, GoesOnWithoutRunningAgainWhatIsRecorded) {
   ASSERT_EQ(sweep(out), 0) << log_;
   EXPECT_TRUE(says(log_, "going on: ", " of 8 plans are recorded", "reference, kept: ", "VALID: 8 plans"));
   EXPECT_EQ(fs::last_write_time(out + "/plans/dp=1_tp=1_pp=1.h5"), first);
-  EXPECT_EQ(count(read(out + "/journal"), " ended "), 8);
+  const std::string journal = read(out + "/journal");
+  EXPECT_EQ(count(journal, " ended "), 8);
+  for (const std::string& line : plans_of(journal, " ended "))  // so that who dies in a plan is known by it
+    EXPECT_TRUE(says(journal.substr(0, journal.find(" ended " + line)), " begun " + line + "\n"));
   EXPECT_GE(ended, 3);
   // And once more: nothing is left to do.
   ASSERT_EQ(sweep(out), 0) << log_;
@@ -249,6 +263,17 @@ TEST_F(Sweeping, LimitsOfTimeAndMemoryAreStatusesOfTheirOwn) {
 TEST_F(Sweeping, WhatDiffersFromTheRecordedSweepIsNamed) {
   const std::string out = folder_.path() + "/out", only = "--only 'dp=1 tp=1 pp=1' ";
   ASSERT_EQ(sweep(out, only), 0) << log_;
+  // All that decides a number or a time (reports/schema.md); what is not here may change unseen.
+  const auto known = nlohmann::json::parse(read(out + "/identity.json"));
+  for (const char* name :
+       {"suite",   "model",  "data",         "dtype",   "isa",         "build",        "cpu",   "device",
+        "threads", "launch", "comm",         "scaling", "timed_steps", "timed_spread", "batch", "seq",
+        "steps",   "seed",   "leaves",       "lr",      "min_ratio",   "warmup",       "total", "beta1",
+        "beta2",   "eps",    "weight_decay", "clip",    "ignore"})
+    EXPECT_TRUE(known.contains(name)) << name;
+  EXPECT_EQ(known.value("device", ""), "cpu");
+  EXPECT_EQ(known.value("dtype", ""), "float32");
+  EXPECT_EQ(known.value("comm", ""), "local");
   EXPECT_EQ(sweep(out, only + "--isa plain --threads 3"), 2);
   EXPECT_TRUE(
       says(log_, "'" + out + "' holds another sweep", "and is plain", "threads was 1 and is 3", "--fresh"));

@@ -76,6 +76,20 @@ TEST(ProgramPlan, KeepsWhatItSays) {
   for (std::size_t i = 0; i < words.size(); ++i) by_word[words[i]] += counts[i];
   for (const auto& [word, n] : by_word) EXPECT_EQ(n, legal) << word;
 
+  // What was asked about, by hand: gate-tiny, whose 8 layers have 64 (64 + 64 + 32) + 3 64 172 weights in
+  // matmuls and 2 64 in norms, on four devices of 1 TFLOP/s that keep 16-bit weights.
+  const double layer = 64 * (64 + 64 + 32) + 3 * 64 * 172, weights = 8 * layer + 509 * 64, n = 8 * 32;
+  EXPECT_EQ(numbers.attribute<i64>("parameters"), static_cast<i64>(weights) + 8 * 2 * 64 + 64);
+  EXPECT_DOUBLE_EQ(numbers.attribute<double>("model_flops"), n * (6 * weights + 6 * 8 * 64 * 32));
+  EXPECT_DOUBLE_EQ(numbers.attribute<double>("peak_flops"), 4e12);
+  EXPECT_EQ(numbers.attribute<i64>("devices"), 4);
+  EXPECT_EQ(numbers.attribute<i64>("devices_per_node"), 2);
+  EXPECT_EQ(numbers.attribute<i64>("weight_bytes"), 2);
+  EXPECT_EQ(numbers.attribute<i64>("gradient_bytes"), 4);
+  EXPECT_NEAR(numbers.attribute<double>("has_device"), 0.003 * (1 << 30), 1);
+  EXPECT_NEAR(numbers.attribute<double>("has_host"), 1 << 30, 1);
+  EXPECT_LT(numbers.attribute<double>("least_lack"), numbers.attribute<double>("most_lack"));
+
   // The fastest first; all fit; tokens a second are the batch's over the step's.
   const auto seconds = numbers.read<double>("/plans/seconds"),
              speed = numbers.read<double>("/plans/tokens_per_second");
@@ -88,6 +102,7 @@ TEST(ProgramPlan, KeepsWhatItSays) {
     const bool aside =
         plans[i].find("=host") != std::string::npos || plans[i].find("offload") != std::string::npos;
     EXPECT_EQ(host[i] > 0, aside) << plans[i];
+    EXPECT_EQ(numbers.read<double>("/plans/bytes/disk")[i], 0) << plans[i];
   }
 
   // By word and value the fastest that has it, sought in the list.
@@ -120,6 +135,7 @@ TEST(ProgramPlan, KeepsWhatItSays) {
     EXPECT_TRUE(says(lines[i], "\"streams\"", "forward"));
     EXPECT_NEAR(numbers.read<double>("/top/together")[i] + numbers.read<double>("/top/beside")[i],
                 device[at[i]], 1);
+    EXPECT_EQ(numbers.read<double>("/top/beside")[i], 0) << "the cluster has no [process]";
   }
   EXPECT_TRUE(says(why[0], "the next one", "slower"));
   EXPECT_TRUE(says(why[1], "slower than the first"));
@@ -190,11 +206,13 @@ TEST(ProgramPlan, AnswersPrograms) {
   EXPECT_EQ(j["devices"], 4);
   ASSERT_EQ(j["plans"].size(), 4u);
   double before = 0;
+  const double flops = 8 * 32 * (6 * (8 * (64 * (64 + 64 + 32) + 3 * 64 * 172) + 509 * 64) + 6 * 8 * 64 * 32);
   for (const auto& plan : j["plans"]) {
     const double seconds = plan["step_seconds"];
     EXPECT_GE(seconds, before);
     before = seconds;
     EXPECT_NEAR(plan["tokens_per_second"].get<double>() * seconds, 8 * 32, 1e-6);
+    EXPECT_NEAR(plan["of_peak"].get<double>() * seconds * 4e12 / flops, 1, 1e-9);
     EXPECT_LE(plan["bytes"]["device"], j["has_bytes"]["device"]);
     EXPECT_EQ(plan["fits"], true);
     double sum = 0;
@@ -221,6 +239,14 @@ TEST(ProgramPlan, AnswersPrograms) {
   EXPECT_EQ(rows[0]["devices"], 1);
   EXPECT_TRUE(rows[0]["best"].is_null());  // too much for one device
   EXPECT_EQ(rows[2]["best"]["plan"], first);
+  const auto roomy = nlohmann::json::parse(plan_json(1, on_device + "--fit").out);
+  ASSERT_EQ(roomy["on"].size(), 3u);
+  for (const auto& row : roomy["on"]) {
+    const auto& best = row["best"];  // of the peak of as many devices as the row has
+    EXPECT_NEAR(best["of_peak"].get<double>() * best["step_seconds"].get<double>() *
+                    row["devices"].get<double>() * 1e12 / flops,
+                1, 1e-9);
+  }
 }
 
 TEST(ProgramPlan, TellsProgramsThatNothingFits) {
@@ -230,6 +256,27 @@ TEST(ProgramPlan, TellsProgramsThatNothingFits) {
   EXPECT_TRUE(j["plans"].empty() && j["alike"].empty() && j["pareto"].empty());
   EXPECT_EQ(j["fit"], 0);
   EXPECT_GT(j["closest_misfit"]["lacks_bytes"], 0);
+  // What this plan needs of a device is more than there is by that much.
+  const std::string closest = j["closest_misfit"]["plan"];
+  const auto bytes = nlohmann::json::parse(plan_json(0.0001, "--explain '" + closest + "'").out)["plans"][0];
+  EXPECT_EQ(bytes["fits"], false);
+  EXPECT_NEAR(bytes["bytes"]["device"].get<double>() - j["has_bytes"]["device"].get<double>(),
+              j["closest_misfit"]["lacks_bytes"].get<double>(), 2);
+}
+
+// Gradients of 2 bytes for 4 (the cluster's), and which kernels take the time, where that is asked for.
+TEST(ProgramPlan, OptionsOfOnePlanAreHeeded) {
+  const auto gradients = [](const std::string& more) {
+    const auto j = nlohmann::json::parse(plan_json(1, "--explain dp=4 " + more).out);
+    return j["plans"][0]["peak_bytes_by_kind"]["gradients"].get<i64>();
+  };
+  EXPECT_EQ(gradients(""), 2 * gradients("--gradient-bytes 2"));
+  EXPECT_EQ(gradients(""), gradients("--gradient-bytes 4"));
+  const TemporaryFolder folder;
+  const std::string plan = "plan " + tiny_model + "--cluster '" + folder.write("four.toml", cluster_text(1)) +
+                           "' --batch 8 --seq 32 --explain dp=4 ";
+  EXPECT_FALSE(says(lockstep_program(plan).out, "attention_dx"));
+  EXPECT_TRUE(says(lockstep_program(plan + "--kernels").out, "attention_dx", "adamw"));
 }
 
 TEST(ProgramPlan, AFolderThatCannotBeIsSaidFirst) {

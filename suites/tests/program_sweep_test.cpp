@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -30,6 +31,12 @@ TEST(ProgramSweep, CoresAreThoseThatItMayUse) {
   const h5::Reader run(folder.path() + "/out/run.h5");
   EXPECT_EQ(run.attribute("cores"), "1");
   EXPECT_EQ(run.read<i64>("/plans/timed").values, (std::vector<i64>{1, 0}));
+  // Two threads of a rank want two of them.
+  ASSERT_EQ(lockstep_program("sweep " + suite + " --only dp=1 --threads 2 --out " + folder.path() + "/two",
+                             "taskset -c " + std::to_string(core_numbers().front()) + " ")
+                .status,
+            0);
+  EXPECT_EQ(h5::Reader(folder.path() + "/two/run.h5").read<i64>("/plans/timed").values, std::vector<i64>{0});
 }
 
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
@@ -63,11 +70,30 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   // gradients apart (kernels/EXACT.md).
   EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[0], 0);
   EXPECT_EQ(run.read<i64>("/plans/traffic/dp/bytes").values[4], 2 * (weights[0] + 4 * 512 * 64));
+  // Two stages hand on 8 x 16 x 64 floats and get as many back; what is received is not sent once more.
+  EXPECT_EQ(run.read<i64>("/plans/traffic/pp/bytes").values[1], 2 * 4 * 8 * 16 * 64);
   // Timed if a core is there for every rank.
   const auto timed = run.read<i64>("/plans/timed").values, ranks = run.read<i64>("/plans/ranks").values;
   for (std::size_t i = 0; i < ranks.size(); ++i)
     EXPECT_EQ(timed[i], ranks[i] <= std::stoi(run.attribute("cores")));
   EXPECT_EQ(run.read<double>("/plans/step_seconds").shape, (h5::Shape{5, 2}));
+  const auto seconds = run.read<double>("/plans/step_seconds").values,
+             speed = run.read<double>("/plans/tokens_per_second").values;
+  for (std::size_t i = 0; i < ranks.size(); ++i)  // by the median, which of two is their mean
+    if (timed[i]) {
+      EXPECT_NEAR(speed[i] * (seconds[2 * i] + seconds[2 * i + 1]) / 2, 8 * 16, 1e-6);
+    }
+  // Before it has learned anything it guesses one of 509 tokens; and the exact sums keep more than the fast.
+  const auto loss = run.read<double>("/plans/loss").values,
+             norm = run.read<double>("/plans/grad_norm").values;
+  const auto peak = run.read<i64>("/plans/peak_bytes").values,
+             exact = run.read<i64>("/plans/exact_peak_bytes").values;
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    EXPECT_NEAR(loss[i * loss.size() / 5], std::log(509.0), 0.1);
+    EXPECT_GT(norm[i * norm.size() / 5], 0.5) << "it was clipped";
+    EXPECT_LT(norm[i * norm.size() / 5], 3);
+    EXPECT_GT(exact[i], peak[i]);
+  }
   // One more step of a timed plan is recorded as it went: every instant of every rank belongs to something.
   const auto measured = run.strings("/plans/measured_timeline");
   for (std::size_t i = 0; i < ranks.size(); ++i) {

@@ -1,6 +1,7 @@
 // lockstep time: a step of one plan, and its kernels one by one.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <sstream>
 #include <vector>
@@ -35,6 +36,36 @@ std::vector<Row> rows_of(const std::string& path) {
   return rows;
 }
 
+// The table's figures are those of the file: microseconds a call, percent of the median step that all calls
+// take, 10^9 operations and bytes a second; what takes longest first.
+void check_table(const std::string& out, const std::vector<Row>& rows) {
+  double step = 0, last = INFINITY;
+  ASSERT_EQ(std::sscanf(out.c_str() + out.find("median step "), "median step %lf s", &step), 1) << out;
+  std::istringstream lines(out.substr(out.find("\nkernel ")));
+  std::string line;
+  std::getline(lines, line), std::getline(lines, line);  // up to the names of the columns
+  for (const Row& r : rows) {
+    if (r.calls == 0) {  // the copy: 4 bytes of each number are read and 4 written
+      EXPECT_EQ(r.bytes, 8 * std::stod(r.sizes));
+      continue;
+    }
+    ASSERT_TRUE(std::getline(lines, line));
+    ASSERT_TRUE(line.starts_with(r.kernel + " ")) << line;
+    double calls = 0, each = 0, part = 0, flops = 0, bytes = 0;
+    ASSERT_EQ(std::sscanf(line.c_str() + line.find(r.dtype) + r.dtype.size(), "%lf %lf %lf %lf %lf", &calls,
+                          &each, &part, &flops, &bytes),
+              5)
+        << line;
+    EXPECT_EQ(calls, r.calls);
+    EXPECT_NEAR(each, 1e6 * r.seconds, 0.006) << line;
+    EXPECT_NEAR(part, 100 * r.calls * r.seconds / step, 0.006 + 1e-3 * part) << line;
+    EXPECT_NEAR(flops, r.flops / r.seconds / 1e9, 0.051) << line;
+    EXPECT_NEAR(bytes, r.bytes / r.seconds / 1e9, 0.051) << line;
+    EXPECT_LE(r.calls * r.seconds, last) << line;
+    last = r.calls * r.seconds;
+  }
+}
+
 std::vector<Row> timed(const std::string& more) {
   const TemporaryFolder folder;
   const std::string csv = folder.path() + "/kernels.csv";
@@ -46,6 +77,7 @@ std::vector<Row> timed(const std::string& more) {
     EXPECT_NE(ended.out.find("\n" + r.kernel + " "), std::string::npos) << r.kernel << "\n" << ended.out;
   }
   EXPECT_NE(ended.out.find("% of the median step; copy of 67 MB"), std::string::npos) << ended.out;
+  check_table(ended.out, rows);
   return rows;
 }
 
@@ -89,6 +121,19 @@ TEST(Time, KernelsOfBf16MoveHalfTheBytes) {
   }
   EXPECT_GT(swiglu, 0);
   EXPECT_GT(moments, 0);
+}
+
+// Eight samples in a microbatch: fast mode makes the gradients of the 7 matrices of a layer and of the head
+// at once, exact mode sample by sample (kernels/EXACT.md).
+TEST(Time, ExactModeIsTimedWhereItIsAskedFor) {
+  const auto products = [](const std::string& more) {
+    int calls = 0;
+    for (const Row& r : timed("--plan micro=8 " + more))
+      if (r.kernel == "matmul_dw") calls += r.calls;
+    return calls;
+  };
+  EXPECT_EQ(products(""), 7 * 8 + 1);
+  EXPECT_EQ(products("--exact"), 8 * (7 * 8 + 1));
 }
 
 TEST(Time, AFileThatCannotBeWrittenIsNamed) {

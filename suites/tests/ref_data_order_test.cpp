@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -77,6 +78,21 @@ TEST(TokenFile, BothWidthsAreRead) {
     EXPECT_EQ(text[3], 5);
   }
   EXPECT_EQ(open(token_bytes({70000, 1}, 70001, 0, 4))[0], 70000);
+}
+
+// 64 bits are 16 digits, zeros in front too: a state or a record compares them as text.
+TEST(TokenFile, ItsHashHasSixteenDigits) {
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    const std::string bytes = token_bytes({i, 1}, 1000, 0);
+    std::uint64_t hash = 0;
+    std::memcpy(&hash, bytes.data() + 32, sizeof hash);
+    if (hash >> 60) continue;
+    char digits[17];
+    std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(hash));
+    EXPECT_EQ(open(bytes).hash(), digits);
+    return;
+  }
+  ADD_FAILURE() << "none of 1000 hashes begins with a zero";
 }
 
 TEST(TokenFile, WrongFilesAreRefusedInOneSentence) {

@@ -4,10 +4,15 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
 
 #include "ref/config.hpp"
 #include "ref/safetensors.hpp"
 #include "ref/weights.hpp"
+#include "ref/write_aside.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -118,6 +123,42 @@ TEST(SafeTensors, WhatIsWrittenIsRead) {
       says(refusal([&] { save_safetensors(folder.path() + "/none/x", tensors); }), "cannot be written"));
 }
 
+// Readers map the file: the format has its writers align the tensors to 8 bytes.
+TEST(SafeTensors, TensorsAreAligned) {
+  const TemporaryFolder folder;
+  for (std::size_t n = 1; n <= 8; ++n) {
+    const std::string path = folder.path() + "/" + std::to_string(n);
+    save_safetensors(path, {{std::string(n, 'x'), {{1}, {1}}}});
+    std::uint64_t header = 0;
+    std::ifstream(path).read(reinterpret_cast<char*>(&header), sizeof header);
+    EXPECT_EQ(header % 8, 0u) << n;
+  }
+}
+
+// A disk that fills up while a model is written over an older one leaves the older one, and nothing else.
+TEST(WriteAside, WhoeverReadsFindsTheOldFileOrTheNew) {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("model.safetensors", "old");
+  const auto now = [&] {
+    std::string text;
+    std::getline(std::ifstream(path), text);
+    return text;
+  };
+  EXPECT_FALSE(write_aside(path, [&](std::ostream& out) {
+    out << "half" << std::flush;
+    EXPECT_EQ(now(), "old");
+    out.setstate(std::ios::badbit);
+  }));
+  EXPECT_EQ(now(), "old");
+  EXPECT_TRUE(write_aside(path, [&](std::ostream& out) {
+    out << "new" << std::flush;
+    EXPECT_EQ(now(), "old");
+  }));
+  EXPECT_EQ(now(), "new");
+  const auto begin = std::filesystem::directory_iterator(folder.path());
+  EXPECT_EQ(std::distance(begin, std::filesystem::directory_iterator()), 1);
+}
+
 TEST(SafeTensors, FoldersMayHoldSeveralFiles) {
   const TemporaryFolder folder;
   EXPECT_TRUE(says(refusal([&] { load_safetensors(folder.path()); }), "model.safetensors"));
@@ -132,6 +173,42 @@ TEST(SafeTensors, FoldersMayHoldSeveralFiles) {
   EXPECT_TRUE(says(refusal([&] { load_safetensors(folder.path()); }), "beside it"));
   folder.write(index, "{}");
   EXPECT_TRUE(says(refusal([&] { load_safetensors(folder.path()); }), "weight_map"));
+}
+
+// Two tensors of 40 bytes fill a file of 80, one of 120 has a file of its own; what transformers reads of the
+// index, and nothing of the model that was there before, in as many files or in one.
+TEST(SafeTensors, AModelsFilesHoldAtMostSoMuch) {
+  const TemporaryFolder folder;
+  const auto model = [](float x) {
+    return StoredTensors{{"a", {{10}, std::vector<float>(10, x)}},
+                         {"b", {{2, 5}, std::vector<float>(10, x)}},
+                         {"c", {{30}, std::vector<float>(30, x)}}};
+  };
+  const auto is = [&](float x) {
+    const StoredTensors found = load_safetensors(folder.path());
+    return found.size() == 3 && found.at("a").values[0] == x && found.at("c").values[29] == x;
+  };
+  const auto files = [&] {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
+      names.insert(entry.path().filename());
+    return names;
+  };
+  const std::string first = "model-00001-of-00002.safetensors", second = "model-00002-of-00002.safetensors";
+  save_model(folder.path(), model(1), 200);
+  EXPECT_EQ(files(), (std::set<std::string>{"model.safetensors"}));
+  save_model(folder.path(), model(2), 80);
+  EXPECT_EQ(files(), (std::set<std::string>{first, second, "model.safetensors.index.json"}));
+  EXPECT_TRUE(is(2));
+  const auto index = nlohmann::json::parse(std::ifstream(folder.path() + "/model.safetensors.index.json"));
+  EXPECT_EQ(index["metadata"]["total_size"], 200);
+  EXPECT_EQ(index["weight_map"], (nlohmann::json{{"a", first}, {"b", first}, {"c", second}}));
+  save_model(folder.path(), model(3), 79);  // a third file
+  EXPECT_EQ(files().size(), 4u);
+  EXPECT_TRUE(is(3));
+  save_model(folder.path(), model(4), 200);
+  EXPECT_EQ(files(), (std::set<std::string>{"model.safetensors"}));
+  EXPECT_TRUE(is(4));
 }
 
 // A model of one layer and one number more or less.
@@ -167,6 +244,14 @@ TEST_F(Weights, AreInTheTablesOrder) {
   EXPECT_TRUE(values[11].empty());
   save_weights(folder.path() + "/again", table, values);
   EXPECT_EQ(load_weights(folder.path() + "/again", table), values);
+}
+
+// Llama 2's first files keep this table; nothing else that the model has not is taken.
+TEST_F(Weights, FilesMayKeepTheTableOfFrequencies) {
+  tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{1}, {1}};
+  EXPECT_EQ(refusal([&] { load(); }), "");
+  tensors["model.layers.0.self_attn.inv_freq"] = {{1}, {1}};
+  EXPECT_TRUE(says(refusal([&] { load(); }), "no parameter named model.layers.0.self_attn.inv_freq"));
 }
 
 TEST_F(Weights, MustFitTheModel) {

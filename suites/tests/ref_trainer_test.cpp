@@ -147,6 +147,23 @@ TEST(Trainer, Bf16IsNearDoubleAndKeepsMasters) {
   EXPECT_GT(moved, large / 2);  // each step is 1e-4, a tenth of what rounding would lose
 }
 
+// Weights that are loaded are what the next step begins from, in bf16 too, whose masters are then others.
+TEST(Trainer, LoadedWeightsAreTrainedFrom) {
+  Settings s;
+  s.batch = 2, s.seq = 10, s.warmup = 0, s.lr = 1e-3;
+  const Batch batch(s);
+  Lanes lanes;
+  Trainer<bf16> trainer(small(false), s, plain_ops<float>(), lanes);
+  trainer.initialise();
+  trainer.step(batch.tokens.data(), batch.labels.data());
+  const std::vector<float> norm(16, 2.0f);
+  trainer.load("model.norm.weight", norm.data());
+  trainer.step(batch.tokens.data(), batch.labels.data());
+  const auto p = trainer.params().size() - 2;
+  ASSERT_EQ(trainer.params()[p].name, "model.norm.weight");
+  for (const bf16 w : trainer.weight(static_cast<int>(p))) EXPECT_NEAR(static_cast<float>(w), 2, 0.02);
+}
+
 TEST(Trainer, PadsStayZero) {
   Settings s;
   s.batch = 2, s.seq = 10;

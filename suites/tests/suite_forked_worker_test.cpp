@@ -273,6 +273,17 @@ TEST(ForkedWorker, SignalsToEndAreForTheParent) {
   EXPECT_EQ(ask(worker, "").text, "alone");
 }
 
+// Where memory runs out the system ends what has the most points, and the sweep is to outlive its plans.
+TEST(ForkedWorker, IsEndedForMemoryBeforeItsParent) {
+  const auto points = [] {
+    int adjusted = -1000;
+    std::ifstream("/proc/self/oom_score_adj") >> adjusted;
+    return adjusted;
+  };
+  ForkedWorker worker([&](const std::string&) { return std::to_string(points()); }, kWide);
+  EXPECT_GT(std::stoi(ask(worker, "").text), points());
+}
+
 TEST(ForkedWorker, NoProcessIsLeftWhenItGoes) {
   pid_t pid = 0;
   {
