@@ -38,7 +38,7 @@ struct Mesh {
   int tp_of(int rank) const { return rank % tp; }
   int dp_of(int rank) const { return rank / tp % dp; }
   int pp_of(int rank) const { return rank / (tp * dp); }
-  int shards() const { return dp / replicas; }
+  int shards() const { return replicas < dp ? dp / replicas : 1; }
   int shard_of(int rank) const { return dp_of(rank) % shards(); }
   int replica_of(int rank) const { return dp_of(rank) / shards(); }
   Axis sharing() const { return replicas > 1 ? Axis::shard : Axis::dp; }

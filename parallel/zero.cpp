@@ -13,6 +13,9 @@
 //
 //   rank 0 sends   0   2   4     to both owners; each computes
 //   rank 1 sends   1   3   5     (0 + (1 + 2)) + (3 + (4 + 5))
+//
+// With `replicas=r` all this is of r groups of dp/r ranks, each with a block of the samples; after the last
+// microbatch the shards are summed over groups (AcrossReplicas).
 #include <algorithm>
 #include <bit>
 #include <cstdint>

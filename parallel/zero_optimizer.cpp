@@ -5,7 +5,8 @@
 //   rank 0  gradient [E] --.                   .--> own shard: AdamW --.                .--> weights [E]
 //   rank 1  gradient [E] ---> reduce_scatter ---> own shard: AdamW ----> all_gather ---> weights [E]
 //
-// In sum as many bytes as one all_reduce.
+// In sum as many bytes as one all_reduce. With `replicas=r` r groups of dp/r ranks do so, and the shards are
+// then summed over groups (AcrossReplicas).
 #include <memory>
 #include <utility>
 
