@@ -191,10 +191,11 @@ class Zero final : public Store {
 bool summed(const Shape& s) { return s.fast || (s.m & (s.m - 1)) == 0; }  // by the messages
 i64 level(const Shape& s) { return s.plan->number("zero"); }
 
+const Word zero = {
+    "zero", "0", {"0", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"};
+
 const Strategy<Store> strategy(
-    "zero-2-3",
-    {{"zero", "0", {"0", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"}},
-    [](const Plan& p) { return p.number("zero") > 1; }, {},
+    "zero-2-3", {zero}, [](const Plan& p) { return asks_for(p, zero); }, {},
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Zero>(c); },
     {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * (level(s) == 3 ? 1 : s.dp); },
      .gathered = [](const Shape& s, i64 e) { return level(s) == 3 ? s.weight * shard(s, e) * s.dp : 0; },
