@@ -222,6 +222,25 @@ TEST(Actions, AreLookedAtWhereARankIsMade) {
   EXPECT_EQ(said(), "strategies: `make` of schedule `stuck` returns nothing");
 }
 
+// What the planner says of a plan: whole, and at first sight.
+std::vector<std::string> planner_says(const char* line) {
+  Scene s;
+  s.settings.batch = 8;
+  Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
+  cluster.devices = 2;
+  const Settings settings = settings_on(cluster, s.settings);
+  const Plan plan = Plan::parse(line);
+  Composer whole(s.model, settings, cluster), glance(s.model, settings, cluster);
+  return {mistake([&] { whole.predict(plan); }), mistake([&] { glance.outlook(plan, 1e30); })};
+}
+
+TEST(Actions, AreLookedAtByThePlanner) {
+  const StuckStrategy two(
+      [](const Context&) -> std::unique_ptr<Schedule> { return std::make_unique<Stuck>(2); });
+  for (const std::string& said : planner_says("pp=2 virtual=2"))
+    EXPECT_TRUE(says(said, "schedule `stuck`, stage 0 of 2: forward of chunk 2, microbatch 0 is missing"));
+}
+
 // A stage's first wait is for what the other would give after its own.
 TEST(Deadlock, IsTheVerdictOfTheMessagesGate) {
   const StuckStrategy stuck(
@@ -308,6 +327,8 @@ TEST(Kept, IsLookedAtWhereARankIsMade) {
       {[](const Shape&, i64) { return Dropped{}; }});
   const Scene s;
   EXPECT_TRUE(says(mistake([&] { prepare(s.run("every=2")); }), "stash `part`, layer 0: keeps e1"));
+  for (const std::string& said : planner_says("pp=2 every=2"))
+    EXPECT_TRUE(says(said, "stash `part`, layer 0: keeps e1"));
 }
 
 }  // namespace
