@@ -32,6 +32,10 @@ std::vector<Word>& all_words() {
   return words;
 }
 
+[[noreturn]] void throw_unlisted(const std::string& word) {
+  throw StrategyError(fmt::format("strategies: one asks for the word `{}`, and none lists it", word));
+}
+
 // Levenshtein distance: how many letters to change, insert or leave out.
 std::size_t distance(const std::string& a, const std::string& b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -78,8 +82,7 @@ const std::vector<Word>& plan_words() { return all_words(); }
 WordSet word_bit(const std::string& name) {
   const std::vector<Word>& words = plan_words();
   const auto at = std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; });
-  if (at == words.end())
-    throw StrategyError(fmt::format("strategies: one asks for the word `{}`, and none lists it", name));
+  if (at == words.end()) throw_unlisted(name);
   return WordSet{1} << (at - words.begin());
 }
 
@@ -125,8 +128,8 @@ Plan Plan::parse(const std::string& line) {
 const std::string& Plan::text(const std::string& word) const {
   if (read_) *read_ |= word_bit(word);
   const auto said = words_.find(word);
-  if (said == words_.end()) word_bit(word);  // which says so
-  return words_.at(word);
+  if (said == words_.end()) throw_unlisted(word);
+  return said->second;
 }
 int Plan::number(const std::string& word) const { return std::stoi(text(word)); }
 
