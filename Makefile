@@ -63,6 +63,12 @@ FORCE:
 revision := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
 $(eval $(call remember,$B/flags,$(CXX) $(CXXFLAGS) $(isa_avx2) $(isa_avx512)))
 $(eval $(call remember,$B/revision,$(revision)))
+# All that anything is linked from: what had a file that is gone is linked again, without it.
+cuda_src := $(wildcard kernels/cuda/*.cu parallel/cuda/*.cu)
+nccl_src := $(wildcard parallel/nccl/*.cu)
+$(eval $(call remember,$B/files,$(sort $(kernels_src) $(ref_src) $(mpi_src) $(comm_src) $(parallel_src) $(suites_src) \
+    $(mutants_src) $(bench_src) $(test_src) $(cuda_src) $(nccl_src))))
+linked = $(filter %.o,$^)
 
 # An object dates from the start of its compilation: a header saved meanwhile makes it again.
 $B/obj/%.o: %.cpp $B/flags
@@ -105,27 +111,26 @@ $(eval $(call precompiled,tests,suites/tests/common.hpp,$(call obj,$(test_src)))
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
 $B/obj/reports/record.o: $B/revision
 
-$B/lockstep: $(program_obj)
+$B/lockstep: $(program_obj) $B/files
 	$(call say,LINK,$@)
-	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
+	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(LDLIBS)
 
 # The program with faults to be switched on; in a folder of its own, for every object has other code in it.
-$B/lockstep_mutants: $(program_obj) $(call obj,$(mutants_src))
+$B/lockstep_mutants: $(program_obj) $(call obj,$(mutants_src)) $B/files
 	$(call say,LINK,$@)
-	$Q$(CXX) $(EXTRA) -o $@ $^ $(LDLIBS)
+	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(LDLIBS)
 
 # Only this shared object knows MPI; the program opens it when asked to, and does without it where MPI is not.
 ifneq ($(MPI_LIBS),)
 mpi_object := $B/lockstep_mpi.so
 endif
 $B/obj/parallel/comm/mpi/%.o: DEFINES = -fPIC $(MPI_CFLAGS)
-$B/lockstep_mpi.so: $(call obj,$(mpi_src))
+$B/lockstep_mpi.so: $(call obj,$(mpi_src)) $B/files
 	$(call say,LINK,$@)
-	$Q$(CXX) $(EXTRA) -shared -o $@ $^ $(MPI_LIBS)
+	$Q$(CXX) $(EXTRA) -shared -o $@ $(linked) $(MPI_LIBS)
 
 # Kernels of NVIDIA GPUs, in a shared object too: machine code for what this nvcc knows, and PTX for what comes.
 # No contraction, IEEE division and square root, no flush to zero: kernels/EXACT.md.
-cuda_src := $(wildcard kernels/cuda/*.cu parallel/cuda/*.cu)
 cuda_obj := $(cuda_src:%.cu=$B/obj/%.cu.o)
 ifneq ($(NVCC),)
 cuda_object := $B/lockstep_cuda.so
@@ -144,20 +149,19 @@ $B/obj/%.cu.o: %.cu $B/nvcc_flags
 	@mkdir -p $(@D) && touch $@.start
 	$Q$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 	@touch -r $@.start $@
-$B/lockstep_cuda.so: $(cuda_obj)
+$B/lockstep_cuda.so: $(cuda_obj) $B/files
 	$(call say,LINK,$@)
-	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $^
+	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $(linked)
 
 # NCCL's messages, in a third: a program with it does not start where NCCL is not. It finds NCCL where it was built, or
 # beside itself.
-nccl_src := $(wildcard parallel/nccl/*.cu)
 ifneq ($(NCCL_FLAGS),)
 nccl_object := $B/lockstep_nccl.so
 endif
 $B/obj/parallel/nccl/%.cu.o: NVCCFLAGS += $(filter -I%,$(NCCL_FLAGS))
-$B/lockstep_nccl.so: $(nccl_src:%.cu=$B/obj/%.cu.o)
+$B/lockstep_nccl.so: $(nccl_src:%.cu=$B/obj/%.cu.o) $B/files
 	$(call say,LINK,$@)
-	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $^ $(NCCL_FLAGS) -Xlinker '-rpath=$$ORIGIN'
+	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $(linked) $(NCCL_FLAGS) -Xlinker '-rpath=$$ORIGIN'
 
 # One test program per layer, so that a lower layer is tested while a higher one does not build: the files
 # suites/tests/<layer>_*_test.cpp. A layer not named here is linked with everything.
@@ -167,9 +171,9 @@ below_kernels := $(kernels_obj)
 below_ref     := $(ref_obj)
 below_comm    := $(comm_obj)
 define test_program
-$B/test_$1: $(or $(below_$1),$(all_obj)) $(call obj,$(filter suites/tests/$1_%,$(test_src)))
+$B/test_$1: $(or $(below_$1),$(all_obj)) $(call obj,$(filter suites/tests/$1_%,$(test_src))) $B/files
 	$$(call say,LINK,$$@)
-	$$Q$$(CXX) $$(EXTRA) -o $$@ $$^ -lgtest -lgtest_main $$(LDLIBS)
+	$$Q$$(CXX) $$(EXTRA) -o $$@ $$(linked) -lgtest -lgtest_main $$(LDLIBS)
 endef
 $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
@@ -184,14 +188,14 @@ $B/test_cuda: $(through_gpu) | $(cuda_object)
 gpu_libs = $(filter -L%,$(HDF5_LIBS)) -Wl,-Bstatic $(or $(filter -lhdf5_serial,$(HDF5_LIBS)),-lhdf5) -lsz -laec -lz -lxxhash $1 \
     -Wl,-Bdynamic -lfmt -pthread -rdynamic -ldl -lm '-Wl,-rpath,$$ORIGIN'
 fmt_object = $(shell $(CXX) -print-file-name=libfmt.so)
-$B/gpu/lockstep: $(program_obj)
+$B/gpu/lockstep: $(program_obj) $B/files
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs)
-$B/gpu/test_cuda: $(all_obj) $(call obj,$(filter suites/tests/cuda_%,$(test_src))) $(through_gpu)
+	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs)
+$B/gpu/test_cuda: $(all_obj) $(call obj,$(filter suites/tests/cuda_%,$(test_src))) $(through_gpu) $B/files
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$Q$(CXX) $(EXTRA) -s -o $@ $^ $(call gpu_libs,-lgtest -lgtest_main)
+	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs,-lgtest -lgtest_main)
 $B/gpu/lockstep_cuda.so: $(cuda_object)
 	@mkdir -p $(@D) && cp $< $@
 	@cp $(fmt_object) $(@D)/$$(readlink $(fmt_object) || basename $(fmt_object))
@@ -200,9 +204,9 @@ $B/gpu/lockstep_cuda.so: $(cuda_object)
 $B/gpu/lockstep_nccl.so: $(nccl_object) $(mpi_object)
 	@mkdir -p $(@D) && cp $^ $(@D) && ci/pack_mpi.sh $(@D)/mpi
 
-$B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj)
+$B/bench: $(call obj,$(filter-out $(foreign),$(bench_src))) $(kernels_obj) $B/files
 	$(call say,LINK,$@)
-	$Q$(CXX) $(EXTRA) -o $@ $^ -lbenchmark -lbenchmark_main $(LDLIBS)
+	$Q$(CXX) $(EXTRA) -o $@ $(linked) -lbenchmark -lbenchmark_main $(LDLIBS)
 
 .PHONY: cuda nccl gpu-pack gpu-check calibrate auto plan mpi sweep gate report test ci mutants bench resident tokens format deps help clean sources programs
 SUITE ?= suites/smoke.toml

@@ -273,6 +273,19 @@ def every_source_is_built():
 
 
 @check
+def what_is_linked_knows_its_files():
+    """A strategy whose file is gone must be gone from the program: its objects alone do not say so."""
+    database = subprocess.run(["make", "-pqs", "sources"], capture_output=True, text=True).stdout
+    rules = [rule for rule in database.split("\n\n") if re.search(r"^\t.* -o \$@ .*(linked|\$\^)", rule, re.M)]
+    if len(rules) < 10:
+        yield "Makefile: no rules that link programs were found"
+    for rule in rules:
+        target, needs = re.search(r"^(\S+): (.*)$", rule, re.M).groups()
+        if not re.search(r"(^| )\w+/files( |$)", needs):
+            yield f"Makefile: {target} does not depend on the list of files"
+
+
+@check
 def no_machine_is_named():
     """Paths of one machine mean nothing on another."""
     project = [path for path in files() if not path.startswith("suites/tests/")]

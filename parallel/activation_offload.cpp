@@ -108,10 +108,11 @@ void work(const Shape& s, const KeptLayer& layer, StepWork& w) {
   w.copy("activation in", s.m * layer.parts, s.m * layer.bytes, in * layer.parts);
 }
 
+const Word activations = {
+    "activations", "device", {"device", "host", "disk"}, "where kept activations wait for backward"};
+
 const Strategy<Shelf> strategy(
-    "activation-offload",
-    {{"activations", "device", {"device", "host", "disk"}, "where kept activations wait for backward"}},
-    [](const Plan& p) { return p.text("activations") != "device"; }, {},
+    "activation-offload", {activations}, [](const Plan& p) { return asks_for(p, activations); }, {},
     [](const Context& c) -> std::unique_ptr<Shelf> { return std::make_unique<ActivationOffload>(c); },
     {.device = at_hand,
      .host = [](const Shape& s, const KeptElements& k) { return on_disk(s) ? 0 : away(s, k); },

@@ -55,14 +55,14 @@ class Checkpoint final : public Stash {
   int every_;
 };
 
+const Word ckpt = {"ckpt",
+                   "none",
+                   {"none", "full", "selective", "attention", "norms", "swiglu"},
+                   "activation checkpointing"};
+
 const Strategy<Stash> strategy(
-    "checkpoint",
-    {{"ckpt",
-      "none",
-      {"none", "full", "selective", "attention", "norms", "swiglu"},
-      "activation checkpointing"},
-     {"every", "1", {}, "checkpoint layers 0, k, 2k, ... only"}},
-    [](const Plan& p) { return p.text("ckpt") != "none"; }, {},
+    "checkpoint", {ckpt, {"every", "1", {}, "checkpoint layers 0, k, 2k, ... only"}},
+    [](const Plan& p) { return asks_for(p, ckpt); }, {},
     [](const Context& c) -> std::unique_ptr<Stash> { return std::make_unique<Checkpoint>(c); },
     {.drops = [](const Shape& s, i64 layer) {
       return layer % s.plan->number("every") == 0 ? dropped(s.plan->text("ckpt")) : Dropped{};

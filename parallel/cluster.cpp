@@ -9,6 +9,7 @@
 #include "parallel/comm/nccl.hpp"
 #include "parallel/pairs.hpp"
 #include "parallel/staging.hpp"
+#include "parallel/strategy_error.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {
@@ -78,6 +79,12 @@ Prepared prepare(const Run& run) {
   }
   p.deadlock = find_deadlock(p.traces, p.mesh);
   return p;
+}
+
+void refuse_deadlock(const Prepared& p) {
+  if (p.deadlock.empty()) return;
+  const std::string where = p.deadlock.substr(0, p.deadlock.find_last_not_of('\n') + 1);
+  throw StrategyError(fmt::format("`{}` would hang: deadlock:\n{}", p.run.plan.line(), where));
 }
 
 void launch(const Prepared& p, const Launch& how, const std::function<void(RankView)>& body) {

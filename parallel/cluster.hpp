@@ -31,6 +31,8 @@ struct Prepared {
   Prepared(Prepared&&) = default;  // moving a set keeps its strings where they are
 };
 Prepared prepare(const Run&);
+// StrategyError: the plan would hang; the text says where.
+void refuse_deadlock(const Prepared&);
 
 struct Launch {
   std::string isa = "auto";  // of kernels that work in host memory

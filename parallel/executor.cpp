@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "parallel/contract.hpp"
 #include "parallel/mutant.hpp"
 #include "ref/optimizer.hpp"
 #include "ref/rope.hpp"
@@ -44,10 +45,10 @@ Executor::Executor(const Run& run, int rank, Device& device)
   device_.set_types(s);
   Context context{run_.model, run_.settings, run_.plan, mesh_, rank_, device_};
 
-  seam_ = chosen<Seam>(run_.plan).make(context);
-  schedule_ = chosen<Schedule>(run_.plan).make(context);
-  chunks_ = schedule_->chunks_per_stage() * mesh_.pp;
-  actions_ = schedule_->actions(stage_, mesh_.pp, microbatches_);
+  seam_ = made<Seam>(context);
+  schedule_ = made<Schedule>(context);
+  chunks_ = chunks_of(run_.plan, *schedule_, mesh_.pp, m.layers);
+  actions_ = actions_of(run_.plan, *schedule_, stage_, mesh_.pp, microbatches_);
 
   // Which units this stage owns, and in which order their gradients come.
   std::vector<int> units;
@@ -70,11 +71,13 @@ Executor::Executor(const Run& run, int rank, Device& device)
                    [&](const Param& p) { return seam_->slice(p); });
   context.params = &params_;
   context.gradient_order = &gradient_order_;
-  home_ = chosen<Home>(run_.plan).make(context);
+  home_ = made<Home>(context);
   context.home = home_.get();
-  store_ = chosen<Store>(run_.plan).make(context);
-  stash_ = chosen<Stash>(run_.plan).make(context);
-  shelf_ = chosen<Shelf>(run_.plan).make(context);
+  store_ = made<Store>(context);
+  stash_ = made<Stash>(context);
+  for (const int u : units)
+    if (u > 0 && u <= m.layers) check_kept(chosen<Stash>(run_.plan).name, *stash_, u - 1);
+  shelf_ = made<Shelf>(context);
   home_->prepare(store_->pieces(), params_);
 
   // Inputs that outlive a step.
@@ -200,8 +203,7 @@ Request Executor::post(const Action& a, bool receive, const Buf& buf) {
 
 void Executor::act(const Action& a, Handover& h) {
   Chunk& c = *mine_[a.chunk / mesh_.pp];
-  static constexpr const char* names[] = {"forward", "backward", "input gradients", "weight gradients"};
-  device_.note_action(names[static_cast<int>(a.pass)], a.chunk, a.microbatch);
+  device_.note_action(pass_name(a.pass), a.chunk, a.microbatch);
   switch (a.pass) {
     case Pass::forward:
       h.given = c.forward(a.microbatch, std::move(h.given));

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "parallel/roles.hpp"
+#include "parallel/strategy_error.hpp"
 #include "parallel/word_limit.hpp"
 #include "ref/error.hpp"
 
@@ -29,6 +30,10 @@ const std::vector<Word>& mesh_words() {
 std::vector<Word>& all_words() {
   static std::vector<Word> words = mesh_words();
   return words;
+}
+
+[[noreturn]] void throw_unlisted(const std::string& word) {
+  throw StrategyError(fmt::format("strategies: one asks for the word `{}`, and none lists it", word));
 }
 
 // Levenshtein distance: how many letters to change, insert or leave out.
@@ -76,9 +81,9 @@ const std::vector<Word>& plan_words() { return all_words(); }
 
 WordSet word_bit(const std::string& name) {
   const std::vector<Word>& words = plan_words();
-  std::size_t at = 0;
-  while (words.at(at).name != name) ++at;
-  return WordSet{1} << at;
+  const auto at = std::find_if(words.begin(), words.end(), [&](const Word& w) { return w.name == name; });
+  if (at == words.end()) throw_unlisted(name);
+  return WordSet{1} << (at - words.begin());
 }
 
 void Plan::set(const std::string& name, const std::string& value) {
@@ -122,7 +127,9 @@ Plan Plan::parse(const std::string& line) {
 
 const std::string& Plan::text(const std::string& word) const {
   if (read_) *read_ |= word_bit(word);
-  return words_.at(word);
+  const auto said = words_.find(word);
+  if (said == words_.end()) throw_unlisted(word);
+  return said->second;
 }
 int Plan::number(const std::string& word) const { return std::stoi(text(word)); }
 
@@ -215,18 +222,22 @@ std::optional<Refusal> first_broken(const Plan& p, const ModelConfig& m, const S
   return {};
 }
 
+// To the word; where a value is given, to that value of it.
 template <class Role>
-bool listens(const Strategy<Role>& s, const std::string& word) {
-  return std::any_of(s.words.begin(), s.words.end(), [&](const Word& w) { return w.name == word; });
+bool listens(const Strategy<Role>& s, const std::string& word, const std::string* value = nullptr) {
+  return std::any_of(s.words.begin(), s.words.end(), [&](const Word& w) {
+    return w.name == word && (!value || w.values.empty() ||
+                              std::find(w.values.begin(), w.values.end(), *value) != w.values.end());
+  });
 }
 
-// Whether the plan's strategy of this role listens to the word. A role that does not know it is not asked
-// which.
+// Whether the plan's strategy of this role listens to the word's value. A role that does not know it
+// is not asked which.
 template <class Role>
 bool heard(const Plan& p, const std::string& word) {
   const auto& all = strategies<Role>();
   const bool known = std::any_of(all.begin(), all.end(), [&](const auto* s) { return listens(*s, word); });
-  return known && listens(chosen<Role>(p), word);
+  return known && listens(chosen<Role>(p), word, &p.text(word));
 }
 
 bool heard_by_any(const Plan& p, const std::string& word) {

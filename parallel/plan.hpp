@@ -22,7 +22,7 @@ struct Word {
 
 // Words by their place in plan_words(), a bit each.
 using WordSet = std::uint64_t;
-WordSet word_bit(const std::string& word);  // of a word that there is
+WordSet word_bit(const std::string& word);  // StrategyError: no strategy lists it
 
 class Plan {
  public:

@@ -66,6 +66,7 @@ struct Action {
   int microbatch;
   bool last;  // this chunk's last weight gradient of the step; decided here and nowhere else
 };
+// parallel/contract.hpp says what a stage's actions must be, and holds them to it.
 class Schedule {
  public:
   virtual ~Schedule() = default;
@@ -128,7 +129,8 @@ class Home {
 };
 
 // ---- Stash --------------------------------------------------------------------------------------------
-// Named activations of one layer and microbatch.
+// Named activations of one layer and microbatch. Kept together or not at all: h1 rstd1; q k v; o lse; h2
+// rstd2; gate up. Whoever keeps act keeps gate and up too, and whoever keeps h2 also x2; nobody keeps e1, e2.
 enum class Part { x, h1, rstd1, q, k, v, o, lse, x2, h2, rstd2, gate, up, act, e1, e2, count };
 const char* part_name(Part);
 class Stash {
@@ -155,7 +157,9 @@ class Shelf {
 };
 
 // ---- Registration -------------------------------------------------------------------------------------
-// `wants` says whether a plan asks for this strategy; the role's default has none and serves all other plans.
+// `wants` says whether a plan asks for this strategy; the role's default, one of each role, has none and
+// serves all other plans. No two have one name, or want one plan: a strategy wants values of words that it
+// lists itself.
 template <class Role>
 struct Strategy {
   const char* name;
@@ -166,14 +170,28 @@ struct Strategy {
   PriceOf<Role> price;
   Strategy(const char* name, std::vector<Word> words, bool (*wants)(const Plan&), std::vector<Rule> rules,
            std::unique_ptr<Role> (*make)(const Context&), PriceOf<Role> price);
+  ~Strategy();
+  Strategy(const Strategy&) = delete;
+  Strategy& operator=(const Strategy&) = delete;
 };
+
+// Whether the plan gives this word one of the values listed here, other than the fallback.
+bool asks_for(const Plan&, const Word&);
 
 // All that have registered, in no order that means anything.
 template <class Role>
 const std::vector<const Strategy<Role>*>& strategies();
 
-// The one strategy of this role that the plan chooses.
+// The one strategy of this role that the plan chooses. StrategyError: two want the plan, or two are the
+// default.
 template <class Role>
 const Strategy<Role>& chosen(const Plan&);
+// StrategyError: two strategies of a role have one name, or are its default.
+void check_strategies();
+// Makes it. StrategyError: its `make` returns nothing.
+template <class Role>
+std::unique_ptr<Role> made(const Context&);
+std::string chosen_names(
+    const Plan&);  // "seam whole, schedule 1f1b, ...": of each role the one that is chosen
 
 }  // namespace lockstep

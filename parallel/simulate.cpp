@@ -1,8 +1,11 @@
 #include "parallel/simulate.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <stdexcept>
 #include <tuple>
+
+#include "parallel/strategy_error.hpp"
 
 namespace lockstep {
 namespace {
@@ -46,7 +49,8 @@ class Simulation {
       for (const int r : ranks_) moved |= advance(r);
     }
     for (const int r : ranks_) {
-      if (players_[r].at < traces_[r]->events.size()) throw std::logic_error("simulate: the plan would hang");
+      if (players_[r].at < traces_[r]->events.size())
+        throw StrategyError(fmt::format("simulate: the plan would hang: rank {} waits for ever", r));
       out_.seconds = std::max(out_.seconds, players_[r].now);
     }
     for (const int r : ranks_) out_.ranks[r].bubble += out_.seconds - players_[r].now;

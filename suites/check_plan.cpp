@@ -57,10 +57,12 @@ PlanRecord check_plan(const Plan& plan, const Standard& s) {
     p.resident_bytes = timed.resident_bytes;
     p.measured_timeline = json_of(timed.timeline);
   }
-  const Timeline simulated = timeline_of(fast, nominal_costs());
-  p.simulated_seconds = simulated.seconds;
-  p.simulated = simulated.parts;
-  p.timeline = json_of(simulated);
+  if (fast.deadlock.empty()) {
+    const Timeline simulated = timeline_of(fast, nominal_costs());
+    p.simulated_seconds = simulated.seconds;
+    p.simulated = simulated.parts;
+    p.timeline = json_of(simulated);
+  }
   p.wall_seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return p;
 }

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "parallel/roles.hpp"
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
@@ -63,11 +64,12 @@ int show(const Options& o) {
   settings.fast |= o.gantt;  // nobody trains in the other mode
   const Prepared p = prepare({model, settings, plan});
   if (o.gantt) {
-    fmt::print("{}\n\n", plan.line());
+    refuse_deadlock(p);
+    fmt::print("{}\n{}\n\n", plan.line(), chosen_names(plan));
     print_gantt(p);
     return 0;
   }
-  fmt::print("{}: {}\n\n", plan.line(), place(p.mesh, o.rank));
+  fmt::print("{}: {}\n{}\n\n", plan.line(), place(p.mesh, o.rank), chosen_names(plan));
   if (!o.summary) fmt::print("{}\n", program(p.traces[o.rank], p.layouts[o.rank]));
   print_summary(p, o.rank);
   return 0;

@@ -42,7 +42,7 @@ int time_among(MpiWorld* mpi, Fabrics* fabrics, const Options& o) {
   const Run run{model, settings, legal_plan(o.plan, model, settings), &data};
   check_job_size(mpi, run.plan.ranks(), "time");
   const Prepared prepared = prepare(run);
-  if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
+  refuse_deadlock(prepared);
   const Launch how{.isa = o.isa,
                    .threads = o.threads,
                    .mpi = mpi,

@@ -9,6 +9,7 @@
 
 #include "parallel/comm/fabric.hpp"
 #include "parallel/comm/mpi.hpp"
+#include "parallel/roles.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
 #include "suites/command.hpp"
@@ -140,7 +141,7 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const TrainOptions& o) {
   const Run run{model, settings, plan, &data};
   check_job_size(mpi, run.plan.ranks(), "train");
   const Prepared prepared = prepare(run);
-  if (!prepared.deadlock.empty()) throw std::runtime_error("deadlock: " + prepared.deadlock);
+  refuse_deadlock(prepared);
   const Launch how{.isa = o.isa,
                    .threads = o.threads,
                    .timing = o.timing == "lazy" ? Timing::lazy : Timing::eager,
@@ -165,6 +166,7 @@ int train_among(MpiWorld* mpi, Fabrics* fabrics, const TrainOptions& o) {
                dtype_of(settings) == "bf16" ? ", bf16" : "",
                o.device == "cpu" ? "" : " and " + device_here(o.device)->name(),
                fabrics ? ", " + fabrics->name() : "");
+  if (report) fmt::print("{}\n", chosen_names(run.plan));
   if (report && resumed)
     fmt::print("goes on after {} steps, the last of `{}`\n", resumed->steps, resumed->plan);
   std::fflush(stdout);  // before hours of work

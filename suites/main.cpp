@@ -1,5 +1,5 @@
 // The lockstep program. Exit status: 0 well, 1 the answer is no (INVALID, not equal), 2 the user's mistake,
-// 3 anything unexpected.
+// or that of a strategy's author, 3 anything unexpected.
 #include <fcntl.h>
 #include <fmt/format.h>
 
@@ -8,7 +8,8 @@
 #include <cstdio>
 #include <exception>
 
-#include "parallel/plan.hpp"
+#include "parallel/roles.hpp"
+#include "parallel/strategy_error.hpp"
 #include "ref/error.hpp"
 #include "reports/record.hpp"
 #include "suites/command.hpp"
@@ -81,6 +82,7 @@ int run(int argc, char** argv) {
   }
   app.set_version_flag("--version", [] { return "lockstep " + build_identity(); });
   int status = 0;
+  check_strategies();
   try {
     for (int i = 1; i < argc; ++i)
       if (!is_utf8(argv[i])) throw UserError(fmt::format("argument {} is not UTF-8", i));
@@ -118,6 +120,8 @@ int main(int argc, char** argv) {
   try {
     return lockstep::run(argc, argv);
   } catch (const lockstep::UserError& error) {
+    return lockstep::complain("", error, 2);
+  } catch (const lockstep::StrategyError& error) {
     return lockstep::complain("", error, 2);
   } catch (const lockstep::OutOfMemory& error) {
     return lockstep::complain("", error, 3);

@@ -18,10 +18,10 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
   device_.set_types(run_.settings);
   shelved_ = !kept.empty();
   if (shelved_) {
-    shelf_ = chosen<Shelf>(run_.plan).make(context_);
+    shelf_ = made<Shelf>(context_);
     return;
   }
-  seam_ = chosen<Seam>(run_.plan).make(context_);
+  seam_ = made<Seam>(context_);
   std::vector<int> units;
   if (first || pending == Pending::embedding) units.push_back(0);
   for (int l = 0; l < run_.model.layers; ++l) units.push_back(l + 1);
@@ -30,9 +30,9 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
                    units, [&](const Param& p) { return seam_->slice(p); });
   order_.assign(params_.unit_elements.size(), {0, 1, 2});
   context_.params = &params_, context_.gradient_order = &order_;
-  home_ = chosen<Home>(run_.plan).make(context_);
+  home_ = made<Home>(context_);
   context_.home = home_.get();
-  store_ = chosen<Store>(run_.plan).make(context_);
+  store_ = made<Store>(context_);
   locals_.resize(params_.unit_elements.size(), -1);
   for (int l = static_cast<int>(params_.all.size()); l-- > 0;) locals_[params_.all[l].unit] = l;
 }

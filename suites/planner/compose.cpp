@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "parallel/contract.hpp"
 #include "suites/planner/outlook.hpp"
 
 namespace lockstep {
@@ -13,7 +14,7 @@ namespace {
 Prediction simulated(PlanPieces& p, int microbatches, bool whole) {
   std::vector<std::vector<Action>> actions;
   for (int stage = 0; stage < p.mesh.pp; ++stage)
-    actions.push_back(p.schedule->actions(stage, p.mesh.pp, microbatches));
+    actions.push_back(actions_of(p.run.plan, *p.schedule, stage, p.mesh.pp, microbatches));
   Pipeline pipeline(p.run, p.mesh, p.model, p.chunks, microbatches, actions, !whole);
   pipeline.cost = [&](int chunk, const PassShape& pass) -> const PassCost& {
     return p.cost(chunk, pass, whole);

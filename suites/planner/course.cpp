@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "parallel/contract.hpp"
+
 namespace lockstep {
 
 std::size_t number_of(const PassShape& p) {
@@ -80,7 +82,7 @@ std::vector<Loop> fold(const std::vector<Item>& in, std::size_t longest) {
   return out;
 }
 
-Course whole(const Schedule& schedule, int stages, int microbatches, bool each_microbatch, bool over_replicas,
+Course whole(const Plan& plan, const Schedule& schedule, int stages, int microbatches, bool each_microbatch,
              bool shelved) {
   const int slots = schedule.chunks_per_stage(), chunks = slots * stages;
   Course c;
@@ -92,8 +94,8 @@ Course whole(const Schedule& schedule, int stages, int microbatches, bool each_m
     return n;
   };
   for (int s = 0; s < stages; ++s) {
-    const std::vector<Action> actions = schedule.actions(s, stages, microbatches);
-    PassShapes shapes(chunks, stages, each_microbatch, over_replicas, shelved);
+    const std::vector<Action> actions = actions_of(plan, schedule, s, stages, microbatches);
+    PassShapes shapes(chunks, stages, each_microbatch, plan.number("replicas") > 1, shelved);
     std::vector<int> list;
     for (std::size_t k = 0; k < actions.size(); ++k) {
       const Action& a = actions[k];
@@ -129,9 +131,9 @@ bool extend(const std::vector<Loop>& x, const std::vector<Loop>& y, std::vector<
 
 }  // namespace
 
-Course course(const Schedule& schedule, int stages, int microbatches, bool each_microbatch,
-              bool over_replicas, bool shelved) {
-  const auto of = [&](int n) { return whole(schedule, stages, n, each_microbatch, over_replicas, shelved); };
+Course course(const Plan& plan, const Schedule& schedule, int stages, int microbatches, bool each_microbatch,
+              bool shelved) {
+  const auto of = [&](int n) { return whole(plan, schedule, stages, n, each_microbatch, shelved); };
   // Schedules go through microbatches in groups of as many as there are stages at most.
   const int group = schedule.chunks_per_stage() > 1 ? stages : 1;
   const int some = (2 * stages / group + 2) * group + microbatches % group;

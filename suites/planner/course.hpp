@@ -64,8 +64,7 @@ bool receives(const Action&, int chunks, int stages);
 bool sends(const Action&, int chunks, int stages);
 
 // Of many microbatches some are looked at: where each further one adds the same to each loop, so do all.
-Course course(const Schedule&, int stages, int microbatches, bool each_microbatch, bool over_replicas,
-              bool shelved);
+Course course(const Plan&, const Schedule&, int stages, int microbatches, bool each_microbatch, bool shelved);
 
 Total total_of(const std::vector<Loop>&, const std::vector<Total>& of_moves);
 

@@ -219,6 +219,8 @@ class Torchtitan {
       say("schedule=zero-bubble: torchtitan's zero-bubble schedules put two stages or more on a rank; "
           "written is 1F1B, "
           "which has the plan's stages");
+    else if (schedule != "1f1b" && schedule != "gpipe" && schedule != "interleaved")
+      say("schedule={}: torchtitan has no such schedule; written is 1F1B", schedule);
     return fmt::format(
         ",\n            pipeline_parallel_schedule=\"{}\", pipeline_parallel_microbatch_size={},\n"
         "            module_fqns_per_model_part=parts([{}])",

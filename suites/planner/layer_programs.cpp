@@ -5,6 +5,8 @@
 #include <numeric>
 #include <set>
 
+#include "parallel/contract.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -68,8 +70,10 @@ class Workbench {
         writer_(costs) {
     device_.set_types(run.settings);
     const Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};
-    seam_ = chosen<Seam>(run_.plan).make(context);
-    stash_ = chosen<Stash>(run_.plan).make(context);
+    seam_ = made<Seam>(context);
+    stash_ = made<Stash>(context);
+    for (int layer = 0; layer < run_.model.layers; ++layer)
+      check_kept(chosen<Stash>(run_.plan).name, *stash_, layer);
     classify();
     std::vector<int> units{0};
     for (const int layer : examples_) units.push_back(layer + 1);

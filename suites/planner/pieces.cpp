@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "parallel/contract.hpp"
 #include "suites/planner/trainer.hpp"
 
 namespace lockstep {
@@ -26,7 +27,7 @@ std::string slices(const Run& run, const Mesh& mesh) {
   Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   Run one = run;
   one.model.layers = 1;
-  const auto seam = chosen<Seam>(run.plan).make({one.model, one.settings, one.plan, mesh, 0, device});
+  const auto seam = made<Seam>({one.model, one.settings, one.plan, mesh, 0, device});
   std::string text;
   for (const Param& p : parameter_table(one.model, one.settings.leaves)) {
     const Slice s = seam->slice(p);
@@ -60,7 +61,7 @@ PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
       model(known.cluster_, mesh, hand_over_shares(known.cluster_, run)),
       costs(model.costs()),
       schedule(make_schedule(run)),
-      chunks(schedule->chunks_per_stage() * mesh.pp),
+      chunks(chunks_of(run.plan, *schedule, mesh.pp, run.model.layers)),
       microbatches(static_cast<int>(known.settings_.batch / mesh.dp / plan.number("micro"))),
       numbers(shape_of(run.plan, run.model, run.settings, 0)),
       shelved(chosen<Shelf>(plan).wants != nullptr),
@@ -222,7 +223,7 @@ const Course& PlanPieces::course() {
                     (shelved ? ",shelved;" : ";");
   say_words<Schedule>(run.plan, key);
   Course& c = known_.courses_[key];
-  if (c.stages.empty()) c = lockstep::course(*schedule, mesh.pp, microbatches, each, over_replicas, shelved);
+  if (c.stages.empty()) c = lockstep::course(run.plan, *schedule, mesh.pp, microbatches, each, shelved);
   return c;
 }
 

@@ -1,7 +1,10 @@
 #include "suites/planner/pipeline.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <stdexcept>
+
+#include "parallel/contract.hpp"
 
 namespace lockstep {
 
@@ -45,7 +48,7 @@ std::unique_ptr<Schedule> make_schedule(const Run& run) {
   static Trace trace;
   static Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   const Mesh mesh = run.mesh();
-  return chosen<Schedule>(run.plan).make({run.model, run.settings, run.plan, mesh, 0, device});
+  return made<Schedule>({run.model, run.settings, run.plan, mesh, 0, device});
 }
 
 namespace {
@@ -251,11 +254,21 @@ Prediction Pipeline::run() {
     moved = false;
     for (int p = 0; p < mesh_.pp; ++p) moved |= advance(p);
   }
-  for (const Stage& stage : stages_)
-    if (stage.at < actions_[static_cast<std::size_t>(stage.number)].size() || stage.sending)
-      throw std::logic_error("the plan would hang");
+  check_done();
   finish();
   return said();
+}
+
+void Pipeline::check_done() const {
+  std::string stuck;
+  for (const Stage& stage : stages_) {
+    const std::vector<Action>& actions = actions_[static_cast<std::size_t>(stage.number)];
+    if (stage.at == actions.size() && !stage.sending) continue;
+    const Action& a = actions[std::min(stage.at, actions.size() - 1)];
+    stuck += fmt::format("{} stage {} at {} of chunk {}, microbatch {}", stuck.empty() ? "" : ",",
+                         stage.number, pass_name(a.pass), a.chunk, a.microbatch);
+  }
+  if (!stuck.empty()) throw Hangs(fmt::format("`{}` would hang:{}", run_.plan.line(), stuck));
 }
 
 Prediction Pipeline::said() {

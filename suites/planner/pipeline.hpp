@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 
+#include "parallel/strategy_error.hpp"
 #include "suites/planner/chunk_programs.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/course.hpp"
@@ -26,6 +27,11 @@ struct PassCost {
   QuickProgram quick;
 };
 
+// The plan would wait for ever: its line, and where each stage stands.
+struct Hangs : StrategyError {
+  using StrategyError::StrategyError;
+};
+
 class Pipeline {
  public:
   Pipeline(const Run&, const Mesh&, const CostModel&, int chunks, int microbatches,
@@ -33,7 +39,7 @@ class Pipeline {
   ~Pipeline();
   std::function<const PassCost&(int chunk, const PassShape&)> cost;
   std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;
-  Prediction run();
+  Prediction run();  // or Hangs
 
  private:
   struct Carrying {
@@ -48,6 +54,7 @@ class Pipeline {
   void issue(Stage&, const PassCost&);
   void keep_up(Stage&);
   const PassCost& cost_of(Stage&, const Action&);
+  void check_done() const;
   void finish();
   Prediction said();
   void meet(const std::vector<int>& stages, double seconds, Axis);

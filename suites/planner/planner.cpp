@@ -7,10 +7,13 @@
 #include <sstream>
 
 #include "ref/error.hpp"
+#include "suites/planner/pipeline.hpp"
 
 namespace lockstep {
 
 namespace {
+
+const std::string kHangs = "hangs";  // the rule's name
 
 bool before(const Weighed& a, const Weighed& b) {
   return std::pair{a.seconds, a.place} < std::pair{b.seconds, b.place};
@@ -107,11 +110,23 @@ class Chooser {
               [](const auto& a, const auto& b) { return before(a.second, b.second); });
     for (auto& [plan, w] : waiting_) {
       if (!best_.may_be(plan, w)) continue;
-      w.seconds = composer_.weigh(plan).seconds;
+      try {
+        w.seconds = composer_.weigh(plan).seconds;
+      } catch (const Hangs& e) {
+        refuse_hanging(plan, e.what());
+        continue;
+      }
       w.plan = plan.line();
       best_.add(plan, w);
     }
     waiting_.clear();
+  }
+
+  // It was counted as a legal one that fits: what it weighs is known before what it does.
+  void refuse_hanging(const Plan& plan, const std::string& why) {
+    --out_.fitting;
+    ++out_.walked.refused[kHangs], out_.walked.why.try_emplace(kHangs, why);
+    for (const auto& [word, value] : plan.words()) ++out_.walked.axes[word][value];
   }
 
   const ModelConfig& model_;
@@ -127,20 +142,30 @@ class Chooser {
   std::vector<std::pair<Plan, Weighed>> waiting_;  // they fit; seconds at least
 };
 
+// What was walked over, with these of the legal plans refused after all.
+Enumerated without(Enumerated walked, const Enumerated& refused) {
+  for (const auto& [rule, plans] : refused.refused) walked.legal -= plans, walked.refused[rule] += plans;
+  walked.why.insert(refused.why.begin(), refused.why.end());
+  for (auto& [word, values] : walked.axes)
+    for (auto& [value, plans] : values)
+      if (const auto of = refused.axes.find(word); of != refused.axes.end() && of->second.count(value))
+        plans -= of->second.at(value);
+  return walked;
+}
+
 }  // namespace
 
 Choices choose(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
                const Values& given, const Wanted& wanted) {
-  using Clock = std::chrono::steady_clock;
-  const Clock::time_point start = Clock::now();
+  const auto start = std::chrono::steady_clock::now();
   const Values values = plan_values(model, settings, cluster.devices, given);
   Chooser chooser(model, settings, cluster, values, wanted);
   const Enumerated walked = each_legal_plan(
       model, settings, cluster.devices, values, [&](const Plan& plan) { chooser.look_at(plan); },
       wanted.share);
   Choices all = chooser.finish();
-  all.walked = walked;
-  all.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  all.walked = without(walked, all.walked);
+  all.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return all;
 }
 

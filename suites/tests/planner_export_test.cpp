@@ -121,6 +121,19 @@ TEST(ExportWords, WhatIsMissingIsSaid) {
 }
 
 // A number that nobody chose is written as nobody's.
+// A schedule that a new file brings; in a process of its own, for words stay.
+TEST(ExportWords, AScheduleThatNobodyKnowsIsSaid) {
+  for (const std::string system : {"megatron", "deepspeed", "torchtitan"})
+    EXPECT_EXIT(
+        {
+          declare_word({"schedule", "1f1b", {"mine"}, ""});
+          const Exported x = Asked("gate-untied").to(system, "dp=2 pp=4 schedule=mine");
+          std::exit(named(x.missing, "schedule=mine") ? 0 : 1);
+        },
+        testing::ExitedWithCode(0), "")
+        << system;
+}
+
 TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   Asked a("gate-untied");
   const Exported none = a.to("deepspeed", "dp=8");

@@ -25,6 +25,9 @@ Ended train(const std::string& plan, const std::string& more = "") {
 TEST(ProgramTrain, PrintsEveryStepAndEqualsTheSingleDevice) {
   const Ended ended = train("dp=2 tp=2 pp=2 ckpt=full", "--check");
   EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out,
+                   "\nseam tensor, schedule 1f1b, store data, home on-device, stash checkpoint, "
+                   "shelf at-hand\nstep 0  loss "));
   EXPECT_TRUE(says(ended.out, "step 0  loss ", "step 1  loss ", "gradient norm", "tokens/s", "hash ",
                    "equal to the single device: 2 steps"));
 }
@@ -178,6 +181,7 @@ TEST(ProgramTrain, SavedConfigurationKeepsWhatItWasGiven) {
 TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
   const Ended ended = lockstep_program("show " + tiny_model + "--plan 'dp=2 tp=2 pp=2' --rank 5 --seq 16");
   EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "\nseam tensor, schedule 1f1b, store data, home on-device, stash keep, "));
   EXPECT_TRUE(says(ended.out, "rank 5", "forward: chunk 1, microbatch 3", "run ", "start ", "@0x",
                    "peak bytes", "formula", "no deadlock"));
   EXPECT_EQ(ended.out.find("differ"), std::string::npos) << ended.out;
