@@ -20,6 +20,7 @@ struct Options {
 };
 
 int command_gate(const Options& o) {
+  check_one_sweep();
   const bool in_place = is_no_file(o.junit);
   // What cannot be written is said before an hour's work, and what ends early has left no success of an
   // earlier run. A pipe's reader gets one answer.
