@@ -158,7 +158,7 @@ class Fsdp {
 
 Exported write(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }
 
-const Exporter fsdp("fsdp", write, "#", "full");
+const Exporter fsdp("fsdp", write, "#", [](const std::string&) { return std::string("full"); });
 
 }  // namespace
 }  // namespace lockstep
