@@ -139,9 +139,11 @@ bool is_folder_to_write(const std::string& path) {
 }
 
 void check_file(const std::string& option, const std::string& named) {
+  std::error_code error;
+  if (std::filesystem::is_directory(named, error))
+    throw UserError(fmt::format("{} {}: it is a folder; name a file in it", option, named));
   if (named.empty() || is_no_file(named)) return;  // a pipe's reader would take this for the end
   const std::string path = place_of(named);
-  std::error_code error;
   const bool was_there = std::filesystem::exists(path, error);
   if (!std::ofstream(path, std::ios::app))
     throw UserError(fmt::format("{} {}: {}; name a file in a folder that can be written to", option, path,

@@ -4,10 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
 
 namespace lockstep {
 namespace {
@@ -106,9 +106,8 @@ int write_export(const std::string& system, const std::string& file, const Quest
     fmt::print("{}", x.text);
     return 0;
   }
-  std::ofstream out(file);
-  out << x.text << std::flush;
-  if (!out) throw UserError(fmt::format("plan: cannot write {}", file));
+  if (!write_aside(file, [&](std::ostream& out) { out << x.text; }))
+    throw UserError(fmt::format("plan: cannot write {}; its folder must exist and have room", file));
   fmt::print("{}\n", file);
   return 0;
 }

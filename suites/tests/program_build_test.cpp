@@ -20,6 +20,8 @@ TEST(ProgramBuild, AnotherProgramDoesNotGoOnInASweepsFolder) {
   const std::string sweep = "'" + program + "' sweep " + suite + " --out " + folder.path() + "/out";
   EXPECT_EQ(shell(sweep).status, 0);
   EXPECT_TRUE(says(shell(sweep).out, "going on: 1 of 1 plans are recorded"));
+  EXPECT_TRUE(
+      says(shell(sweep + " --launch 'false {ranks}'").err, "launch was nothing and is false {ranks}"));
   std::ofstream(program, std::ios::app) << 'x';
   const Ended other = shell(sweep);
   EXPECT_EQ(other.status, 2) << other.out;
