@@ -183,6 +183,10 @@ int print_events(const Options& o, const ModelConfig& model, const Settings& set
   return 0;
 }
 
+constexpr const char* kOurExecutor =
+    "of an executor that nothing but messages and bubbles keeps from its kernels; of other trainers with the "
+    "constants in suites/published/\n";
+
 int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
@@ -196,14 +200,22 @@ int plan(const Options& o) {
   if (cluster.devices > cluster.per_node && cluster.network.bandwidth <= 0)
     throw UserError(fmt::format("{}: {} devices are more than a node's {}, and it has no [network]",
                                 o.cluster, cluster.devices, cluster.per_node));
+  if (cluster.devices > cluster.per_node && cluster.devices % cluster.per_node != 0)
+    throw UserError(fmt::format("{}: {} devices fill no whole number of nodes of {}; they must", o.cluster,
+                                cluster.devices, cluster.per_node));
+  const bool fitted = cluster_file(o.cluster) != o.cluster;  // to a trainer's published runs
+  if (cluster.efficiency.empty() && cluster.grids.empty() && !fitted)
+    fmt::print(stderr,
+               "{}: it has no [efficiency] and no [grid], so each kernel is taken to reach all of the peak\n",
+               o.cluster);
   if (o.gradient_bytes) cluster.gradient_bytes = o.gradient_bytes;
   const Settings settings = settings_on(cluster, o.settings);
   const Question q{model, settings, cluster};
   const Values given = parse_values(o.words);
   if (!o.system.empty()) return print_export(o, q, given);
   if (!o.json)
-    fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
-               settings.batch, settings.seq);
+    fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n{}", o.model, cluster.devices, cluster.name,
+               settings.batch, settings.seq, fitted ? "" : kOurExecutor);
   if (!o.explain.empty()) {
     const Plan asked = asked_plan(o, q);
     if (o.json) {

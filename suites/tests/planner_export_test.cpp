@@ -126,12 +126,22 @@ TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   EXPECT_EQ(none.text.find("\"lr\""), std::string::npos) << none.text;
   EXPECT_EQ(none.text.find("scheduler"), std::string::npos) << none.text;
   EXPECT_TRUE(named(none.missing, "lr: nobody said it") && named(none.missing, "scheduler: nobody said"));
-  EXPECT_TRUE(says(a.to("megatron", "dp=8").text, "SET THIS: 3 steps"));
+  for (const char* system : {"megatron", "fsdp", "torchtitan"})
+    EXPECT_TRUE(says(a.to(system, "dp=8").text, "SET THIS: 3 steps"));
   a.settings.steps = 1000, a.settings.lr = 3e-4;
   const Exported both = a.to("deepspeed", "dp=8");
   EXPECT_TRUE(says(both.text, "\"lr\": 0.0003", "\"total_num_steps\": 1000"));
   EXPECT_FALSE(named(both.missing, "nobody said"));
   EXPECT_EQ(a.to("megatron", "dp=8").text.find("SET THIS"), std::string::npos);
+}
+
+// accelerate asks each node for its number and where the first one is.
+TEST(ExportWords, TheFirstNodesAddressIsTheUsersToSay) {
+  const std::string one = Asked("gate-untied", 8).to("fsdp", "dp=8 zero=3").text,
+                    two = Asked("gate-untied", 16).to("fsdp", "dp=16 zero=3").text;
+  EXPECT_EQ(one.find("main_process_ip"), std::string::npos) << one;
+  EXPECT_TRUE(
+      says(two, "on each of the 2 nodes, and yours to say", "--machine_rank ... --main_process_ip ..."));
 }
 
 // What each system has is not called missing.
