@@ -61,6 +61,9 @@ $1: FORCE
 endef
 FORCE:
 revision := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null),unknown)
+# git does not call a new source dirty, and it is in the program.
+new_source := $(shell git ls-files --others -- $(foreach d,ref parallel kernels suites datasets reports,'$d/*.[ch]pp' '$d/*.cu') 2>/dev/null)
+revision := $(revision)$(if $(filter-out %-dirty unknown,$(revision)),$(if $(new_source),-dirty))
 $(eval $(call remember,$B/flags,$(CXX) $(CXXFLAGS) $(isa_avx2) $(isa_avx512)))
 $(eval $(call remember,$B/revision,$(revision)))
 # All that anything is linked from: what had a file that is gone is linked again, without it.

@@ -87,26 +87,6 @@ struct Pair {
   }
 };
 
-void require_dump(const h5::Reader& file) {
-  if (!file.has_attribute("format") || file.attribute("format") != "lockstep dump")
-    throw UserError(fmt::format("'{}' is not a dump of a training run (reports/schema.md says what one is)",
-                                file.path()));
-  if (const std::string version = file.attribute("version"); version != "1")
-    throw UserError(
-        fmt::format("'{}' is a dump of version {}; this program reads version 1", file.path(), version));
-}
-
-// The steps a dump holds, ascending.
-std::vector<i64> steps_of(const h5::Reader& file) {
-  std::vector<i64> steps;
-  for (const std::string& name : file.list("/"))
-    if (name.starts_with("step") && name.size() > 4 &&
-        std::all_of(name.begin() + 4, name.end(), [](char c) { return '0' <= c && c <= '9'; }))
-      steps.push_back(std::stoll(name.substr(4)));
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
-
 // Every attribute but the plan decides numbers. `model` itself is compared through its fields.
 Difference compare_settings(const Pair& files) {
   std::set<std::string> names;
@@ -140,6 +120,25 @@ Difference first_difference(const Pair& files, std::size_t* steps_compared) {
 }
 
 }  // namespace
+
+void require_dump(const h5::Reader& file) {
+  if (!file.has_attribute("format") || file.attribute("format") != "lockstep dump")
+    throw UserError(fmt::format("'{}' is not a dump of a training run (reports/schema.md says what one is)",
+                                file.path()));
+  if (const std::string version = file.attribute("version"); version != "1")
+    throw UserError(
+        fmt::format("'{}' is a dump of version {}; this program reads version 1", file.path(), version));
+}
+
+std::vector<i64> steps_of(const h5::Reader& file) {
+  std::vector<i64> steps;
+  for (const std::string& name : file.list("/"))
+    if (name.starts_with("step") && name.size() > 4 &&
+        std::all_of(name.begin() + 4, name.end(), [](char c) { return '0' <= c && c <= '9'; }))
+      steps.push_back(std::stoll(name.substr(4)));
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
 
 Comparison compare_dumps(const std::string& a, const std::string& b) {
   const Pair files{h5::Reader(a), h5::Reader(b)};

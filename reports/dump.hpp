@@ -12,6 +12,10 @@
 
 namespace lockstep {
 
+namespace h5 {
+class Reader;
+}
+
 struct StepDump {
   double loss = 0, grad_norm = 0, lr = 0;
   std::vector<i32> tokens, labels;  // [B, T] in sample order
@@ -32,6 +36,11 @@ class DumpWriter {
   struct File;
   std::unique_ptr<File> file_;
 };
+
+// UserError: another kind of file, or a dump of another version.
+void require_dump(const h5::Reader&);
+// The steps that a dump says something of, ascending.
+std::vector<i64> steps_of(const h5::Reader&);
 
 struct Comparison {
   bool equal = false;

@@ -71,12 +71,19 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
       fmt::format("name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" time=\"{:.3f}\"",
                   escaped(run.suite), tests, failures, errors, seconds);
   std::string properties;
+  const auto property = [&](const std::string& name, const std::string& value) {
+    properties += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", escaped(name), escaped(value));
+  };
   for (const auto& [name, value] : {std::pair{"verdict", &run.verdict},
                                     {"hash", &run.reference_hash},
                                     {"revision", &run.revision},
                                     {"isa", &run.isa},
                                     {"device", &run.device}})
-    properties += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", name, escaped(*value));
+    property(name, *value);
+  i64 refused = 0;
+  for (const auto& [rule, plans] : run.refused) refused += plans;
+  property("refused", fmt::format("{}", refused));
+  for (const auto& [rule, plans] : run.refused) property("refused by " + rule, fmt::format("{}", plans));
   return fmt::format(
       "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {0}>\n  <testsuite {0} skipped=\"0\" "
       "timestamp=\"{1}\" hostname=\"{2}\">\n    <properties>\n{3}    </properties>\n{4}  </testsuite>\n"
@@ -86,7 +93,7 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
 
 void write_text(const std::string& path, const std::string& text) {
   if (!write_aside(path, [&](std::ostream& out) { out << text; }))
-    throw UserError(fmt::format("{}: cannot be written; it must be a file in an existing folder", path));
+    throw UserError(fmt::format("{}: cannot be written; its folder must exist and have room", path));
 }
 
 }  // namespace lockstep

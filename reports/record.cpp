@@ -205,12 +205,18 @@ PlanRecord read_plan(const std::string& identity, const std::string& path) {
   return read_plan(file);
 }
 
-std::string build_identity() {
-  const std::string revision = git_revision();
-  if (!revision.ends_with("-dirty") && revision != "unknown") return revision;
-  std::ifstream program("/proc/self/exe", std::ios::binary);
-  const std::string bytes(std::istreambuf_iterator<char>(program), {});
-  return fmt::format("{} ({:016x})", revision, XXH3_64bits(bytes.data(), bytes.size()));
+// Files of a revision may differ from it unseen, so it does not say by itself which program this is.
+std::string build_identity(const std::vector<std::string>& objects) {
+  const auto hash_of = [](const std::filesystem::path& file, XXH64_hash_t seed) {
+    std::ifstream in(file, std::ios::binary);
+    const std::string bytes(std::istreambuf_iterator<char>(in), {});
+    return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+  };
+  std::error_code error;
+  const auto folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
+  XXH64_hash_t hash = hash_of("/proc/self/exe", 0);
+  for (const std::string& object : objects) hash = hash_of(folder / object, hash);
+  return fmt::format("{} ({:016x})", git_revision(), hash);
 }
 
 std::string host_name() {

@@ -88,8 +88,8 @@ PlanRecord read_plan(const std::string& identity, const std::string& path);
 std::string bytes_of(const PlanRecord&);
 PlanRecord plan_of(const std::string& bytes);
 
-// The build: its revision; if files differed from that, or it is unknown, with a hash of the program itself.
-std::string build_identity();
+// The build: its revision, with a hash of the program itself, and of these shared objects beside it.
+std::string build_identity(const std::vector<std::string>& objects = {});
 
 std::string host_name();
 

@@ -1,6 +1,7 @@
 #include "suites/certify.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <optional>
@@ -8,6 +9,7 @@
 #include "ref/error.hpp"
 #include "ref/optimizer.hpp"
 #include "ref/trainer.hpp"
+#include "reports/dump.hpp"
 #include "reports/h5.hpp"
 #include "suites/gates/fast.hpp"
 
@@ -20,11 +22,18 @@ using Weights = std::vector<std::vector<float>>;  // by parameter; a tied head's
 class Outside {
  public:
   explicit Outside(const std::string& path) : file_(path) {
-    if (!file_.has_attribute("format") || file_.attribute("format") != "lockstep dump")
-      throw UserError(
-          fmt::format("'{}' is not a dump of a training run (reports/schema.md says what one is)", path));
+    require_dump(file_);
     model = parse_model_config(file_.attribute("model"), path + ", attribute model");
-    if (!file_.has("/step0/tokens")) throw UserError(fmt::format("'{}' holds no /step0/tokens", path));
+    const std::vector<i64> held = steps_of(file_);
+    if (held.empty()) throw UserError(fmt::format("'{}' holds no step: no /step0/tokens", path));
+    for (const i64 k : held) {  // each begins with the weights after the one before it
+      if (k != steps)
+        throw UserError(
+            fmt::format("'{}' holds a step {} and no step {}; write all of them, from 0", path, k, steps));
+      if (const std::string tokens = fmt::format("/step{}/tokens", k); !file_.has(tokens))
+        throw UserError(fmt::format("'{}' holds no {}", path, tokens));
+      ++steps;
+    }
     const h5::Shape shape = file_.read<i32>("/step0/tokens").shape;
     if (shape.size() != 2) throw UserError(fmt::format("'{}': /step0/tokens must be [batch, seq]", path));
     settings.batch = static_cast<i64>(shape[0]), settings.seq = static_cast<i64>(shape[1]);
@@ -38,7 +47,9 @@ class Outside {
   ModelConfig model;
   Settings settings;
   std::vector<Param> table;
+  i64 steps = 0;
 
+  const std::string& path() const { return file_.path(); }
   bool has(const std::string& name) const { return file_.has(name); }
   // AdamW can be followed: its settings are said.
   bool tells_optimizer() const { return file_.has_attribute("beta1"); }
@@ -126,19 +137,38 @@ class Judge {
   Certificate judge() {
     Weights before = dump_.tensors("/initial");
     i64 k = 0;
-    for (; dump_.has(group(k) + "tokens") && !before.empty() && !found_; ++k) before = step(k, before);
+    for (; k < dump_.steps && !before.empty() && !found_; ++k) before = step(k, before);
     if (found_) return {false, "beyond the bound: " + *found_ + (tensor_ ? "; " + *tensor_ : "")};
-    const i64 left = dump_.has(group(k) + "tokens") ? k : -1;
-    std::string text = fmt::format("within the bound: {} step{}; at most {:.2g} of it ({})", k,
-                                   k == 1 ? "" : "s", worst_, where_);
-    if (left >= 0)
-      text += fmt::format("; step {} was not judged: the dump lacks the weights before it", left);
-    if (!optimizer_seen_)
-      text += "; the optimizer was not judged: the dump lacks its settings or its weights";
-    return {true, text};
+    if (gradients_ == 0)
+      throw UserError(
+          fmt::format("'{}' holds no gradients (/step0/grad), and without them nothing says that it is right",
+                      dump_.path()));
+    return {true, fmt::format("within the bound: {}; at most {:.2g} of it ({}); {}", number(k, "step"),
+                              worst_, where_, judged(k))};
   }
 
  private:
+  static std::string number(i64 n, const char* what) {
+    return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
+  }
+
+  // What was judged in the first k steps, and what could not be.
+  std::string judged(i64 k) const {
+    std::vector<std::string> seen{number(gradients_, "gradient")}, unseen;
+    if (losses_ > 0) seen.insert(seen.begin(), fmt::format("{} loss{}", losses_, losses_ == 1 ? "" : "es"));
+    if (norms_ > 0) seen.push_back(number(norms_, "gradient norm"));
+    if (updates_ > 0) seen.push_back("weights of " + number(updates_, "step"));
+    if (losses_ < k) unseen.push_back("the loss of " + number(k - losses_, "step"));
+    if (with_gradients_ < k) unseen.push_back("gradients of " + number(k - with_gradients_, "step"));
+    if (updates_ < k)
+      unseen.push_back("weights of " + number(k - updates_, "step") +
+                       " (AdamW's settings, the lr, gradients or the weights are missing)");
+    if (k < dump_.steps)
+      unseen.push_back(fmt::format("anything from step {} on (the weights before it are missing)", k));
+    return fmt::format("judged: {}{}{}", fmt::join(seen, ", "),
+                       unseen.empty() ? "" : "; not judged: ", fmt::join(unseen, ", "));
+  }
+
   static std::string group(i64 k) { return fmt::format("/step{}/", k); }
 
   // Keeps the worst of all, the first beyond its bound and, where that is the loss, the first tensor after
@@ -161,14 +191,19 @@ class Judge {
     const std::vector<i32> tokens = dump_.ids(at + "tokens"), labels = dump_.ids(at + "labels");
     const FastReference::Step exact =
         float64_.step(before, tokens.data(), labels.data(), in_float32(before, tokens, labels));
-    if (dump_.has(at + "loss"))
+    if (dump_.has(at + "loss")) {
       see(named + "loss", std::abs(dump_.scalar(at + "loss") - exact.loss), exact.loss_allowed, false);
+      ++losses_;
+    }
     const Weights gradient = dump_.has(at + "grad") ? dump_.tensors(at + "grad") : Weights{};
     for (std::size_t i = gradient.size(); i-- > 0;)  // in order of backward
-      if (!gradient[i].empty())
+      if (!gradient[i].empty()) {
         see(named + "gradient of " + dump_.table[i].name,
             distance(dump_.table[i], gradient[i], exact.gradient[i]), exact.allowed[i], true,
             factor(gradient[i], exact.gradient[i]));
+        ++gradients_;
+      }
+    with_gradients_ += !gradient.empty();
     const Weights after = dump_.has(at + "weight") ? dump_.tensors(at + "weight") : Weights{};
     if (!gradient.empty()) optimizer(k, before, gradient, after);
     return after;
@@ -192,11 +227,14 @@ class Judge {
     for (const auto& g : gradient)
       for (const float x : g) squares += static_cast<double>(x) * x;
     const double norm = std::sqrt(squares);
-    if (dump_.has(group(k) + "grad_norm"))
+    if (dump_.has(group(k) + "grad_norm")) {
       see(fmt::format("step {}: gradient norm", k), std::abs(dump_.scalar(group(k) + "grad_norm") - norm),
           kFastMultiple * kFastFloor * norm, false);
-    if (after.empty() || !dump_.tells_optimizer() || !dump_.has(group(k) + "lr")) return;
-    optimizer_seen_ = true;
+      ++norms_;
+    }
+    // Its moments are of all steps before.
+    if (after.empty() || !dump_.tells_optimizer() || !dump_.has(group(k) + "lr") || updates_ < k) return;
+    ++updates_;
     Settings settings = dump_.settings;
     settings.lr = dump_.scalar(group(k) + "lr");
     const auto w64 = optimizer64_.step(settings, k, before, gradient, norm);
@@ -218,8 +256,8 @@ class Judge {
   double worst_ = 0;
   std::string where_;
   std::optional<std::string> found_, tensor_;
-  bool loss_ = false;  // found_ is the loss
-  bool optimizer_seen_ = false;
+  bool loss_ = false;                                                              // found_ is the loss
+  i64 losses_ = 0, gradients_ = 0, with_gradients_ = 0, norms_ = 0, updates_ = 0;  // that were judged
 };
 
 }  // namespace

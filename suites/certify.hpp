@@ -17,7 +17,8 @@ struct Certificate {
 //   gradient norm     of the dump's own gradients, to 2^-18
 //   weights after it  AdamW on the dump's own gradients from zero moments, in float64: |w - w64| at most
 //                     kFastMultiple |w32 - w64| + kFastFloor |w64|; w32: this program's AdamW in float32
-// UserError: not a dump, or one of another layout.
+// What was judged is counted, and what the dump lacks for it is said.
+// UserError: not a dump, one of another version or layout, with a step left out, or without gradients.
 Certificate certify(const std::string& dump);
 
 }  // namespace lockstep

@@ -24,6 +24,11 @@ struct Options {
 
 // A sweep's folder stands for the run in it.
 std::string file_of(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error))
+    throw UserError(fmt::format(
+        "'{}' does not exist; name a dump, or a sweep's folder or the run.h5 in it (lockstep sweep --out)",
+        path));
   if (!std::filesystem::is_directory(path)) return path;
   const std::string run = path + "/run.h5";
   if (!std::filesystem::exists(run))

@@ -8,6 +8,7 @@
 #include "ref/write_aside.hpp"
 #include "reports/junit.hpp"
 #include "suites/command.hpp"
+#include "suites/command_options.hpp"
 #include "suites/suite_options.hpp"
 #include "suites/sweep.hpp"
 
@@ -20,6 +21,8 @@ struct Options {
 };
 
 int command_gate(const Options& o) {
+  check_one_sweep();
+  check_file("--junit", o.junit);
   const bool in_place = is_no_file(o.junit);
   // What cannot be written is said before an hour's work, and what ends early has left no success of an
   // earlier run. A pipe's reader gets one answer.

@@ -98,7 +98,26 @@ void check_job_size(const MpiWorld* job, int ranks, const char* command) {
                     job->size(), command));
 }
 
+namespace {
+
+// By the innermost launcher's word. Slurm's is of the step: a job's own script is one process, for how many
+// tasks ever the job asked.
+int processes_started() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"})
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  return 1;
+}
+
+}  // namespace
+
+void check_started_once(const std::string& instead) {
+  if (const int started = processes_started(); started > 1)
+    throw UserError(fmt::format(
+        "a launcher started {} processes, and each would do all of this by itself; {}", started, instead));
+}
+
 void check_comm(const std::string& comm, const std::string& device) {
+  if (comm == "local") check_started_once("for each to be a rank give --comm mpi");
   if (comm == "nccl" && device != "cuda")
     throw UserError(
         fmt::format("--comm nccl carries messages between GPUs: it needs device cuda, not {}", device));
@@ -120,9 +139,11 @@ bool is_folder_to_write(const std::string& path) {
 }
 
 void check_file(const std::string& option, const std::string& named) {
+  std::error_code error;
+  if (std::filesystem::is_directory(named, error))
+    throw UserError(fmt::format("{} {}: it is a folder; name a file in it", option, named));
   if (named.empty() || is_no_file(named)) return;  // a pipe's reader would take this for the end
   const std::string path = place_of(named);
-  std::error_code error;
   const bool was_there = std::filesystem::exists(path, error);
   if (!std::ofstream(path, std::ios::app))
     throw UserError(fmt::format("{} {}: {}; name a file in a folder that can be written to", option, path,

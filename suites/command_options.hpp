@@ -30,7 +30,11 @@ void check_device(const std::string& device);
 void add_comm(CLI::App&, std::string& comm);
 // UserError: a plan of so many ranks is not for this job; of none, any is.
 void check_job_size(const class MpiWorld* job, int ranks, const char* command);
-// UserError: they do not go together, or what they need is not here.
+// UserError: this is one of several processes that a launcher started, though it is no rank of a job;
+// `instead` says what to do.
+void check_started_once(const std::string& instead);
+// UserError: they do not go together, or what they need is not here; or ranks are threads, and a launcher
+// started several processes.
 void check_comm(const std::string& comm, const std::string& device);
 // What carries messages beside the ranks' own communicator: NCCL, or null unless that is asked for. To be
 // asked for before the device is. UserError: no NCCL or no GPU is here.

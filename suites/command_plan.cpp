@@ -131,7 +131,13 @@ int print_export(const Options& o, const Question& q, Values given) {
   if (given.count("ckpt") || as_written(system, plan).line() == plan.line())
     return write_export(o.system, o.out, q, plan);
   // What is promised should be what is written.
-  given["ckpt"] = {"none", "full"};
+  for (const Word& word : plan_words())
+    for (const std::string& value : word.values) {
+      if (word.name != "ckpt") break;
+      Plan one = plan;
+      one.set("ckpt", value);
+      if (as_written(system, one).text("ckpt") == value) given["ckpt"].push_back(value);
+    }
   const Choices writable = choose_in_sight(q, given, fastest);
   if (writable.fit.empty()) {
     fmt::print(stderr, "no plan that can be written for {} fits{}\n", o.system, no_host_text(q.cluster));
@@ -177,6 +183,10 @@ int print_events(const Options& o, const ModelConfig& model, const Settings& set
   return 0;
 }
 
+constexpr const char* kOurExecutor =
+    "of an executor that nothing but messages and bubbles keeps from its kernels; of other trainers with the "
+    "constants in suites/published/\n";
+
 int plan(const Options& o) {
   // Traces come and go by the thousand: what they free is kept for the next ones.
   mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
@@ -190,14 +200,22 @@ int plan(const Options& o) {
   if (cluster.devices > cluster.per_node && cluster.network.bandwidth <= 0)
     throw UserError(fmt::format("{}: {} devices are more than a node's {}, and it has no [network]",
                                 o.cluster, cluster.devices, cluster.per_node));
+  if (cluster.devices > cluster.per_node && cluster.devices % cluster.per_node != 0)
+    throw UserError(fmt::format("{}: {} devices fill no whole number of nodes of {}; they must", o.cluster,
+                                cluster.devices, cluster.per_node));
+  const bool fitted = cluster_file(o.cluster) != o.cluster;  // to a trainer's published runs
+  if (cluster.efficiency.empty() && cluster.grids.empty() && !fitted)
+    fmt::print(stderr,
+               "{}: it has no [efficiency] and no [grid], so each kernel is taken to reach all of the peak\n",
+               o.cluster);
   if (o.gradient_bytes) cluster.gradient_bytes = o.gradient_bytes;
   const Settings settings = settings_on(cluster, o.settings);
   const Question q{model, settings, cluster};
   const Values given = parse_values(o.words);
   if (!o.system.empty()) return print_export(o, q, given);
   if (!o.json)
-    fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n", o.model, cluster.devices, cluster.name,
-               settings.batch, settings.seq);
+    fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n{}", o.model, cluster.devices, cluster.name,
+               settings.batch, settings.seq, fitted ? "" : kOurExecutor);
   if (!o.explain.empty()) {
     const Plan asked = asked_plan(o, q);
     if (o.json) {

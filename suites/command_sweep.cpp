@@ -33,6 +33,7 @@ int list(const Enumeration& all) {
 }
 
 int command_sweep(const Options& o) {
+  check_one_sweep();
   auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
   if (!o.cluster.empty()) suite.cluster = o.cluster;
   if (o.dry_run) return list(all);

@@ -80,6 +80,11 @@ void check_scratch(const Suite& suite, const std::vector<Plan>& plans) {
 
 }  // namespace
 
+void check_one_sweep() {
+  check_started_once(
+      "start one, which starts the ranks of its plans itself (--launch \"mpirun -n {ranks}\")");
+}
+
 Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   Chosen chosen{read_suite(o.suite), {}};
   Suite& suite = chosen.suite;

@@ -19,6 +19,9 @@ struct SuiteOptions {
 };
 void add_suite(CLI::App&, SuiteOptions&);
 
+// UserError: a launcher started several sweeps or gates.
+void check_one_sweep();
+
 // A suite and the plans of it that were asked for.
 struct Chosen {
   Suite suite;

@@ -64,8 +64,12 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
 }
 
 Identity Sweep::identity() const {
+  std::vector<std::string> opened;  // of the program's shared objects, by what runs and carries the plans
+  if (run_.device != "cpu") opened.push_back("lockstep_cuda.so");
+  if (run_.comm != "local") opened.push_back("lockstep_mpi.so");
+  if (run_.comm == "nccl") opened.push_back("lockstep_nccl.so");
   Identity id{{"suite", suite_.name}, {"model", run_.model_hash}, {"data", run_.data_hash},
-              {"dtype", run_.dtype},  {"isa", run_.isa},          {"build", build_identity()},
+              {"dtype", run_.dtype},  {"isa", run_.isa},          {"build", build_identity(opened)},
               {"cpu", run_.cpu},      {"device", run_.device}};
   id["threads"] = fmt::format("{}", suite_.threads);
   id["timed_steps"] = fmt::format("{} to {}", suite_.repeats.least, suite_.repeats.most);

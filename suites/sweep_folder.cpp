@@ -37,6 +37,8 @@ std::optional<std::string> read_bytes(const std::string& path) {
   return bytes.str();
 }
 
+std::string in_words(const std::string& value) { return value.empty() ? "nothing" : value; }
+
 }  // namespace
 
 SweepFolder::SweepFolder(const std::string& path, const Identity& identity, bool fresh) : path_(path) {
@@ -86,8 +88,8 @@ void SweepFolder::check_identity(const Identity& now) const {
   std::vector<std::string> changes;
   for (const auto& [name, value] : now)
     if (const auto old = then.find(name); old == then.end() || old->second != value)
-      changes.push_back(
-          fmt::format("{} was {} and is {}", name, old == then.end() ? "unknown" : old->second, value));
+      changes.push_back(fmt::format("{} was {} and is {}", name,
+                                    old == then.end() ? "unknown" : in_words(old->second), in_words(value)));
   if (!changes.empty())
     throw UserError(
         fmt::format("'{}' holds another sweep: {}; --fresh starts anew, --out names another folder", path_,

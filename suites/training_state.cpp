@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -56,13 +57,14 @@ bool is_there(const std::string& path) {
   return fs::exists(path, ignored);
 }
 
-// The step of the last whole state in a folder, -1: there is none.
-i64 last_step(const std::string& folder) {
+// The step of the last state in a folder, of those before one; -1: there is none.
+i64 last_step(const std::string& folder, i64 before = std::numeric_limits<i64>::max()) {
   i64 most = -1;
   std::error_code error;
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (is_there(file_of(it->path().string())))
-      most = std::max(most, step_of(it->path().filename().string()));
+    if (const i64 step = step_of(it->path().filename().string());
+        step < before && is_there(file_of(it->path().string())))
+      most = std::max(most, step);
   return most;
 }
 
@@ -195,8 +197,9 @@ std::string hash_of(const Weights& weights) {
   return fmt::format("{:016x}", hash);
 }
 
-TrainingState read_state(const std::string& path, const Run& run) {
-  const std::string folder = last_whole(path);
+namespace {
+
+TrainingState state_in(const std::string& folder, const Run& run) {
   const StateFile said = read_file(file_of(folder));
   const Json asked = settings_of(run.settings);
   for (const auto& [name, now] : asked.items()) {
@@ -229,6 +232,30 @@ TrainingState read_state(const std::string& path, const Run& run) {
   s.second = load(kSecond);
   if (run.settings.weight_bytes < 4) s.masters = load(kMasters);
   return s;
+}
+
+// The last state before one that can be gone on from; -1: none can.
+i64 usable_before(i64 step, const std::string& folder, const Run& run) {
+  for (i64 k = last_step(folder, step); k >= 0; k = last_step(folder, k)) try {
+      state_in(step_folder(folder, k), run);
+      return k;
+    } catch (const UserError&) {
+    }
+  return -1;
+}
+
+}  // namespace
+
+TrainingState read_state(const std::string& path, const Run& run) {
+  const std::string folder = last_whole(path);
+  try {
+    return state_in(folder, run);
+  } catch (const UserError& error) {
+    const i64 older = folder == path ? -1 : usable_before(last_step(path), path, run);
+    if (older < 0) throw;
+    throw UserError(
+        fmt::format("{}; an older one is whole: --resume {}", error.what(), step_folder(path, older)));
+  }
 }
 
 void take_up(const RankView& v, const TrainingState& s) {

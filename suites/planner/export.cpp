@@ -4,10 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 
 #include "ref/error.hpp"
+#include "ref/write_aside.hpp"
 
 namespace lockstep {
 namespace {
@@ -25,8 +25,8 @@ const std::string& fallback(const std::string& name) {
 
 }  // namespace
 
-Exporter::Exporter(std::string n, Write w, std::string c, std::string p)
-    : name(std::move(n)), write(w), comment(std::move(c)), partly(std::move(p)) {
+Exporter::Exporter(std::string n, Write w, std::string c, Kept k)
+    : name(std::move(n)), write(w), comment(std::move(c)), kept(k) {
   registered()[name] = this;
 }
 
@@ -66,8 +66,10 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan, const 
 }
 
 Plan as_written(const Exporter& e, Plan plan) {
-  const std::string& ckpt = plan.text("ckpt");
-  if (!e.partly.empty() && ckpt != "none" && ckpt != "full") plan.set("ckpt", e.partly);
+  const std::string ckpt = plan.text("ckpt");
+  if (ckpt == "none" || ckpt == "full") return plan;
+  plan.set("ckpt", e.kept(ckpt));
+  if (plan.text("ckpt") == "none") plan.set("every", fallback("every"));
   return plan;
 }
 
@@ -104,9 +106,8 @@ int write_export(const std::string& system, const std::string& file, const Quest
     fmt::print("{}", x.text);
     return 0;
   }
-  std::ofstream out(file);
-  out << x.text << std::flush;
-  if (!out) throw UserError(fmt::format("plan: cannot write {}", file));
+  if (!write_aside(file, [&](std::ostream& out) { out << x.text; }))
+    throw UserError(fmt::format("plan: cannot write {}; its folder must exist and have room", file));
   fmt::print("{}\n", file);
   return 0;
 }

@@ -21,8 +21,11 @@ struct Exporter {
   std::string name;
   Write write;
   std::string comment;  // what begins a line of comment in its text; empty: it has none
-  std::string partly;   // the ckpt that is written for one of parts of a layer; empty: it has such
-  Exporter(std::string name, Write write, std::string comment, std::string partly = "");
+  // What is kept where this ckpt, of parts of a layer, is written: a ckpt too, the nearest that keeps no
+  // less.
+  using Kept = std::string (*)(const std::string& ckpt);
+  Kept kept;
+  Exporter(std::string name, Write write, std::string comment, Kept kept);
 };
 
 // UserError: no such system; the sentence lists those there are.

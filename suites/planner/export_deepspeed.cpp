@@ -182,7 +182,7 @@ class DeepSpeed {
 
 Exported write(const Question& q, const Plan& p) { return DeepSpeed(q, p).write(); }
 
-const Exporter deepspeed("deepspeed", write, "", "none");
+const Exporter deepspeed("deepspeed", write, "", [](const std::string&) { return std::string("none"); });
 
 }  // namespace
 }  // namespace lockstep

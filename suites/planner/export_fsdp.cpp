@@ -136,7 +136,10 @@ class Fsdp {
   void usage() {
     const Settings& s = q_.settings;
     x_.usage = {
-        "accelerate launch --config_file THIS_FILE YOUR_SCRIPT",
+        fmt::format("accelerate launch --config_file THIS_FILE{} YOUR_SCRIPT",
+                    machines(q_.cluster, p_) == 1
+                        ? ""
+                        : " --machine_rank ... --main_process_ip ... --main_process_port ..."),
         fmt::format("--per_device_train_batch_size {} --gradient_accumulation_steps {} --max_steps {}",
                     p_.number("micro"), microbatches(s, p_), s.steps),
         fmt::format(
@@ -146,6 +149,12 @@ class Fsdp {
             "--weight_decay {} --max_grad_norm {} --warmup_steps {} --lr_scheduler_type cosine_with_min_lr",
             s.weight_decay, s.clip, s.warmup),
         fmt::format("--lr_scheduler_kwargs '{{\"min_lr_rate\": {}}}'", s.min_ratio)};
+    if (const int nodes = machines(q_.cluster, p_); nodes > 1)
+      x_.usage.push_back(
+          fmt::format("on each of the {} nodes, and yours to say: its number from 0 (--machine_rank), the "
+                      "address of node 0 "
+                      "(--main_process_ip) and a free port there (--main_process_port)",
+                      nodes));
     // Else accumulation keeps gradients whole until the last microbatch.
     if (zero_ >= 2 && microbatches(s, p_) > 1)
       x_.usage.push_back(
@@ -160,7 +169,7 @@ class Fsdp {
 
 Exported write(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }
 
-const Exporter fsdp("fsdp", write, "#", "full");
+const Exporter fsdp("fsdp", write, "#", [](const std::string&) { return std::string("full"); });
 
 }  // namespace
 }  // namespace lockstep

@@ -3,6 +3,7 @@
 
 #include "parallel/engine.hpp"
 #include "suites/tests/mpi_support.hpp"
+#include "suites/tests/user_error.hpp"
 
 namespace lockstep::test {
 namespace {
@@ -286,6 +287,16 @@ TEST(MpiMissing, IsSaidInOneSentence) {
   const Ended ended = shell("'" + alone + "' train --comm mpi " + tiny_run);
   EXPECT_EQ(ended.status, 2);
   EXPECT_TRUE(ended.err.starts_with("lockstep: this program was built without MPI")) << ended.err;
+}
+
+// Else every process would run the whole plan, and all be right.
+TEST_F(Mpi, ProcessesThatAreNotToldOfEachOtherAreRefused) {
+  for (const std::string& command : {"train --steps 2 " + tiny_run + "--plan dp=2", "time " + tiny_run,
+                                     std::string("gate suites/smoke.toml --plan dp=2")}) {
+    const Ended ended = mpirun(2, "'" + beside("lockstep") + "' " + command);
+    EXPECT_EQ(ended.status, 2) << ended.out;
+    EXPECT_TRUE(says(ended.err, "lockstep: a launcher started 2 processes, "));
+  }
 }
 
 // --comm nccl needs more than there is, on any machine without a GPU: one sentence for all ranks.

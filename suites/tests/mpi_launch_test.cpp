@@ -205,6 +205,21 @@ TEST_F(Launched, ASweepOfThreadsDoesNotGoOnInItsFolder) {
   EXPECT_TRUE(says(threads.err, "launch was " + kMpirun));
 }
 
+// What carries the messages is in a shared object of its own.
+TEST_F(Launched, AnotherCommunicatorDoesNotGoOnInItsFolder) {
+  for (const char* name : {"lockstep", "lockstep_mpi.so"})
+    std::filesystem::copy_file(beside(name), folder_.path() + "/" + name);
+  const std::string sweep = kAsRoot + "timeout 300 " + folder_.path() + "/lockstep sweep " +
+                            suite("[axes]\ndp = 1\n") + " --out " + folder_.path() + "/out --launch \"" +
+                            kMpirun + "{ranks}\"";
+  EXPECT_EQ(shell(sweep).status, 0);
+  EXPECT_TRUE(says(shell(sweep).out, "going on: 1 of 1 plans are recorded"));
+  std::ofstream(folder_.path() + "/lockstep_mpi.so", std::ios::app) << 'x';
+  const Ended other = shell(sweep);
+  EXPECT_EQ(other.status, 2) << other.out;
+  EXPECT_TRUE(says(other.err, "holds another sweep: build was "));
+}
+
 TEST_F(Launched, ALauncherOfOneProcessIsToldSo) {
   const Ended ended = lockstep("gate suites/smoke.toml --plan dp=2", "env N={ranks}");
   EXPECT_EQ(ended.status, 2);

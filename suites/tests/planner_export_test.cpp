@@ -140,7 +140,8 @@ TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   EXPECT_EQ(none.text.find("\"lr\""), std::string::npos) << none.text;
   EXPECT_EQ(none.text.find("scheduler"), std::string::npos) << none.text;
   EXPECT_TRUE(named(none.missing, "lr: nobody said it") && named(none.missing, "scheduler: nobody said"));
-  EXPECT_TRUE(says(a.to("megatron", "dp=8").text, "SET THIS: 3 steps"));
+  for (const char* system : {"megatron", "fsdp", "torchtitan"})
+    EXPECT_TRUE(says(a.to(system, "dp=8").text, "SET THIS: 3 steps"));
   a.settings.steps = 1000, a.settings.lr = 3e-4;
   const Exported both = a.to("deepspeed", "dp=8");
   EXPECT_TRUE(says(both.text, "\"lr\": 0.0003", "\"total_num_steps\": 1000"));
@@ -189,6 +190,28 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
            "data_parallel_shard_degree=4", "tensor_parallel_degree=2", "pipeline_parallel_degree=2",
            "pipeline_parallel_microbatch_size=2", "parts([16, 16])", "warmup_steps=2, total_steps=1000",
            "min_lr_factor=0.1", "\"lr\": 0.002, \"betas\": (0.9, 0.95)"));
+}
+
+// Sixteen ranks in two groups of eight that share.
+TEST(ExportWords, GroupsOfReplicasStandUnderTheirNames) {
+  const Asked a("llama-3-8b", 16);
+  const char* plan = "dp=16 zero=3 replicas=2";
+  EXPECT_TRUE(says(a.to("megatron", plan).text, "\n--num-distributed-optimizer-instances 2\n"));
+  EXPECT_TRUE(says(a.to("fsdp", plan).text, "dp_replicate_size: 2\n", "dp_shard_size: 8\n", "tp_size: 1\n"));
+  EXPECT_TRUE(says(a.to("torchtitan", plan).text, "data_parallel_replicate_degree=2",
+                   "data_parallel_shard_degree=8"));
+  const auto j = nlohmann::json::parse(a.to("deepspeed", plan).text);
+  EXPECT_EQ(j["zero_optimization"]["mics_shard_size"], 8);
+  EXPECT_TRUE(named(a.to("deepspeed", "dp=16 zero=1 replicas=2").missing, "replicas=2"));
+}
+
+// accelerate asks each node for its number and where the first one is.
+TEST(ExportWords, TheFirstNodesAddressIsTheUsersToSay) {
+  const std::string one = Asked("gate-untied", 8).to("fsdp", "dp=8 zero=3").text,
+                    two = Asked("gate-untied", 16).to("fsdp", "dp=16 zero=3").text;
+  EXPECT_EQ(one.find("main_process_ip"), std::string::npos) << one;
+  EXPECT_TRUE(
+      says(two, "on each of the 2 nodes, and yours to say", "--machine_rank ... --main_process_ip ..."));
 }
 
 // What each system has is not called missing.

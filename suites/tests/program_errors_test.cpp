@@ -26,6 +26,35 @@ TEST(Mistakes, OutputThatIsLostIsNoSuccess) {
   }
 }
 
+// What launchers say to the processes that they start, by their manuals (Open MPI; MPICH; srun).
+TEST(Mistakes, SeveralProcessesOfOneAreRefusedBeforeAnythingIsDone) {
+  const TemporaryFolder folder;
+  const std::string files[] = {folder.path() + "/state", folder.path() + "/gate.xml", folder.path() + "/out"};
+  for (const std::string& arguments :
+       {train + "--steps 1 --state " + files[0], "time " + tiny_run + "--steps 1",
+        "gate suites/smoke.toml --plan dp=2 --junit " + files[1],
+        "sweep suites/smoke.toml --plan dp=2 --launch 'mpirun -n {ranks}' --out " + files[2]})
+    for (const char* launcher :
+         {"OMPI_COMM_WORLD_SIZE=2 ", "PMI_SIZE=2 ", "SLURM_NTASKS=2 SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 ",
+          "OMPI_COMM_WORLD_SIZE=2 SLURM_STEP_NUM_TASKS=1 "}) {
+      const Ended ended = lockstep_program(arguments, launcher);
+      EXPECT_EQ(ended.status, 2) << launcher << arguments << ended.out;
+      EXPECT_EQ(ended.out, "");
+      EXPECT_TRUE(says(ended.err, "lockstep: a launcher started 2 processes, ",
+                       arguments[0] == 't' ? "give --comm mpi" : "--launch \"mpirun -n {ranks}\""));
+    }
+  for (const std::string& file : files) EXPECT_FALSE(std::filesystem::exists(file)) << file;
+}
+
+// A batch script is one process, and so is what Open MPI starts one of by way of srun's daemons.
+TEST(Mistakes, OneProcessOfAJobIsNone) {
+  for (const char* launcher : {"SLURM_NTASKS=8 SLURM_PROCID=0 ", "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=1 ",
+                               "OMPI_COMM_WORLD_SIZE=1 ", "OMPI_COMM_WORLD_SIZE=1 SLURM_STEP_NUM_TASKS=3 "}) {
+    const Ended ended = lockstep_program(train + "--steps 1 --plan dp=2", launcher);
+    EXPECT_EQ(ended.status, 0) << launcher << ended.err;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Program, EveryMistake,
     testing::ValuesIn(std::vector<Mistake>{
@@ -54,6 +83,12 @@ INSTANTIATE_TEST_SUITE_P(
         {"NowhereForTheVerdict",
          "sweep suites/smoke.toml --verdict /nowhere/v",
          {"--verdict /nowhere/v: No such file", "folder that can be written"}},
+        {"AFolderForJUnit",
+         "gate suites/smoke.toml --plan dp=2 --junit suites",
+         {"--junit suites: it is a folder"}},
+        {"NothingToCompareWith",
+         "compare nowhere",
+         {"'nowhere' does not exist", "a sweep's folder or the run.h5 in it"}},
         {"NowhereForTheTimes", "time " + tiny_run + "--csv /nowhere/c", {"--csv /nowhere/c: No such file"}},
         {"NowhereForFiles", train + "--scratch /nowhere", {"/nowhere: it must be a folder"}},
         {"ADeviceForADump", train + "--steps 1 --dump /dev/tty", {"cannot write '/dev/tty': it is a device"}},

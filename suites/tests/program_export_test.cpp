@@ -175,10 +175,24 @@ TEST(ExportCommand, WhatIsWrittenIsForetold) {
   const std::string whole = said("fsdp" + selective);
   EXPECT_TRUE(says(whole, "`dp=64 tp=1 pp=1 micro=4 ckpt=full zero=3`: ", "the plan 483857"));
   EXPECT_EQ(whole.find("FIT"), std::string::npos) << whole;
+  // Megatron-LM keeps attention's output, which selective drops, and SwiGLU's product; torchtitan that
+  // output.
+  EXPECT_TRUE(says(said("megatron" + selective),
+                   "as it is written, `dp=64 tp=1 pp=1 micro=4 ckpt=norms zero=3`: ", "DOES NOT FIT"));
+  EXPECT_TRUE(says(said("torchtitan" + selective),
+                   "as it is written, `dp=64 tp=1 pp=1 micro=4 ckpt=swiglu zero=3`: "));
+  EXPECT_TRUE(says(said("megatron --explain 'dp=64 micro=2 ckpt=attention every=2 zero=3'"),
+                   "as it is written, `dp=64 tp=1 pp=1 micro=2 zero=3`: "));
+  const std::string norms = said("megatron --explain 'dp=64 micro=2 ckpt=norms zero=3'");
+  EXPECT_EQ(norms.find("as it is written"), std::string::npos) << norms;
   // What is chosen is what will be run.
-  const std::string chosen = said("deepspeed");
-  EXPECT_EQ(chosen.find("as it is written"), std::string::npos) << chosen;
-  EXPECT_EQ(chosen.find("FIT"), std::string::npos) << chosen;
+  for (const char* system : {"deepspeed", "megatron"}) {
+    const std::string chosen = said(system);
+    EXPECT_EQ(chosen.find("as it is written"), std::string::npos) << chosen;
+    EXPECT_EQ(chosen.find("FIT"), std::string::npos) << chosen;
+    EXPECT_TRUE(
+        says(chosen, "the first choice, `dp=64 tp=1 pp=1 micro=4 ckpt=selective zero=3`, cannot be written"));
+  }
 }
 
 // Of all legal plans of a small model some are tried: whatever is not refused, the parser takes.

@@ -70,6 +70,38 @@ TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
   EXPECT_EQ(ended("plans = 0\n").status, 2);
 }
 
+TEST(ProgramGate, RefusedPlansAreCountedInJUnit) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = [1, 3]\npp = [1, 2]\n")),
+                    junit = folder.path() + "/gate.xml";
+  ASSERT_EQ(lockstep_program("gate " + suite + " --junit " + junit).status, 0);
+  std::ostringstream text;
+  text << std::ifstream(junit).rdbuf();
+  EXPECT_TRUE(says(text.str(), "<property name=\"refused\" value=\"2\"/>",
+                   "<property name=\"refused by tp-divides-heads\" value=\"2\"/>"));
+}
+
+// What the limit on a file's size cuts off is as on a full disk.
+TEST(ProgramGate, WhatThereIsNoRoomForLeavesNothing) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 1\n"));
+  const auto in_no_room = [&](const std::string& arguments) {
+    return shell("(trap '' XFSZ; ulimit -f 1; '" + beside("lockstep") + "' " + arguments +
+                 "; echo status $?) 2>&1 | cat")
+        .out;
+  };
+  const std::string junit = folder.path() + "/gate.xml", plan = folder.path() + "/plan.sh";
+  EXPECT_TRUE(says(in_no_room("gate " + suite + " --junit " + junit),
+                   "gate.xml: cannot be written; its folder must exist and have room\nstatus 2"));
+  EXPECT_TRUE(
+      says(in_no_room("plan --model suites/models/gate-tiny.json --cluster suites/clusters/h100x64.toml "
+                      "--devices 2 --batch 8 --seq 16 --export megatron --explain dp=2 --out " +
+                      plan),
+           "cannot write " + plan + "; its folder must exist and have room\nstatus 2"));
+  for (const std::string& file : {junit, plan})
+    for (const char* end : {"", ".tmp"}) EXPECT_FALSE(std::filesystem::exists(file + end)) << file << end;
+}
+
 // A link is written through, and a run that never began leaves no success behind.
 TEST(ProgramGate, TheFileOfAnEarlierRunSaysNothingOfThisOne) {
   const TemporaryFolder folder;
@@ -133,7 +165,7 @@ TEST(ProgramGate, WhatCannotBeAskedIsOneSentence) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 2\n"));
   for (const auto& [arguments, sentence] :
-       {std::pair{"--junit /nowhere/gate.xml", "/nowhere/gate.xml: cannot be written"},
+       {std::pair{"--junit /nowhere/gate.xml", "--junit /nowhere/gate.xml: No such file"},
         {"--plan dp=3", "exact mode needs dp to be a power of two, not 3 (rule dp-power-of-two)"},
         {"--only pp=8", "no plan to run: 0 refused, none with `pp=8`"},
         {"--only pp=2 --plan dp=2", "gate: --only excludes --plan"}}) {

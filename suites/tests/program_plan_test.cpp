@@ -303,5 +303,34 @@ TEST(ProgramPage, OfThePlannersAnswer) {
   EXPECT_EQ(status, 0) << bytes_of_file(log);
 }
 
+// A file that says nothing of what is reached, one of nodes that are not full, and whose speed it is.
+TEST(ProgramPlan, WhatIsTakenForGrantedIsSaid) {
+  const TemporaryFolder folder;
+  const std::string text =
+      "name = \"x\"\ndevices = 8\ndevices_per_node = 4\n[device]\nmemory_gib = 80\ntflops = 900\n"
+      "memory_gb_per_s = 3000\n[node]\ngb_per_s = 400\n[network]\ngb_per_s = 50\n";
+  const auto planned = [&](const std::string& cluster, const std::string& more) {
+    return lockstep_program("plan --model suites/models/gate-tiny.json --batch 8 --seq 16 --cluster '" +
+                            cluster + "' " + more);
+  };
+  const std::string plain = folder.write("plain.toml", text),
+                    known = folder.write("known.toml", text + "[efficiency]\nmatmul = [[1e9, 0.5]]\n");
+  for (const char* more : {"--explain dp=8", "--explain dp=8 --json"})
+    EXPECT_EQ(planned(plain, more).err,
+              plain +
+                  ": it has no [efficiency] and no [grid], so each kernel is taken to "
+                  "reach all of the peak\n");
+  EXPECT_EQ(planned(known, "--explain dp=8").err, "");
+  const std::string whose = "of an executor that nothing but messages and bubbles keeps from its kernels";
+  EXPECT_TRUE(says(planned(known, "--explain dp=8").out, whose, "suites/published/"));
+  const Ended fitted = planned("suites/published/nemo.toml:h100_80gb", "--devices 8 --explain dp=8");
+  EXPECT_EQ(fitted.status, 0) << fitted.err;
+  EXPECT_EQ(fitted.out.find(whose), std::string::npos) << fitted.out;
+  const Ended uneven = planned(known, "--devices 6 --explain dp=6");
+  EXPECT_EQ(uneven.status, 2) << uneven.out;
+  EXPECT_TRUE(says(uneven.err, "6 devices fill no whole number of nodes of 4"));
+  EXPECT_EQ(planned(known, "--devices 2 --explain dp=2").status, 0);
+}
+
 }  // namespace
 }  // namespace lockstep

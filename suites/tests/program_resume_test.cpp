@@ -109,6 +109,30 @@ TEST(Resuming, TensorsOfAnotherStepAreSeen) {
   EXPECT_EQ(go_on("dp=1", path, "--dtype bf16").status, 0);
 }
 
+// Whoever names the folder is told of the last state in it that is whole, and whoever names a state is not.
+TEST(Resuming, OfADamagedStateAnOlderOneIsNamed) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/kept";
+  ASSERT_EQ(train("--steps 3 --plan dp=1 --state '" + path + "' --state-every 1").status, 0);
+  const auto damage = [&](int step) {
+    std::fstream file(path + "/step-" + std::to_string(step) + "/first_moments/model.safetensors",
+                      std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end).put('x');
+  };
+  const std::string why = ": its tensors are not those that were kept; a file is damaged, or of another step";
+  damage(3);
+  EXPECT_TRUE(says(go_on("dp=1", path).err,
+                   "step-3/first_moments" + why + "; an older one is whole: --resume " + path + "/step-2\n"));
+  EXPECT_TRUE(says(go_on("dp=1", path + "/step-3").err, why + "\n"));
+  damage(2);
+  const Ended ended = go_on("dp=1", path);
+  EXPECT_EQ(ended.status, 2);
+  EXPECT_TRUE(says(ended.err, "; an older one is whole: --resume " + path + "/step-1\n"));
+  EXPECT_EQ(go_on("dp=1", path + "/step-1").status, 0);
+  damage(1);
+  EXPECT_TRUE(says(go_on("dp=1", path).err, "step-3/first_moments" + why + "\n"));
+}
+
 // Its writing was cut off: it is passed over, and written over.
 TEST(Resuming, AHalfWrittenStateIsNone) {
   const TemporaryFolder folder;

@@ -1,0 +1,68 @@
+// What a record says of the build: two programs are told apart wherever their code differs.
+#include <gtest/gtest.h>
+
+#include "suites/tests/program_runner.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+// The program as it is, and with a byte more behind it, which changes nothing that it does. In a tree whose
+// files are all of their revision, that is all that tells them apart.
+TEST(ProgramBuild, AnotherProgramDoesNotGoOnInASweepsFolder) {
+  const TemporaryFolder folder;
+  const std::string here = std::filesystem::current_path(), program = folder.path() + "/lockstep";
+  const std::string suite = folder.write(
+      "tiny.toml", "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
+                       "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nsteps = 2\nlr = 0.01\nwarmup = "
+                       "1\nclip = 0.5\ntimed_steps = 1\ntimed_steps_most = 1\n[axes]\ndp = 1\n");
+  std::filesystem::copy_file(beside("lockstep"), program);
+  const std::string sweep = "'" + program + "' sweep " + suite + " --out " + folder.path() + "/out";
+  EXPECT_EQ(shell(sweep).status, 0);
+  EXPECT_TRUE(says(shell(sweep).out, "going on: 1 of 1 plans are recorded"));
+  EXPECT_TRUE(
+      says(shell(sweep + " --launch 'false {ranks}'").err, "launch was nothing and is false {ranks}"));
+  std::ofstream(program, std::ios::app) << 'x';
+  const Ended other = shell(sweep);
+  EXPECT_EQ(other.status, 2) << other.out;
+  EXPECT_TRUE(says(other.err, "holds another sweep: build was "));
+}
+
+// A repository with this Makefile and one source.
+class Revision : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (shell("command -v git").status != 0) GTEST_SKIP() << "skipped: no git";
+    const Ended made = shell("cp Makefile " + folder_.path() + " && cd " + folder_.path() +
+                             " && mkdir ci b reports && echo 'b/' >.gitignore && echo >reports/one.cpp && "
+                             "touch ci/deps.sh && touch b/deps.mk && git init -q && git add -A && "
+                             "git -c user.name=a -c user.email=a@b commit -qm a");
+    ASSERT_EQ(made.status, 0) << made.err;
+  }
+  std::string revision() const {
+    const Ended ended = shell("cd " + folder_.path() +
+                              " && env -u MAKEFLAGS -u MAKELEVEL make -s B=b b/revision && cat b/revision");
+    EXPECT_EQ(ended.status, 0) << ended.err;
+    return ended.out;
+  }
+  const TemporaryFolder folder_;
+};
+
+TEST_F(Revision, AFileThatNoSourceIsChangesNothing) {
+  const std::string clean = revision();
+  EXPECT_EQ(clean.size(), 13U) << clean;
+  folder_.write("notes.md", "");
+  folder_.write("b/one.cpp", "");
+  EXPECT_EQ(revision(), clean);
+}
+
+TEST_F(Revision, ASourceThatGitDoesNotKnowIsDirty) {
+  const std::string clean = revision();
+  folder_.write("reports/two.cpp", "");
+  EXPECT_EQ(revision(), clean.substr(0, 12) + "-dirty\n");
+  folder_.write("reports/one.cpp", "int x;");  // and is not said twice
+  EXPECT_EQ(revision(), clean.substr(0, 12) + "-dirty\n");
+}
+
+}  // namespace
+}  // namespace lockstep
