@@ -193,6 +193,9 @@ Answer LaunchedWorker::say_how_it_ended() {
     return {Answer::End::out_of_memory, "the system gave a rank no more memory" + said};
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
     return {Answer::End::killed, "somebody killed the launcher" + said};
+  // A rank that crashes gives its launcher another status: this job was about to end and did not hear.
+  if (answered_ && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    return {Answer::End::killed, "the job ended by itself" + said};
   return {Answer::End::crashed, fmt::format("the job ended with {}{}", how, said)};
 }
 
