@@ -22,6 +22,10 @@ const std::vector<Word>& mesh_words() {
       {"tp", "1", {}, "tensor-parallel ranks a layer is split across"},
       {"pp", "1", {}, "pipeline stages"},
       {"micro", "1", {}, "sequences in a microbatch of one replica"},
+      {"replicas",
+       "1",
+       {},
+       "groups of dp's ranks, among whom each shares all that ZeRO cuts (hybrid sharding)"},
   };
   return words;
 }
@@ -187,6 +191,17 @@ const std::vector<Rule> mesh_rules = {
        const i64 share = s.batch / p.number("dp");
        if (share % p.number("micro") == 0) return {};
        return fmt::format("micro={} does not divide the {} sequences of a replica", p.number("micro"), share);
+     }},
+    {"replicas-share",
+     [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
+       const int dp = p.number("dp"), replicas = p.number("replicas");
+       if (replicas == 1) return {};
+       if (dp % replicas != 0 || replicas == dp)
+         return fmt::format("replicas={} cannot cut dp={} into groups of two ranks or more, all of one size",
+                            replicas, dp);
+       if (chosen<Store>(p).price.sharded) return {};
+       return fmt::format("replicas={} are groups whose ranks share, and in this plan nothing is shared",
+                          replicas);
      }},
     {"pp-at-most-layers",
      [](const Plan& p, const ModelConfig& m, const Settings&) -> Broken {

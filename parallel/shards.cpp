@@ -146,16 +146,6 @@ void AcrossReplicas::finish() {
   if (under_way_) device_.wait(under_way_);
 }
 
-Rule replicas_share() {
-  return {"replicas-share",
-          [](const Plan& p, const ModelConfig&, const Settings&) -> std::optional<std::string> {
-            const int dp = p.number("dp"), replicas = p.number("replicas");
-            if (replicas == 1 || (dp % replicas == 0 && replicas < dp)) return {};
-            return "replicas=" + std::to_string(replicas) + " cannot cut dp=" + std::to_string(dp) +
-                   " into groups of two ranks or more, all of one size";
-          }};
-}
-
 Maybe over_replicas(const Shape& s, i64 e) {
   return s.replicas > 1 ? Maybe{{Axis::replica, Verb::all_reduce, shard(s, e)}} : std::nullopt;
 }

@@ -83,8 +83,7 @@ class AcrossReplicas {
   Request under_way_;
 };
 
-// The word's rule and price, for stores that have it.
-Rule replicas_share();
+// Its price.
 Maybe over_replicas(const Shape&, i64 E);
 
 // What the optimizer updates on this rank; `gradient` finds an element of a local parameter that it owns.

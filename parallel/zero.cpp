@@ -211,9 +211,7 @@ const Word zero = {
     "zero", "0", {"0", "2", "3"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"};
 
 const Strategy<Store> strategy(
-    "zero-2-3",
-    {zero, {"replicas", "1", {}, "groups of dp's ranks that each share all of it (hybrid sharding)"}},
-    [](const Plan& p) { return asks_for(p, zero); }, {replicas_share()},
+    "zero-2-3", {zero}, [](const Plan& p) { return asks_for(p, zero); }, {},
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<Zero>(c); },
     {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * (level(s) == 3 ? 1 : s.shards); },
      .gathered = [](const Shape& s, i64 e) { return level(s) == 3 ? s.weight * shard(s, e) * s.shards : 0; },

@@ -126,10 +126,8 @@ i64 nothing(const Shape&, i64) { return 0; }
 bool no(const Shape&) { return false; }
 
 const Strategy<Store> strategy(
-    "zero-1",
-    {{"zero", "0", {"0", "1"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"},
-     {"replicas", "1", {}, "groups of dp's ranks that each share all of it (hybrid sharding)"}},
-    [](const Plan& p) { return p.number("zero") == 1; }, {replicas_share()},
+    "zero-1", {{"zero", "0", {"0", "1"}, "ZeRO stage: shards optimizer state, gradients, weights over dp"}},
+    [](const Plan& p) { return p.number("zero") == 1; }, {},
     [](const Context& c) -> std::unique_ptr<Store> { return std::make_unique<ZeroOptimizer>(c); },
     {.weights = [](const Shape& s, i64 e) { return s.weight * shard(s, e) * s.shards; },
      .gathered = nothing,

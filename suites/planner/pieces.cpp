@@ -81,6 +81,7 @@ PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
   say_words<Stash>(plan, inner);
   std::string stored, home, away;
   say_words<Store>(plan, stored);
+  stored += plan.text("replicas") + ";";
   say_words<Home>(plan, home);
   say_words<Shelf>(plan, away);
 

@@ -53,22 +53,25 @@ void job_values(MpiWorld& world) {
 
 // Sums of bits, one per rank: they say who is in a group.
 void job_axes(MpiWorld& world) {
-  const Mesh mesh{.dp = 2, .tp = 2, .pp = 2, .kv_replicas = 2};
-  world.run(mesh, {.largest_bytes = 8}, [&](int rank, Comm& comm) {
-    for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
-      const i64 mine = i64{1} << rank;
-      i64 got = 0, right = 0;
-      Message m = sum_all(&mine, &got, 1, "rank");
-      m.axis = static_cast<Axis>(a), m.type = Type::i64;
-      finish(comm, m);
-      for (int other = 0; other < 8; ++other) {
-        // Rank = tp + 2 * dp + 4 * pp: the bits in which members of a group may differ.
-        const int differ[] = {7, 2, 1, 4, 1, 4};
-        if (((rank ^ other) & ~differ[a]) == 0) right += i64{1} << other;
+  // Rank = tp + 2 (dp + DP pp): by axis the bits in which members of a group may differ.
+  const struct {
+    Mesh mesh;
+    int differ[static_cast<int>(Axis::count)];
+  } meshes[] = {{{.dp = 2, .tp = 2, .pp = 2, .kv_replicas = 2}, {7, 2, 1, 4, 1, 4, 2, 0}},
+                {{.dp = 4, .tp = 2, .kv_replicas = 2, .replicas = 2}, {7, 6, 1, 0, 1, 0, 2, 4}}};
+  for (const auto& [mesh, differ] : meshes)
+    world.run(mesh, {.largest_bytes = 8}, [&, &differ = differ](int rank, Comm& comm) {
+      for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
+        const i64 mine = i64{1} << rank;
+        i64 got = 0, right = 0;
+        Message m = sum_all(&mine, &got, 1, "rank");
+        m.axis = static_cast<Axis>(a), m.type = Type::i64;
+        finish(comm, m);
+        for (int other = 0; other < 8; ++other)
+          if (((rank ^ other) & ~differ[a]) == 0) right += i64{1} << other;
+        expect(got == right, axis_name(static_cast<Axis>(a)));
       }
-      expect(got == right, axis_name(static_cast<Axis>(a)));
-    }
-  });
+    });
 }
 
 // Every rank has all of these under way at once, and waits for them in an order of its own.
