@@ -14,7 +14,8 @@ from style import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILLION,
 PASSES = {"forward": BLUE, "backward": ORANGE, "input gradients": ORANGE, "weight gradients": GREEN, "update": PURPLE}
 PARTS = {"compute": BLUE, "update": PURPLE, "bubble": LINE, "copies": YELLOW}
 ON_BLUE, ON_OTHERS = "#FDFDFD", "#010101"  # texts on bars, in light and dark
-AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "kv": "#7FD4B8", "tie": GREY, "world": INK}
+AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "kv": "#7FD4B8", "tie": GREY, "world": INK,
+                "shard": "#EE9C66", "replica": "#8F3F00"}  # parts of dp: shades of its colour
 
 
 def simulated(run):
