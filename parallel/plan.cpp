@@ -25,7 +25,7 @@ const std::vector<Word>& mesh_words() {
       {"replicas",
        "1",
        {},
-       "groups of dp's ranks, among whom each shares all that ZeRO cuts (hybrid sharding)"},
+       "groups of dp's ranks, in each of which all that ZeRO cuts is shared (hybrid sharding)"},
   };
   return words;
 }

@@ -168,8 +168,8 @@ struct PriceOf<Store> {
   Additions (*of_messages)(const Shape&) = [](const Shape&) { return Additions{}; };
   i64 (*zeroed_pads)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };    // runs, of a unit
   i64 (*first_updated)(const Shape&, i64 E) = [](const Shape&, i64) { return i64{0}; };  // of `updated`
-  bool sharded =
-      true;  // over dp, or each of its groups; if not, the first replica counts in the gradient norm
+  // Over dp, or the ranks of a group; if not, the first replica counts in the gradient norm.
+  bool sharded = true;
 };
 
 template <>

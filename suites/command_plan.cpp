@@ -131,13 +131,13 @@ int print_export(const Options& o, const Question& q, Values given) {
   if (given.count("ckpt") || as_written(system, plan).line() == plan.line())
     return write_export(o.system, o.out, q, plan);
   // What is promised should be what is written.
-  for (const Word& word : plan_words())
-    for (const std::string& value : word.values) {
-      if (word.name != "ckpt") break;
-      Plan one = plan;
-      one.set("ckpt", value);
-      if (as_written(system, one).text("ckpt") == value) given["ckpt"].push_back(value);
-    }
+  const auto& words = plan_words();
+  const auto ckpt = std::find_if(words.begin(), words.end(), [](const Word& w) { return w.name == "ckpt"; });
+  for (const std::string& value : ckpt->values) {
+    Plan one = plan;
+    one.set("ckpt", value);
+    if (as_written(system, one).text("ckpt") == value) given["ckpt"].push_back(value);
+  }
   const Choices writable = choose_in_sight(q, given, fastest);
   if (writable.fit.empty()) {
     fmt::print(stderr, "no plan that can be written for {} fits{}\n", o.system, no_host_text(q.cluster));

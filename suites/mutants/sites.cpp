@@ -179,12 +179,13 @@ class Program {
     if (transfer && members > 2) add(Change::peer, members);
     bool alone = false;
     for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
-      const int others = mesh_.group(static_cast<Axis>(a), rank_).size();
-      const bool grouped = static_cast<Axis>(a) == Axis::shard || static_cast<Axis>(a) == Axis::replica;
-      if (grouped && mesh_.replicas == 1) continue;  // dp's own, or a group of one
-      if (static_cast<Axis>(a) == m.axis || transfer || (others == 1 && alone)) continue;
+      const Axis axis = static_cast<Axis>(a);
+      const int others = mesh_.group(axis, rank_).size();
+      const bool of_groups = axis == Axis::shard || axis == Axis::replica;
+      if (of_groups && mesh_.replicas == 1) continue;  // dp's own, or a group of one
+      if (axis == m.axis || transfer || (others == 1 && alone)) continue;
       alone |= others == 1;
-      add(Change::group, a, others == 1 ? "alone" : axis_name(static_cast<Axis>(a)));
+      add(Change::group, a, others == 1 ? "alone" : axis_name(axis));
     }
     const int wait = wait_of(t), next = next_run(t);
     if (next < wait) add(Change::at_once);

@@ -87,7 +87,7 @@ void ChunkBench::reduce_before(const PassShape& p) {
                                                    : 1;
   const int j = p.pending_first ? 0 : 1;
   store_->leaf(locals_[unit], store_->sample(j, 0));
-  store_->ready(unit, j, p.pending_last || (p.last && p.pending != Pending::own));
+  store_->ready(unit, j, p.pending_last);
 }
 
 }  // namespace lockstep

@@ -30,7 +30,7 @@ struct PassShape {
   bool after_forward = false;       // what a forward left to its shelf is still on its way out
   Pending pending = Pending::nothing;
   bool pending_first = true;  // that gradient was the first of its step
-  bool pending_last = false;  // or the last of another chunk's, which goes on over replicas when it arrives
+  bool pending_last = false;  // or the last, where that makes a difference
   auto operator<=>(const PassShape&) const = default;
 };
 

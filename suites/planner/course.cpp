@@ -35,7 +35,7 @@ PassShape PassShapes::next(const Action& a) {
     p.pending = reduced_ == a.chunk ? Pending::own : reduced_ == 0 ? Pending::embedding : Pending::layer;
     p.pending_first = reduced_first_, p.pending_last = over_replicas_ && reduced_last_;
   } else if (pending) {
-    p.pending = Pending::layer;
+    p.pending = Pending::layer, p.pending_last = true;
   }
   reduced_ = a.chunk, reduced_first_ = p.first, reduced_last_ = a.last;
   finished_ |= a.last;

@@ -78,8 +78,10 @@ void measure_disk(const MeasureHow& how, Cluster& c, Measurements& notes) {
       written = std::fwrite(block.data(), 1, block.size(), file) == block.size();
     written &= std::fclose(file) == 0;
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    if (!written) seconds.clear();  // a full disk is fast at refusing
-    if (!written) break;
+    if (!written) {  // a full disk is fast at refusing
+      seconds.clear();
+      break;
+    }
   }
   std::filesystem::remove(path);
   if (seconds.empty()) return;

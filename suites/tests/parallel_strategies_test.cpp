@@ -12,12 +12,7 @@ namespace {
 
 template <class Action>
 std::string mistake(const Action& action) {
-  try {
-    action();
-  } catch (const StrategyError& error) {
-    return error.what();
-  }
-  return "";
+  return refusal<StrategyError>(action);
 }
 
 // Registered as long as it lives, and with words that there are.

@@ -9,11 +9,11 @@
 namespace lockstep {
 
 // The sentence with which `action` was refused; "" if it was not.
-template <class Action>
+template <class Error = UserError, class Action>
 std::string refusal(const Action& action) {
   try {
     action();
-  } catch (const UserError& error) {
+  } catch (const Error& error) {
     return error.what();
   }
   return "";
