@@ -75,7 +75,9 @@ Prepared prepare(const Run& run) {
     const CommNeeds needs = comm_needs(trace, p.mesh, rank);
     p.needs.largest_bytes = std::max(p.needs.largest_bytes, needs.largest_bytes);
     p.needs.outstanding = std::max(p.needs.outstanding, needs.outstanding);
-    p.needs.in_flight = std::max(p.needs.in_flight, needs.in_flight);
+    p.needs.in_flight.resize(std::max(p.needs.in_flight.size(), needs.in_flight.size()));
+    for (std::size_t k = 0; k < needs.in_flight.size(); ++k)
+      p.needs.in_flight[k] = std::max(p.needs.in_flight[k], needs.in_flight[k]);
   }
   p.deadlock = find_deadlock(p.traces, p.mesh);
   return p;

@@ -1,7 +1,8 @@
 // Data parallelism: every rank holds all weights of its stage and slice, trains on its own block of samples,
 // and gradients are summed once a step, in buckets of whole units (Li et al. 2020, PyTorch Distributed,
 // sections 3.2.2 and 3.2.3). A bucket's sum starts when the last gradient of its units is in, so it travels
-// while earlier layers still compute backward: small buckets start sooner, large ones are fewer messages.
+// while earlier layers still compute backward, and is waited for when all have started: small buckets start
+// sooner, large ones are fewer messages.
 // With dp=1 it is the plain store of one replica.
 #include <algorithm>
 
@@ -65,17 +66,17 @@ class Data final : public Store {
     Bucket& bucket = buckets_[place_[unit].bucket];
     if (++bucket.ready < bucket.units) return;
     bucket.ready = 0;
-    if (under_way_) device_.wait(under_way_);
     Message m;
     m.verb = Verb::all_reduce;
     m.axis = Axis::dp;
     m.reduce = Reduce::sum;
     m.n = bucket.elements;
     m.what = bucket.name.c_str();
-    under_way_ = device_.start(m, bucket.gradients, bucket.gradients);
+    bucket.under_way = device_.start(m, bucket.gradients, bucket.gradients);
   }
   void finish() override {
-    if (under_way_) device_.wait(under_way_);
+    for (Bucket& bucket : buckets_)
+      if (bucket.under_way) device_.wait(bucket.under_way);
   }
   const std::vector<Piece>& pieces() override { return pieces_; }
   void republish() override {}
@@ -87,6 +88,7 @@ class Data final : public Store {
     i64 elements = 0;
     Buf gradients;  // [slots, elements]
     std::string name;
+    Request under_way;
   };
   struct Place {  // of a unit
     int bucket;
@@ -95,7 +97,7 @@ class Data final : public Store {
 
   // A tied head's unit has no weights: it uses the embedding's.
   int of(int unit) const { return params_.unit_weights[unit] ? unit : 0; }
-  // Backward reaches the highest unit first.
+  // Of a chunk of layers; backward reaches the highest unit first.
   void fill_buckets(int units) {
     std::vector<int> left = params_.units;
     std::sort(left.begin(), left.end());
@@ -103,7 +105,9 @@ class Data final : public Store {
       Bucket bucket;
       const int highest = left.back();
       int lowest = highest;
-      for (; bucket.units < units && !left.empty(); ++bucket.units, left.pop_back()) {
+      // Below a gap lie the units of another chunk of an interleaved schedule, which is ready much later.
+      const auto goes_on = [&] { return !left.empty() && left.back() + bucket.units == highest; };
+      for (; bucket.units < units && goes_on(); ++bucket.units, left.pop_back()) {
         lowest = left.back();
         place_[lowest] = {static_cast<int>(buckets_.size()), bucket.elements};
         bucket.elements += params_.unit_elements[lowest];
@@ -129,7 +133,6 @@ class Data final : public Store {
   std::vector<Place> place_;
   std::vector<Bucket> buckets_;
   std::vector<Piece> pieces_;
-  Request under_way_;  // one reduction at a time; the next one starts when it has arrived
 };
 
 const std::vector<Rule> rules = {
@@ -159,6 +162,7 @@ const Strategy<Store> strategy(
          },
      .reduced_together = [](const Shape& s) -> i64 { return s.plan->number("bucket"); },
      .reduces_each_microbatch = no,
+     .reduces_one_by_one = no,
      .gather = [](const Shape&, i64) { return Maybe{}; },
      .gathers_each_use = no,
      .of_samples = own_samples,

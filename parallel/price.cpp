@@ -262,9 +262,7 @@ std::vector<Price::Line> messages(const Pricing& p) {
       if (!x.last) hand(Verb::send, above, above, ".x", j), hand(Verb::recv, x.index, above, ".dy", j);
     }
   const bool each = p.store.reduces_each_microbatch(s);
-  const i64 all = static_cast<i64>(p.units.size()), together = p.store.reduced_together(s);
-  for (i64 highest = all - 1; highest >= 0; highest -= together) {  // units are in ascending order
-    const i64 lowest = std::max<i64>(0, highest - together + 1);
+  for (const auto& [lowest, highest] : reduced_together(p)) {
     i64 elements = 0;
     for (i64 u = lowest; u <= highest; ++u) elements += p.units[u].gradient;
     const std::string what = bucket_name(p.units[lowest].number, p.units[highest].number);
@@ -290,6 +288,19 @@ std::vector<Price::Line> messages(const Pricing& p) {
 }
 
 }  // namespace
+
+std::vector<Together> reduced_together(const Pricing& p) {
+  const i64 most = p.store.reduced_together(p.s);
+  std::vector<Together> all;
+  for (i64 u = static_cast<i64>(p.units.size()); u-- > 0;) {
+    const bool next_to = !all.empty() && p.units[u].number + 1 == p.units[u + 1].number;
+    if (next_to && all.back().highest - u < most)
+      all.back().lowest = u;
+    else
+      all.push_back({u, u});
+  }
+  return all;
+}
 
 bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& settings) {
   const Shape s = shape_of(plan, model, settings, 0);

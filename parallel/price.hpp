@@ -156,12 +156,13 @@ struct PriceOf<Store> {
   i64 (*reducing)(const Shape&, i64 E);   // bytes from a unit's first weight gradient until it is reduced
   i64 (*updated)(const Shape&, i64 E);    // elements this rank's optimizer owns
   Maybe (*reduce)(const Shape&, i64 E);   // the message of the gradient, once a step or for each microbatch
-  // Units whose gradients are one message, counted from the highest down.
+  // Units of a chunk whose gradients are one message, counted from the highest down.
   i64 (*reduced_together)(const Shape&) = [](const Shape&) { return i64{1}; };
   // What is reduced by then among the ranks that share it, over the groups that do: once a step.
   Maybe (*reduce_over_replicas)(const Shape&, i64 E) = [](const Shape&, i64) { return Maybe{}; };
   bool (*reduces_each_microbatch)(const Shape&);
-  Maybe (*gather)(const Shape&, i64 E);  // the message of the weights, once a step or at each use
+  bool (*reduces_one_by_one)(const Shape&);  // a unit when the one before has arrived; if not, in a queue
+  Maybe (*gather)(const Shape&, i64 E);      // the message of the weights, once a step or at each use
   bool (*gathers_each_use)(const Shape&);
   // Additions of the gradients of one parameter, sample by sample, in a step; and of a unit's messages.
   Additions (*of_samples)(const Shape&);

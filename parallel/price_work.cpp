@@ -151,17 +151,17 @@ void weights_on_their_way(const Pricing& p, StepWork& w) {
   }
 }
 
-// A reduction hides behind what backward still has to do: nothing comes after the lowest units, nor between
-// head and final norm. A unit that is all of its stage is waited for as soon as its next weight gradients
-// begin.
+// A reduction hides behind what backward still has to do: nothing comes after the lowest units, nor, where
+// the next is not started before it has arrived, between head and final norm. A unit that is all of its stage
+// is waited for as soon as its next weight gradients begin.
 void hidden_reductions(const Pricing& p, StepWork& w) {
   const Shape& s = p.s;
   const bool each = p.store.reduces_each_microbatch(s);
-  const i64 all = static_cast<i64>(p.units.size()), together = p.store.reduced_together(s);
-  for (i64 highest = all - 1; highest >= 0; highest -= together) {
-    const i64 lowest = std::max<i64>(0, highest - together + 1);
+  const i64 all = static_cast<i64>(p.units.size());
+  for (const auto& [lowest, highest] : reduced_together(p)) {
     if (!p.store.reduce(s, 1)) continue;
-    const bool lone_head = lowest == highest && p.units[highest].number == s.L + 2;
+    const bool lone_head =
+        p.store.reduces_one_by_one(s) && lowest == highest && p.units[highest].number == s.L + 2;
     i64 times = lone_head ? 0 : (each ? s.m : 1) - (lowest == 0);
     if (each && lowest == 0 && highest == all - 1) times -= p.schedule.weights_in_a_row(s);
     w.hide(bucket_name(p.units[lowest].number, p.units[highest].number), times);

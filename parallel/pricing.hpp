@@ -35,6 +35,12 @@ struct Pricing {
 
 Pricing pricing(const Plan&, const ModelConfig&, const Settings&, int rank);
 
+// Units whose gradients are one message: places in `units`, backward's first.
+struct Together {
+  i64 lowest, highest;
+};
+std::vector<Together> reduced_together(const Pricing&);
+
 // Elements of one microbatch that a layer keeps; that a chunk does, but for the final hidden state.
 i64 kept_by(const Pricing&, i64 layer);
 

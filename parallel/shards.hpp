@@ -72,6 +72,7 @@ class ShardedWeights {
 class AcrossReplicas {
  public:
   explicit AcrossReplicas(const Context&);
+  bool any() const { return !alone_; }
   // The unit's sum of this group is in; the message before has arrived then.
   void start(int unit, const Buf& gradients, View shard, i64 n);
   void finish();

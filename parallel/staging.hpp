@@ -9,13 +9,14 @@ namespace lockstep {
 
 class Staging final : public Comm {
  public:
-  // needs.in_flight messages of needs.largest_bytes have room; more is a std::logic_error.
+  // needs.in_flight have room; more is a std::logic_error.
   Staging(Comm& inner, Engine&, const Mesh&, int rank, const CommNeeds&);
   int start(const Message&) override;
   void wait(int request) override;
 
  private:
   struct Slot {
+    i64 room = 0;        // bytes, of each of the two
     int id = -1;         // of the inner communicator; -1: free
     void *in, *out;      // on the host
     void* to = nullptr;  // on the device; null: nothing to bring

@@ -201,21 +201,30 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
 
 CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
   CommNeeds needs;
-  std::map<int, Axis> open;
+  std::map<int, std::pair<Axis, std::size_t>> open;  // its place in `in_flight`
   std::map<Axis, int> under_way;
+  std::vector<bool> taken;
   for (const Trace::Event& e : trace.events) {
     if (e.what == Trace::Event::start) {
       const Message& m = e.message;
       const Group group = mesh.group(m.axis, rank);
       const i64 elements =
           std::max(in_elements(m, group.me, group.size()), out_elements(m, group.me, group.size()));
-      needs.largest_bytes = std::max(needs.largest_bytes, elements * type_bytes(m.type));
-      open[e.request] = m.axis;
+      const i64 bytes = elements * type_bytes(m.type);
+      needs.largest_bytes = std::max(needs.largest_bytes, bytes);
       needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);
-      needs.in_flight = std::max(needs.in_flight, static_cast<int>(open.size()));
+      const auto place =
+          static_cast<std::size_t>(std::find(taken.begin(), taken.end(), false) - taken.begin());
+      if (place == taken.size()) taken.push_back(false), needs.in_flight.push_back(0);
+      taken[place] = true;
+      needs.in_flight[place] = std::max(needs.in_flight[place], bytes);
+      open[e.request] = {m.axis, place};
     } else if (e.what == Trace::Event::wait) {
       // One that is not open is waited for twice: find_deadlock() says so.
-      if (const auto it = open.find(e.request); it != open.end()) --under_way[it->second], open.erase(it);
+      if (const auto it = open.find(e.request); it != open.end()) {
+        --under_way[it->second.first], taken[it->second.second] = false;
+        open.erase(it);
+      }
     }
   }
   return needs;

@@ -5,10 +5,10 @@
 //   rank 0  gradient [E] --.                   .--> own shard: AdamW --.                .--> weights [E]
 //   rank 1  gradient [E] ---> reduce_scatter ---> own shard: AdamW ----> all_gather ---> weights [E]
 //
-// In sum as many bytes as one all_reduce. With `replicas=r` r groups of dp/r ranks do so, and the shards are
-// then summed over groups (AcrossReplicas).
+// In sum as many bytes as one all_reduce. Sums follow each other beside backward, and are waited for when all
+// have started. With `replicas=r` r groups of dp/r ranks do so, and the shards are then summed over groups
+// (AcrossReplicas): for that each must have arrived.
 #include <memory>
-#include <utility>
 
 #include "parallel/accumulate.hpp"
 #include "parallel/shards.hpp"
@@ -63,25 +63,25 @@ class ZeroOptimizer final : public Store {
   // The sum over ranks lands where the rank's own part of it was.
   void ready(int number, int, bool last) override {
     if (!last) return;
-    arrive();
-    const Unit& u = units_[number];
+    Unit& u = units_[number];
+    const bool passes_on = replicas_.any() && summing_ >= 0;
+    if (passes_on) arrive(summing_);
     const i64 elements = params_.unit_elements[number], pads = shards_.padded(number) - elements;
     if (pads) device_.run(device_.ops().zero, u.gradients.from(elements), pads);
-    pass_on();
+    if (passes_on) pass_on(summing_);
     Message m;
     m.verb = Verb::reduce_scatter;
     m.axis = sharing_;
     m.reduce = Reduce::sum;
     m.n = shards_.length(number);
     m.what = u.name.c_str();
-    under_way_ =
-        device_.start(m, u.gradients, u.gradients, u.gradients, u.gradients.from(shards_.mine(number)));
-    reducing_ = number;
+    u.sum = device_.start(m, u.gradients, u.gradients, u.gradients, u.gradients.from(shards_.mine(number)));
+    summing_ = number;
   }
   void finish() override {
-    arrive();
-    pass_on();
-    replicas_.finish();
+    for (auto unit = params_.units.rbegin(); unit != params_.units.rend(); ++unit) arrive(*unit);
+    if (replicas_.any()) pass_on(summing_), replicas_.finish();
+    summing_ = -1;
   }
 
   const std::vector<Piece>& pieces() override { return pieces_; }
@@ -92,14 +92,13 @@ class ZeroOptimizer final : public Store {
     Buf gradients;  // [slots, padded]
     std::unique_ptr<Accumulation> sums;
     std::string name;
+    Request sum;  // over ranks, under way
   };
-  void arrive() {
-    if (under_way_) device_.wait(under_way_);
+  void arrive(int unit) {
+    if (Request& sum = units_[unit].sum) device_.wait(sum);
   }
   // What has arrived, to the other groups.
-  void pass_on() {
-    const int unit = std::exchange(reducing_, -1);
-    if (unit < 0) return;
+  void pass_on(int unit) {
     const Buf& gradients = units_[unit].gradients;
     replicas_.start(unit, gradients, gradients.from(shards_.mine(unit)), shards_.length(unit));
   }
@@ -117,8 +116,7 @@ class ZeroOptimizer final : public Store {
   AcrossReplicas replicas_;
   std::vector<Unit> units_;
   std::vector<Piece> pieces_;
-  Request under_way_;  // one reduction at a time; the next unit's starts when it has arrived
-  int reducing_ = -1;  // of this unit
+  int summing_ = -1;  // the unit whose sum started last in this step
 };
 
 // ---- price
@@ -141,6 +139,7 @@ const Strategy<Store> strategy(
          },
      .reduce_over_replicas = over_replicas,
      .reduces_each_microbatch = no,
+     .reduces_one_by_one = [](const Shape& s) { return s.replicas > 1; },
      .gather =
          [](const Shape& s, i64 e) {
            return Maybe{{s.sharing, Verb::all_gather, shard(s, e)}};

@@ -75,7 +75,9 @@ class Comm {
 struct CommNeeds {
   i64 largest_bytes = 0;  // of one message: blocks * n * size (for gather and scatter) * type
   int outstanding = 1;    // most started and not yet waited for, per rank and group
-  int in_flight = 1;      // per rank, in all of its groups together
+  // Messages of a rank that are under way at once, in all of its groups together, each take the first place
+  // that is free: by place, bytes of the largest that is ever there.
+  std::vector<i64> in_flight{};
   // Of an axis' collectives; by axis, or empty: any of them may be as large, and in blocks.
   struct Collectives {
     i64 largest_bytes = 0;

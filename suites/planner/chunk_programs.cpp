@@ -88,7 +88,9 @@ struct PassParts {
 
 PassScript pass_script(const Run& run, const Costs& costs, int layers, bool first, bool last,
                        const PassShape& pass) {
-  if (layers > kBlocks) {
+  const Shape shape = shape_of(run.plan, run.model, run.settings, 0);
+  const bool apart = chosen<Store>(run.plan).price.reduced_together(shape) == 1;
+  if (layers > kBlocks && apart) {
     ChunkBench bench(run, costs, kBlocks, first, last, {}, pass.pending);
     PassScript script = bench.pass(pass);
     const auto& at = bench.blocks();

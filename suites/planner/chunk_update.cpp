@@ -124,11 +124,15 @@ UpdateProgram update_program(const Run& run, const Costs& costs, int layers, boo
   return bench.update(first_microbatch, run.plan.number("pp"), known);
 }
 
-// The optimizer takes one unit after the other: each further layer adds the same.
+// The optimizer takes one unit after the other: each further layer adds the same. So do messages that ranks
+// carry where they wait for them; those that go on beside have one end.
 UpdateProgram update_program(const UpdateProgram& a, const UpdateProgram& b, i64 more) {
   UpdateProgram u = b;
-  u.norm.operations = {beyond(at_once(a.norm), at_once(b.norm), static_cast<double>(more))};
-  u.update.operations = {beyond(at_once(a.update), at_once(b.update), static_cast<double>(more))};
+  const auto further = [&](Program UpdateProgram::*part) {
+    (u.*part).operations = {beyond(at_once(a.*part), at_once(b.*part), static_cast<double>(more))};
+  };
+  if (at_once(b.arrive).seconds > at_once(a.arrive).seconds) further(&UpdateProgram::arrive);
+  further(&UpdateProgram::norm), further(&UpdateProgram::update);
   for (std::size_t m = 0; m < u.kept.size(); ++m) u.kept[m] += more * (b.kept[m] - a.kept[m]);
   u.weights += more * (b.weights - a.weights);
   return u;

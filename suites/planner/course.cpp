@@ -30,7 +30,7 @@ PassShape PassShapes::next(const Action& a) {
   if (a.pass != Pass::backward && a.pass != Pass::weight_grad) return p;
   int& before = backwards_[static_cast<std::size_t>(a.chunk / stages_)];
   p.first = before++ == 0, p.last = a.last;
-  const bool pending = each_microbatch_ ? reduced_ >= 0 : a.last && finished_;
+  const bool pending = each_microbatch_ ? reduced_ >= 0 : over_replicas_ && a.last && finished_;
   if (pending && each_microbatch_) {
     p.pending = reduced_ == a.chunk ? Pending::own : reduced_ == 0 ? Pending::embedding : Pending::layer;
     p.pending_first = reduced_first_, p.pending_last = over_replicas_ && reduced_last_;

@@ -15,7 +15,7 @@ std::size_t number_of(const PassShape&);  // each its own, smaller than that
 class PassShapes {
  public:
   // Of chunks on all stages. Gradients are reduced after each microbatch, and the last time over replicas,
-  // too; activations leave the device.
+  // too (then no reduction starts before the last one has arrived); activations leave the device.
   PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas, bool shelved);
   PassShape next(const Action&);
   bool reduced_first() const { return reduced_first_; }  // the last gradient was the first of its step

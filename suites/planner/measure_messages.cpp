@@ -38,7 +38,7 @@ MessageSample message_sample(Verb verb, int ranks, i64 elements, double far) {
   found.bytes = 4.0 * static_cast<double>(whole);
   constexpr int kBatches = 5;
   const int times = static_cast<int>(std::clamp<i64>((i64{1} << 20) / (whole + 1), 3, 300));
-  LocalWorld world({ranks, 1, 1, 1}, {whole * 4, 1, 1}, Timing::eager);
+  LocalWorld world({ranks, 1, 1, 1}, CommNeeds{.largest_bytes = whole * 4}, Timing::eager);
   Meeting meeting(ranks);
   std::vector<double> starts, waits;
   const i64 room = std::max(whole, static_cast<i64>(far / 8));

@@ -207,7 +207,9 @@ const UpdateProgram& PlanPieces::update_of(const Pieces::Layers& layers, bool fi
   if (it != updates_->end()) return it->second;
   const auto [n, first, last] = layers;
   UpdateProgram u;
-  if (n <= kBlocks) {
+  // Of buckets that ranks carry, the last one may be smaller.
+  const bool uneven = costs.messages_block && chosen<Store>(run.plan).price.reduced_together(numbers) > 1;
+  if (n <= kBlocks || uneven) {
     u = update_program(run, costs, n, first, last, first_microbatch, known_.steps_);
     u.kept[0] += static_cast<i64>(known_.cluster_.trainer.weight_bytes * static_cast<double>(u.weights));
   } else {

@@ -118,7 +118,8 @@ void complete(toml::table& table, const std::string& file, Section& section) {
     const std::size_t dot = std::min(name.find('.'), name.size());
     const std::string other = name.substr(0, dot) + ".toml",
                       type = name.substr(std::min(dot + 1, name.size()));
-    toml::table from = read_toml((fs::path(file).parent_path() / other).string());
+    const std::string there = (fs::path(file).parent_path() / other).string();
+    toml::table from = read_toml(there);
     toml::table* clusters = from["cluster"].as_table();
     toml::table* cluster = clusters ? clusters->get_as<toml::table>(type) : nullptr;
     if (!cluster)
@@ -126,7 +127,7 @@ void complete(toml::table& table, const std::string& file, Section& section) {
                                       "vtrain.a100",
                                       name));
     table.erase("like");
-    complete(*cluster, file, section);
+    complete(*cluster, there, section);
     complete(table, *cluster);
   }
   if (const toml::node* base = table.get("base")) {

@@ -92,15 +92,29 @@ TEST(Simulate, ZeroBubbleIdlesLess) {
   }
 }
 
-// A unit's sum hides behind the backward of the layer below it. Three cannot: the head's, for which the final
-// norm's waits at once, the first layer's, for which the embedding's does, and the embedding's own.
+// Units' sums follow each other beside backward, which here only layers take time for: the last one's, and
+// final norm's and head's before it, are ready when it begins; the first layer's and the embedding's when it
+// is over. Whatever is left then is waited for, however long a sum takes: no backward waits for one.
 TEST(Simulate, SaysWhatCommunicationHides) {
-  const Simulated hidden = simulated("dp=2", {.replicas = 1});
-  EXPECT_NEAR(hidden.seconds, 3.0 * kBatch / 2 * kLayers + 3, 1e-9);
-  EXPECT_NEAR(hidden.ranks.at(0).exposed.at(Axis::dp), 3, 1e-9);
+  const Simulated hidden = simulated("dp=2", {.replicas = 0.5});
+  EXPECT_NEAR(hidden.seconds, 3.0 * kBatch / 2 * kLayers + 1, 1e-9);
+  EXPECT_NEAR(hidden.ranks.at(0).exposed.at(Axis::dp), 1, 1e-9);
+  const double units = kLayers + 3, last_backward = 2.0 * kLayers;
   const Simulated slow = simulated("dp=2", {.replicas = 100});
-  const double units = kLayers + 3;
-  EXPECT_NEAR(slow.seconds - slow.ranks.at(0).compute, units * 100, 2.0 * kLayers + 1e-9);
+  EXPECT_NEAR(slow.seconds, 3.0 * kBatch / 2 * kLayers - last_backward + units * 100, 1e-9);
+  const Simulated bucket = simulated("dp=2 bucket=100", {.replicas = 100});
+  EXPECT_NEAR(bucket.seconds, 3.0 * kBatch / 2 * kLayers + 100, 1e-9);
+}
+
+// Nor does the stage before, which has the last backward's gradients as early as if nothing were summed. Then
+// the last stage has most to sum, and with ZeRO to gather: its layers, final norm and head.
+TEST(Simulate, SumsHoldUpNoStageBefore) {
+  const double layers = kLayers / 2.0, ends = (kBatch / 2 + 1) * 3.0 * layers,
+               last_backwards = 2 * 2.0 * layers;
+  const double sums = (layers + 2) * 100;
+  EXPECT_NEAR(simulated("dp=2 pp=2", {.replicas = 100}).seconds, ends - last_backwards + sums, 1e-9);
+  EXPECT_NEAR(simulated("dp=2 pp=2 zero=1", {.replicas = 100}).seconds, ends - last_backwards + 2 * sums,
+              1e-9);
 }
 
 TEST(Simulate, OneRankStandsForItsReplicas) {

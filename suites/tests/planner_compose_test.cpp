@@ -35,8 +35,9 @@ void expect_the_whole_trace_on_random_plans(const Cluster& cluster, int wanted) 
     Settings settings = settings_on(cluster, {});
     settings.batch = s.batch, settings.seq = 32;
     std::vector<std::string> lines;
-    const Values values =
-        plan_values(model, settings, s.devices, {{"every", {"1", "2", "3"}}, {"replicas", {"1", "2"}}});
+    const Values values = plan_values(
+        model, settings, s.devices,
+        {{"every", {"1", "2", "3"}}, {"replicas", {"1", "2"}}, {"bucket", {"1", "2", "3", "100"}}});
     each_legal_plan(model, settings, s.devices, values, [&](const Plan& p) { lines.push_back(p.line()); });
     ASSERT_GT(lines.size(), 100u);
     dice.shuffle(lines);
@@ -104,6 +105,12 @@ void expect_the_whole_trace(const std::vector<std::string>& lines) {
         EXPECT_EQ(p.stages[s].live, whole.stages[s].live) << line << ", stage " << s;
     }
   }
+}
+
+// And of a deep one, whose buckets do not come out even.
+TEST(Compose, EqualsTheWholeTraceWhereManyLayersAreReducedTogether) {
+  expect_the_whole_trace({"dp=2 bucket=3", "dp=2 pp=2 bucket=5 micro=1", "dp=4 bucket=100",
+                          "dp=2 pp=2 schedule=interleaved virtual=3 bucket=3 micro=1"});
 }
 
 // Of a deep model one layer's calls of the shelf stand for many layers'.
