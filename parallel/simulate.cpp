@@ -16,6 +16,8 @@ struct Meeting {
   int came = 0;
   bool done = false;
   double from = 0, to = 0;
+  int first = -1;                 // of the ranks that it is between
+  std::vector<std::size_t> bars;  // of all of them
 };
 
 using Letter = std::tuple<int, int, Axis, i64, int>;  // from, to, axis, tag, how many equal ones before
@@ -54,6 +56,7 @@ class Simulation {
       out_.seconds = std::max(out_.seconds, players_[r].now);
     }
     for (const int r : ranks_) out_.ranks[r].bubble += out_.seconds - players_[r].now;
+    std::erase_if(out_.bars, [](const Simulated::Bar& bar) { return bar.rank < 0; });
     return std::move(out_);
   }
 
@@ -72,7 +75,8 @@ class Simulation {
       const Trace::Event& e = events[p.at];
       if (e.what == Trace::Event::step) {
         p.now = 0, p.copies_free.clear(), out_.ranks[rank] = {};  // what set-up did does not count
-        std::erase_if(out_.bars, [&](const Simulated::Bar& bar) { return bar.rank == rank; });
+        for (Simulated::Bar& bar : out_.bars)
+          if (bar.rank == rank) bar.rank = -1;
       } else if (e.what == Trace::Event::action) {
         p.chunk = e.chunk, p.microbatch = e.microbatch, p.updating = e.chunk < 0;
         p.pass = e.name;
@@ -144,11 +148,32 @@ class Simulation {
     meeting->from = meeting->latest;
     for (const int r : members) meeting->from = std::max(meeting->from, players_[r].free[stream]);
     meeting->to = meeting->from + costs_.message(m, group);
+    meeting->first = members.front();
     for (const int r : members) {
       players_[r].free[stream] = meeting->to;
-      if (meeting->to > meeting->from)
+      if (meeting->to > meeting->from) {
+        meeting->bars.push_back(out_.bars.size());
         out_.bars.push_back({r, Simulated::Bar::communication, m.axis, meeting->from, meeting->to, m.what,
                              p.chunk, m.microbatch, p.pass});
+      }
+    }
+    if (const double late = costs_.delay(m); late > 0)
+      for (const int r : members) delay(r, meeting->from, late);
+  }
+
+  // Messages of dp's that are under way, of each once.
+  void delay(int rank, double now, double seconds) {
+    Player& p = players_[rank];
+    double& free = p.free[{Axis::dp, -1, -1}];
+    if (free > now) free += seconds;
+    for (const auto& [request, meeting] : p.open) {
+      if (!meeting->done || meeting->first != rank || meeting->to <= now) continue;
+      if (!along_dp(p.of_request.at(request)->axis)) continue;
+      meeting->to += seconds;
+      for (const std::size_t bar : meeting->bars) {
+        if (out_.bars[bar].from > now) out_.bars[bar].from += seconds;
+        out_.bars[bar].to += seconds;
+      }
     }
   }
 

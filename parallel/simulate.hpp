@@ -3,8 +3,9 @@
 //
 // Each rank computes in the order of its program. Messages of an axis follow each other on a stream of that
 // axis, begin when all that take part have started them and their streams are free, and hold up a rank only
-// where it waits for them. Sends are rendezvous. Copies between memories follow each other on streams of
-// their own, or are the rank's own work; so are messages that nobody but the ranks carries.
+// where it waits for them. Where one of another axis takes the same links, dp's stand still. Sends are
+// rendezvous. Copies between memories follow each other on streams of their own, or are the rank's own work;
+// so are messages that nobody but the ranks carries.
 #pragma once
 #include <functional>
 #include <map>
@@ -32,6 +33,8 @@ struct Costs {
   // `message` that where it waits for it, once all have started it. Nothing goes on beside.
   bool messages_block = false;
   std::function<double(const Message&)> beginning = [](const Message&) { return 0.0; };
+  // By how much a message, which takes at least as long, delays those of dp's that are under way beside it.
+  std::function<double(const Message&)> delay = [](const Message&) { return 0.0; };
 };
 
 struct Simulated {

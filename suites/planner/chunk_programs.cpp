@@ -10,7 +10,8 @@ namespace {
 bool same(const Program& a, const Program& b, int more) {
   const auto alike = [&](const Operation& x, const Operation& y) {
     const int request = x.request < 0 ? x.request : x.request + more;
-    return x.what == y.what && x.stream == y.stream && x.seconds == y.seconds && request == y.request;
+    return x.what == y.what && x.stream == y.stream && x.seconds == y.seconds && x.delay == y.delay &&
+           request == y.request;
   };
   return a.live.now == b.live.now && a.live.most == b.live.most &&
          std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(),
@@ -182,7 +183,7 @@ QuickProgram quick_program(const PassScript& script, const ShelfScript& shelf, c
     for (const Operation& o : p.operations) {
       const int request = o.request < 0 ? o.request : o.request + more;
       if (o.what == Operation::work)
-        quick.transit.work(o.seconds);
+        quick.transit.work(o.seconds, o.delay);
       else if (o.what == Operation::start)
         quick.transit.start(o.stream, request, o.seconds);
       else

@@ -98,6 +98,16 @@ double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluste
   throw std::logic_error("a message of no kind");
 }
 
+double network_seconds(Verb verb, double bytes, const Placed& p, const Cluster& c) {
+  if (p.nodes < 2 || bytes <= 0) return 0;
+  // A node's devices each carry a part of what goes between nodes; only in an all_to_all is each part
+  // another.
+  const double part = verb == Verb::all_to_all ? bytes : bytes / static_cast<double>(p.per_node);
+  const double n = static_cast<double>(p.nodes), rounds = verb == Verb::all_reduce ? 2 : 1;
+  const double busy = rounds * (n - 1) / n * part / pipe(c.network, verb, part, p.nodes).bandwidth;
+  return std::min(busy, collective_seconds(verb, bytes, p, c));
+}
+
 double payload_bytes(const Message& m, const Placed& p) {
   const bool parts =
       m.verb == Verb::reduce_scatter || m.verb == Verb::all_gather || m.verb == Verb::all_to_all;

@@ -22,6 +22,8 @@ Placed place(const Mesh&, Axis, i64 devices_per_node);
 //   hierarchical   within the node, then V / per_node across nodes on each device's own link, then within
 //   again
 double collective_seconds(Verb, double bytes, const Placed&, const Cluster&);
+// Of these, how long each device's own link of the network is busy: at least that.
+double network_seconds(Verb, double bytes, const Placed&, const Cluster&);
 double payload_bytes(const Message&, const Placed&);  // V
 double message_seconds(const Message&, const Placed&, const Cluster&);
 

@@ -124,6 +124,14 @@ double CostModel::message(const Message& m) const {
   return std::max(cluster_.dispatch, seconds) + (m.axis == Axis::pp ? cluster_.hand_over : 0);
 }
 
+// Ranks of tp on several nodes leave those of dp on as many, whose links they share; they go first, for
+// everything waits for them.
+double CostModel::delay(const Message& m) const {
+  if ((m.axis != Axis::tp && m.axis != Axis::kv) || cluster_.messages_block) return 0;
+  const Placed& placed = placed_[static_cast<int>(m.axis)];
+  return cluster_.trainer.exposed_tp * network_seconds(m.verb, payload_bytes(m, placed), placed, cluster_);
+}
+
 double hand_over_shares(const Cluster& c, const Run& run) {
   const Shape s = shape_of(run.plan, run.model, run.settings, 0);
   return c.hand_over_scattered && chosen<Seam>(run.plan).price.outside(s) == s.T ? run.mesh().tp : 1;
@@ -163,7 +171,8 @@ Costs CostModel::costs() const {
           cluster_.trainer.exposed_dp,
           [this](const Trace::Event& e) { return issue(e); },
           cluster_.messages_block,
-          [this](const Message& m) { return beginning(m); }};
+          [this](const Message& m) { return beginning(m); },
+          [this](const Message& m) { return delay(m); }};
 }
 
 double beside_the_arena(const Cluster& c, double arena, int communicators) {

@@ -15,6 +15,7 @@ class CostModel {
   double kernel(const Trace::Event&) const;  // seconds, as the next
   double message(const Message&) const;
   double beginning(const Message&) const;  // of a message that the ranks carry: where it starts
+  double delay(const Message&) const;      // of dp's messages that are under way beside it
   double copy(const Trace::Event&) const;
   double issue(const Trace::Event&) const;  // by the host, of a kernel or message
   const Cluster& cluster() const { return cluster_; }

@@ -163,8 +163,9 @@ class Workbench {
     while (i-- > 0 && !named(trace_.events[i], "swiglu")) {
       const Trace::Event& e = trace_.events[i];
       if (e.what == Trace::Event::run) o.spent.compute += costs_.kernel(e);
-      if (e.what == Trace::Event::start)
-        o.spent.exposed[static_cast<int>(e.message.axis)] += costs_.message(e.message, {});
+      if (e.what != Trace::Event::start) continue;
+      o.spent.exposed[static_cast<int>(e.message.axis)] += costs_.message(e.message, {});
+      o.delay += costs_.delay(e.message);
     }
     o.seconds = o.spent.compute + std::accumulate(o.spent.exposed.begin(), o.spent.exposed.end(), 0.0);
     return o;

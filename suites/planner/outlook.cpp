@@ -55,7 +55,8 @@ namespace {
 
 // Lets the clock go through loops. One that has come to add the same to all that it moves adds that for the
 // times that are left; one that has not, at least the least of what it adds (its maps are monotone and
-// commute with a shift of all that they move).
+// commute with a shift of all that they move). A stream that is free by now is as if it were free from now
+// on.
 void go(const std::vector<Loop>& loops, const std::vector<const Transit*>& moves, Clock& clock) {
   for (const Loop& loop : loops) {
     for (i64 left = loop.times, done = 1; left-- > 0; ++done) {
@@ -64,6 +65,7 @@ void go(const std::vector<Loop>& loops, const std::vector<const Transit*>& moves
         moves[static_cast<std::size_t>(loop.move)]->apply(clock);
       else
         go(loop.body, moves, clock);
+      for (double& free : clock.free) free = std::max(free, clock.now);
       if (done < 3 || left == 0) continue;
       const double more = clock.now - before.now;
       double least = more, most = more;

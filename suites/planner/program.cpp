@@ -33,15 +33,19 @@ void run(const Program& program, Clock& clock, Spent& spent) {
   const std::array<double, streams> before = clock.free;
   thread_local std::vector<double> done;
   done.resize(static_cast<std::size_t>(program.requests));
+  double delayed = 0;  // `data`: what has been delayed and has arrived since is no later than the delay's end
   for (const Operation& o : program.operations) {
+    const double late = o.stream == data ? delayed : 0;
     if (o.what == Operation::work) {
       clock.now += o.seconds;
+      clock.free[data] += o.delay, delayed += o.delay;
       spent.then(o.spent);
     } else if (o.what == Operation::start) {
       double& free = clock.free[o.stream];
-      done[o.request] = free = std::max(free, clock.now) + o.seconds;
+      free = std::max(free, clock.now) + o.seconds;
+      done[o.request] = free - late;
     } else if (o.what == Operation::wait) {
-      const double stall = (o.request < 0 ? before[o.stream] : done[o.request]) - clock.now;
+      const double stall = late + (o.request < 0 ? before[o.stream] : done[o.request]) - clock.now;
       if (stall <= 0) continue;
       clock.now += stall;
       (o.stream == data ? spent.exposed[static_cast<int>(Axis::dp)] : spent.copies) += stall;
@@ -66,8 +70,11 @@ Transit::Row Transit::later(const Row& a, const Row& b) {
   return row;
 }
 
-void Transit::work(double seconds) {
+void Transit::work(double seconds, double delay) {
   for (double& x : rows_[0]) x += seconds;
+  if (delay == 0) return;
+  works_only_ = false, delayed_ += delay;
+  for (double& x : rows_[1 + data]) x += delay;
 }
 
 void Transit::start(int stream, int request, double seconds) {
@@ -77,6 +84,8 @@ void Transit::start(int stream, int request, double seconds) {
   for (double& x : free) x += seconds;
   if (done_.size() <= static_cast<std::size_t>(request)) done_.resize(static_cast<std::size_t>(request) + 1);
   done_[request] = free;
+  if (stream != data) return;
+  for (double& x : done_[request]) x -= delayed_;
 }
 
 void Transit::wait(int stream, int request) {
@@ -84,7 +93,10 @@ void Transit::wait(int stream, int request) {
   Row before;
   before.fill(kNever);
   before[1 + stream] = 0;
-  rows_[0] = later(rows_[0], request < 0 ? before : done_[request]);
+  Row then = request < 0 ? before : done_[request];
+  if (stream == data)
+    for (double& x : then) x += delayed_;
+  rows_[0] = later(rows_[0], then);
 }
 
 void Transit::apply(Clock& clock) const {
@@ -160,6 +172,7 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         const double seconds = costs_.message(e.message, {});
         const double blocks = along_dp(e.message.axis) ? costs_.dp_blocks : 1;
         if (blocks > 0) carry(e.message, blocks * seconds);
+        if (const double delay = costs_.delay(e.message); delay > 0) work().delay += delay;
         if (along_dp(e.message.axis))
           started(e.request, data, (1 - blocks) * seconds);
         else

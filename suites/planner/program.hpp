@@ -31,6 +31,7 @@ struct Operation {
   enum What { work, start, wait } what = work;
   int stream = 0, request = -1;  // start, wait; request -1: what was under way when the program began
   double seconds = 0;            // of work and start
+  double delay = 0;              // work: of what is under way on `data`; no longer than itself
   Spent spent{};                 // work
 };
 
@@ -58,7 +59,7 @@ class Transit {
  public:
   static constexpr int kNumbers = 1 + streams;
   Transit();
-  void work(double seconds);
+  void work(double seconds, double delay);
   void start(int stream, int request, double seconds);
   void wait(int stream, int request);
   void apply(Clock&) const;
@@ -68,7 +69,8 @@ class Transit {
   using Row = std::array<double, kNumbers>;
   static Row later(const Row&, const Row&);
   std::array<Row, kNumbers> rows_;  // now, then the streams
-  std::vector<Row> done_;           // by request
+  std::vector<Row> done_;           // by request, as if nothing had been delayed
+  double delayed_ = 0;              // `data`, so far
   bool works_only_ = true;
 };
 

@@ -170,6 +170,20 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
   }
 }
 
+// The host has room for each message that is under way at once, not for the largest as often: all units'
+// gradients, of which the head's comes first, the embedding's last.
+TEST(Engine, MessagesUnderWayHaveRoomForThemselves) {
+  const Scene s;
+  const ModelConfig& m = s.model;
+  const i64 rows = (m.vocab + s.settings.leaves - 1) / s.settings.leaves * s.settings.leaves;
+  const i64 table = rows * m.hidden, heads = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim;
+  const i64 layer = m.hidden * (2 * heads + 2 * kv + 3 * m.intermediate + 2);
+  std::vector<i64> all{4 * table, 4 * m.hidden};
+  all.insert(all.end(), static_cast<std::size_t>(m.layers), 4 * layer);
+  all.push_back(4 * table);
+  EXPECT_EQ(s.prepared("dp=2").needs.in_flight, all);
+}
+
 // Between its memory and the disk, a unit's weights go through the host's in parts of 4 MiB.
 TEST(Engine, AUnitGoesToTheDiskInSeveralParts) {
   Scene s;

@@ -56,6 +56,37 @@ TEST(Simulate, MessagesMayBeTheRanksOwnWork) {
   for (const int rank : {0, 1}) EXPECT_DOUBLE_EQ(s.ranks.at(rank).exposed.at(Axis::dp), 3);
 }
 
+// A sum of dp's that takes 10 s stands still for 2 of the 3 s of tp's message beside it: kernels are over
+// after 3
+// + 4, and the sum after 12. One that has arrived by then, or starts later, knows nothing of it.
+TEST(Simulate, MessagesThatShareLinksDelayThoseOfReplicas) {
+  const auto seconds = [](bool before, double sum) {
+    Trace trace;
+    Trace::Event run{Trace::Event::run}, of_dp{Trace::Event::start}, of_tp{Trace::Event::start},
+        dp_wait{Trace::Event::wait}, tp_wait{Trace::Event::wait};
+    run.name = "a kernel", run.numbers = {4};
+    of_dp.request = dp_wait.request = 0, of_dp.message.axis = Axis::dp;
+    of_tp.request = tp_wait.request = 1, of_tp.message.axis = Axis::tp;
+    trace.events = {{Trace::Event::step}};
+    if (before) trace.events.push_back(of_dp);
+    trace.events.insert(trace.events.end(), {of_tp, tp_wait});
+    if (!before) trace.events.push_back(of_dp);
+    trace.events.insert(trace.events.end(), {run, dp_wait});
+    Costs costs{[](const Trace::Event& e) { return e.numbers[0]; },
+                [&](const Message& m, const Group&) { return m.axis == Axis::dp ? sum : 3.0; }};
+    costs.delay = [](const Message& m) { return m.axis == Axis::tp ? 2.0 : 0.0; };
+    const Simulated s = simulate({&trace}, {.dp = 2, .tp = 2}, {0}, costs);
+    double last = 0;
+    for (const Simulated::Bar& bar : s.bars) last = std::max(last, bar.to);
+    EXPECT_DOUBLE_EQ(last, s.seconds);
+    return s.seconds;
+  };
+  EXPECT_DOUBLE_EQ(seconds(true, 10), 12);
+  EXPECT_DOUBLE_EQ(seconds(true, 5), 7);
+  EXPECT_DOUBLE_EQ(seconds(true, 6), 8);
+  EXPECT_DOUBLE_EQ(seconds(false, 10), 13);
+}
+
 TEST(Simulate, OneDeviceIsTheSumOfItsKernels) {
   EXPECT_NEAR(simulated("dp=1", {}).seconds, 3.0 * kBatch * kLayers, 1e-9);
 }

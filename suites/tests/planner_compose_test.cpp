@@ -76,6 +76,13 @@ TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
   expect_the_whole_trace_on_random_plans(small_cluster(), asked ? std::atoi(asked) : 500);
 }
 
+// Where tp's groups leave their nodes, and take links from dp's.
+TEST(Compose, EqualsTheWholeTraceWhereMessagesShareTheNetwork) {
+  Cluster c = small_cluster();
+  c.per_node = 1;
+  expect_the_whole_trace_on_random_plans(c, 200);
+}
+
 // On a machine whose ranks are threads, that move messages and copies themselves.
 TEST(Compose, EqualsTheWholeTraceWhereRanksCarryTheirMessages) {
   Cluster c = small_cluster();

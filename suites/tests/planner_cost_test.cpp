@@ -49,6 +49,21 @@ TEST(Collectives, SmallMessagesTakeTheTree) {
   EXPECT_NEAR(collective_seconds(Verb::all_reduce, 8, place(1024, 8, 8), c), 20e-5, 1e-7);
 }
 
+// Of 16 ranks on two nodes each carries an eighth of an all_reduce to the other node, in halves, and as much
+// back; of an all_to_all, half of what it has. Between nodes nothing else takes the links.
+TEST(Collectives, AreOnTheNetworkForAPart) {
+  const Cluster c = plain();
+  const double V = 1e9;
+  const Placed two = place(16, 1, 8);
+  EXPECT_NEAR(network_seconds(Verb::all_reduce, V, two, c), V / 8 / 10e9, 1e-12);
+  EXPECT_NEAR(network_seconds(Verb::all_gather, V, two, c), V / 8 / 2 / 10e9, 1e-12);
+  EXPECT_NEAR(network_seconds(Verb::all_to_all, V, two, c), V / 2 / 10e9, 1e-12);
+  const Placed apart = place(8, 8, 8);
+  for (const Verb verb : {Verb::reduce_scatter, Verb::all_reduce})
+    EXPECT_NEAR(network_seconds(verb, V, apart, c), collective_seconds(verb, V, apart, c), 1e-12);
+  EXPECT_EQ(network_seconds(Verb::all_reduce, V, place(8, 1, 8), c), 0);
+}
+
 // Each of a node's 8 devices carries an eighth across nodes: 8 links side by side, and never more than the
 // links within the node.
 TEST(Collectives, NodesShareTheirLinks) {
