@@ -89,7 +89,7 @@ class ActivationOffload final : public Shelf {
 
 // ---- price
 bool on_disk(const Shape& s) { return s.plan->text("activations") == "disk"; }
-i64 away(const Shape& s, const KeptElements& k) { return s.activation * k.in_flight * k.chunk; }
+i64 away(const Shape& s, const KeptElements& k) { return s.activation * k.held; }
 
 // Of the microbatch in hand two layers, and the final hidden state before its head: what comes first is used
 // up when the layers begin, unless weight gradients wait. Beside it what others keep.

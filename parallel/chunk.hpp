@@ -1,5 +1,6 @@
 // A run of layers between two hand-overs of the pipeline, and what its microbatches have under way.
 #pragma once
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -8,8 +9,14 @@
 
 namespace lockstep {
 
-// Layers [first, second) of chunk `chunk` of `chunks`: as even as whole layers allow.
+// Layers [first, second) of chunk `chunk` of `chunks`: as even as whole layers allow. Where two layers more
+// could be dealt evenly, the model's ends have one less, beside embedding and head (Llama 3, 2024, section
+// 3.3.2).
 inline std::pair<int, int> layers_of(int chunk, int chunks, i64 layers) {
+  if (layers % chunks != 0 && (layers + 2) % chunks == 0) {
+    const int even = static_cast<int>((layers + 2) / chunks), first = std::max(0, chunk * even - 1);
+    return {first, std::min(static_cast<int>(layers), (chunk + 1) * even - 1)};
+  }
   return {static_cast<int>(chunk * layers / chunks), static_cast<int>((chunk + 1) * layers / chunks)};
 }
 

@@ -23,7 +23,7 @@ const Strategy<Schedule> strategy(
     [](const Plan& p) { return p.text("schedule") == "gpipe"; }, {},
     [](const Context&) -> std::unique_ptr<Schedule> { return std::make_unique<GPipe>(); },
     {.chunks = [](const Shape&) -> i64 { return 1; },
-     .in_flight = [](const Shape& s) { return s.m; },
+     .held = [](const Shape& s, const std::vector<i64>& chunk) { return s.m * chunk[0]; },
      .ends = [](const Shape& s) { return s.m; },
      // The last stage has sent nothing while it still receives.
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1  ? 0

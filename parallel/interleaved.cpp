@@ -4,7 +4,7 @@
 // next one, and back.
 //
 // A and B are a stage's first and second chunk going forward, a and b backward, with their microbatch
-// (p = 2, v = 2, m = 2):
+// (p = 2, v = 2, m = 2). The model's first and last chunk may have a layer less than the others (chunk.hpp):
 //
 //   stage 0  A0 A1 B0 B1 .  b0 .  b1 a0 a1
 //   stage 1     A0 A1 B0 b0 B1 b1 a0 a1
@@ -60,9 +60,9 @@ const std::vector<Rule> rules = {
     {"interleaved-even-layers",
      [](const Plan& p, const ModelConfig& m, const Settings&) -> Broken {
        const int chunks = p.number("pp") * p.number("virtual");
-       if (m.layers % chunks == 0) return {};
+       if (m.layers % chunks == 0 || ((m.layers + 2) % chunks == 0 && chunks <= m.layers)) return {};
        return "pp x virtual = " + std::to_string(chunks) + " does not divide the model's " +
-              std::to_string(m.layers) + " layers";
+              std::to_string(m.layers) + " layers, nor two more of which the ends have one less";
      }},
     {"interleaved-groups",
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
@@ -81,9 +81,15 @@ const Strategy<Schedule> strategy(
     [](const Plan& p) { return p.text("schedule") == "interleaved"; }, rules,
     [](const Context& c) -> std::unique_ptr<Schedule> { return std::make_unique<Interleaved>(c); },
     {.chunks = [](const Shape& s) -> i64 { return s.plan->number("virtual"); },
-     .in_flight = [](const Shape& s) -> i64 {
-       const i64 v = s.plan->number("virtual");
-       return std::min(s.m * v, (s.pp - s.stage - 1) * 2 + (v - 1) * s.pp + 1);
+     .held = [](const Shape& s, const std::vector<i64>& chunks) -> i64 {
+       const i64 v = s.plan->number("virtual"), passes = s.m * v;
+       const i64 ahead = std::min(passes, (s.pp - s.stage - 1) * 2 + (v - 1) * s.pp);
+       i64 now = 0, most = 0;
+       for (i64 q = 0; q < passes; ++q) {
+         most = std::max(most, now += chunks[static_cast<std::size_t>(q / s.pp % v)]);
+         if (q >= ahead) now -= chunks[static_cast<std::size_t>(v - 1 - (q - ahead) / s.pp % v)];
+       }
+       return most;
      },
      .ends = [](const Shape&) -> i64 { return 1; },
      .handovers = [](const Shape&) -> i64 { return 2; },

@@ -30,7 +30,8 @@ const Strategy<Schedule> strategy(
     "1f1b", {{"schedule", "1f1b", {"1f1b"}, "order of microbatches in the pipeline"}}, nullptr, {},
     [](const Context&) -> std::unique_ptr<Schedule> { return std::make_unique<OneForwardOneBackward>(); },
     {.chunks = [](const Shape&) -> i64 { return 1; },
-     .in_flight = [](const Shape& s) { return std::min<i64>(s.m, s.pp - s.stage); },
+     .held = [](const Shape& s,
+                const std::vector<i64>& chunk) { return std::min<i64>(s.m, s.pp - s.stage) * chunk[0]; },
      .ends = [](const Shape&) -> i64 { return 1; },
      // A posted receive beside an unfinished send; a last stage with one microbatch has one after the other.
      .handovers = [](const Shape& s) -> i64 { return s.pp == 1              ? 0

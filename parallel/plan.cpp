@@ -293,12 +293,6 @@ std::vector<Check> all_checks() {
                    "each other, and no arena within 1.05 of the live bytes is known",
                    looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
   });
-  checks.push_back([](const Plan& p, const ModelConfig& m, const Settings& s) -> std::optional<Refusal> {
-    if (chunks_alike(p, m, s)) return {};
-    return Refusal{"chunks-alike",
-                   "the chunks of a stage keep different activations: no closed formula is stated for that",
-                   looked_at(p, [&](const Plan& asked) { chunks_alike(asked, m, s); })};
-  });
   return checks;
 }
 

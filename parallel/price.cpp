@@ -65,8 +65,13 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
   p.table = p.seam.vocab(s) * s.D;
   p.layer = 2 * s.D + s.D * s.hd * (2 * p.seam.heads(s) + 2 * p.seam.kv_heads(s)) + 3 * s.D * p.seam.ffn(s);
   const i64 all = p.schedule.chunks(s) * s.pp;
+  // Ends may count as a layer each.
+  const bool ends = s.L % all != 0 && (s.L + 2) % all == 0;
+  const auto before = [&](i64 c) {
+    return (c * (s.L + (ends ? 2 : 0))) / all - (ends && c > 0) - (ends && c == all);
+  };
   for (i64 c = s.stage; c < all; c += s.pp)
-    p.stretches.push_back({c, c * s.L / all, (c + 1) * s.L / all, c == 0, c == all - 1});
+    p.stretches.push_back({c, before(c), before(c + 1), c == 0, c == all - 1});
   if (s.first()) p.units.push_back({0, p.table, p.table});
   for (const Stretch& x : p.stretches)
     for (i64 l = x.from; l < x.to; ++l) p.units.push_back({l + 1, p.layer, p.layer});
@@ -148,12 +153,18 @@ i64 made_waiting(const Pricing& p, const Stretch& x) {
 
 KeptElements kept(const Pricing& p) {
   const Shape& s = p.s;
-  const Stretch& chunk = p.stretches.front();  // where there are several, all keep alike
+  const Stretch& chunk = p.stretches.front();  // of schedules that split backward, the only one
   const bool split = p.schedule.waiting(s) > 0;
-  KeptElements k{.in_flight = p.schedule.in_flight(s),
-                 .chunk = kept_by(p, chunk),
+  std::vector<i64> chunks;
+  for (const Stretch& x : p.stretches) chunks.push_back(kept_by(p, x));
+  const i64 ends = s.last() ? p.schedule.ends(s) : 0, held = p.schedule.held(s, chunks);
+  // Of several chunks one ends the model, and what it holds may not be the most when the others do.
+  if (s.last()) chunks.back() += p.z.X;
+  const i64 all = chunks.size() > 1 ? p.schedule.held(s, chunks) : held + ends * p.z.X;
+  KeptElements k{.held = held,
+                 .all = all,
                  .last = kept_by(p, s.L - 1),
-                 .ends = s.last() ? p.schedule.ends(s) : 0,
+                 .ends = ends,
                  .end = p.z.X,
                  .split = split,
                  .others = split ? p.schedule.waiting(s) - 1 : 0,
@@ -300,24 +311,6 @@ std::vector<Together> reduced_together(const Pricing& p) {
       all.push_back({u, u});
   }
   return all;
-}
-
-bool chunks_alike(const Plan& plan, const ModelConfig& model, const Settings& settings) {
-  const Shape s = shape_of(plan, model, settings, 0);
-  const i64 chunks = chosen<Schedule>(plan).price.chunks(s);
-  if (chunks == 1) return true;
-  // Layers that are alike make chunks that are, where each has as many.
-  const auto z = sizes(s, chosen<Seam>(plan).price);
-  const auto drops = chosen<Stash>(plan).price.drops;
-  bool same = s.L % (chunks * s.pp) == 0;
-  for (i64 l = 1; l < s.L && same; ++l) same = kept_parts(z, drops(s, l)) == kept_parts(z, drops(s, 0));
-  if (same) return true;
-  for (int stage = 0; stage < plan.number("pp"); ++stage) {
-    const Pricing p = pricing(plan, model, settings, stage * plan.number("tp") * plan.number("dp"));
-    for (const Stretch& x : p.stretches)
-      if (kept_by(p, x) != kept_by(p, p.stretches.front())) return false;
-  }
-  return true;
 }
 
 bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {

@@ -132,12 +132,13 @@ struct PriceOf<Seam> {
 
 template <>
 struct PriceOf<Schedule> {
-  i64 (*chunks)(const Shape&);     // of layers on a stage, all alike where there are several
-  i64 (*in_flight)(const Shape&);  // most (microbatch, chunk) pairs whose activations a stage holds at once
+  i64 (*chunks)(const Shape&);  // of layers on a stage
+  // Most that microbatches in flight hold on a stage at once, of what each of its chunks keeps of one.
+  i64 (*held)(const Shape&, const std::vector<i64>& chunks);
   i64 (*ends)(const Shape&);       // most final hidden states the last stage holds then, in flight or waiting
   i64 (*handovers)(const Shape&);  // most messages of the pipeline posted and not finished at once
   // Where weight gradients are a pass of their own: most microbatches that wait for it at once, and those
-  // that wait beside `in_flight`.
+  // that wait beside those in flight.
   i64 (*waiting)(const Shape&) = [](const Shape&) { return i64{0}; };
   i64 (*beside)(const Shape&) = [](const Shape&) { return i64{0}; };
   // Passes of weight gradients that another one follows at once.
@@ -193,12 +194,11 @@ struct PriceOf<Stash> {
 
 // What is kept between forward and backward on one rank, in elements.
 struct KeptElements {
-  i64 in_flight;  // (microbatch, chunk) pairs
-  i64 chunk;      // of all layers of a chunk
+  i64 held, all;  // most at once, of microbatches in flight; with final hidden states
   i64 last;       // of the model's last layer
   i64 ends, end;  // final hidden states held at once (0: not on this stage), and the size of one
   // Where weight gradients are a pass of their own: microbatches that wait for it while another one's input
-  // gradients are computed, those that wait beside `in_flight`, and what one keeps for it.
+  // gradients are computed, those that wait beside those in flight, and what one keeps for it.
   bool split;
   i64 others, beside, for_weights;
   // Most of a layer in use and the one before it; and of layers above that wait for their weight gradients.
@@ -239,8 +239,6 @@ Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
 KindBytes peak_bytes(const Plan&, const ModelConfig&, const Settings&, int rank);  // the memory alone
 StepWork step_work(const Plan&, const ModelConfig&, const Settings&, int rank);
 
-// Where a stage has several chunks of layers, the formulas need each to keep the same activations.
-bool chunks_alike(const Plan&, const ModelConfig&, const Settings&);
 // Operands that wait for a later pass of weight gradients, beside weights that are fetched for every use.
 bool scatters(const Plan&, const ModelConfig&, const Settings&);
 

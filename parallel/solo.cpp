@@ -77,17 +77,13 @@ class AtHand final : public Shelf {};
 
 i64 none(const Shape&, const KeptElements&) { return 0; }
 
-const Strategy<Shelf> at_hand("at-hand", {}, nullptr, {},
-                              [](const Context&) -> std::unique_ptr<Shelf> {
-                                return std::make_unique<AtHand>();
-                              },
-                              {.device =
-                                   [](const Shape& s, const KeptElements& k) {
-                                     return s.activation * (k.in_flight * k.chunk + k.beside * k.for_weights +
-                                                            k.ends * k.end);
-                                   },
-                               .host = none,
-                               .disk = none});
+const Strategy<Shelf> at_hand(
+    "at-hand", {}, nullptr, {},
+    [](const Context&) -> std::unique_ptr<Shelf> { return std::make_unique<AtHand>(); },
+    {.device = [](const Shape& s,
+                  const KeptElements& k) { return s.activation * (k.all + k.beside * k.for_weights); },
+     .host = none,
+     .disk = none});
 
 class OnDevice final : public Home {
  public:

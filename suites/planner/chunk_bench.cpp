@@ -2,12 +2,12 @@
 
 namespace lockstep {
 ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool first, bool last,
-                       const Kept& kept, Pending pending)
+                       const Kept& kept, Pending pending, const std::vector<int>& apart)
     : layers_(layers),
       first_(first),
       last_(last),
       kept_(kept),
-      run_(alone(run, layers_ + (pending == Pending::layer), kept.empty())),
+      run_(alone(run, layers_ + (pending == Pending::layer) + static_cast<int>(apart.size()), kept.empty())),
       mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas, run.mesh().replicas},
       ops_(plain_ops<float>()),
       lanes_(1),
@@ -25,6 +25,9 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
   std::vector<int> units;
   if (first || pending == Pending::embedding) units.push_back(0);
   for (int l = 0; l < run_.model.layers; ++l) units.push_back(l + 1);
+  // Between chunks lie those of other stages.
+  int top = static_cast<int>(run_.model.layers);
+  for (const int n : apart) top -= n, std::erase(units, top--);
   if (last) units.insert(units.end(), {norm(), head()});
   params_ = narrow(parameter_table(run_.model, run_.settings.leaves), static_cast<int>(run_.model.layers),
                    units, [&](const Param& p) { return seam_->slice(p); });
@@ -63,20 +66,20 @@ std::array<i64, 3> ChunkBench::taken() const {
 
 // What happened before the pass.
 
-Saved ChunkBench::saved_of(int layer) {
+Saved ChunkBench::saved_of(const std::vector<KeptPart>& kept) {
   Saved saved;
-  for (const KeptPart& k : *kept_[static_cast<std::size_t>(layer)])
+  for (const KeptPart& k : kept)
     saved.part[k.part] = device_.take("kept", Kind::activations, k.elements, k.type);
   return saved;
 }
 
-void ChunkBench::shelve(int layer, int j) {
-  Saved saved = saved_of(layer);
+void ChunkBench::shelve(int layer, int j, const std::vector<KeptPart>& kept) {
+  Saved saved = saved_of(kept);
   shelf_->put(layer, j, saved);
 }
 
 void ChunkBench::shelve_all() {
-  for (int l = 0; l < layers_; ++l) shelve(l, j_);
+  for (int l = 0; l < layers_; ++l) shelve(l, j_, *kept_[static_cast<std::size_t>(l)]);
   shelf_->settle();
 }
 

@@ -16,11 +16,12 @@ inline constexpr int kMicrobatches = 3;
 class ChunkBench {
  public:
   using Kept = std::vector<const std::vector<KeptPart>*>;
-  // With `kept`: the shelf's side of a chunk, else the store's.
+  // With `kept`: the shelf's side of a chunk, else the store's. `apart`: of a stage's layers, how many each
+  // of its chunks but the lowest has.
   ChunkBench(const Run& run, const Costs& costs, int layers, bool first, bool last, const Kept& kept,
-             Pending pending);
+             Pending pending, const std::vector<int>& apart = {});
   PassScript pass(const PassShape& p);
-  ShelfScript shelf_pass(const PassShape& p);
+  ShelfScript shelf_pass(const PassShape& p, const std::vector<KeptPart>* leaving);
   // Where each layer's items begin in the script, and behind them how many requests there were.
   const std::vector<std::pair<std::size_t, int>>& blocks() const { return blocks_; }
 
@@ -80,8 +81,8 @@ class ChunkBench {
   std::array<i64, 3> taken() const;
 
   // What happened before.
-  Saved saved_of(int layer);
-  void shelve(int layer, int j);
+  Saved saved_of(const std::vector<KeptPart>& kept);
+  void shelve(int layer, int j, const std::vector<KeptPart>& kept);
   void shelve_all();
   void reduce_before(const PassShape& p);
 
@@ -124,6 +125,7 @@ class ChunkBench {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Shelf> shelf_;
   bool shelved_ = false;
+  const std::vector<KeptPart>* leaving_ = nullptr;
   int j_ = 0, position_ = 0, requests_ = 0;
   PassScript script_;
   ShelfScript shelf_script_;

@@ -5,7 +5,7 @@ namespace lockstep {
 void ChunkBench::before(const PassShape& p) {
   j_ = p.first ? 0 : 1;
   if (shelved_ && (p.pass == Pass::backward || p.pass == Pass::input_grad)) shelve_all();
-  if (shelved_ && p.after_forward) shelve(layers_ - 1, kMicrobatches - 1);
+  if (leaving_) shelve(layers_ - 1, kMicrobatches - 1, *leaving_);
   if (!shelved_ && p.pending != Pending::nothing) reduce_before(p);
   skip();
 }
@@ -27,7 +27,8 @@ PassScript ChunkBench::pass(const PassShape& p) {
   return std::move(script_);
 }
 
-ShelfScript ChunkBench::shelf_pass(const PassShape& p) {
+ShelfScript ChunkBench::shelf_pass(const PassShape& p, const std::vector<KeptPart>* leaving) {
+  leaving_ = leaving;
   passes(p);
   return std::move(shelf_script_);
 }
@@ -87,7 +88,7 @@ void ChunkBench::forward() {
     put(Item::layer, 0, false);
     release(l + 1);
     Saved saved;
-    if (shelved_) saved = saved_of(l), skip();
+    if (shelved_) saved = saved_of(*kept_[static_cast<std::size_t>(l)]), skip();
     at_shelf(l, [&] { shelf_->put(l, j_, saved); });
   }
 }

@@ -121,10 +121,11 @@ std::optional<ShelfScript> with_layers(const ShelfScript& script, int layers) {
 }
 
 ShelfScript shelf_script(const Run& run, const Costs& costs,
-                         const std::vector<const std::vector<KeptPart>*>& kept, const PassShape& pass) {
+                         const std::vector<const std::vector<KeptPart>*>& kept, const PassShape& pass,
+                         const std::vector<KeptPart>* leaving) {
   const auto of = [&](const ChunkBench::Kept& some) {
     return ChunkBench(run, costs, static_cast<int>(some.size()), false, false, some, Pending::nothing)
-        .shelf_pass(pass);
+        .shelf_pass(pass, leaving);
   };
   const bool alike = std::all_of(kept.begin(), kept.end(), [&](const auto* k) { return k == kept.front(); });
   if (alike && kept.size() > kBlocks && pass.pass != Pass::weight_grad) {

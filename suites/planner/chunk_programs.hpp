@@ -27,7 +27,8 @@ enum class Pending { nothing, own, layer, embedding };  // this chunk's lowest u
 struct PassShape {
   Pass pass = Pass::forward;
   bool first = true, last = false;  // microbatch of the chunk: the first weight gradient, the last one
-  bool after_forward = false;       // what a forward left to its shelf is still on its way out
+  int leaving =
+      0;  // 1 + class of the layer that the forward before left to its shelf, on its way out; 0: none
   Pending pending = Pending::nothing;
   bool pending_first = true;  // that gradient was the first of its step
   bool pending_last = false;  // or the last, where that makes a difference
@@ -58,16 +59,17 @@ struct ShelfScript {
   int times = 1, requests = -1;  // -1: none stands for many
 };
 
-// Of a chunk of so many layers. Whether a forward left something to a shelf makes no difference.
+// Of a chunk of so many layers. What a forward left to a shelf makes no difference.
 PassScript pass_script(const Run&, const Costs&, int layers, bool first, bool last, const PassShape&);
 // That of another number of layers, where one layer of it stands for many. Nothing: it is no such script, or
 // the layers are too few.
 std::optional<PassScript> with_layers(const PassScript&, int layers);
 // The same of a shelf. Nothing: no call stands for many, or the layers are too few.
 std::optional<ShelfScript> with_layers(const ShelfScript&, int layers);
-// Of layers that leave `kept`; the pass and what came before it are all that matters of the shape.
+// Of layers that leave `kept`; the pass and what came before it, `leaving` if any, are all that matters of
+// the shape.
 ShelfScript shelf_script(const Run&, const Costs&, const std::vector<const std::vector<KeptPart>*>& kept,
-                         const PassShape&);
+                         const PassShape&, const std::vector<KeptPart>* leaving);
 
 // With its parts put in, and the shelf's calls where there are any.
 Program whole_program(const PassScript&, const ShelfScript&, const LayerPrograms&, const ChunkShape&, Pass);
@@ -102,9 +104,11 @@ struct OptimizerSteps {
   using Pieces = std::vector<std::tuple<i64, Type, Type>>;  // elements; of weights, of gradients
   std::map<std::pair<std::string, Pieces>, Operation> seconds;
 };
-// Of kBlocks layers at most; and of more, by those of two numbers of layers that follow each other.
+// Of a few layers, those of upper chunks apart; and of more, by those of two numbers of layers that follow
+// each other.
 UpdateProgram update_program(const Run&, const Costs&, int layers, bool first, bool last,
-                             bool first_microbatch, OptimizerSteps& known);
+                             bool first_microbatch, OptimizerSteps& known,
+                             const std::vector<int>& apart = {});
 UpdateProgram update_program(const UpdateProgram& fewer, const UpdateProgram& one_more, i64 further);
 
 }  // namespace lockstep

@@ -119,8 +119,8 @@ Operation beyond(const Operation& a, const Operation& b, double more) {
 }  // namespace
 
 UpdateProgram update_program(const Run& run, const Costs& costs, int layers, bool first, bool last,
-                             bool first_microbatch, OptimizerSteps& known) {
-  ChunkBench bench(run, costs, layers, first, last, {}, Pending::nothing);
+                             bool first_microbatch, OptimizerSteps& known, const std::vector<int>& apart) {
+  ChunkBench bench(run, costs, layers, first, last, {}, Pending::nothing, apart);
   return bench.update(first_microbatch, run.plan.number("pp"), known);
 }
 

@@ -7,7 +7,9 @@
 namespace lockstep {
 
 std::size_t number_of(const PassShape& p) {
-  return (((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * 2 + p.after_forward) * 4 +
+  return (((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * (1 + kClasses) +
+            static_cast<std::size_t>(p.leaving)) *
+               4 +
            static_cast<std::size_t>(p.pending)) *
               2 +
           p.pending_first) *
@@ -15,18 +17,19 @@ std::size_t number_of(const PassShape& p) {
          p.pending_last;
 }
 
-PassShapes::PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas, bool shelved)
+PassShapes::PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas,
+                       std::vector<int> leaving)
     : stages_(stages),
       each_microbatch_(each_microbatch),
       over_replicas_(over_replicas),
-      shelved_(shelved),
+      leaving_(std::move(leaving)),
       backwards_(static_cast<std::size_t>(chunks / stages)) {}
 
 PassShape PassShapes::next(const Action& a) {
   PassShape p;
   p.pass = a.pass;
-  p.after_forward = shelved_ && forward_before_;
-  forward_before_ = a.pass == Pass::forward;
+  p.leaving = left_;
+  left_ = a.pass == Pass::forward && !leaving_.empty() ? leaving_[static_cast<std::size_t>(a.chunk)] : 0;
   if (a.pass != Pass::backward && a.pass != Pass::weight_grad) return p;
   int& before = backwards_[static_cast<std::size_t>(a.chunk / stages_)];
   p.first = before++ == 0, p.last = a.last;
@@ -83,7 +86,7 @@ std::vector<Loop> fold(const std::vector<Item>& in, std::size_t longest) {
 }
 
 Course whole(const Plan& plan, const Schedule& schedule, int stages, int microbatches, bool each_microbatch,
-             bool shelved) {
+             const std::vector<int>& leaving) {
   const int slots = schedule.chunks_per_stage(), chunks = slots * stages;
   Course c;
   std::vector<int> numbers(static_cast<std::size_t>(slots) * kPassShapes * 4, -1);
@@ -95,7 +98,7 @@ Course whole(const Plan& plan, const Schedule& schedule, int stages, int microba
   };
   for (int s = 0; s < stages; ++s) {
     const std::vector<Action> actions = actions_of(plan, schedule, s, stages, microbatches);
-    PassShapes shapes(chunks, stages, each_microbatch, plan.number("replicas") > 1, shelved);
+    PassShapes shapes(chunks, stages, each_microbatch, plan.number("replicas") > 1, leaving);
     std::vector<int> list;
     for (std::size_t k = 0; k < actions.size(); ++k) {
       const Action& a = actions[k];
@@ -132,8 +135,8 @@ bool extend(const std::vector<Loop>& x, const std::vector<Loop>& y, std::vector<
 }  // namespace
 
 Course course(const Plan& plan, const Schedule& schedule, int stages, int microbatches, bool each_microbatch,
-              bool shelved) {
-  const auto of = [&](int n) { return whole(plan, schedule, stages, n, each_microbatch, shelved); };
+              const std::vector<int>& leaving) {
+  const auto of = [&](int n) { return whole(plan, schedule, stages, n, each_microbatch, leaving); };
   // Schedules go through microbatches in groups of as many as there are stages at most.
   const int group = schedule.chunks_per_stage() > 1 ? stages : 1;
   const int some = (2 * stages / group + 2) * group + microbatches % group;

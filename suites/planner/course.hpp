@@ -7,7 +7,8 @@
 
 namespace lockstep {
 
-inline constexpr std::size_t kPassShapes = 4 * 2 * 2 * 2 * 4 * 2 * 2;
+inline constexpr int kClasses = 3;  // of layers, at most
+inline constexpr std::size_t kPassShapes = 4 * 2 * 2 * (1 + kClasses) * 4 * 2 * 2;
 std::size_t number_of(const PassShape&);  // each its own, smaller than that
 
 // The shape of each pass of a stage, from its actions in order: what of the past it depends on and nothing
@@ -15,15 +16,18 @@ std::size_t number_of(const PassShape&);  // each its own, smaller than that
 class PassShapes {
  public:
   // Of chunks on all stages. Gradients are reduced after each microbatch, and the last time over replicas,
-  // too (then no reduction starts before the last one has arrived); activations leave the device.
-  PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas, bool shelved);
+  // too (then no reduction starts before the last one has arrived). `leaving`: where activations leave the
+  // device, 1 + class of each chunk's last layer; empty: nowhere.
+  PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas, std::vector<int> leaving);
   PassShape next(const Action&);
   bool reduced_first() const { return reduced_first_; }  // the last gradient was the first of its step
 
  private:
   int stages_;
-  bool each_microbatch_, over_replicas_, shelved_;
-  bool forward_before_ = false, reduced_first_ = false, reduced_last_ = false;
+  bool each_microbatch_, over_replicas_;
+  std::vector<int> leaving_;
+  int left_ = 0;  // by the action before
+  bool reduced_first_ = false, reduced_last_ = false;
   int reduced_ = -1;            // the chunk whose gradients were reduced last
   bool finished_ = false;       // some chunk's last gradients are in
   std::vector<int> backwards_;  // by chunk of the stage
@@ -64,7 +68,8 @@ bool receives(const Action&, int chunks, int stages);
 bool sends(const Action&, int chunks, int stages);
 
 // Of many microbatches some are looked at: where each further one adds the same to each loop, so do all.
-Course course(const Plan&, const Schedule&, int stages, int microbatches, bool each_microbatch, bool shelved);
+Course course(const Plan&, const Schedule&, int stages, int microbatches, bool each_microbatch,
+              const std::vector<int>& leaving);
 
 Total total_of(const std::vector<Loop>&, const std::vector<Total>& of_moves);
 

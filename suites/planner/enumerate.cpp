@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "parallel/roles.hpp"
 #include "ref/error.hpp"
@@ -19,6 +20,11 @@ std::vector<i64> divisors(i64 n) {
       if (d * d < n) all.push_back(n / d);
     }
   std::sort(all.begin(), all.end());
+  return all;
+}
+std::vector<i64> united(const std::vector<i64>& a, const std::vector<i64>& b) {
+  std::vector<i64> all;
+  std::set_union(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(all));
   return all;
 }
 
@@ -186,7 +192,7 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
     else if (word.name == "micro")
       list = texts(divisors(settings.batch));
     else if (word.name == "virtual")
-      list = texts(divisors(model.layers));
+      list = texts(united(divisors(model.layers), divisors(model.layers + 2)));
     else
       list = {word.fallback};
   }

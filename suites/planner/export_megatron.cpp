@@ -96,20 +96,23 @@ class Megatron {
     // Up to Hopper one queue keeps communication in order, but Megatron-FSDP wants several.
     if (tp_ > 1 && !fsdp()) environment_ = "CUDA_DEVICE_MAX_CONNECTIONS=1 ";
     const std::string schedule = p_.text("schedule");
-    if (schedule == "interleaved")
+    const int chunks = schedule == "interleaved" ? pp_ * p_.number("virtual") : pp_;
+    const bool even = q_.model.layers % chunks == 0;
+    if (!even)  // says how many chunks a stage has, too
+      option("pipeline-model-parallel-layout", layout(chunks));
+    else if (schedule == "interleaved")
       option("num-virtual-stages-per-pipeline-rank", p_.number("virtual"));
-    else if (schedule != "1f1b" && pp_ > 1)
+    if (schedule != "interleaved" && schedule != "1f1b" && pp_ > 1)
       say("{}: Megatron-LM runs 1F1B, plain or interleaved; written is plain", word("schedule"));
     say_one_stage(p_, x_.missing);
-    if (q_.model.layers % pp_ != 0) option("pipeline-model-parallel-layout", layout());
   }
 
-  // Stages of unequal length: "Et*2|t*3|t*3L".
-  std::string layout() const {
+  // Chunks of unequal length: "Et*2|t*3|t*3L".
+  std::string layout(int chunks) const {
     std::string text = "E";
-    for (int stage = 0; stage < pp_; ++stage) {
-      const auto [first, end] = layers_of(stage, pp_, q_.model.layers);
-      text += fmt::format("{}t*{}", stage ? "|" : "", end - first);
+    for (int c = 0; c < chunks; ++c) {
+      const auto [first, end] = layers_of(c, chunks, q_.model.layers);
+      text += fmt::format("{}t*{}", c ? "|" : "", end - first);
     }
     return text + "L";
   }

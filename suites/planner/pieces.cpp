@@ -114,6 +114,12 @@ PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
   updates_ = &k.updates_[left + stored + home];
   if (shelved) {
     kept_ = away + plan.text("micro");
+    if (parts_->layers.classes.size() > kClasses)
+      throw std::logic_error("layers of more classes than expected");
+    for (int c = 0; c < chunks; ++c) {
+      const std::vector<int>& of = chunk_shape(c).classes;
+      leaving_.push_back(of.empty() ? 0 : 1 + of.back());
+    }
     for (const PartPrograms& of : parts_->layers.classes) {
       kept_ += ';';
       for (const KeptPart& part : of.kept)
@@ -127,7 +133,7 @@ PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
 
 const PassScript& PlanPieces::script(const ChunkShape& shape, PassShape pass) {
   const int n = static_cast<int>(shape.classes.size());
-  pass.after_forward = false;
+  pass.leaving = 0;
   const auto key = [&](int layers) {
     return std::pair{Pieces::Layers{layers, shape.first, shape.last}, pass};
   };
@@ -153,7 +159,7 @@ const ShelfScript& PlanPieces::shelf(const ChunkShape& shape, const PassShape& p
   const auto key = [&](int layers) {
     const bool one = std::equal(shape.classes.begin() + 1, shape.classes.end(), shape.classes.begin());
     return std::tuple{one ? std::vector{shape.classes.front()} : shape.classes, layers, forward,
-                      pass.after_forward};
+                      pass.leaving};
   };
   auto it = shelves.find(key(n));
   if (it != shelves.end()) return it->second;
@@ -164,7 +170,9 @@ const ShelfScript& PlanPieces::shelf(const ChunkShape& shape, const PassShape& p
     std::vector<const std::vector<KeptPart>*> kept;
     for (const int c : shape.classes)
       kept.push_back(&parts_->layers.classes[static_cast<std::size_t>(c)].kept);
-    other = shelf_script(run, costs, kept, pass);
+    const auto& classes = parts_->layers.classes;
+    const auto* leaving = pass.leaving ? &classes[static_cast<std::size_t>(pass.leaving - 1)].kept : nullptr;
+    other = shelf_script(run, costs, kept, pass, leaving);
     if (with_layers(*other, n)) shelves.try_emplace(key(kAny), *other);
   }
   return shelves.emplace(key(n), std::move(*other)).first->second;
@@ -199,7 +207,25 @@ const UpdateProgram& PlanPieces::update(int stage, bool first_microbatch) {
     const ChunkShape& shape = chunk_shape(c);
     n += static_cast<int>(shape.classes.size()), first |= shape.first, last |= shape.last;
   }
-  return update_of({n, first, last}, first_microbatch);
+  // Of buckets that ranks carry, the last one of each chunk may be smaller than the others.
+  if (!costs.messages_block || chosen<Store>(run.plan).price.reduced_together(numbers) == 1)
+    return update_of({n, first, last}, first_microbatch);
+  const auto it = own_updates_.find({stage, first_microbatch});
+  if (it != own_updates_.end()) return it->second;
+  std::vector<int> apart;
+  for (int c = chunks - mesh.pp + stage; c >= mesh.pp; c -= mesh.pp)
+    apart.push_back(static_cast<int>(chunk_shape(c).classes.size()));
+  return own_updates_
+      .emplace(std::pair{stage, first_microbatch}, whole_update({n, first, last}, first_microbatch, apart))
+      .first->second;
+}
+
+UpdateProgram PlanPieces::whole_update(const Pieces::Layers& layers, bool first_microbatch,
+                                       const std::vector<int>& apart) {
+  const auto [n, first, last] = layers;
+  UpdateProgram u = update_program(run, costs, n, first, last, first_microbatch, known_.steps_, apart);
+  u.kept[0] += static_cast<i64>(known_.cluster_.trainer.weight_bytes * static_cast<double>(u.weights));
+  return u;
 }
 
 const UpdateProgram& PlanPieces::update_of(const Pieces::Layers& layers, bool first_microbatch) {
@@ -207,11 +233,8 @@ const UpdateProgram& PlanPieces::update_of(const Pieces::Layers& layers, bool fi
   if (it != updates_->end()) return it->second;
   const auto [n, first, last] = layers;
   UpdateProgram u;
-  // Of buckets that ranks carry, the last one may be smaller.
-  const bool uneven = costs.messages_block && chosen<Store>(run.plan).price.reduced_together(numbers) > 1;
-  if (n <= kBlocks || uneven) {
-    u = update_program(run, costs, n, first, last, first_microbatch, known_.steps_);
-    u.kept[0] += static_cast<i64>(known_.cluster_.trainer.weight_bytes * static_cast<double>(u.weights));
+  if (n <= kBlocks) {
+    u = whole_update(layers, first_microbatch, {});
   } else {
     u = update_program(update_of({kBlocks - 1, first, last}, first_microbatch),
                        update_of({kBlocks, first, last}, first_microbatch), n - kBlocks);
@@ -224,9 +247,10 @@ const Course& PlanPieces::course() {
   const bool over_replicas = mesh.replicas > 1;
   std::string key = std::to_string(microbatches) + (each ? ",each" : ",") + (over_replicas ? ",over" : ",") +
                     (shelved ? ",shelved;" : ";");
+  for (const int left : leaving_) key += std::to_string(left);
   say_words<Schedule>(run.plan, key);
   Course& c = known_.courses_[key];
-  if (c.stages.empty()) c = lockstep::course(run.plan, *schedule, mesh.pp, microbatches, each, shelved);
+  if (c.stages.empty()) c = lockstep::course(run.plan, *schedule, mesh.pp, microbatches, each, leaving_);
   return c;
 }
 

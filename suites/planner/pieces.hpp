@@ -43,9 +43,8 @@ class Pieces {
   By<std::string> slices_;  // what a seam leaves of each parameter
   By<std::map<std::pair<Layers, PassShape>, PassScript>> scripts_;
   By<std::map<std::pair<Layers, bool>, UpdateProgram>> updates_;
-  // By the layers' classes (one class: by their number); a forward, or something that goes back; after a
-  // forward.
-  By<std::map<std::tuple<std::vector<int>, int, bool, bool>, ShelfScript>> shelves_;
+  // By the layers' classes (one class: by their number); a forward, or something that goes back; what leaves.
+  By<std::map<std::tuple<std::vector<int>, int, bool, int>, ShelfScript>> shelves_;
   By<Course> courses_;
   OptimizerSteps steps_;
   // Of the plans that were asked for last, which differ in their schedule alone.
@@ -70,6 +69,7 @@ class PlanPieces {
 
   int shape(int chunk) const { return (*shapes_)[static_cast<std::size_t>(chunk)]; }
   const std::vector<int>& shapes() const { return *shapes_; }
+  const std::vector<int>& leaving() const { return leaving_; }  // as PassShapes
   Total total(int chunk, const PassShape&);
   const PassCost& cost(int chunk, const PassShape&, bool whole);
   const UpdateProgram& update(int stage, bool first_microbatch);
@@ -81,14 +81,17 @@ class PlanPieces {
   }
   const PassScript& script(const ChunkShape&, PassShape);
   const UpdateProgram& update_of(const Pieces::Layers&, bool first_microbatch);
+  UpdateProgram whole_update(const Pieces::Layers&, bool first_microbatch, const std::vector<int>& apart);
   const ShelfScript& shelf(const ChunkShape&, const PassShape&);
 
   Pieces& known_;
   std::string kept_;  // what layers leave to which shelf
+  std::vector<int> leaving_;
   Parts* parts_ = nullptr;
   const std::vector<int>* shapes_ = nullptr;
   std::map<std::pair<Pieces::Layers, PassShape>, PassScript>* scripts_ = nullptr;
   std::map<std::pair<Pieces::Layers, bool>, UpdateProgram>* updates_ = nullptr;
+  std::map<std::pair<int, bool>, UpdateProgram> own_updates_;  // by stage
 };
 
 }  // namespace lockstep

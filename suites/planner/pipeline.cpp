@@ -62,7 +62,8 @@ Message norm_of_all() { return of_all(kSquareWords, Type::i64); }
 Message losses_of_all(const Settings& s) { return of_all(s.batch, Type::f64); }
 
 Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int chunks, int microbatches,
-                   const std::vector<std::vector<Action>>& actions, bool quick)
+                   const std::vector<std::vector<Action>>& actions, const std::vector<int>& leaving,
+                   bool quick)
     : run_(run),
       mesh_(mesh),
       model_(model),
@@ -72,7 +73,6 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
       quick_(quick) {
   const Shape s = lockstep::shape_of(run.plan, run.model, run.settings, 0);
   const bool each_microbatch = chosen<Store>(run.plan).price.reduces_each_microbatch(s);
-  const bool shelved = chosen<Shelf>(run.plan).wants != nullptr;
   Message m = handed_over(run.plan, s);
   hand_bytes_ = m.n * type_bytes(m.type);
   if (mesh.pp > 1) {
@@ -97,7 +97,7 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
                                    false,
                                    nullptr,
                                    nullptr,
-                                   PassShapes(chunks, mesh.pp, each_microbatch, mesh.replicas > 1, shelved),
+                                   PassShapes(chunks, mesh.pp, each_microbatch, mesh.replicas > 1, leaving),
                                    {}});
     stage.known.resize(static_cast<std::size_t>(chunks / mesh.pp) * kPassShapes);
     stage.live.add(0, input_bytes(s, chunks, p));

@@ -35,7 +35,7 @@ struct Hangs : StrategyError {
 class Pipeline {
  public:
   Pipeline(const Run&, const Mesh&, const CostModel&, int chunks, int microbatches,
-           const std::vector<std::vector<Action>>& actions, bool quick);
+           const std::vector<std::vector<Action>>& actions, const std::vector<int>& leaving, bool quick);
   ~Pipeline();
   std::function<const PassCost&(int chunk, const PassShape&)> cost;
   std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;

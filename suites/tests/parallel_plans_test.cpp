@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "suites/gates/fast.hpp"
 #include "suites/reference.hpp"
 #include "suites/settings_list.hpp"
@@ -190,6 +192,30 @@ TEST(Offload, TakesAPieceInSeveralBlocksBesideMasters) {
   const Scene scene(of_two_blocks(), settings);
   for (const char* plan : {"offload=optimizer", "offload=weights", "offload=optimizer to=disk"})
     passes_all_gates(scene, plan);
+}
+
+// The model's first and last chunk have a layer less than the others, or chunks keep unlike activations.
+TEST(Plans, OfUnevenChunksPassAllGates) {
+  ModelConfig model = named("gate-tiny");
+  for (const auto& [layers, plans] : std::map<int, std::vector<const char*>>{
+           {6,
+            {"pp=4", "pp=2 schedule=interleaved virtual=2 micro=1",
+             "pp=2 schedule=interleaved virtual=2 ckpt=full dp=2"}},
+           {10,
+            {"pp=2 schedule=interleaved virtual=3 ckpt=full every=2 micro=1",
+             "pp=2 schedule=interleaved virtual=3 micro=4 dp=2 zero=3",
+             "pp=2 schedule=interleaved virtual=2 activations=host dp=2 zero=2",
+             "pp=2 schedule=interleaved virtual=2 dp=4 zero=1 bucket=1 micro=2",
+             "pp=2 schedule=interleaved virtual=3 activations=disk ckpt=attention tp=2 dp=2",
+             "pp=2 schedule=interleaved virtual=3 dp=2 bucket=3 offload=weights"}},
+           {8,
+            {"pp=2 schedule=interleaved virtual=4 ckpt=full every=2",
+             "pp=2 schedule=interleaved virtual=4 ckpt=full every=3 activations=host",
+             "pp=4 schedule=interleaved virtual=2 ckpt=norms every=3 micro=2"}}}) {
+    model.layers = layers;
+    const Scene scene(model, run_of(16, 16, 2));
+    for (const char* plan : plans) passes_all_gates(scene, plan);
+  }
 }
 
 // Sums of other leaves than the eight that all else has.

@@ -168,6 +168,14 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
                    "\n--lr 0.002\n", "\n--min-lr 0.0002\n", "\n--lr-decay-iters 1000\n",
                    "\n--lr-warmup-iters 2\n", "\n--adam-beta1 0.9\n", "\n--adam-beta2 0.95\n",
                    "\n--weight-decay 0.1\n", "\n--ddp-bucket-size 109060096\n"));
+  // Chunks of unequal length say how many there are; then nothing else may.
+  Asked large("llama-3.1-405b", 16);
+  large.settings.batch = 64, large.settings.seq = 8192;
+  const std::string chunks = large.to("megatron", "tp=8 pp=2 schedule=interleaved virtual=2").text;
+  EXPECT_TRUE(says(chunks, "\n--pipeline-model-parallel-layout Et*31|t*32|t*32|t*31L\n"));
+  EXPECT_EQ(chunks.find("--num-virtual"), std::string::npos) << chunks;
+  EXPECT_TRUE(says(to("megatron", "tp=4 pp=4 schedule=interleaved virtual=2"),
+                   "\n--num-virtual-stages-per-pipeline-rank 2\n"));
   const auto j = nlohmann::json::parse(a.to("deepspeed", "dp=8 tp=2 zero=2 micro=2").text);
   EXPECT_EQ(j["train_batch_size"], 64);
   EXPECT_EQ(j["train_micro_batch_size_per_gpu"], 2);

@@ -204,7 +204,7 @@ TEST(Prune, CoursesOfManyMicrobatchesAreWhole) {
     const lockstep::Run run{s.model, s.settings, Plan::parse(line)};
     const std::unique_ptr<Schedule> schedule = make_schedule(run);
     for (const int m : {48, 1000}) {
-      const Course c = course(run.plan, *schedule, 4, m, true, false);
+      const Course c = course(run.plan, *schedule, 4, m, true, {});
       for (std::size_t stage = 0; stage < 4; ++stage)
         EXPECT_EQ(moves(c, stage), schedule->actions(static_cast<int>(stage), 4, m).size())
             << line << ", " << m;

@@ -63,9 +63,12 @@ TEST(Export, MegatronParsesItsArguments) {
         "dp=2 tp=2 pp=4 virtual=2 sp=False zero=0 bucket=218120192 recompute=full method=block recomputed=2 "
         "kv_heads=8 rope=500000 rope_factor=None"},
        {"llama-3.1-405b", "--batch 32 --seq 8192", "dp=2 tp=8 pp=4 sp=1 zero=1 ckpt=selective", 64,
-        "dp=2 tp=8 pp=4 sp=True layout='Et*31|t*32|t*31|t*32L' recompute=selective "
+        "dp=2 tp=8 pp=4 sp=True layout='Et*31|t*32|t*32|t*31L' recompute=selective "
         "modules=core_attn,layernorm "
         "rope_factor=8"},
+       {"llama-3.1-405b", "--devices 16 --batch 32 --seq 8192",
+        "dp=1 tp=8 pp=2 sp=1 schedule=interleaved virtual=4", 16,
+        "tp=8 pp=2 virtual=4 layout='Et*15|t*16|t*16|t*16|t*16|t*16|t*16|t*15L'"},
        {"llama-3-8b", "--devices 8 --batch 32 --seq 8192", "dp=8 zero=3 ckpt=norms", 8,
         "dp=8 zero=3 recompute=selective modules=layernorm"},
        {"llama-3-8b", "--devices 8 --batch 32 --seq 8192 --gradient-bytes 2", "dp=4 tp=2 zero=2", 8,
