@@ -139,7 +139,7 @@ TEST(Export, TorchtitanParsesItsModule) {
           "chunks= "
           "recompute=None"},
          {"llama-3.1-405b", "--batch 32 --seq 8192", "dp=2 tp=8 pp=4 schedule=gpipe zero=1", 64,
-          "schedule=ScheduleGPipe chunks=31,32,31,32 parameters=405853388800 rope='128 500000 llama 8'"}});
+          "schedule=ScheduleGPipe chunks=31,32,32,31 parameters=405853388800 rope='128 500000 llama 8'"}});
 }
 
 TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {

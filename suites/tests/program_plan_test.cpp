@@ -198,6 +198,22 @@ Ended plan_json(double memory_gib, const std::string& more) {
                           "' --batch 8 --seq 32 --json " + more);
 }
 
+// Llama 3 405B was trained on dp=64 tp=8 pp=16, then dp=128 (table 4 of its paper), 2048 sequences a step,
+// with interleaved stages and gradients that accumulate over microbatches. Nothing is fitted to it.
+TEST(ProgramPlan, FindsTheMeshesOfLlama3) {
+  for (const char* devices : {"8192", "16384"}) {
+    const Ended ended = lockstep_program(
+        "plan --model suites/models/llama-3.1-405b.json --cluster suites/clusters/h100x64.toml --batch 2048 "
+        "--seq 8192 --words 'offload=none activations=device' --json --devices " +
+        std::string(devices));
+    ASSERT_EQ(ended.status, 0) << ended.err;
+    const std::string best = nlohmann::json::parse(ended.out)["plans"][0]["plan"];
+    EXPECT_NE(best.find("tp=8 pp=16"), std::string::npos) << best;
+    EXPECT_NE(best.find("schedule=interleaved"), std::string::npos) << best;
+    EXPECT_NE(best.find("zero=1"), std::string::npos) << best;
+  }
+}
+
 // The same answer as in words, with numbers that agree among themselves.
 TEST(ProgramPlan, AnswersPrograms) {
   const Ended ended = plan_json(0.003, on_device + "--top 4 --pareto");
