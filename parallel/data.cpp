@@ -75,8 +75,10 @@ class Data final : public Store {
     bucket.under_way = device_.start(m, bucket.gradients, bucket.gradients);
   }
   void finish() override {
-    for (Bucket& bucket : buckets_)
-      if (bucket.under_way) device_.wait(bucket.under_way);
+    // The last to start first: a communicator that gives room back as a stack has the same for each next
+    // time.
+    for (auto bucket = buckets_.rbegin(); bucket != buckets_.rend(); ++bucket)
+      if (bucket->under_way) device_.wait(bucket->under_way);
   }
   const std::vector<Piece>& pieces() override { return pieces_; }
   void republish() override {}

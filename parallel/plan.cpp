@@ -288,9 +288,11 @@ std::vector<Check> all_checks() {
   checks.push_back([](const Plan& p, const ModelConfig& m, const Settings& s) -> std::optional<Refusal> {
     if (!scatters(p, m, s)) return {};
     return Refusal{"arena-scattered",
-                   "operands wait for a later pass of weight gradients while weights come and go from below: "
-                   "they scatter "
-                   "each other, and no arena within 1.05 of the live bytes is known",
+                   (p.text("activations") == "disk" && p.text("schedule") == "interleaved"
+                        ? "chunks keep activations of unlike layers on disk: these scatter each other, "
+                        : "operands wait for a later pass of weight gradients while weights come and go from "
+                          "below: they scatter each other, ") +
+                       std::string("and no arena within 1.05 of the live bytes is known"),
                    looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
   });
   return checks;

@@ -162,7 +162,7 @@ KeptElements kept(const Pricing& p) {
   if (s.last()) chunks.back() += p.z.X;
   const i64 all = chunks.size() > 1 ? p.schedule.held(s, chunks) : held + ends * p.z.X;
   KeptElements k{.held = held,
-                 .all = all,
+                 .with_ends = all,
                  .last = kept_by(p, s.L - 1),
                  .ends = ends,
                  .end = p.z.X,
@@ -313,9 +313,29 @@ std::vector<Together> reduced_together(const Pricing& p) {
   return all;
 }
 
+namespace {
+
+// A stage's chunks differ in what they keep, and not by their number of layers alone.
+bool unlike_chunks(const Plan& plan, const ModelConfig& model, const Settings& settings) {
+  for (int stage = 0; stage < plan.number("pp"); ++stage) {
+    const Pricing p = pricing(plan, model, settings, stage * plan.number("tp") * plan.number("dp"));
+    const Stretch& one = p.stretches.front();
+    for (const Stretch& x : p.stretches)
+      if (kept_by(p, x) * (one.to - one.from) != kept_by(p, one) * (x.to - x.from)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
   const Shape s = shape_of(plan, model, settings, 0);
-  return chosen<Schedule>(plan).price.waiting(s) > 0 && chosen<Home>(plan).price.rest(s) != Kind::weights;
+  const auto& schedule = chosen<Schedule>(plan).price;
+  if (schedule.waiting(s) > 0 && chosen<Home>(plan).price.rest(s) != Kind::weights) return true;
+  KeptElements some{};
+  some.held = 1;
+  const bool on_disk = chosen<Shelf>(plan).price.disk(s, some) > 0;
+  return on_disk && schedule.chunks(s) > 1 && unlike_chunks(plan, model, settings);
 }
 
 KindBytes peak_bytes(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {

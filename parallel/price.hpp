@@ -194,9 +194,9 @@ struct PriceOf<Stash> {
 
 // What is kept between forward and backward on one rank, in elements.
 struct KeptElements {
-  i64 held, all;  // most at once, of microbatches in flight; with final hidden states
-  i64 last;       // of the model's last layer
-  i64 ends, end;  // final hidden states held at once (0: not on this stage), and the size of one
+  i64 held, with_ends;  // most at once, of microbatches in flight; with final hidden states
+  i64 last;             // of the model's last layer
+  i64 ends, end;        // final hidden states held at once (0: not on this stage), and the size of one
   // Where weight gradients are a pass of their own: microbatches that wait for it while another one's input
   // gradients are computed, those that wait beside those in flight, and what one keeps for it.
   bool split;
@@ -239,7 +239,8 @@ Price price(const Plan&, const ModelConfig&, const Settings&, int rank);
 KindBytes peak_bytes(const Plan&, const ModelConfig&, const Settings&, int rank);  // the memory alone
 StepWork step_work(const Plan&, const ModelConfig&, const Settings&, int rank);
 
-// Operands that wait for a later pass of weight gradients, beside weights that are fetched for every use.
+// Operands that wait for a later pass of weight gradients, beside weights that are fetched for every use; or
+// layers of two sizes on disk, in chunks that have them in other proportions.
 bool scatters(const Plan&, const ModelConfig&, const Settings&);
 
 }  // namespace lockstep

@@ -81,7 +81,7 @@ const Strategy<Shelf> at_hand(
     "at-hand", {}, nullptr, {},
     [](const Context&) -> std::unique_ptr<Shelf> { return std::make_unique<AtHand>(); },
     {.device = [](const Shape& s,
-                  const KeptElements& k) { return s.activation * (k.all + k.beside * k.for_weights); },
+                  const KeptElements& k) { return s.activation * (k.with_ends + k.beside * k.for_weights); },
      .host = none,
      .disk = none});
 

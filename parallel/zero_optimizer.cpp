@@ -79,7 +79,7 @@ class ZeroOptimizer final : public Store {
     summing_ = number;
   }
   void finish() override {
-    for (auto unit = params_.units.rbegin(); unit != params_.units.rend(); ++unit) arrive(*unit);
+    for (const int unit : params_.units) arrive(unit);  // as data.cpp: the last to start first
     if (replicas_.any()) pass_on(summing_), replicas_.finish();
     summing_ = -1;
   }

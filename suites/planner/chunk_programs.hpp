@@ -27,8 +27,8 @@ enum class Pending { nothing, own, layer, embedding };  // this chunk's lowest u
 struct PassShape {
   Pass pass = Pass::forward;
   bool first = true, last = false;  // microbatch of the chunk: the first weight gradient, the last one
-  int leaving =
-      0;  // 1 + class of the layer that the forward before left to its shelf, on its way out; 0: none
+  // 1 + class of the layer that the forward before left to its shelf and is on its way out; 0: none.
+  int leaving = 0;
   Pending pending = Pending::nothing;
   bool pending_first = true;  // that gradient was the first of its step
   bool pending_last = false;  // or the last, where that makes a difference

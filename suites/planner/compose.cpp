@@ -15,7 +15,7 @@ Prediction simulated(PlanPieces& p, int microbatches, bool whole) {
   std::vector<std::vector<Action>> actions;
   for (int stage = 0; stage < p.mesh.pp; ++stage)
     actions.push_back(actions_of(p.run.plan, *p.schedule, stage, p.mesh.pp, microbatches));
-  Pipeline pipeline(p.run, p.mesh, p.model, p.chunks, microbatches, actions, p.leaving(), !whole);
+  Pipeline pipeline(p.run, p.mesh, p.model, p.chunks, microbatches, actions, p.shapes(), p.leaving(), !whole);
   pipeline.cost = [&](int chunk, const PassShape& pass) -> const PassCost& {
     return p.cost(chunk, pass, whole);
   };

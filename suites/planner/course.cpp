@@ -7,14 +7,11 @@
 namespace lockstep {
 
 std::size_t number_of(const PassShape& p) {
-  return (((((static_cast<std::size_t>(p.pass) * 2 + p.first) * 2 + p.last) * (1 + kClasses) +
-            static_cast<std::size_t>(p.leaving)) *
-               4 +
-           static_cast<std::size_t>(p.pending)) *
-              2 +
-          p.pending_first) *
-             2 +
-         p.pending_last;
+  const auto pass = static_cast<std::size_t>(p.pass), leaving = static_cast<std::size_t>(p.leaving);
+  std::size_t pending = 0;
+  if (p.pending != Pending::nothing)
+    pending = 1 + (static_cast<std::size_t>(p.pending) - 1) * 4 + p.pending_first * 2 + p.pending_last;
+  return (((pass * 2 + p.first) * 2 + p.last) * (1 + kClasses) + leaving) * (1 + 3 * 2 * 2) + pending;
 }
 
 PassShapes::PassShapes(int chunks, int stages, bool each_microbatch, bool over_replicas,

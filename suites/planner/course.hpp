@@ -8,7 +8,7 @@
 namespace lockstep {
 
 inline constexpr int kClasses = 3;  // of layers, at most
-inline constexpr std::size_t kPassShapes = 4 * 2 * 2 * (1 + kClasses) * 4 * 2 * 2;
+inline constexpr std::size_t kPassShapes = 4 * 2 * 2 * (1 + kClasses) * (1 + 3 * 2 * 2);
 std::size_t number_of(const PassShape&);  // each its own, smaller than that
 
 // The shape of each pass of a stage, from its actions in order: what of the past it depends on and nothing

@@ -43,13 +43,6 @@ bool splits_backward(const Schedule& schedule, int stages) {
   return false;
 }
 
-template <class Value>
-Value* find(std::vector<std::pair<std::size_t, Value>>& list, std::size_t key) {
-  for (auto& [at, value] : list)
-    if (at == key) return &value;
-  return nullptr;
-}
-
 }  // namespace
 
 Pieces::Pieces(const ModelConfig& model, const Settings& settings, const Cluster& cluster)
@@ -180,24 +173,22 @@ const ShelfScript& PlanPieces::shelf(const ChunkShape& shape, const PassShape& p
 
 Total PlanPieces::total(int chunk, const PassShape& pass) {
   const std::size_t key = static_cast<std::size_t>(shape(chunk)) * kPassShapes + number_of(pass);
-  if (const Total* known = find(known_.totals_, key)) return *known;
+  if (const Total* known = known_.totals_.find(key)) return *known;
   const ChunkShape& c = chunk_shape(chunk);
-  known_.totals_.emplace_back(key, total_of(script(c, pass), shelf(c, pass), parts_->layers, c, pass.pass));
-  return known_.totals_.back().second;
+  return known_.totals_.add(key, total_of(script(c, pass), shelf(c, pass), parts_->layers, c, pass.pass));
 }
 
 const PassCost& PlanPieces::cost(int chunk, const PassShape& pass, bool whole) {
   const std::size_t key =
       (static_cast<std::size_t>(shape(chunk)) * kPassShapes + number_of(pass)) * 2 + whole;
-  if (const auto* known = find(known_.costs_, key)) return **known;
+  if (const PassCost* known = known_.costs_.find(key)) return *known;
   const ChunkShape& c = chunk_shape(chunk);
   const PassScript& s = script(c, pass);
   const ShelfScript& away = shelf(c, pass);
-  auto cost = std::make_unique<PassCost>();
-  cost->quick = quick_program(s, away, parts_->layers, c, pass.pass);
-  if (whole) cost->program = whole_program(s, away, parts_->layers, c, pass.pass);
-  known_.costs_.emplace_back(key, std::move(cost));
-  return *known_.costs_.back().second;
+  PassCost cost;
+  cost.quick = quick_program(s, away, parts_->layers, c, pass.pass);
+  if (whole) cost.program = whole_program(s, away, parts_->layers, c, pass.pass);
+  return known_.costs_.add(key, std::move(cost));
 }
 
 const UpdateProgram& PlanPieces::update(int stage, bool first_microbatch) {

@@ -1,5 +1,7 @@
 // The pieces that plans are made of, each traced once and kept for the next plan that has it.
 #pragma once
+#include <cstdint>
+#include <deque>
 #include <memory>
 #include <unordered_map>
 
@@ -33,7 +35,23 @@ class Pieces {
   using Layers = std::tuple<int, bool, bool>;  // how many, with the model's first, its last
   // By shape and pass; a plan's are few.
   template <class Value>
-  using Passes = std::vector<std::pair<std::size_t, Value>>;
+  class Passes {
+   public:
+    const Value* find(std::size_t key) const {
+      return key < at_.size() && at_[key] ? &all_[at_[key] - 1] : nullptr;
+    }
+    const Value& add(std::size_t key, Value value) {
+      if (key >= at_.size()) at_.resize(key + 1);
+      all_.push_back(std::move(value));
+      at_[key] = static_cast<std::uint16_t>(all_.size());
+      return all_.back();
+    }
+    void clear() { at_.clear(), all_.clear(); }
+
+   private:
+    std::vector<std::uint16_t> at_;  // 1 + place in `all_`; 0: none
+    std::deque<Value> all_;
+  };
 
   const ModelConfig& model_;
   const Settings& settings_;
@@ -50,7 +68,7 @@ class Pieces {
   // Of the plans that were asked for last, which differ in their schedule alone.
   std::string last_;
   Passes<Total> totals_;
-  Passes<std::unique_ptr<PassCost>> costs_;
+  Passes<PassCost> costs_;
 };
 
 // Those of one plan. The next plan's may forget them.

@@ -25,7 +25,6 @@ struct Pipeline::Stage {
   bool acted = false;  // and its send is next
   const Handed *coming = nullptr, *sending = nullptr;
   PassShapes shapes;
-  std::vector<const PassCost*> known{};
 };
 
 i64 input_bytes(const Shape& s, int chunks, int stage) {
@@ -62,14 +61,15 @@ Message norm_of_all() { return of_all(kSquareWords, Type::i64); }
 Message losses_of_all(const Settings& s) { return of_all(s.batch, Type::f64); }
 
 Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int chunks, int microbatches,
-                   const std::vector<std::vector<Action>>& actions, const std::vector<int>& leaving,
-                   bool quick)
+                   const std::vector<std::vector<Action>>& actions, const std::vector<int>& shapes,
+                   const std::vector<int>& leaving, bool quick)
     : run_(run),
       mesh_(mesh),
       model_(model),
       chunks_(chunks),
       microbatches_(microbatches),
       actions_(actions),
+      shapes_(shapes),
       quick_(quick) {
   const Shape s = lockstep::shape_of(run.plan, run.model, run.settings, 0);
   const bool each_microbatch = chosen<Store>(run.plan).price.reduces_each_microbatch(s);
@@ -97,11 +97,11 @@ Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int
                                    false,
                                    nullptr,
                                    nullptr,
-                                   PassShapes(chunks, mesh.pp, each_microbatch, mesh.replicas > 1, leaving),
-                                   {}});
-    stage.known.resize(static_cast<std::size_t>(chunks / mesh.pp) * kPassShapes);
+                                   PassShapes(chunks, mesh.pp, each_microbatch, mesh.replicas > 1, leaving)});
     stage.live.add(0, input_bytes(s, chunks, p));
   }
+  known_.resize((1 + static_cast<std::size_t>(*std::max_element(shapes.begin(), shapes.end()))) *
+                kPassShapes);
   handed_.resize(static_cast<std::size_t>(chunks) * 2 * microbatches);
   links_.resize(static_cast<std::size_t>(mesh.pp * mesh.pp));
 }
@@ -144,11 +144,11 @@ bool Pipeline::wait(Stage& stage, const Handed& h, const Carrying& end) {
   return true;
 }
 
-// Passes are few, actions are many: each stage remembers what it has asked for.
+// Passes are few, actions are many: what has been asked for is remembered.
 const PassCost& Pipeline::cost_of(Stage& stage, const Action& a) {
   const PassShape p = stage.shapes.next(a);
-  const PassCost*& known =
-      stage.known[static_cast<std::size_t>(a.chunk / mesh_.pp) * kPassShapes + number_of(p)];
+  const auto shape = static_cast<std::size_t>(shapes_[static_cast<std::size_t>(a.chunk)]);
+  const PassCost*& known = known_[shape * kPassShapes + number_of(p)];
   if (!known) known = &cost(a.chunk, p);
   return *known;
 }

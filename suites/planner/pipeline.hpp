@@ -35,7 +35,8 @@ struct Hangs : StrategyError {
 class Pipeline {
  public:
   Pipeline(const Run&, const Mesh&, const CostModel&, int chunks, int microbatches,
-           const std::vector<std::vector<Action>>& actions, const std::vector<int>& leaving, bool quick);
+           const std::vector<std::vector<Action>>& actions, const std::vector<int>& shapes,
+           const std::vector<int>& leaving, bool quick);
   ~Pipeline();
   std::function<const PassCost&(int chunk, const PassShape&)> cost;
   std::function<const UpdateProgram&(int stage, bool first_microbatch)> update;
@@ -64,10 +65,12 @@ class Pipeline {
   const CostModel& model_;
   const int chunks_, microbatches_;
   const std::vector<std::vector<Action>>& actions_;
+  const std::vector<int>& shapes_;  // by chunk: those of one shape cost the same
   const bool quick_;
   std::vector<Stage> stages_;
-  std::vector<Handed> handed_;  // by the chunk it goes into, direction and microbatch
-  std::vector<double> links_;   // when free: from stage, to stage
+  std::vector<const PassCost*> known_;  // by shape and pass
+  std::vector<Handed> handed_;          // by the chunk it goes into, direction and microbatch
+  std::vector<double> links_;           // when free: from stage, to stage
   // Of a message to the next stage; where the stages carry it themselves, what each end does at its start
   // and its wait.
   double hand_seconds_ = 0;

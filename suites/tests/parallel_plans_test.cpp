@@ -194,6 +194,19 @@ TEST(Offload, TakesAPieceInSeveralBlocksBesideMasters) {
     passes_all_gates(scene, plan);
 }
 
+// In a file, layers of two sizes that come and go by chunks leave gaps.
+TEST(Plans, UnlikeChunksDoNotGoToDisk) {
+  const auto rule = [](const std::string& plan) {
+    const auto refusal = refuse(Plan::parse("pp=2 schedule=interleaved virtual=2 ckpt=attention " + plan),
+                                named("gate-tiny"), run_of(12, 16, 1));
+    return refusal ? refusal->rule : "";
+  };
+  EXPECT_EQ(rule("every=3 activations=disk"), "arena-scattered");
+  EXPECT_EQ(rule("every=3 activations=host"), "");
+  EXPECT_EQ(rule("every=2 activations=disk"), "");  // each chunk has one of each
+  EXPECT_EQ(rule("activations=disk"), "");
+}
+
 // The model's first and last chunk have a layer less than the others, or chunks keep unlike activations.
 TEST(Plans, OfUnevenChunksPassAllGates) {
   ModelConfig model = named("gate-tiny");

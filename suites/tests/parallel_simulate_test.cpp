@@ -57,8 +57,7 @@ TEST(Simulate, MessagesMayBeTheRanksOwnWork) {
 }
 
 // A sum of dp's that takes 10 s stands still for 2 of the 3 s of tp's message beside it: kernels are over
-// after 3
-// + 4, and the sum after 12. One that has arrived by then, or starts later, knows nothing of it.
+// after 7, and the sum after 12. One that has arrived by then, or starts later, knows nothing of it.
 TEST(Simulate, MessagesThatShareLinksDelayThoseOfReplicas) {
   const auto seconds = [](bool before, double sum) {
     Trace trace;

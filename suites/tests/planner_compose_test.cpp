@@ -75,7 +75,7 @@ void expect_the_whole_trace_on_random_plans(const Cluster& cluster, int wanted) 
 
 TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
   const char* asked = std::getenv("LOCKSTEP_PLANS");
-  expect_the_whole_trace_on_random_plans(small_cluster(), asked ? std::atoi(asked) : 500);
+  expect_the_whole_trace_on_random_plans(small_cluster(), asked ? std::atoi(asked) : 600);
 }
 
 // Where tp's groups leave their nodes, and take links from dp's.
