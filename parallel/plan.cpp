@@ -286,14 +286,12 @@ std::vector<Check> all_checks() {
           [&w](const Plan& p, const ModelConfig&, const Settings&) { return without_effect(w, p); });
   }
   checks.push_back([](const Plan& p, const ModelConfig& m, const Settings& s) -> std::optional<Refusal> {
-    if (!scatters(p, m, s)) return {};
-    return Refusal{"arena-scattered",
-                   (p.text("activations") == "disk" && p.text("schedule") == "interleaved"
-                        ? "chunks keep activations of unlike layers on disk: these scatter each other, "
-                        : "operands wait for a later pass of weight gradients while weights come and go from "
-                          "below: they scatter each other, ") +
-                       std::string("and no arena within 1.05 of the live bytes is known"),
-                   looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
+    const char* why = scatters(p, m, s);
+    if (!why) return {};
+    return Refusal{
+        "arena-scattered",
+        std::string(why) + ": they scatter each other, and no arena within 1.05 of the live bytes is known",
+        looked_at(p, [&](const Plan& asked) { scatters(asked, m, s); })};
   });
   return checks;
 }

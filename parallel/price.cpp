@@ -328,14 +328,17 @@ bool unlike_chunks(const Plan& plan, const ModelConfig& model, const Settings& s
 
 }  // namespace
 
-bool scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
+const char* scatters(const Plan& plan, const ModelConfig& model, const Settings& settings) {
   const Shape s = shape_of(plan, model, settings, 0);
   const auto& schedule = chosen<Schedule>(plan).price;
-  if (schedule.waiting(s) > 0 && chosen<Home>(plan).price.rest(s) != Kind::weights) return true;
+  if (schedule.waiting(s) > 0 && chosen<Home>(plan).price.rest(s) != Kind::weights)
+    return "operands wait for a later pass of weight gradients while weights come and go from below";
   KeptElements some{};
   some.held = 1;
   const bool on_disk = chosen<Shelf>(plan).price.disk(s, some) > 0;
-  return on_disk && schedule.chunks(s) > 1 && unlike_chunks(plan, model, settings);
+  if (on_disk && schedule.chunks(s) > 1 && unlike_chunks(plan, model, settings))
+    return "a stage's chunks keep activations of unlike layers on disk";
+  return nullptr;
 }
 
 KindBytes peak_bytes(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {

@@ -79,7 +79,9 @@ class ZeroOptimizer final : public Store {
     summing_ = number;
   }
   void finish() override {
-    for (const int unit : params_.units) arrive(unit);  // as data.cpp: the last to start first
+    // The last to start first: a communicator that gives room back as a stack has the same for each next
+    // time.
+    for (const int unit : params_.units) arrive(unit);
     if (replicas_.any()) pass_on(summing_), replicas_.finish();
     summing_ = -1;
   }
