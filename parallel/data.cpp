@@ -2,8 +2,7 @@
 // and gradients are summed once a step, in buckets of whole units (Li et al. 2020, PyTorch Distributed,
 // sections 3.2.2 and 3.2.3). A bucket's sum starts when the last gradient of its units is in, so it travels
 // while earlier layers still compute backward, and is waited for when all have started: small buckets start
-// sooner, large ones are fewer messages.
-// With dp=1 it is the plain store of one replica.
+// sooner, large ones are fewer messages. With dp=1 it is the plain store of one replica.
 #include <algorithm>
 
 #include "parallel/accumulate.hpp"

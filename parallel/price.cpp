@@ -65,11 +65,9 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
   p.table = p.seam.vocab(s) * s.D;
   p.layer = 2 * s.D + s.D * s.hd * (2 * p.seam.heads(s) + 2 * p.seam.kv_heads(s)) + 3 * s.D * p.seam.ffn(s);
   const i64 all = p.schedule.chunks(s) * s.pp;
-  // Ends may count as a layer each.
-  const bool ends = s.L % all != 0 && (s.L + 2) % all == 0;
-  const auto before = [&](i64 c) {
-    return (c * (s.L + (ends ? 2 : 0))) / all - (ends && c > 0) - (ends && c == all);
-  };
+  // Embedding and head may count as a layer each, before the first and behind the last.
+  const i64 ends = s.L % all != 0 && (s.L + 2) % all == 0;
+  const auto before = [&](i64 c) { return std::clamp<i64>(c * (s.L + 2 * ends) / all - ends, 0, s.L); };
   for (i64 c = s.stage; c < all; c += s.pp)
     p.stretches.push_back({c, before(c), before(c + 1), c == 0, c == all - 1});
   if (s.first()) p.units.push_back({0, p.table, p.table});
@@ -160,9 +158,9 @@ KeptElements kept(const Pricing& p) {
   const i64 ends = s.last() ? p.schedule.ends(s) : 0, held = p.schedule.held(s, chunks);
   // Of several chunks one ends the model, and what it holds may not be the most when the others do.
   if (s.last()) chunks.back() += p.z.X;
-  const i64 all = chunks.size() > 1 ? p.schedule.held(s, chunks) : held + ends * p.z.X;
+  const i64 with_ends = chunks.size() > 1 ? p.schedule.held(s, chunks) : held + ends * p.z.X;
   KeptElements k{.held = held,
-                 .with_ends = all,
+                 .with_ends = with_ends,
                  .last = kept_by(p, s.L - 1),
                  .ends = ends,
                  .end = p.z.X,

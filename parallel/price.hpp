@@ -240,8 +240,7 @@ KindBytes peak_bytes(const Plan&, const ModelConfig&, const Settings&, int rank)
 StepWork step_work(const Plan&, const ModelConfig&, const Settings&, int rank);
 
 // Operands that wait for a later pass of weight gradients, beside weights that are fetched for every use; or
-// layers of two sizes on disk, in chunks that have them in other proportions.
-// Null: neither.
+// layers of two sizes on disk, in chunks that have them in other proportions. Which; null: neither.
 const char* scatters(const Plan&, const ModelConfig&, const Settings&);
 
 }  // namespace lockstep

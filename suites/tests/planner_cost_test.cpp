@@ -241,6 +241,30 @@ TEST(Staging, SlotsAreTakenAgain) {
   EXPECT_EQ(staged_by({2, 1}), 300 + 300) << "the next step's first message takes the other slot";
 }
 
+// All units' gradients are under way together, and each finds its own room again in the next step: there is
+// as much as they have, and what the world is told, one after another. (`gate-odd`: no two kinds of unit are
+// as large.)
+TEST(Staging, GradientsKeepTheirRoom) {
+  const ModelConfig model = load_model_config("suites/models/gate-odd.json");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  const i64 world = std::max<i64>(8 * kSquareWords, 8 * settings.batch);
+  for (const char* line : {"dp=2", "dp=2 zero=1"}) {
+    const Prepared p = prepare({model, settings, Plan::parse(line), nullptr});
+    i64 gradients = 0, gathered = 0;
+    for (const Posted& m : p.posted[0]) {
+      const i64 bytes = 4 * m.elements;
+      if (m.axis != Axis::dp) continue;
+      if (m.verb == Verb::all_gather)
+        gathered = std::max(gathered, bytes);
+      else
+        gradients += m.verb == Verb::reduce_scatter ? 2 * bytes : bytes;
+    }
+    EXPECT_GT(gradients, gathered);
+    EXPECT_EQ(staging_bytes(p.traces[0], p.mesh, 0), gradients + world) << line;
+  }
+}
+
 TEST(Curves, AreLinearInTheLogarithm) {
   const Curve c({{1e2, 0.2}, {1e4, 0.6}, {1e5, 0.5}});
   EXPECT_DOUBLE_EQ(c.at(1), 0.2);
