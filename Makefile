@@ -74,11 +74,34 @@ $(eval $(call remember,$B/files,$(sort $(kernels_src) $(ref_src) $(mpi_src) $(co
 linked = $(filter %.o,$^)
 
 # An object dates from the start of its compilation: a header saved meanwhile makes it again.
-$B/obj/%.o: %.cpp $B/flags
+define compile
 	$(call say,CXX,$<)
 	@mkdir -p $(@D) && touch $@.start
 	$Q$(CXX) $(CXXFLAGS) $(call isa,$*) $(COMMON) $(DEFINES) -MMD -MP -c -o $@ $<
 	@touch -r $@.start $@
+endef
+$B/obj/%.o: %.cpp $B/flags
+	$(compile)
+$B/obj/tests/%.o: $B/tests/%.cpp $B/flags
+	$(compile)
+
+# One test program per layer, so that a lower layer is tested while a higher one does not build: the files
+# suites/tests/<layer>_*_test.cpp. Most of what the compiler does for one test it does for every other, so they are
+# compiled by the handful (HANDFUL=1: each by itself, which the next change of it is compiled sooner by); apart those of
+# vector kernels and of bf16, which go through a GPU's kernels too.
+HANDFUL ?= 6
+handfuls := $(shell printf '%s\n' $(test_src) | awk -v n=$(HANDFUL) '{ split($$0, part, /[\/_]/); name = part[3] \
+    (/kernels_(simd|bf16)_/ ? "-gpu" : ""); print name "-" int((count[name]++) / n) ":" $$0 }')
+test_names := $(sort $(foreach f,$(handfuls),$(firstword $(subst :, ,$f))))
+test_obj    = $(patsubst %,$B/obj/tests/%.o,$(filter $1,$(test_names)))
+layers     := $(sort $(foreach n,$(test_names),$(firstword $(subst -, ,$n))))
+tests      := $(layers:%=$B/test_%)
+define handful
+$B/tests/$1.cpp: FORCE
+	@mkdir -p $$(@D)
+	@printf '#include "%s"\n' $2 | cmp -s - $$@ || printf '#include "%s"\n' $2 >$$@
+endef
+$(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n:%,$(handfuls))))))
 
 # What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
 # instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
@@ -88,9 +111,10 @@ sooner := suites/main suites/command_% suites/%options suites/suite suites/sweep
     suites/planner/export% suites/planner/published_group suites/planner/published_rows suites/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
+soon := $(if $(filter -O1 -O2,$(OPT)),-Og)
 fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
-$B/obj/suites/tests/%.o $(sooner_obj): private CXXFLAGS += $(OPT:-O2=-Og)
-$B/obj/suites/tests/%.o: private CXXFLAGS += $(fma_here)
+$B/obj/tests/%.o $(sooner_obj): private CXXFLAGS += $(soon)
+$B/obj/tests/%.o: private CXXFLAGS += $(fma_here) -Wno-shadow $(if $(WARN),-Wshadow=local)
 
 # Headers that most files include are compiled once for each set of flags; where a compiler does not take that, it
 # reads the text. Not for one instruction set's files: what they compile of a header, any processor might run.
@@ -103,12 +127,12 @@ $B/pch/$1/common.hpp.gch: $2 $B/flags
 $3: private COMMON := -include $B/pch/$1/common.hpp
 $3: $B/pch/$1/common.hpp.gch
 endef
-$B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(OPT:-O2=-Og)
+$B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(soon)
 $B/pch/tests/%: private CXXFLAGS += $(fma_here)
 $(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out %_avx2.cpp %_avx512.cpp $(sooner:%=%.cpp), \
     $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) $(mutants_src)))))
 $(eval $(call precompiled,sooner,kernels/common.hpp,$(sooner_obj)))
-$(eval $(call precompiled,tests,suites/tests/common.hpp,$(call obj,$(test_src))))
+$(eval $(call precompiled,tests,suites/tests/common.hpp,$(call test_obj,%)))
 
 # Only the record says how it was built, so that a commit rebuilds one file.
 $B/obj/reports/record.o: DEFINES = -DLOCKSTEP_REVISION='"$(revision)"' -DLOCKSTEP_FLAGS='"$(strip $(CXXFLAGS))"'
@@ -166,15 +190,12 @@ $B/lockstep_nccl.so: $(nccl_src:%.cu=$B/obj/%.cu.o) $B/files
 	$(call say,LINK,$@)
 	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $(linked) $(NCCL_FLAGS) -Xlinker '-rpath=$$ORIGIN'
 
-# One test program per layer, so that a lower layer is tested while a higher one does not build: the files
-# suites/tests/<layer>_*_test.cpp. A layer not named here is linked with everything.
-layers := $(sort $(foreach f,$(notdir $(test_src)),$(firstword $(subst _, ,$f))))
-tests  := $(layers:%=$B/test_%)
+# A layer not named here is linked with everything.
 below_kernels := $(kernels_obj)
 below_ref     := $(ref_obj)
 below_comm    := $(comm_obj)
 define test_program
-$B/test_$1: $(or $(below_$1),$(all_obj)) $(call obj,$(filter suites/tests/$1_%,$(test_src))) $B/files
+$B/test_$1: $(or $(below_$1),$(all_obj)) $(call test_obj,$1-%) $B/files
 	$$(call say,LINK,$$@)
 	$$Q$$(CXX) $$(EXTRA) -o $$@ $$(linked) -lgtest -lgtest_main $$(LDLIBS)
 endef
@@ -182,9 +203,7 @@ $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
 $B/test_mpi: | $B/lockstep $(mpi_object) $(cuda_object) $(nccl_object)
 
-# The tests of vector kernels and of bf16's go through the GPU's kernels too.
-through_gpu := $(call obj,$(wildcard suites/tests/kernels_simd_*_test.cpp) suites/tests/kernels_bf16_test.cpp)
-$B/test_cuda: $(through_gpu) | $(cuda_object)
+$B/test_cuda: $(call test_obj,kernels-gpu-%) | $(cuda_object)
 
 # For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
 # beside the program.
@@ -195,7 +214,7 @@ $B/gpu/lockstep: $(program_obj) $B/files
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs)
-$B/gpu/test_cuda: $(all_obj) $(call obj,$(filter suites/tests/cuda_%,$(test_src))) $(through_gpu) $B/files
+$B/gpu/test_cuda: $(all_obj) $(call test_obj,cuda-% kernels-gpu-%) $B/files
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs,-lgtest -lgtest_main)

@@ -301,6 +301,28 @@ def files_are_small():
             yield f"{path}: {size / 1e6:.1f} MB; at most 1.5 MB is kept in the repository"
 
 
+@check
+def types_have_one_definition():
+    """Two types of one name in one namespace link without a word, and take each other's functions."""
+    places = {}
+    for path in files(r"\.(hpp|cpp|cu)$"):
+        inside, depth = [], 0  # namespaces; braces
+        for line in re.sub(r"'(?:\\.|[^'\\])'", "0", code_without_strings(path)).splitlines():
+            if depth == len(inside):
+                if opened := re.match(r"(?:inline )?namespace ?([\w:]*) ?\{", line):
+                    inside.append(opened[1] or f"(of {path})")
+                elif defined := re.match(r"(?:template <.*> *)?(?:struct|class|enum class|enum) "
+                                         r"(\w+)(?: final)? *(?:\{|:(?!:))", line):
+                    places.setdefault("::".join([*inside, defined[1]]), []).append(path)
+            depth += line.count("{") - line.count("}")
+            del inside[depth:]
+    if len(places) < 200:
+        yield f"found {len(places)} types: the expressions do not fit the code"
+    for name, paths in places.items():
+        if len(paths) > 1:
+            yield f"{name} is defined in {' and in '.join(paths)}"
+
+
 def main():
     if sys.argv[1:] == ["--list"]:
         print("\n".join(CHECKS))

@@ -30,7 +30,7 @@ Exchange::Exchange(Group group, const CommNeeds& needs, Timing timing)
       next_(group_.ranks.size()) {
   spare_.reserve(operations_.size());
   live_.reserve(operations_.size());
-  for (Operation& op : operations_) op.parts = std::make_unique<Part[]>(group_.ranks.size());
+  for (Operation& op : operations_) op.parts = std::make_unique<MemberPart[]>(group_.ranks.size());
   char* data = staging_.data();
   for (Slot& slot : slots_) slot.data = data, data += round_up(needs.largest_bytes);
   for (auto& spare : spare_slots_) spare.reserve(slots_.size() / spare_slots_.size());
@@ -67,7 +67,7 @@ Operation& Exchange::open(int me, const Message& m, int members, int givers) {
   op.started = op.captured = op.delivered = op.finished = 0;
   op.slices = op.next_slice = op.slices_done = 0;
   for (int i = 0; i < group_.size(); ++i) {
-    Part& part = op.parts[i];
+    MemberPart& part = op.parts[i];
     part.message = nullptr;
     part.slot = nullptr;
     part.started = part.captured = part.delivered = false;

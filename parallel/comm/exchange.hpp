@@ -20,7 +20,7 @@ struct Slot {
 };
 
 // One member's part in an operation.
-struct Part {
+struct MemberPart {
   const Message* message = nullptr;  // the member's own, until its wait is over
   Slot* slot = nullptr;              // where its contribution is staged; null: it gives none
   bool started = false, captured = false;
@@ -36,7 +36,7 @@ struct Operation {
   int sender = -1, receiver = -1;
   int members = 0, givers = 0;  // who take part, and how many of them contribute
   int started = 0, captured = 0, delivered = 0, finished = 0;
-  std::unique_ptr<Part[]> parts;  // by group index
+  std::unique_ptr<MemberPart[]> parts;  // by group index
   // An all_reduce is combined in slices by whichever members are there, in place of the first contribution.
   i64 slices = 0;
   std::atomic<i64> next_slice{0}, slices_done{0};

@@ -116,7 +116,7 @@ void LocalWorld::State::begin_shared(Rank& rank, Request& request) {
     raise(e.what());
   }
   Operation& op = *request.op;
-  Part& part = op.parts[group.me];
+  MemberPart& part = op.parts[group.me];
   part.message = &m;
   part.slot = request.slot;
   if (part.slot) part.slot->user = &op;
@@ -198,7 +198,7 @@ void LocalWorld::State::finish_shared(Rank& rank, Request& request) {
   Operation& op = *request.op;
   const Message& m = request.stated.message;
   const Group& group = rank.groups[static_cast<int>(m.axis)];
-  Part& part = op.parts[group.me];
+  MemberPart& part = op.parts[group.me];
   Lock lock(mutex);
   go_on_only_if_sound();
   if (part.slot && !part.captured) {

@@ -18,7 +18,7 @@ void relax() {
 
 // The mutex is held in all of this.
 
-Part& LocalWorld::State::part_of(const Rank& rank, const Request& request) const {
+MemberPart& LocalWorld::State::part_of(const Rank& rank, const Request& request) const {
   return request.op->parts[rank.groups[static_cast<int>(request.stated.message.axis)].me];
 }
 

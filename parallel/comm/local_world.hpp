@@ -96,7 +96,7 @@ struct LocalWorld::State {
   void delivered(Exchange&, Operation&, int member);
   void combine_slices(Rank&, Request&);
 
-  Part& part_of(const Rank&, const Request&) const;
+  MemberPart& part_of(const Rank&, const Request&) const;
   bool can_move(const Rank&) const;
   void block(Lock&, Rank&, Awaits, Request&);
   void wake(Rank&);

@@ -47,7 +47,7 @@ class ChunkBench {
   void flush() {
     Program hooks = writer_.take();
     requests_ = hooks.requests;
-    if (hooks.operations.empty() && hooks.live.now == Live{}.now && hooks.live.most == Live{}.most) return;
+    if (hooks.instructions.empty() && hooks.live.now == Live{}.now && hooks.live.most == Live{}.most) return;
     PassScript::Item item;
     item.program = std::move(hooks);
     script_.items.push_back(std::move(item));
@@ -130,7 +130,7 @@ class ChunkBench {
   PassScript script_;
   ShelfScript shelf_script_;
   std::vector<std::pair<std::size_t, int>> blocks_;
-  std::vector<Operation> optimizer_;
+  std::vector<Instruction> optimizer_;
 };
 
 }  // namespace lockstep

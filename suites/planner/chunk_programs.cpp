@@ -8,14 +8,14 @@ namespace lockstep {
 namespace {
 
 bool same(const Program& a, const Program& b, int more) {
-  const auto alike = [&](const Operation& x, const Operation& y) {
+  const auto alike = [&](const Instruction& x, const Instruction& y) {
     const int request = x.request < 0 ? x.request : x.request + more;
     return x.what == y.what && x.stream == y.stream && x.seconds == y.seconds && x.delay == y.delay &&
            request == y.request;
   };
   return a.live.now == b.live.now && a.live.most == b.live.most &&
-         std::equal(a.operations.begin(), a.operations.end(), b.operations.begin(), b.operations.end(),
-                    alike);
+         std::equal(a.instructions.begin(), a.instructions.end(), b.instructions.begin(),
+                    b.instructions.end(), alike);
 }
 
 // Whether items [a, a + n) are items [b, b + n), but for the numbers of requests.
@@ -145,9 +145,9 @@ Program whole_program(const PassScript& script, const ShelfScript& shelf, const 
                       const ChunkShape& shape, Pass pass) {
   Program whole;
   PassParts{script, shelf, parts, shape, pass}.visit_all([&](const Program& p, int more) {
-    for (Operation o : p.operations) {
+    for (Instruction o : p.instructions) {
       if (o.request >= 0) o.request += more, whole.requests = std::max(whole.requests, o.request + 1);
-      whole.operations.push_back(o);
+      whole.instructions.push_back(o);
     }
     whole.live.then(p.live);
   });
@@ -181,11 +181,11 @@ QuickProgram quick_program(const PassScript& script, const ShelfScript& shelf, c
                            const ChunkShape& shape, Pass pass) {
   QuickProgram quick;
   PassParts{script, shelf, parts, shape, pass}.visit_all([&](const Program& p, int more) {
-    for (const Operation& o : p.operations) {
+    for (const Instruction& o : p.instructions) {
       const int request = o.request < 0 ? o.request : o.request + more;
-      if (o.what == Operation::work)
+      if (o.what == Instruction::work)
         quick.transit.work(o.seconds, o.delay);
-      else if (o.what == Operation::start)
+      else if (o.what == Instruction::start)
         quick.transit.start(o.stream, request, o.seconds);
       else
         quick.transit.wait(o.stream, request);

@@ -102,7 +102,7 @@ struct UpdateProgram {
 // the same.
 struct OptimizerSteps {
   using Pieces = std::vector<std::tuple<i64, Type, Type>>;  // elements; of weights, of gradients
-  std::map<std::pair<std::string, Pieces>, Operation> seconds;
+  std::map<std::pair<std::string, Pieces>, Instruction> seconds;
 };
 // Of a few layers, those of upper chunks apart; and of more, by those of two numbers of layers that follow
 // each other.

@@ -28,7 +28,7 @@ UpdateProgram ChunkBench::update(bool first_microbatch, int pp, OptimizerSteps& 
   step(pieces, known);
   hook([&] { store_->republish(); });
   u.update = writer_.take();
-  u.update.operations.insert(u.update.operations.begin(), optimizer_.begin(), optimizer_.end());
+  u.update.instructions.insert(u.update.instructions.begin(), optimizer_.begin(), optimizer_.end());
   return u;
 }
 
@@ -60,7 +60,7 @@ void ChunkBench::step(const std::vector<Piece>& pieces, OptimizerSteps& known) {
   if (!home.wants || all <= kWhole) return hook([&] { home_->step(pieces, params_, 0, 1.0); });
   std::string words = home.name;
   for (const Word& word : home.words) words += " " + run_.plan.text(word.name);
-  const auto of = [&](const std::vector<Piece>& some) -> const Operation& {
+  const auto of = [&](const std::vector<Piece>& some) -> const Instruction& {
     OptimizerSteps::Pieces sizes;
     for (const Piece& p : some) sizes.emplace_back(p.n, p.weight.type, p.gradient.type);
     const auto [it, fresh] = known.seconds.try_emplace({words, sizes});
@@ -82,10 +82,10 @@ void ChunkBench::step(const std::vector<Piece>& pieces, OptimizerSteps& known) {
     p.n -= left_out * kBeginning, more += static_cast<double>(left_out);
   }
   one.n = 3 * kBeginning;
-  const Operation three = of({one});
+  const Instruction three = of({one});
   one.n = 6 * kBeginning;
-  const Operation six = of({one});
-  Operation o = of(shorter);
+  const Instruction six = of({one});
+  Instruction o = of(shorter);
   o.seconds += more * (six.seconds - three.seconds) / 3;
   o.spent.update += more * (six.spent.update - three.spent.update) / 3;
   o.spent.copies = o.seconds - o.spent.update;
@@ -95,8 +95,8 @@ void ChunkBench::step(const std::vector<Piece>& pieces, OptimizerSteps& known) {
 namespace {
 
 // A program that begins with idle streams, as one piece of work.
-Operation at_once(const Program& p) {
-  Operation o;
+Instruction at_once(const Program& p) {
+  Instruction o;
   Clock clock;
   run(p, clock, o.spent);
   o.seconds = clock.now;
@@ -104,9 +104,9 @@ Operation at_once(const Program& p) {
 }
 
 // What n layers take, of two examples with a and a + 1.
-Operation beyond(const Operation& a, const Operation& b, double more) {
+Instruction beyond(const Instruction& a, const Instruction& b, double more) {
   const auto line = [&](double x, double y) { return y + more * (y - x); };
-  Operation o;
+  Instruction o;
   o.seconds = line(a.seconds, b.seconds);
   o.spent.compute = line(a.spent.compute, b.spent.compute);
   o.spent.update = line(a.spent.update, b.spent.update);
@@ -129,7 +129,7 @@ UpdateProgram update_program(const Run& run, const Costs& costs, int layers, boo
 UpdateProgram update_program(const UpdateProgram& a, const UpdateProgram& b, i64 more) {
   UpdateProgram u = b;
   const auto further = [&](Program UpdateProgram::*part) {
-    (u.*part).operations = {beyond(at_once(a.*part), at_once(b.*part), static_cast<double>(more))};
+    (u.*part).instructions = {beyond(at_once(a.*part), at_once(b.*part), static_cast<double>(more))};
   };
   if (at_once(b.arrive).seconds > at_once(a.arrive).seconds) further(&UpdateProgram::arrive);
   further(&UpdateProgram::norm), further(&UpdateProgram::update);

@@ -65,7 +65,7 @@ void read_trainer(Section section, const toml::table* table, Cluster& c) {
   read_flag(section, "recomputes_whole_layers", c.recomputes_whole_layers);
   read_flag(section, "hand_over_blocks", c.hand_over_blocks);
   read_flag(section, "hand_over_scattered", c.hand_over_scattered);
-  Trainer& t = c.trainer;
+  OtherTrainer& t = c.trainer;
   read_flag(section, "balanced_stages", t.balanced_stages);
   units.read("issue_us", kMicro, t.issue, false, kMicroseconds);
   units.read("microbatch_us", kMicro, t.microbatch, false, kMicroseconds);

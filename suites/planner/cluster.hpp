@@ -19,7 +19,7 @@ struct Link {
 };
 
 // What the program that trains does and this project's executor does not. All of it is nothing by default.
-struct Trainer {
+struct OtherTrainer {
   bool balanced_stages = false;  // layers are dealt to stages by their weights, the head counted
   double issue = 0;              // seconds of the host for a kernel or message; it runs ahead of the device
   double staged_issue = 0;       // more of them for each other rank of a tp message, between pipeline stages
@@ -94,7 +94,7 @@ struct Cluster {
   // What a process holds beside its arena, in bytes: once, for each communicator, and as a part of the arena.
   double context = 0, communicator = 0, workspace = 0, fragmentation = 0;
 
-  Trainer trainer;
+  OtherTrainer trainer;
 };
 
 // A file, or FILE:gpu_type, the [cluster.gpu_type] of a group of published rows (suites/published/).

@@ -138,7 +138,7 @@ double hand_over_shares(const Cluster& c, const Run& run) {
 }
 
 double CostModel::issue(const Trace::Event& e) const {
-  const Trainer& f = cluster_.trainer;
+  const OtherTrainer& f = cluster_.trainer;
   if (e.what != Trace::Event::start || e.message.axis != Axis::tp || !staged_) return f.issue;
   return f.issue + f.staged_issue * static_cast<double>(placed_[static_cast<int>(Axis::tp)].ranks - 1);
 }

@@ -154,9 +154,9 @@ class Workbench {
   }
 
   // What a forward that has just been noted ended with.
-  Operation after_swiglu() {
+  Instruction after_swiglu() {
     std::size_t i = seen_;
-    Operation o;
+    Instruction o;
     const auto named = [](const Trace::Event& e, const char* name) {
       return e.what == Trace::Event::run && std::string_view(e.name) == name;
     };
@@ -183,11 +183,11 @@ class Workbench {
         for (int k = 0; k < static_cast<int>(Part::count); ++k)
           if (const Buf& part = saved.part[k]) p.kept.push_back({k, part.elements(), part.view().type});
       }
-      const Operation last_sum = after_swiglu();
+      const Instruction last_sum = after_swiglu();
       y.free();
       Buf dy = hidden(), dx;
       note_backward(p, adds, [&](WorkList* later) { dx = layer.backward(0, saved, std::move(dy), later); });
-      std::vector<Operation>& first = p.backward[adds].programs.front().operations;
+      std::vector<Instruction>& first = p.backward[adds].programs.front().instructions;
       if (whole_again_ && p.kept.size() == 1) first.insert(first.begin(), last_sum);
     }
     return p;

@@ -68,7 +68,7 @@ PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
   const bool split = splits_backward(*schedule, mesh.pp);
   std::string seam;
   say_words<Seam>(plan, seam);
-  const Trainer& trainer = k.cluster_.trainer;
+  const OtherTrainer& trainer = k.cluster_.trainer;
   std::string inner = plan.text("micro") + (split ? ",split;" : ";") + seam;
   if (mesh.pp > 1 && trainer.staged_issue > 0) inner += "staged;";
   say_words<Stash>(plan, inner);

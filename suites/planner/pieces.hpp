@@ -13,7 +13,7 @@
 namespace lockstep {
 
 // A layer, the embedding and the head of plans with the same tp, microbatch, seam and stash; and the chunks
-// that a number of chunks cuts such a model into, evenly or by weights (Trainer::balanced_stages).
+// that a number of chunks cuts such a model into, evenly or by weights (OtherTrainer::balanced_stages).
 struct Parts {
   LayerPrograms layers;
   std::vector<ChunkShape> shapes;

@@ -155,7 +155,7 @@ const PassCost& Pipeline::cost_of(Stage& stage, const Action& a) {
 
 // The host runs ahead of the device, but not past a hand-over between stages.
 void Pipeline::issue(Stage& stage, const PassCost& pass) {
-  const Trainer& f = model_.cluster().trainer;
+  const OtherTrainer& f = model_.cluster().trainer;
   if (mesh_.pp > 1) stage.host = std::max(stage.host, stage.clock.now);
   stage.host += pass.quick.issue;
   stage.clock.now += f.microbatch / 2, stage.spent.compute += f.microbatch / 2;

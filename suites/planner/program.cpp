@@ -34,17 +34,17 @@ void run(const Program& program, Clock& clock, Spent& spent) {
   thread_local std::vector<double> done;
   done.resize(static_cast<std::size_t>(program.requests));
   double delayed = 0;  // `data`: what has been delayed and has arrived since is no later than the delay's end
-  for (const Operation& o : program.operations) {
+  for (const Instruction& o : program.instructions) {
     const double late = o.stream == data ? delayed : 0;
-    if (o.what == Operation::work) {
+    if (o.what == Instruction::work) {
       clock.now += o.seconds;
       clock.free[data] += o.delay, delayed += o.delay;
       spent.then(o.spent);
-    } else if (o.what == Operation::start) {
+    } else if (o.what == Instruction::start) {
       double& free = clock.free[o.stream];
       free = std::max(free, clock.now) + o.seconds;
       done[o.request] = free - late;
-    } else if (o.what == Operation::wait) {
+    } else if (o.what == Instruction::wait) {
       const double stall = late + (o.request < 0 ? before[o.stream] : done[o.request]) - clock.now;
       if (stall <= 0) continue;
       clock.now += stall;
@@ -115,32 +115,32 @@ void Transit::apply(Clock& clock) const {
   std::copy(out.begin() + 1, out.end(), clock.free.begin());
 }
 
-Operation& ProgramWriter::work() {
-  std::vector<Operation>& all = program_.operations;
-  if (all.empty() || all.back().what != Operation::work) all.emplace_back();
+Instruction& ProgramWriter::work() {
+  std::vector<Instruction>& all = program_.instructions;
+  if (all.empty() || all.back().what != Instruction::work) all.emplace_back();
   return all.back();
 }
 
 // A rank's own work for a message.
 void ProgramWriter::carry(const Message& m, double seconds) {
-  Operation& o = work();
+  Instruction& o = work();
   o.seconds += seconds, o.spent.exposed[static_cast<int>(in_one_queue(m.axis))] += seconds;
 }
 
 void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
   under_way_.erase(request);
   if (known[0] < 0) return;  // waited for where it started
-  Operation o;
-  o.what = Operation::wait, o.stream = known[0], o.request = known[1];
-  program_.operations.push_back(o);
+  Instruction o;
+  o.what = Instruction::wait, o.stream = known[0], o.request = known[1];
+  program_.instructions.push_back(o);
 }
 
 void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) {
   const auto started = [&](int request, int stream, double seconds) {
     under_way_[request] = {stream, requests_};
-    Operation o;
-    o.what = Operation::start, o.stream = stream, o.request = requests_++, o.seconds = seconds;
-    program_.operations.push_back(o);
+    Instruction o;
+    o.what = Instruction::start, o.stream = stream, o.request = requests_++, o.seconds = seconds;
+    program_.instructions.push_back(o);
   };
   for (std::size_t i = from; i < to; ++i) {
     const Trace::Event& e = trace.events[i];
@@ -156,7 +156,7 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         break;
       }
       case Trace::Event::run: {
-        Operation& o = work();
+        Instruction& o = work();
         const double seconds = costs_.kernel(e);
         program_.issue += costs_.issue(e);
         o.seconds += seconds, (updating ? o.spent.update : o.spent.compute) += seconds;
@@ -182,7 +182,7 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
       case Trace::Event::copy: {
         const double seconds = costs_.copy(e);
         if (costs_.copies_block) {
-          Operation& o = work();
+          Instruction& o = work();
           o.seconds += seconds, o.spent.copies += seconds;
           under_way_[e.request] = {-1, -1};
         } else {
@@ -227,8 +227,8 @@ void ProgramWriter::skip(const Trace& trace, std::size_t from, std::size_t to) {
 Program ProgramWriter::take() {
   Program done = std::move(program_);
   done.requests = requests_;
-  for (const Operation& o : done.operations)
-    if (o.what == Operation::work) done.work += o.seconds;
+  for (const Instruction& o : done.instructions)
+    if (o.what == Instruction::work) done.work += o.seconds;
   program_ = {};
   return done;
 }

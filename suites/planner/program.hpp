@@ -27,7 +27,7 @@ struct Spent {
   void then(const Spent&);
 };
 
-struct Operation {
+struct Instruction {
   enum What { work, start, wait } what = work;
   int stream = 0, request = -1;  // start, wait; request -1: what was under way when the program began
   double seconds = 0;            // of work and start
@@ -36,7 +36,7 @@ struct Operation {
 };
 
 struct Program {
-  std::vector<Operation> operations;
+  std::vector<Instruction> instructions;
   int requests = 0;  // numbers of requests are smaller
   double issue = 0;  // seconds of the host for all kernels and messages
   Live live;
@@ -86,7 +86,7 @@ class ProgramWriter {
   bool updating = false;  // kernels are the update's
 
  private:
-  Operation& work();
+  Instruction& work();
   void carry(const Message&, double seconds);
   void wait(int request, const std::array<int, 2>& known);
   const Costs& costs_;

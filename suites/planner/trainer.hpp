@@ -1,5 +1,5 @@
-// What a training program does that this project's executor does not (Trainer, cluster.hpp), put upon what
-// was traced.
+// What a training program does that this project's executor does not (OtherTrainer, cluster.hpp), put upon
+// what was traced.
 #pragma once
 #include "suites/planner/chunk_programs.hpp"
 #include "suites/planner/cluster.hpp"
@@ -12,6 +12,6 @@ namespace lockstep {
 std::vector<int> balanced_stages(const ModelConfig&, int stages);
 
 // Memory that is held beside what was traced.
-LayerPrograms hold(const Trainer&, const Run&, LayerPrograms);
+LayerPrograms hold(const OtherTrainer&, const Run&, LayerPrograms);
 
 }  // namespace lockstep

@@ -3,23 +3,23 @@
 #include "kernels/exact_math.hpp"
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
-struct Shape {
+struct AttentionShape {
   i64 B, T, H, K, hd;
   std::size_t queries() const { return static_cast<std::size_t>(B * T * H * hd); }
   std::size_t keys() const { return static_cast<std::size_t>(B * T * K * hd); }
   std::size_t lse() const { return static_cast<std::size_t>(B * H * T); }
 };
 // Groups of 1, 2, 3, 4; odd lengths; more keys than one block of backward (64) holds.
-const Shape kShapes[] = {{1, 1, 1, 1, 1},  {2, 5, 2, 2, 3},    {1, 17, 4, 2, 8},
-                         {2, 33, 3, 1, 5}, {1, 130, 4, 1, 17}, {1, 40, 6, 2, 16}};
+const AttentionShape kAttentionShapes[] = {{1, 1, 1, 1, 1},  {2, 5, 2, 2, 3},    {1, 17, 4, 2, 8},
+                                           {2, 33, 3, 1, 5}, {1, 130, 4, 1, 17}, {1, 40, 6, 2, 16}};
 
 template <class Real>
 struct Input {
   std::vector<Real> q, k, v, dO;
-  explicit Input(const Shape& s)
+  explicit Input(const AttentionShape& s)
       : q(random_vector<Real>(static_cast<i64>(s.queries()), 1, 2.0)),
         k(random_vector<Real>(static_cast<i64>(s.keys()), 2, 2.0)),
         v(random_vector<Real>(static_cast<i64>(s.keys()), 3)),
@@ -32,7 +32,7 @@ struct Output {
 };
 
 // Softmax attention as in a textbook: whole rows of probabilities, in long double.
-Output<long double> textbook(const Shape& s, const auto& in) {
+Output<long double> textbook(const AttentionShape& s, const auto& in) {
   Output<long double> out;
   out.o.resize(s.queries());
   out.lse.resize(s.lse());
@@ -75,11 +75,11 @@ Output<long double> textbook(const Shape& s, const auto& in) {
 }
 
 template <class Real>
-class Attention : public ::testing::Test {
+class Attention : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 
-  Output<Real> run(Lanes& lanes, const Shape& s, const Input<Real>& in) const {
+  Output<Real> run(Lanes& lanes, const AttentionShape& s, const Input<Real>& in) const {
     const Real junk = 7;
     Output<Real> out;
     out.o.assign(s.queries(), junk);
@@ -97,7 +97,7 @@ class Attention : public ::testing::Test {
 TYPED_TEST_SUITE(Attention, Reals);
 
 TYPED_TEST(Attention, EqualsTheTextbook) {
-  for (const Shape& s : kShapes) {
+  for (const AttentionShape& s : kAttentionShapes) {
     const Input<TypeParam> in(s);
     const Output<long double> want = textbook(s, in);
     Output<TypeParam> got[3];
@@ -124,12 +124,12 @@ TYPED_TEST(Attention, EqualsTheTextbook) {
 
 // Ranks that share kv heads each hold some query heads of every group.
 TYPED_TEST(Attention, SplitGroupsAddUpToTheWhole) {
-  const Shape whole{1, 70, 8, 1, 9};
+  const AttentionShape whole{1, 70, 8, 1, 9};
   const Input<TypeParam> in(whole);
   Lanes lanes;
   const Output<TypeParam> want = this->run(lanes, whole, in);
   for (const i64 S : {2, 4, 8}) {
-    const Shape part{whole.B, whole.T, whole.H / S, whole.K, whole.hd};
+    const AttentionShape part{whole.B, whole.T, whole.H / S, whole.K, whole.hd};
     std::vector<std::vector<TypeParam>> dk, dv;
     for (i64 s = 0; s < S; ++s) {
       const i64 stride = whole.H * whole.hd, width = part.H * part.hd;
@@ -149,7 +149,7 @@ TYPED_TEST(Attention, SplitGroupsAddUpToTheWhole) {
 
 // A microbatch holds some of the sequences.
 TYPED_TEST(Attention, SequencesDoNotMix) {
-  const Shape two{2, 19, 2, 1, 4}, one{1, 19, 2, 1, 4};
+  const AttentionShape two{2, 19, 2, 1, 4}, one{1, 19, 2, 1, 4};
   const Input<TypeParam> in(two);
   Lanes lanes;
   const Output<TypeParam> want = this->run(lanes, two, in);
@@ -166,7 +166,7 @@ TYPED_TEST(Attention, SequencesDoNotMix) {
 
 // Forward keeps the scores of 2048 keys; a longer row goes on with the same chains.
 TYPED_TEST(Attention, LongRowsAreStillOneChain) {
-  const Shape s{1, 2051, 1, 1, 2};
+  const AttentionShape s{1, 2051, 1, 1, 2};
   const Input<TypeParam> in(s);
   std::vector<TypeParam> o(s.queries()), lse(s.lse()), score;
   Lanes lanes;
@@ -194,7 +194,7 @@ TYPED_TEST(Attention, LongRowsAreStillOneChain) {
 
 // Scores in the thousands: without the maximum, exp would overflow.
 TYPED_TEST(Attention, LargeScoresStayFinite) {
-  const Shape s{1, 9, 1, 1, 4};
+  const AttentionShape s{1, 9, 1, 1, 4};
   Input<TypeParam> in(s);
   for (auto& x : in.q) x = x * 100;
   for (auto& x : in.k) x = x * 100;
@@ -208,7 +208,7 @@ TYPED_TEST(Attention, LargeScoresStayFinite) {
 TEST(AttentionGradient, AgreesWithDifferences) {
   const Ops<double> ops = plain_ops<double>();
   Lanes lanes;
-  const Shape s{1, 9, 6, 2, 5};
+  const AttentionShape s{1, 9, 6, 2, 5};
   const Input<double> in(s);
   std::vector<double> lse(s.lse()), dq(s.queries()), dk(s.keys()), dv(s.keys());
   const auto o = [&](const auto& q, const auto& k, const auto& v) {
@@ -225,4 +225,4 @@ TEST(AttentionGradient, AgreesWithDifferences) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

@@ -8,7 +8,7 @@
 #include "suites/tests/kernels_check.hpp"
 #include "suites/tests/kernels_cuda_here.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -109,11 +109,11 @@ std::vector<Table> tables() {
   }
   return all;
 }
-class Bf16Kernels : public ::testing::TestWithParam<Table> {
+class Bf16Kernels : public testing::TestWithParam<Table> {
  protected:
   const Ops<float>& ops() const { return GetParam().ops; }
 };
-INSTANTIATE_TEST_SUITE_P(Of, Bf16Kernels, ::testing::ValuesIn(tables()),
+INSTANTIATE_TEST_SUITE_P(Of, Bf16Kernels, testing::ValuesIn(tables()),
                          [](const auto& of) { return of.param.name; });
 
 // call<X, P>(lanes): with all operands float32; with bf16; and with partial sums P as float32 beside those.
@@ -303,4 +303,4 @@ TEST_P(Bf16Kernels, RefuseOtherTypes) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

@@ -11,7 +11,7 @@
 
 #include "kernels/ops.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 
 using Reals = ::testing::Types<float, double>;
 
@@ -141,4 +141,4 @@ inline void expect_gradient(const std::function<std::vector<double>(const std::v
   }
 }
 
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

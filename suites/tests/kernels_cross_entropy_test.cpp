@@ -1,6 +1,6 @@
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 // A batch's logits over a padded vocabulary, some labels ignored.
@@ -27,7 +27,7 @@ struct Result {
 };
 
 template <class Real>
-class CrossEntropy : public ::testing::Test {
+class CrossEntropy : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 
@@ -150,4 +150,4 @@ TEST(CrossEntropyGradient, AgreesWithDifferences) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

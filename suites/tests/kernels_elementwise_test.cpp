@@ -1,10 +1,10 @@
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 template <class Real>
-class Elementwise : public ::testing::Test {
+class Elementwise : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 };
@@ -123,4 +123,4 @@ TYPED_TEST(Elementwise, AdamWFollowsThePaper) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

@@ -1,10 +1,10 @@
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 template <class Real>
-class Embed : public ::testing::Test {
+class Embed : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 };
@@ -75,4 +75,4 @@ TEST(EmbedGradient, AgreesWithDifferences) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

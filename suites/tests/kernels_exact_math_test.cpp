@@ -1,16 +1,16 @@
 #include "kernels/exact_math.hpp"
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Distance in units of the last place of the rounded truth; below the least normal number, of that place.
 double ulps(float got, double want) {
   const float rounded = std::fabs(static_cast<float>(want));
-  const double ulp = static_cast<double>(std::nextafterf(rounded, kInf)) - static_cast<double>(rounded);
+  const double ulp = static_cast<double>(std::nextafterf(rounded, kInfinity)) - static_cast<double>(rounded);
   return std::fabs(static_cast<double>(got) - want) / ulp;
 }
 
@@ -30,10 +30,10 @@ TEST(ExactMath, FloatExpIsWithinOneUlpEverywhere) {
 TEST(ExactMath, FloatExpAtTheEnds) {
   EXPECT_EQ(exact_exp(0.0f), 1.0f);
   EXPECT_EQ(exact_exp(-0.0f), 1.0f);
-  EXPECT_EQ(exact_exp(-kInf), 0.0f);
+  EXPECT_EQ(exact_exp(-kInfinity), 0.0f);
   EXPECT_EQ(exact_exp(-1e30f), 0.0f);
-  EXPECT_EQ(exact_exp(kInf), kInf);
-  EXPECT_EQ(exact_exp(88.73f), kInf);
+  EXPECT_EQ(exact_exp(kInfinity), kInfinity);
+  EXPECT_EQ(exact_exp(88.73f), kInfinity);
   EXPECT_TRUE(std::isnan(exact_exp(kNan)));
   EXPECT_LT(ulps(exact_exp(88.722f), std::exp(static_cast<double>(88.722f))), 1.0);
   // Denormal results, down to the least and below.
@@ -79,7 +79,7 @@ TEST(ExactMath, Log) {
     if (x == 1.0) continue;
     ASSERT_LT(relative(exact_log(x), std::log(static_cast<long double>(x))), 4e-16L) << x;
     const auto narrow = static_cast<float>(x);
-    if (narrow > 0.0f && narrow < kInf && narrow != 1.0f) {
+    if (narrow > 0.0f && narrow < kInfinity && narrow != 1.0f) {
       const double want = std::log(static_cast<double>(narrow));
       ASSERT_LE(ulps(exact_log(narrow), want), 0.501) << narrow;
     }
@@ -92,7 +92,7 @@ TEST(ExactMath, Log) {
   EXPECT_TRUE(std::isnan(exact_log(std::nan(""))));
   EXPECT_LT(relative(exact_log(0x1p-1074), -1074.0L * std::log(2.0L)), 4e-16L);
   EXPECT_LT(relative(exact_log(0x1.8p-1040), std::log(0x1.8p-1040L)), 4e-16L);
-  EXPECT_EQ(exact_log(0.0f), -kInf);
+  EXPECT_EQ(exact_log(0.0f), -kInfinity);
 }
 
 TEST(ExactMath, SinAndCos) {
@@ -162,4 +162,4 @@ TEST(ExactSums, LaneSumFoldsInHalves) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

@@ -55,7 +55,7 @@ Numbers<X> random(i64 n, unsigned seed, float range) {
 }
 
 template <class X>
-constexpr double kRounding = sizeof(X) == 2 ? 0x1p-8 : 0x1p-20;
+constexpr double kRowRounding = sizeof(X) == 2 ? 0x1p-8 : 0x1p-20;
 
 // Each within `roundings` of what it is, or of the largest where sums cancel.
 template <class X>
@@ -64,7 +64,7 @@ void expect_near(Numbers<X>& got, const std::vector<double>& want, double roundi
   for (const double x : want) most = std::max(most, std::abs(x));
   const auto all = got.wide();
   for (std::size_t i = 0; i < want.size(); ++i)
-    ASSERT_NEAR(all[i], want[i], roundings * (kRounding<X> * std::abs(want[i]) + 0x1p-20 * most)) << i;
+    ASSERT_NEAR(all[i], want[i], roundings * (kRowRounding<X> * std::abs(want[i]) + 0x1p-20 * most)) << i;
 }
 
 template <class X>

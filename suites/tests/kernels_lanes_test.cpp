@@ -6,7 +6,7 @@
 #include "kernels/lanes.hpp"
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 TEST(Lanes, CoverTheRangeOnceInWholeGrains) {
@@ -76,4 +76,4 @@ TEST(Lanes, ManyRanksManyRounds) {
 TEST(Lanes, NeedAtLeastOneThread) { EXPECT_THROW(Lanes(0), std::invalid_argument); }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

@@ -1,11 +1,11 @@
 #include "kernels/exact_math.hpp"
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 template <class Real>
-class Matmul : public ::testing::Test {
+class Matmul : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 
@@ -18,16 +18,16 @@ class Matmul : public ::testing::Test {
 };
 TYPED_TEST_SUITE(Matmul, Reals);
 
-struct Shape {
+struct MatmulShape {
   i64 M, N, K, leaves;
 };
 // One of everything, odd sizes, more leaves than terms, and a K beyond one block of columns.
-const Shape kShapes[] = {{1, 1, 1, 1}, {1, 1, 1, 8},    {3, 5, 7, 1},    {3, 5, 7, 8},
-                         {2, 9, 3, 8}, {17, 13, 50, 4}, {5, 33, 100, 8}, {4, 3, 1025, 8}};
+const MatmulShape kMatmulShapes[] = {{1, 1, 1, 1}, {1, 1, 1, 8},    {3, 5, 7, 1},    {3, 5, 7, 8},
+                                     {2, 9, 3, 8}, {17, 13, 50, 4}, {5, 33, 100, 8}, {4, 3, 1025, 8}};
 
 // a[m][k] * b[n][k] in long double, with the sum of magnitudes that bounds the error.
 TYPED_TEST(Matmul, ForwardEqualsLongDouble) {
-  for (const Shape& s : kShapes) {
+  for (const MatmulShape& s : kMatmulShapes) {
     const auto x = random_vector<TypeParam>(s.M * s.K, 1), w = random_vector<TypeParam>(s.N * s.K, 2);
     const auto y = on_lanes<TypeParam>(
         [&](Lanes& lanes) { return this->forward(lanes, x, w, s.M, s.N, s.K, s.leaves); });
@@ -151,7 +151,7 @@ TYPED_TEST(Matmul, SplitInputGradientAddsUpToTheWhole) {
 }
 
 TYPED_TEST(Matmul, WeightGradientEqualsLongDouble) {
-  for (const Shape& s : kShapes) {
+  for (const MatmulShape& s : kMatmulShapes) {
     const i64 T = s.M;
     const auto dy = random_vector<TypeParam>(T * s.N, 7), x = random_vector<TypeParam>(T * s.K, 8);
     const auto before = random_vector<TypeParam>(s.N * s.K, 9);
@@ -199,4 +199,4 @@ TEST(MatmulGradient, AgreesWithDifferences) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

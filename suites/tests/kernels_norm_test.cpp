@@ -1,12 +1,12 @@
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 constexpr double kNormEps = 1e-5;
 
 template <class Real>
-class Norm : public ::testing::Test {
+class Norm : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 
@@ -20,13 +20,13 @@ class Norm : public ::testing::Test {
 };
 TYPED_TEST_SUITE(Norm, Reals);
 
-struct Shape {
+struct NormShape {
   i64 M, D;
 };
-const Shape kShapes[] = {{1, 1}, {3, 15}, {2, 16}, {5, 17}, {4, 33}, {2, 700}};
+const NormShape kNormShapes[] = {{1, 1}, {3, 15}, {2, 16}, {5, 17}, {4, 33}, {2, 700}};
 
 TYPED_TEST(Norm, ForwardEqualsLongDouble) {
-  for (const Shape& s : kShapes) {
+  for (const NormShape& s : kNormShapes) {
     const auto x = random_vector<TypeParam>(s.M * s.D, 1), w = random_vector<TypeParam>(s.D, 2);
     const auto got = on_lanes<TypeParam>([&](Lanes& lanes) {
       std::vector<TypeParam> y(static_cast<std::size_t>(s.M * s.D + s.M));
@@ -48,7 +48,7 @@ TYPED_TEST(Norm, ForwardEqualsLongDouble) {
 }
 
 TYPED_TEST(Norm, InputGradientEqualsLongDouble) {
-  for (const Shape& s : kShapes) {
+  for (const NormShape& s : kNormShapes) {
     const auto x = random_vector<TypeParam>(s.M * s.D, 1), w = random_vector<TypeParam>(s.D, 2);
     const auto dy = random_vector<TypeParam>(s.M * s.D, 3), rstd = random_vector<TypeParam>(s.M, 4);
     const auto dx = on_lanes<TypeParam>([&](Lanes& lanes) {
@@ -137,4 +137,4 @@ TEST(NormGradient, AgreesWithDifferences) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

@@ -2,11 +2,11 @@
 
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 template <class Real>
-class Rope : public ::testing::Test {
+class Rope : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
   static constexpr i64 M = 15, T = 5, heads = 3, hd = 6;
@@ -63,4 +63,4 @@ TYPED_TEST(Rope, InverseIsTheGradient) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

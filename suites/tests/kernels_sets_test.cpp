@@ -3,7 +3,7 @@
 
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 // Two sets of this test's own, which pretend to run here only while it looks.
@@ -58,4 +58,4 @@ TEST(KernelSets, WrongNamesAreExplained) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

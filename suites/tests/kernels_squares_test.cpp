@@ -2,13 +2,13 @@
 
 #include "suites/tests/kernels_check.hpp"
 
-namespace lockstep::testing {
+namespace lockstep::kernel_test {
 namespace {
 
 using Words = std::vector<i64>;
 
 template <class Real>
-class Squares : public ::testing::Test {
+class Squares : public testing::Test {
  protected:
   const Ops<Real> ops = plain_ops<Real>();
 
@@ -147,4 +147,4 @@ TEST(RootOfSquares, CarriesBetweenLimbs) {
 }
 
 }  // namespace
-}  // namespace lockstep::testing
+}  // namespace lockstep::kernel_test

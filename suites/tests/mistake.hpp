@@ -11,6 +11,8 @@
 
 namespace lockstep {
 
+inline const std::string show_tiny = "show " + tiny_model;
+
 struct Mistake {
   std::string name, arguments;
   std::vector<std::string> said;

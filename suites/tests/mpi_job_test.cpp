@@ -121,7 +121,7 @@ void job_waiting_for(MpiWorld& world, const std::function<void(Comm&)>& rank_1) 
   });
 }
 
-const AddJobs added({
+const AddJobs added_jobs({
     {"values", job_values},
     {"axes", job_axes},
     {"order", job_order},

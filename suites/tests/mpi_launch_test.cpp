@@ -63,7 +63,7 @@ void job_ended(MpiWorld& world) {
   judge(p, scene.reference(world), {.mpi = &world});
 }
 
-const AddJobs added({{"gates", job_gates}, {"ended", job_ended}});
+const AddJobs added_launches({{"gates", job_gates}, {"ended", job_ended}});
 
 // ---- the tests' side
 

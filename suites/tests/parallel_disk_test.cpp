@@ -108,11 +108,11 @@ TEST_P(LazyDiskCopies, PoisonTheirTargetUntilTheWait) {
 INSTANTIATE_TEST_SUITE_P(Timings, LazyDiskCopies, testing::Values(Timing::lazy),
                          [](const auto&) { return "lazy"; });
 
-struct Scene {
+struct DiskScene {
   ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
-  Scene() { settings.batch = 8, settings.seq = 16, settings.steps = 2; }
+  DiskScene() { settings.batch = 8, settings.seq = 16, settings.steps = 2; }
   Prepared prepared(const char* plan) const { return prepare({model, settings, Plan::parse(plan), &data}); }
 };
 
@@ -121,7 +121,7 @@ const char* const on_disk = "dp=2 pp=2 offload=optimizer to=disk";
 TEST(Disk, ARunLeavesNothingBehindAtAnyTime) {
   const TemporaryFolder folder;
   std::atomic<bool> named{false}, used{false};
-  launch(Scene().prepared(on_disk), {.scratch = folder.path()}, [&](RankView v) {
+  launch(DiskScene().prepared(on_disk), {.scratch = folder.path()}, [&](RankView v) {
     v.executor.initialise({});
     v.executor.step(0);
     if (entries(folder.path()) != 0) named = true;
@@ -134,7 +134,7 @@ TEST(Disk, ARunLeavesNothingBehindAtAnyTime) {
 
 TEST(Disk, AFolderThatCannotBeWrittenToIsOneSentence) {
   try {
-    launch(Scene().prepared(on_disk), {.scratch = "/no/such"}, [](RankView v) { v.executor.step(0); });
+    launch(DiskScene().prepared(on_disk), {.scratch = "/no/such"}, [](RankView v) { v.executor.step(0); });
     FAIL() << "no error";
   } catch (const UserError& e) {
     EXPECT_TRUE(says(e.what(), "rank ", "/no/such", "No such file or directory", "--scratch"));
@@ -147,7 +147,7 @@ TEST(Disk, AFaultDuringTheRunEndsTheWholeJobWithRankAndFolder) {
     const TemporaryFolder folder;
     std::atomic<bool> broken{false};
     try {
-      launch(Scene().prepared(on_disk), {.timing = timing, .scratch = folder.path()}, [&](RankView v) {
+      launch(DiskScene().prepared(on_disk), {.timing = timing, .scratch = folder.path()}, [&](RankView v) {
         v.executor.initialise({});
         v.executor.step(0);
         if (!broken.exchange(true)) {

@@ -145,16 +145,16 @@ class Far final : public Accelerator {
   bool repeats = true;
 };
 
-struct Scene {
+struct EngineScene {
   ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
-  Scene() { settings.batch = 8, settings.seq = 16, settings.steps = 2; }
+  EngineScene() { settings.batch = 8, settings.seq = 16, settings.steps = 2; }
   Prepared prepared(const char* line) const { return prepare({model, settings, Plan::parse(line), &data}); }
 };
 
 TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
-  const Scene s;
+  const EngineScene s;
   const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
   Far far;
   for (const char* line :
@@ -173,7 +173,7 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
 // The host has room for each message that is under way at once, not for the largest as often: all units'
 // gradients, of which the head's comes first, the embedding's last.
 TEST(Engine, MessagesUnderWayHaveRoomForThemselves) {
-  const Scene s;
+  const EngineScene s;
   const ModelConfig& m = s.model;
   const i64 rows = (m.vocab + s.settings.leaves - 1) / s.settings.leaves * s.settings.leaves;
   const i64 table = rows * m.hidden, heads = m.heads * m.head_dim, kv = m.kv_heads * m.head_dim;
@@ -186,7 +186,7 @@ TEST(Engine, MessagesUnderWayHaveRoomForThemselves) {
 
 // Between its memory and the disk, a unit's weights go through the host's in parts of 4 MiB.
 TEST(Engine, AUnitGoesToTheDiskInSeveralParts) {
-  Scene s;
+  EngineScene s;
   s.model.vocab = 20000, s.model.layers = 1;  // an embedding of 5.1 MB
   s.settings.batch = 2, s.settings.seq = 8;
   const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
@@ -199,7 +199,7 @@ TEST(Engine, AUnitGoesToTheDiskInSeveralParts) {
 // From the third step on a rank's passes are run from graphs, and nobody can tell by the numbers: labels that
 // do not count make the loss's scale another one in every step.
 TEST(Engine, PlansRunFromGraphs) {
-  Scene s;
+  EngineScene s;
   s.settings.steps = 4;
   const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
   Far far;
@@ -224,7 +224,7 @@ TEST(Engine, PlansRunFromGraphs) {
 
 // The second step makes the graphs and is not timed; behind the timed ones one more is looked at.
 TEST(Engine, TimedStepsRunFromGraphsThatAreThere) {
-  const Scene s;
+  const EngineScene s;
   const Prepared p = s.prepared("dp=1 micro=2");
   Far far;
   const Timed timed = time_steps(p, {.accelerator = &far, .graphs = true}, fresh_weights(s.model, s.settings),
@@ -254,7 +254,7 @@ TEST(Engine, ACallThatIsNotInItsGraphIsAnError) {
 
 // gate-tiny has two key/value heads. With tp=4 two ranks hold each, and each makes its weights' gradient.
 TEST(Engine, RanksThatDoTheSameMustGetTheSameBits) {
-  const Scene s;
+  const EngineScene s;
   Far far;
   far.repeats = false;
   const auto run = [&](const char* line) {
@@ -268,7 +268,7 @@ TEST(Engine, RanksThatDoTheSameMustGetTheSameBits) {
 
 // A profiler's timeline has the names of `lockstep show`, step after step.
 TEST(Engine, RangesAreNamedLikeTheTrace) {
-  const Scene s;
+  const EngineScene s;
   const Prepared p = s.prepared("dp=2 tp=2 pp=2 offload=optimizer");
   Far far;
   launch(p, {.accelerator = &far}, [&](RankView v) {
@@ -300,7 +300,7 @@ TEST(Engine, RangesAreNamedLikeTheTrace) {
 // As of `lockstep time --kernels`: operands in the device's memory, and nothing of a step left out but what
 // the host does.
 TEST(Engine, KernelsAreTimedInItsMemory) {
-  const Scene s;
+  const EngineScene s;
   const Prepared p = s.prepared("dp=2 tp=2 offload=optimizer");
   FarEngine engine(cpu_ops(), nullptr);
   const KernelTimes times = kernel_times(p, &engine, "auto", 1);

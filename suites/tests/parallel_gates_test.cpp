@@ -12,18 +12,18 @@
 namespace lockstep {
 namespace {
 
-struct Scene {
+struct GateScene {
   ModelConfig model;
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
-  explicit Scene(const std::string& name) : model(load_model_config("suites/models/" + name + ".json")) {
+  explicit GateScene(const std::string& name) : model(load_model_config("suites/models/" + name + ".json")) {
     settings.batch = 16, settings.seq = 16, settings.steps = 3;
   }
   Prepared prepared(const char* plan) const { return prepare({model, settings, Plan::parse(plan), &data}); }
 };
 
 TEST(Gates, EveryRankMustReportTheSameLossAndNorm) {
-  const Prepared p = Scene("gate-tiny").prepared("dp=2");
+  const Prepared p = GateScene("gate-tiny").prepared("dp=2");
   for (const StepResult& other : {StepResult{6.5, 1.25}, StepResult{6.25, 1.5}}) {
     Assembly assembly(p, 1);
     assembly.result(0, {6.25, 1.25}, 1);
@@ -35,7 +35,7 @@ TEST(Gates, EveryRankMustReportTheSameLossAndNorm) {
 }
 
 TEST(Gates, EveryMessageMustBeWaitedFor) {
-  const Scene scene("gate-tiny");
+  const GateScene scene("gate-tiny");
   Prepared p = scene.prepared("pp=2");
   EXPECT_EQ(never_waited_for(p), "");
   auto& events = p.traces[1].events;
@@ -52,7 +52,7 @@ TEST(Gates, EveryMessageMustBeWaitedFor) {
 }
 
 TEST(Gates, EveryCopyMustBeWaitedFor) {
-  Prepared p = Scene("gate-tiny").prepared("activations=host");
+  Prepared p = GateScene("gate-tiny").prepared("activations=host");
   EXPECT_EQ(never_waited_for(p), "");
   auto& events = p.traces[0].events;
   const auto copy = std::find_if(events.begin(), events.end(),
@@ -65,7 +65,7 @@ TEST(Gates, EveryCopyMustBeWaitedFor) {
 }
 
 TEST(Gates, DiskIsHeldToItsFormulaAndToItsLiveBytes) {
-  Prepared p = Scene("gate-tiny").prepared("dp=2 offload=weights to=disk");
+  Prepared p = GateScene("gate-tiny").prepared("dp=2 offload=weights to=disk");
   EXPECT_EQ(judge_memory(p, {}), "pass");
   ArenaPlan& file = p.layouts[1][static_cast<int>(Medium::disk)];
   file.bytes = file.live * 106 / 100;
@@ -80,7 +80,7 @@ TEST(Gates, DiskIsHeldToItsFormulaAndToItsLiveBytes) {
 }
 
 TEST(Gates, ArenasOfDeviceAndHostTogetherAreHeldToTheirLiveBytes) {
-  Prepared p = Scene("gate-tiny").prepared("activations=host");
+  Prepared p = GateScene("gate-tiny").prepared("activations=host");
   ArenaPlan &device = p.layouts[0][static_cast<int>(Medium::device)],
             &host = p.layouts[0][static_cast<int>(Medium::host)];
   EXPECT_GT(host.live, 0);
@@ -92,7 +92,7 @@ TEST(Gates, ArenasOfDeviceAndHostTogetherAreHeldToTheirLiveBytes) {
 
 // Beside the peak a longer buffer raises no kind's bytes: what is done in it says that it is too long.
 TEST(Gates, EveryBufferOfAStepIsUsedToItsEnd) {
-  Prepared p = Scene("gate-tiny").prepared("dp=2 tp=2 sp=1 ckpt=full zero=3 offload=optimizer");
+  Prepared p = GateScene("gate-tiny").prepared("dp=2 tp=2 sp=1 ckpt=full zero=3 offload=optimizer");
   EXPECT_EQ(judge_extents(p), "pass");
   auto& events = p.traces[3].events;
   const auto begin = std::find_if(events.begin(), events.end(),
@@ -123,7 +123,7 @@ std::vector<Trace::Event>::iterator nth(Trace& trace, Trace::Event::What what, c
 }
 
 TEST(Gates, WorkIsHeldToItsFormula) {
-  const Scene scene("gate-tiny");
+  const GateScene scene("gate-tiny");
   {
     Prepared p = scene.prepared("dp=2 pp=2 ckpt=full");  // 8 layers, forward and again, 8 microbatches
     EXPECT_EQ(judge_work(p), "pass");
@@ -149,7 +149,7 @@ TEST(Gates, WorkIsHeldToItsFormula) {
 
 // A kernel that does too much at once, as often as it should: numbers that nobody looks at, a rank's time.
 TEST(Gates, HowMuchEachKernelDoesIsHeldToItsFormula) {
-  Scene scene("gate-tiny");
+  GateScene scene("gate-tiny");
   scene.settings.fast = true, scene.settings.batch = 6;
   Prepared p = scene.prepared("dp=3 tp=2 zero=2 ckpt=full");
   ASSERT_EQ(judge_work(p), "pass");
@@ -214,7 +214,7 @@ TEST(Price, OperationsAreThoseOfTheParameters) {
 }
 
 TEST(Gates, TalkThatAStrategyHidesMustBeHidden) {
-  Prepared p = Scene("gate-tiny").prepared("dp=2");
+  Prepared p = GateScene("gate-tiny").prepared("dp=2");
   auto& events = p.traces[1].events;
   const auto start = nth(p.traces[1], Trace::Event::start, "unit4.gradient", 0);
   const auto wait = std::find_if(start, events.end(), [&](const Trace::Event& e) {
@@ -226,7 +226,7 @@ TEST(Gates, TalkThatAStrategyHidesMustBeHidden) {
 }
 
 TEST(Gates, WhatRanIsWhatWasTraced) {
-  const Prepared p = Scene("gate-tiny").prepared("dp=2 offload=optimizer");
+  const Prepared p = GateScene("gate-tiny").prepared("dp=2 offload=optimizer");
   std::vector<Ran> ran(2);
   for (int rank = 0; rank < 2; ++rank)
     for (const Trace::Event& e : p.traces[rank].events) {
@@ -242,7 +242,7 @@ TEST(Gates, WhatRanIsWhatWasTraced) {
 
 // Axis, tensor and size may be right, and the message wrong all the same.
 TEST(Gates, MessagesAreComparedByPeerTypeAndReduction) {
-  const Scene scene("gate-tiny");
+  const GateScene scene("gate-tiny");
   Prepared p = scene.prepared("tp=2 pp=4 ckpt=full");
   EXPECT_EQ(judge_messages(p, p.posted), "pass");
   const auto change = [&](auto&& alter) {
@@ -260,7 +260,7 @@ TEST(Gates, MessagesAreComparedByPeerTypeAndReduction) {
 }
 
 TEST(Gates, AMessageWaitedForTwiceIsNamed) {
-  const Scene scene("gate-tiny");
+  const GateScene scene("gate-tiny");
   Prepared p = scene.prepared("tp=2");
   auto& events = p.traces[1].events;
   const auto wait = std::find_if(events.begin(), events.end(),
@@ -276,7 +276,7 @@ TEST(Gates, AMessageWaitedForTwiceIsNamed) {
 // ---- Differences in one place only ----------------------------------------------------------------------
 
 TEST(Gates, WeightsAreJudgedWhereGradientsAreEqual) {
-  const Scene s("gate-tiny");
+  const GateScene s("gate-tiny");
   const Prepared p = s.prepared("dp=2 pp=2");
   Whole other = reference_run(s.model, s.settings, s.data, "auto", 1);
   other.steps[2].weight[3][5] += 1;
@@ -287,7 +287,7 @@ TEST(Gates, WeightsAreJudgedWhereGradientsAreEqual) {
 
 // A rank that hands in all of its first step, and of the next only weights, or only gradients.
 TEST(Gates, WhatNoRankHoldsIsNamedInEveryStep) {
-  const Scene scene("gate-tiny");
+  const GateScene scene("gate-tiny");
   const Prepared p = scene.prepared("tp=2");
   for (const bool only_weights : {false, true}) {
     Assembly assembly(p, 2);
@@ -323,7 +323,7 @@ const KernelSet wrong_adamw{"test-wrong-adamw", 2001, [] { return wrong_adamw_ru
                             }};
 
 TEST(Gates, FastModeHoldsTheOptimizerToItsBits) {
-  Scene s("gate-tiny");
+  GateScene s("gate-tiny");
   s.settings.steps = 1;
   const Weights initial = fresh_weights(s.model, s.settings);
   const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1, initial);
@@ -339,7 +339,7 @@ TEST(Gates, FastModeHoldsTheOptimizerToItsBits) {
 }
 
 TEST(Gates, EveryRanksMessagesAreHeldToItsTrace) {
-  const Prepared p = Scene("gate-tiny").prepared("dp=2 tp=2");
+  const Prepared p = GateScene("gate-tiny").prepared("dp=2 tp=2");
   auto posted = p.posted;
   posted[3].pop_back();
   EXPECT_TRUE(judge_messages(p, posted).starts_with("rank 3: the trace says ")) << judge_messages(p, posted);
@@ -351,7 +351,7 @@ TEST(Gates, EveryRanksMessagesAreHeldToItsTrace) {
 }
 
 TEST(Gates, EveryRanksGuardedPeakIsHeldToItsTrace) {
-  const Prepared p = Scene("gate-tiny").prepared("dp=2 pp=2");
+  const Prepared p = GateScene("gate-tiny").prepared("dp=2 pp=2");
   std::vector<i64> alive;
   for (const Trace& trace : p.traces) alive.push_back(peaks(trace).total);
   EXPECT_EQ(judge_memory(p, alive), "pass");
@@ -365,7 +365,7 @@ TEST(Gates, EveryRanksGuardedPeakIsHeldToItsTrace) {
 class OddSizes : public testing::TestWithParam<const char*> {};
 
 TEST_P(OddSizes, PassesAllGates) {
-  static const Scene scene("gate-odd");
+  static const GateScene scene("gate-odd");
   static const Whole reference = reference_run(scene.model, scene.settings, scene.data, "auto", 1);
   const Verdict v = judge(scene.prepared(GetParam()), reference, {});
   EXPECT_EQ(v.numbers, "pass");

@@ -46,8 +46,8 @@ void wrong_squares(Lanes& l, i64* words, const float* x, i64 n) {
   right.add_squares(l, words, x, n);
   if (now()) right.add_squares(l, words, x, n);
 }
-void wrong_adamw(Lanes& l, float* w, float* m, float* v, const float* g, i64 n, float clip,
-                 AdamWStep<float> step) {
+void changed_adamw(Lanes& l, float* w, float* m, float* v, const float* g, i64 n, float clip,
+                   AdamWStep<float> step) {
   right.adamw(l, w, m, v, g, n, clip, step);
   if (now())
     for (i64 i = 0; i < n; ++i) w[i] += 0.125f;
@@ -56,19 +56,19 @@ std::function<void(Ops<float>&)> plant;
 const KernelSet planted{"test-planted", 2000, [] { return on; },
                         [](Ops<float>& ops) { right = ops, plant(ops); }};
 
-struct Scene {
+struct LocateScene {
   ModelConfig model = load_model_config("suites/models/gate-untied.json");
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
   Whole reference;
-  Scene() {
+  LocateScene() {
     model.kv_heads = 2;
     settings.batch = 8, settings.seq = 16, settings.steps = 2;
     reference = reference_run(model, settings, data, "auto", 1);
   }
 };
-const Scene& scene() {
-  static const Scene s;
+const LocateScene& locate_scene() {
+  static const LocateScene s;
   return s;
 }
 
@@ -78,13 +78,13 @@ struct Trained {
   Whole whole;
   std::vector<Holding> holdings;
   std::string said() const {
-    const auto found = locate(scene().reference, whole, holdings, mesh);
+    const auto found = locate(locate_scene().reference, whole, holdings, mesh);
     return found ? found->text() : "equal";
   }
 };
 
 Trained run(const char* plan, const std::function<bool(const Mesh&, int rank)>& wrong_here = {}) {
-  const Scene& s = scene();
+  const LocateScene& s = locate_scene();
   const Prepared p = prepare({s.model, s.settings, Plan::parse(plan), &s.data});
   Assembly assembly(p, s.settings.steps);
   on = static_cast<bool>(wrong_here);
@@ -171,7 +171,7 @@ TEST(Locate, SharedKeysAloneAreASumOverTheRanksThatShareThem) {
 TEST(Locate, AWholeStageIsThePipelines) {
   Trained ran = run("pp=2");
   for (std::size_t i = 0; i < ran.whole.table.size(); ++i)
-    if (ran.whole.table[i].unit <= scene().model.layers / 2) change(ran.whole.steps[1].gradient[i]);
+    if (ran.whole.table[i].unit <= locate_scene().model.layers / 2) change(ran.whole.steps[1].gradient[i]);
   EXPECT_TRUE(says(ran.said(), "from there down: what layer ",
                    "all of stage 0 differs and nothing of the others: suspect pp"));
 }
@@ -195,7 +195,7 @@ std::function<bool(int)> call(int n) {
 bool always(int) { return true; }
 
 // Layers are numbered from below, and backward meets the last one first.
-int backward_of(int layer) { return static_cast<int>(scene().model.layers) - 1 - layer; }
+int backward_of(int layer) { return static_cast<int>(locate_scene().model.layers) - 1 - layer; }
 
 TEST(LocateFault, BackwardOfAttentionInOneLayer) {
   plant = [](Ops<float>& ops) { ops.attention_dx.call = wrong_attention_dx; };
@@ -215,7 +215,7 @@ TEST(LocateFault, BackwardOfSwiGluInOneLayer) {
 TEST(LocateFault, OneWeightGradientOnOneTensorParallelRank) {
   plant = [](Ops<float>& ops) { ops.matmul_dw.call = wrong_dw; };
   goes_wrong = call(8);  // a call a sequence: after the head's eight the last layer's first
-  const std::string last = std::to_string(scene().model.layers - 1);
+  const std::string last = std::to_string(locate_scene().model.layers - 1);
   EXPECT_TRUE(says(run("tp=2 micro=8", on_tp_1).said(),
                    "gradient of model.layers." + last + ".mlp.down_proj.weight at",
                    "only this tensor differs", "tp cuts lie with its rank 1: suspect tp"));
@@ -232,10 +232,11 @@ TEST(LocateFault, AForwardPassHasItsLossWrong) {
 // and right before, on every rank that holds a part of it.
 TEST(LocateFault, AForwardPassIsFollowedToItsPlace) {
   const auto wrong_from = [](const char* plan, const std::string& weight) {
-    Whole reference = scene().reference;
+    Whole reference = locate_scene().reference;
     for (std::size_t i = 0; i < reference.table.size(); ++i)
       if (reference.table[i].name == weight) change(reference.steps[0].weight[i]);
-    const Prepared p = prepare({scene().model, scene().settings, Plan::parse(plan), &scene().data});
+    const Prepared p =
+        prepare({locate_scene().model, locate_scene().settings, Plan::parse(plan), &locate_scene().data});
     return follow_stream(p, {}, {}, reference, 1);
   };
   for (const char* plan : {"micro=2", "dp=2 tp=2 sp=1", "dp=2 zero=3 micro=2", "pp=2 tp=2 ckpt=full",
@@ -263,7 +264,7 @@ TEST(LocateFault, ANormThatCountsTwice) {
 }
 
 TEST(LocateFault, AnOptimizerThatGoesWrongOnOneShard) {
-  plant = [](Ops<float>& ops) { ops.adamw.call = wrong_adamw; };
+  plant = [](Ops<float>& ops) { ops.adamw.call = changed_adamw; };
   goes_wrong = always;
   const Trained ran = run("dp=2 zero=3", on_dp_1);
   EXPECT_EQ(ran.problem, "");
@@ -273,7 +274,7 @@ TEST(LocateFault, AnOptimizerThatGoesWrongOnOneShard) {
 }
 
 TEST(LocateFault, AnOptimizerThatGoesWrongOnOneReplica) {
-  plant = [](Ops<float>& ops) { ops.adamw.call = wrong_adamw; };
+  plant = [](Ops<float>& ops) { ops.adamw.call = changed_adamw; };
   goes_wrong = always;
   EXPECT_TRUE(says(run("dp=2 tp=2", on_dp_1).problem, "replicas differ: step 0: weight of ",
                    "ranks of different dp disagree: suspect dp"));

@@ -63,7 +63,7 @@ PlanRecord split() {
   return p;
 }
 
-RunRecord two_plans() {
+RunRecord whole_run() {
   RunRecord run;
   run.suite = "smoke";
   run.verdict = "INVALID: 1 of 2 plans failed";
@@ -78,7 +78,7 @@ RunRecord two_plans() {
 }
 
 TEST_F(RecordTest, KeepsEveryFieldOfARun) {
-  write_run(two_plans(), path("run.h5"));
+  write_run(whole_run(), path("run.h5"));
   EXPECT_FALSE(fs::exists(path("run.h5.tmp")));
   const h5::Reader file(path("run.h5"));
   EXPECT_EQ(file.attribute("format"), "lockstep run");
@@ -106,7 +106,7 @@ TEST_F(RecordTest, KeepsEveryFieldOfARun) {
 }
 
 TEST_F(RecordTest, FillsShortRowsWithNaN) {
-  write_run(two_plans(), path("run.h5"));
+  write_run(whole_run(), path("run.h5"));
   const h5::Reader file(path("run.h5"));
   const auto loss = file.read<double>("/plans/loss");
   EXPECT_EQ(loss.shape, (h5::Shape{2, 2}));
@@ -120,7 +120,7 @@ TEST_F(RecordTest, FillsShortRowsWithNaN) {
 }
 
 TEST_F(RecordTest, TypesPlanWordsByTheirValues) {
-  write_run(two_plans(), path("run.h5"));
+  write_run(whole_run(), path("run.h5"));
   const h5::Reader file(path("run.h5"));
   EXPECT_EQ(file.read<i64>("/plans/word/dp").values, (std::vector<i64>{1, 2}));
   EXPECT_EQ(file.strings("/plans/word/ckpt"), (std::vector<std::string>{"none", "full"}));
@@ -128,7 +128,7 @@ TEST_F(RecordTest, TypesPlanWordsByTheirValues) {
 }
 
 TEST_F(RecordTest, CountsNothingWhereAPlanHasNone) {
-  write_run(two_plans(), path("run.h5"));
+  write_run(whole_run(), path("run.h5"));
   const h5::Reader file(path("run.h5"));
   EXPECT_EQ(file.read<i64>("/plans/peak_by_kind/weights").values, (std::vector<i64>{1000, 500}));
   EXPECT_EQ(file.read<i64>("/plans/peak_by_kind/optimizer").values, (std::vector<i64>{2000, 0}));
@@ -206,7 +206,7 @@ TEST_F(RecordTest, APlansFileMustBeWholeAndOfThisSweep) {
   EXPECT_FALSE(refused("this sweep", "plan.h5"));
   EXPECT_TRUE(refused("another", "plan.h5"));
   EXPECT_TRUE(refused("this sweep", "none.h5"));
-  write_run(two_plans(), path("run.h5"));
+  write_run(whole_run(), path("run.h5"));
   EXPECT_TRUE(refused("this sweep", "run.h5"));
   for (std::uintmax_t size = fs::file_size(path("plan.h5")); size > 40; size -= 40) {
     fs::resize_file(path("plan.h5"), size - 40);
@@ -240,7 +240,7 @@ TEST_F(RecordTest, WritesARunWithoutPlans) {
 
 TEST_F(RecordTest, ReplacesAnOlderFileOnlyWhenComplete) {
   std::ofstream(path("run.h5")) << "old";
-  write_run(two_plans(), path("run.h5"));
+  write_run(whole_run(), path("run.h5"));
   EXPECT_EQ(h5::Reader(path("run.h5")).attribute("suite"), "smoke");
   {
     h5::Writer half(path("run.h5"));
@@ -261,12 +261,12 @@ std::string sentence_of(const std::function<void()>& action) {
 
 TEST_F(RecordTest, SaysWhyItCannotWrite) {
   const std::string nowhere = path("missing/run.h5");
-  EXPECT_EQ(sentence_of([&] { write_run(two_plans(), nowhere); }),
+  EXPECT_EQ(sentence_of([&] { write_run(whole_run(), nowhere); }),
             "cannot write '" + nowhere + "': there is no folder '" + path("missing") +
                 "'; make it, or name another place");
-  EXPECT_NE(sentence_of([&] { write_run(two_plans(), folder_.string()); }).find("it is a folder"),
+  EXPECT_NE(sentence_of([&] { write_run(whole_run(), folder_.string()); }).find("it is a folder"),
             std::string::npos);
-  EXPECT_NE(sentence_of([&] { write_run(two_plans(), "/proc/run.h5"); }).find("cannot write '/proc/run.h5'"),
+  EXPECT_NE(sentence_of([&] { write_run(whole_run(), "/proc/run.h5"); }).find("cannot write '/proc/run.h5'"),
             std::string::npos);
 }
 

@@ -192,16 +192,16 @@ struct StuckStrategy : Strategy<Schedule> {
                            chosen<Schedule>(Plan::parse("schedule=gpipe")).price) {}
 };
 
-struct Scene {
+struct StrategyScene {
   ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
-  Scene() { settings.batch = 2, settings.seq = 8, settings.steps = 1; }
+  StrategyScene() { settings.batch = 2, settings.seq = 8, settings.steps = 1; }
   lockstep::Run run(const char* plan) const { return {model, settings, Plan::parse(plan), &data}; }
 };
 
 TEST(Actions, AreLookedAtWhereARankIsMade) {
-  const Scene s;
+  const StrategyScene s;
   const auto said = [&] { return mistake([&] { prepare(s.run("pp=2 virtual=2")); }); };
   {
     const StuckStrategy two(
@@ -219,7 +219,7 @@ TEST(Actions, AreLookedAtWhereARankIsMade) {
 
 // What the planner says of a plan: whole, and at first sight.
 std::vector<std::string> planner_says(const char* line) {
-  Scene s;
+  StrategyScene s;
   s.settings.batch = 8;
   Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
   cluster.devices = 2;
@@ -240,7 +240,7 @@ TEST(Actions, AreLookedAtByThePlanner) {
 TEST(Deadlock, IsTheVerdictOfTheMessagesGate) {
   const StuckStrategy stuck(
       [](const Context&) -> std::unique_ptr<Schedule> { return std::make_unique<Stuck>(1); });
-  const Scene s;
+  const StrategyScene s;
   const Plan plan = Plan::parse("pp=2 virtual=2");
   ASSERT_FALSE(refuse(plan, s.model, s.settings));
   const std::string waits =
@@ -258,7 +258,7 @@ TEST(Deadlock, IsTheVerdictOfTheMessagesGate) {
 TEST(Deadlock, IsARefusalToThePlanner) {
   const StuckStrategy stuck(
       [](const Context&) -> std::unique_ptr<Schedule> { return std::make_unique<Stuck>(1); });
-  Scene s;
+  StrategyScene s;
   s.settings.batch = 8;
   Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
   cluster.devices = 2;
@@ -320,7 +320,7 @@ TEST(Kept, IsLookedAtWhereARankIsMade) {
       "part", {}, every_second, {},
       [](const Context&) -> std::unique_ptr<Stash> { return std::make_unique<Without>(std::vector<Part>{}); },
       {[](const Shape&, i64) { return Dropped{}; }});
-  const Scene s;
+  const StrategyScene s;
   EXPECT_TRUE(says(mistake([&] { prepare(s.run("every=2")); }), "stash `part`, layer 0: keeps e1"));
   for (const std::string& said : planner_says("pp=2 every=2"))
     EXPECT_TRUE(says(said, "stash `part`, layer 0: keeps e1"));

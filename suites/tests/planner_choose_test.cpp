@@ -21,7 +21,7 @@ Cluster four_devices() {
   return c;
 }
 
-struct Asked {
+struct AskedOfFour {
   ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   Cluster cluster = four_devices();
   Settings settings = settings_on(cluster, small());
@@ -34,7 +34,7 @@ struct Asked {
 
 // The product of all words on four devices, each plan asked about by itself.
 TEST(Choose, FindsTheFastestPlanOfAll) {
-  const Asked a;
+  const AskedOfFour a;
   const Values given =
       parse_values("to=host activations=device ckpt=none,full offload=none,optimizer micro=1,2");
   const Choices c = choose(a.model, a.settings, a.cluster, given);
@@ -79,7 +79,7 @@ TEST(Choose, FindsTheFastestPlanOfAll) {
 
 // Words that make one choice have one plan without them, which is said once.
 TEST(Choose, SaysEachOtherPlanOnce) {
-  const Asked a;
+  const AskedOfFour a;
   const Choices c = choose(a.model, a.settings, a.cluster, {}, {.top = 2});
   const std::string why = why_text(c, {a.model, a.settings, a.cluster});
   std::map<std::string, int> said;
@@ -121,7 +121,7 @@ TEST(Choose, SaysWhichPlansAreAsGood) {
 
 // A step's seconds are all accounted for, on every stage.
 TEST(Choose, TimeByKindAddsUp) {
-  const Asked a;
+  const AskedOfFour a;
   Composer composer(a.model, a.settings, a.cluster);
   for (const char* line :
        {"dp=2 pp=2 zero=3", "tp=2 pp=2 sp=1 ckpt=full", "dp=4 offload=weights", "pp=4 schedule=gpipe"}) {
@@ -136,7 +136,7 @@ TEST(Choose, TimeByKindAddsUp) {
 
 // One microbatch: all stages keep as many layers' activations, and the last has the logits besides.
 TEST(Choose, WhatIsHeldIsOfTheFullestStage) {
-  const Asked a;
+  const AskedOfFour a;
   const Question q{a.model, a.settings, a.cluster};
   const char* line = "pp=4 micro=8";
   const Prediction p = predicted(line, q);
@@ -149,7 +149,7 @@ TEST(Choose, WhatIsHeldIsOfTheFullestStage) {
 // 6 operations for each weight of a matmul and token (Kaplan et al. 2020, section 2.1), by the kernels of a
 // trace.
 TEST(Choose, ModelFlopsAreThoseOfTheKernels) {
-  const Asked a;
+  const AskedOfFour a;
   std::set<std::string> names;
   const Trace trace = trace_rank(lockstep::Run{a.model, a.settings, Plan::parse("dp=1")}, 0, names);
   double matmuls = 0;

@@ -18,7 +18,7 @@
 namespace lockstep {
 namespace {
 
-Cluster plain() {
+Cluster plain_cluster() {
   Cluster c;
   c.devices = 64, c.per_node = 8;
   c.memory = 80e9, c.flops = 1e15, c.memory_bandwidth = 3e12;
@@ -29,7 +29,7 @@ Cluster plain() {
 
 // Thakur et al. 2005, section 4: an all_reduce moves 2 (d-1)/d V, a reduce_scatter or all_gather half of it.
 TEST(Collectives, RingsMoveWhatThePapersSay) {
-  const Cluster c = plain();
+  const Cluster c = plain_cluster();
   constexpr double V = 1e9;
   for (const i64 d : {2, 4, 8}) {
     const Placed p = place(d, 1, 8);
@@ -44,7 +44,7 @@ TEST(Collectives, RingsMoveWhatThePapersSay) {
 
 // Many small steps: a ring has 2 (d-1) of them, a tree 2 log2(d) (Sanders et al. 2009).
 TEST(Collectives, SmallMessagesTakeTheTree) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.network.latency = 1e-5;
   EXPECT_NEAR(collective_seconds(Verb::all_reduce, 8, place(1024, 8, 8), c), 20e-5, 1e-7);
 }
@@ -52,7 +52,7 @@ TEST(Collectives, SmallMessagesTakeTheTree) {
 // Of 16 ranks on two nodes each carries an eighth of an all_reduce to the other node, in halves, and as much
 // back; of an all_to_all, half of what it has. Between nodes nothing else takes the links.
 TEST(Collectives, AreOnTheNetworkForAPart) {
-  const Cluster c = plain();
+  const Cluster c = plain_cluster();
   const double V = 1e9;
   const Placed two = place(16, 1, 8);
   EXPECT_NEAR(network_seconds(Verb::all_reduce, V, two, c), V / 8 / 10e9, 1e-12);
@@ -67,7 +67,7 @@ TEST(Collectives, AreOnTheNetworkForAPart) {
 // Each of a node's 8 devices carries an eighth across nodes: 8 links side by side, and never more than the
 // links within the node.
 TEST(Collectives, NodesShareTheirLinks) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   const double V = 1e9, d = 64;
   EXPECT_NEAR(collective_seconds(Verb::all_gather, V, place(64, 1, 8), c), (d - 1) / d * V / 80e9, 1e-12);
   EXPECT_NEAR(collective_seconds(Verb::all_gather, V, place(8, 8, 8), c), 7.0 / 8 * V / 10e9, 1e-12);
@@ -79,7 +79,7 @@ TEST(Collectives, NodesShareTheirLinks) {
 }
 
 TEST(Collectives, BandwidthFallsWithBytesAndNodes) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.network.by_nodes = Curve({{1, 1}, {4, 0.5}});
   EXPECT_NEAR(collective_seconds(Verb::send, 1e9, place(2, 8, 8), c), 1e9 / (10e9 * 0.75), 1e-9);
   EXPECT_NEAR(collective_seconds(Verb::all_gather, 1e9, place(16, 8, 8), c), 15.0 / 16 / 5, 1e-9);
@@ -123,7 +123,7 @@ Trace::Event kernel(const char* name, std::vector<double> numbers, Type type,
 }
 
 TEST(Roofline, IsTheSlowerOfArithmeticAndMemory) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   const CostModel model(c, {});
   // 2 M N K operations at 1e15; a thin one reads N K numbers of 2 bytes at 3e12.
   EXPECT_NEAR(model.kernel(kernel("matmul", {4096, 4096, 4096, 1}, Type::bf16)), 2 * std::pow(4096, 3) / 1e15,
@@ -135,7 +135,7 @@ TEST(Roofline, IsTheSlowerOfArithmeticAndMemory) {
 }
 
 TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.launch = 1e-6;
   c.efficiency["matmul"] = Curve({{1e6, 0.5}});
   c.efficiency["matmul_dw"] = Curve({{1e6, 0.25}});
@@ -151,7 +151,7 @@ TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
 // What ranks carry themselves: bytes of the whole payload by their own rates, where it starts and where it is
 // waited for. A reduce_scatter of n between two takes 2 n from each.
 TEST(Messages, CarriedByTheRanksCostThemTheirOwnTime) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.messages_block = true;
   c.carried["reduce_scatter"] = {Curve({{1e6, 4e9}, {1e8, 8e9}}), Curve({{1e6, 1e9}})};
   const CostModel model(c, Mesh{2, 1, 1, 1});
@@ -176,7 +176,7 @@ Trace::Event copy_of(i64 floats, Medium to, Medium from) {
 // A link's latency and bytes over its bandwidth; to and from the disk by the slower of the two links on the
 // way; within the host's memory each byte is read and written.
 TEST(Copies, TakeTheSlowestOfWhatTheyCross) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.host.latency = 1e-5, c.disk = {2e9, 1e-4, {}, {}};
   const auto seconds = [&](Medium to, Medium from) {
     return CostModel(c, {}).copy(copy_of(250'000'000, to, from));  // 1 GB
@@ -196,7 +196,7 @@ TEST(Processes, HoldWhatTheClustersLinesSay) {
   EXPECT_EQ(communicators({4, 1, 1, 1}), 2);
   EXPECT_EQ(communicators({2, 2, 2, 1}), 4);
   EXPECT_EQ(communicators({1, 8, 1, 2}), 3) << "slices that share a key/value head";
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.context = 1000, c.workspace = 200, c.communicator = 30, c.fragmentation = 0.25;
   EXPECT_DOUBLE_EQ(beside_the_arena(c, 400, 3), 1000 + 200 + 3 * 30 + 100);
   // Ranks that are threads share the context, and each has its workspace and gaps.
@@ -300,7 +300,7 @@ TEST(Clusters, PresetsAreRead) {
 
 // What calibration writes is what is read again, to the digits that the file has.
 TEST(Clusters, AreWrittenAsTheyAreRead) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.name = "one", c.devices = c.per_node = 2;
   c.crowd["rows"] = Curve({{1, 1}, {2, 0.75}});
   c.efficiency["add"] = Curve({{1e3, 0.5}, {1e6, 0.25}});
@@ -360,7 +360,7 @@ TEST(Clusters, ADiskThatIsFullHasNoSpeed) {
 
 // A core at half its speed: all rates are half of what they were, those of arithmetic and of memory apart.
 TEST(Clusters, AreCorrectedByThePace) {
-  Cluster c = plain();
+  Cluster c = plain_cluster();
   c.grids["matmul"] = {{std::vector<double>{1}, {1}, {1}}, {8e9}};
   c.carried["send"] = {Curve({{8, 1e9}}), Curve({{8, 2e9}})};
   EXPECT_DOUBLE_EQ(at_pace(c, {1, 1}).flops, c.flops);  // nobody knows how fast it was

@@ -15,7 +15,7 @@ namespace {
 
 constexpr double kTokens = 2 * 128;  // of a microbatch below
 
-Cluster plain() {
+Cluster nodes_of_two() {
   Cluster c;
   c.devices = 8, c.per_node = 2;
   c.memory = 1e15, c.flops = 1e13, c.memory_bandwidth = 1e12;
@@ -57,7 +57,7 @@ TEST(Trainers, StagesAreBalancedAsNanotronDoes) {
 }
 
 TEST(Trainers, AStageMayBeLeftWithTheHeadAlone) {
-  Cluster c = plain();
+  Cluster c = nodes_of_two();
   c.trainer.balanced_stages = true;
   c.activation_bytes = c.weight_bytes = 4;
   const Prediction p = predicted(c, "pp=4 micro=2");  // a head worth 6.4 layers: 4, 2, 0 and it
@@ -70,7 +70,7 @@ TEST(Trainers, AStageMayBeLeftWithTheHeadAlone) {
 }
 
 TEST(Trainers, EachMicrobatchTakesSoMuchLonger) {
-  Cluster c = plain();
+  Cluster c = nodes_of_two();
   const double before = seconds(c, "micro=2"), staged = seconds(c, "pp=2 micro=2");
   c.trainer.microbatch = 1;
   EXPECT_NEAR(seconds(c, "micro=2") - before, 8, 1e-9);
@@ -82,7 +82,7 @@ TEST(Trainers, EachMicrobatchTakesSoMuchLonger) {
 // Where issuing takes longer than computing, a step is as long as what is issued; where it takes less, a host
 // that runs ahead costs nothing.
 TEST(Trainers, TheHostIssuesAheadOfTheDevice) {
-  Cluster c = plain();
+  Cluster c = nodes_of_two();
   const double free = seconds(c, "micro=2");
   c.trainer.issue = 1e-9;
   EXPECT_DOUBLE_EQ(seconds(c, "micro=2"), free);
@@ -102,7 +102,7 @@ TEST(Trainers, TheHostIssuesAheadOfTheDevice) {
 }
 
 TEST(Trainers, PartsOfMessagesAreExposed) {
-  Cluster c = plain();
+  Cluster c = nodes_of_two();
   const auto dp = static_cast<std::size_t>(Axis::dp), tp = static_cast<std::size_t>(Axis::tp);
   const double whole = predicted(c, "tp=2 micro=2").stages[0].exposed[tp];
   c.trainer.exposed_tp = 0.25;
@@ -119,7 +119,7 @@ TEST(Trainers, PartsOfMessagesAreExposed) {
 }
 
 TEST(Trainers, RingsMayKnowNoHierarchy) {
-  Cluster c = plain();
+  Cluster c = nodes_of_two();
   c.network.latency = 1e-3;
   const Placed eight = place(8, 1, 2);
   EXPECT_LT(collective_seconds(Verb::all_gather, 8, eight, c), 4e-3);
@@ -135,7 +135,7 @@ TEST(Trainers, RingsMayKnowNoHierarchy) {
 
 // Everything is alive when the head begins: 6 layers of one microbatch, and the logits.
 TEST(Trainers, MemoryIsHeldBeside) {
-  Cluster c = plain();
+  Cluster c = nodes_of_two();
   const double before = peak(c, "micro=2"), cut = peak(c, "tp=2 sp=1 micro=2");
   c.trainer.weight_bytes = 3;
   const double weights = 2.0 * 4096 * 64 + 6 * (4 * 64 * 64 + 3 * 64 * 128 + 2 * 64) + 64;

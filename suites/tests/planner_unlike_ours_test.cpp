@@ -10,7 +10,7 @@ namespace lockstep {
 namespace {
 
 // 1e12 operations and 1e11 bytes a second, all of them reached; two nodes of four.
-Cluster plain_cluster() {
+Cluster two_nodes_of_four() {
   Cluster c;
   c.devices = 8, c.per_node = 4;
   c.memory = 1e9, c.flops = 1e12, c.memory_bandwidth = 1e11;
@@ -19,7 +19,7 @@ Cluster plain_cluster() {
 }
 
 TEST(Compose, EqualsTheWholeTraceWhereATrainerIsUnlikeOurs) {
-  Cluster cluster = plain_cluster();
+  Cluster cluster = two_nodes_of_four();
   cluster.dispatch = 2e-6, cluster.step = 1e-3;
   cluster.score = 9, cluster.score_dx = 17, cluster.score_kernels = 3, cluster.score_apart = 5;
   cluster.score_group = 4;
@@ -50,7 +50,7 @@ Trace::Event kernel(const char* name, std::vector<double> numbers) {
 
 // B T H K hd = 2 64 8 8 16: matrices of 2 * 8 * 64^2 numbers; the whole square is 4 B H T^2 hd operations.
 TEST(Cost, UnfusedAttentionMovesItsMatrices) {
-  Cluster c = plain_cluster();
+  Cluster c = two_nodes_of_four();
   c.score = 10, c.score_dx = 20;
   const double matrix = 2 * 8 * 64 * 64, flops = 4 * matrix * 16;
   const CostModel model(c, {});
@@ -65,7 +65,7 @@ TEST(Cost, UnfusedAttentionMovesItsMatrices) {
 }
 
 TEST(Cost, ScatteredHandOversSendPartsAndGatherThem) {
-  Cluster c = plain_cluster();
+  Cluster c = two_nodes_of_four();
   const Mesh mesh{1, 4, 2};
   Message m;
   m.verb = Verb::send, m.axis = Axis::pp, m.type = Type::bf16, m.n = 1 << 20;
@@ -81,7 +81,7 @@ TEST(Cost, ScatteredHandOversSendPartsAndGatherThem) {
 // Of each layer and microbatch the down projection and the sum that follows, here without tp: 2 T F D
 // operations, and three times T D numbers through memory.
 TEST(Compose, WholeLayersAreRunAgain) {
-  Cluster c = plain_cluster();
+  Cluster c = two_nodes_of_four();
   const ModelConfig m = load_model_config("suites/models/gate-tiny.json");
   Settings settings = settings_on(c, {});
   settings.batch = 4, settings.seq = 64;

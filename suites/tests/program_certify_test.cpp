@@ -11,14 +11,12 @@
 namespace lockstep {
 namespace {
 
-const std::string python = "build/venv-fixtures/bin/python";
-
 // What compare says of the loop's dump.
 Ended judged(const std::string& options) {
   const TemporaryFolder folder;
   const std::string dump = folder.path() + "/run.h5", log = folder.path() + "/log";
   const std::string command =
-      python + " suites/certify/train_llama.py " + dump + " " + options + " >" + log + " 2>&1";
+      fixtures_python + " suites/certify/train_llama.py " + dump + " " + options + " >" + log + " 2>&1";
   if (std::system(command.c_str()) != 0) {
     std::ostringstream said;
     said << std::ifstream(log).rdbuf();
@@ -27,9 +25,9 @@ Ended judged(const std::string& options) {
   return lockstep_program("compare " + dump);
 }
 
-#define NEEDS_TORCH                     \
-  if (!std::filesystem::exists(python)) \
-  GTEST_SKIP() << "no " << python << "; `ci/venv.sh fixtures` makes it (7 GB)"
+#define NEEDS_TORCH                              \
+  if (!std::filesystem::exists(fixtures_python)) \
+  GTEST_SKIP() << "no " << fixtures_python << "; `ci/venv.sh fixtures` makes it (7 GB)"
 
 TEST(Certify, ARightLoopIsWithinTheBound) {
   NEEDS_TORCH;

@@ -12,8 +12,7 @@
 namespace lockstep {
 namespace {
 
-const std::string train = "train " + tiny_run;
-const std::string show = "show " + tiny_model;
+const std::string train_tiny = "train " + tiny_run;
 
 class EveryMistake : public testing::TestWithParam<Mistake> {};
 
@@ -31,7 +30,7 @@ TEST(Mistakes, SeveralProcessesOfOneAreRefusedBeforeAnythingIsDone) {
   const TemporaryFolder folder;
   const std::string files[] = {folder.path() + "/state", folder.path() + "/gate.xml", folder.path() + "/out"};
   for (const std::string& arguments :
-       {train + "--steps 1 --state " + files[0], "time " + tiny_run + "--steps 1",
+       {train_tiny + "--steps 1 --state " + files[0], "time " + tiny_run + "--steps 1",
         "gate suites/smoke.toml --plan dp=2 --junit " + files[1],
         "sweep suites/smoke.toml --plan dp=2 --launch 'mpirun -n {ranks}' --out " + files[2]})
     for (const char* launcher :
@@ -50,7 +49,7 @@ TEST(Mistakes, SeveralProcessesOfOneAreRefusedBeforeAnythingIsDone) {
 TEST(Mistakes, OneProcessOfAJobIsNone) {
   for (const char* launcher : {"SLURM_NTASKS=8 SLURM_PROCID=0 ", "SLURM_NTASKS=8 SLURM_STEP_NUM_TASKS=1 ",
                                "OMPI_COMM_WORLD_SIZE=1 ", "OMPI_COMM_WORLD_SIZE=1 SLURM_STEP_NUM_TASKS=3 "}) {
-    const Ended ended = lockstep_program(train + "--steps 1 --plan dp=2", launcher);
+    const Ended ended = lockstep_program(train_tiny + "--steps 1 --plan dp=2", launcher);
     EXPECT_EQ(ended.status, 0) << launcher << ended.err;
   }
 }
@@ -60,9 +59,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::ValuesIn(std::vector<Mistake>{
         {"NoCommand", "", {"a command is missing"}},
         {"UnknownCommand", "swep suites/smoke.toml", {"`swep`", "did you mean `sweep`?"}},
-        {"UnknownOption", train + "--stesp 3", {"`--stesp`", "did you mean `--steps`?"}},
+        {"UnknownOption", train_tiny + "--stesp 3", {"`--stesp`", "did you mean `--steps`?"}},
         {"MissingOption", "train --data datasets/excerpt-v509.tok", {"--model is required"}},
-        {"NotANumber", train + "--steps three", {"--steps", "three"}},
+        {"NotANumber", train_tiny + "--steps three", {"--steps", "three"}},
         {"MessagesOfThreads",
          "sweep suites/smoke.toml --comm mpi",
          {"--comm mpi is for ranks that are processes", "--launch \"mpirun -n {ranks}\""}},
@@ -78,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"NoSuchLauncher",
          "gate suites/smoke.toml --plan dp=2 --launch 'mprun -n {ranks}'",
          {"no job began: `mprun -n 2 ", "not found"}},
-        {"NothingInAnOption", train + "--plan ''", {"train: --plan is empty"}},
+        {"NothingInAnOption", train_tiny + "--plan ''", {"train: --plan is empty"}},
         {"NoUnicode", "gate \"$(printf 'b\\377.toml')\"", {"argument 2 is not UTF-8"}},
         {"NowhereForTheVerdict",
          "sweep suites/smoke.toml --verdict /nowhere/v",
@@ -90,24 +89,26 @@ INSTANTIATE_TEST_SUITE_P(
          "compare nowhere",
          {"'nowhere' does not exist", "a sweep's folder or the run.h5 in it"}},
         {"NowhereForTheTimes", "time " + tiny_run + "--csv /nowhere/c", {"--csv /nowhere/c: No such file"}},
-        {"NowhereForFiles", train + "--scratch /nowhere", {"/nowhere: it must be a folder"}},
-        {"ADeviceForADump", train + "--steps 1 --dump /dev/tty", {"cannot write '/dev/tty': it is a device"}},
-        {"SettingOutOfRange", train + "--clip 0", {"clip is 0", "it must be from"}},
-        {"LeavesNoPowerOfTwo", train + "--leaves 6", {"leaves is 6", "power of two"}},
-        {"UnknownPlanWord", train + "--plan 'dp=2 ttp=2'", {"no word `ttp`", "did you mean `tp`?"}},
-        {"UnknownPlanValue", train + "--plan ckpt=ful", {"`ckpt=ful`", "did you mean `full`?"}},
+        {"NowhereForFiles", train_tiny + "--scratch /nowhere", {"/nowhere: it must be a folder"}},
+        {"ADeviceForADump",
+         train_tiny + "--steps 1 --dump /dev/tty",
+         {"cannot write '/dev/tty': it is a device"}},
+        {"SettingOutOfRange", train_tiny + "--clip 0", {"clip is 0", "it must be from"}},
+        {"LeavesNoPowerOfTwo", train_tiny + "--leaves 6", {"leaves is 6", "power of two"}},
+        {"UnknownPlanWord", train_tiny + "--plan 'dp=2 ttp=2'", {"no word `ttp`", "did you mean `tp`?"}},
+        {"UnknownPlanValue", train_tiny + "--plan ckpt=ful", {"`ckpt=ful`", "did you mean `full`?"}},
         {"BrokenRule",
-         train + "--plan tp=3",
+         train_tiny + "--plan tp=3",
          {"tp=3 does not divide the model's 8 attention heads", "tp-divides-heads"}},
-        {"MoreRanksThanThereAre", train + "--plan 'dp=64 tp=8 pp=4'", {"2048 ranks", "at most 1024"}},
-        {"MoreThanTheModelHas", train + "--plan pp=9", {"pp=9 stages", "8 layers"}},
-        {"UnknownDevice", train + "--device tpu", {"no device 'tpu'", "cpu or cuda"}},
-        {"GraphsOnTheProcessor", train + "--graphs", {"--graphs", "needs --device cuda"}},
-        {"NcclOnTheProcessor", train + "--comm nccl", {"--comm nccl", "needs device cuda, not cpu"}},
+        {"MoreRanksThanThereAre", train_tiny + "--plan 'dp=64 tp=8 pp=4'", {"2048 ranks", "at most 1024"}},
+        {"MoreThanTheModelHas", train_tiny + "--plan pp=9", {"pp=9 stages", "8 layers"}},
+        {"UnknownDevice", train_tiny + "--device tpu", {"no device 'tpu'", "cpu or cuda"}},
+        {"GraphsOnTheProcessor", train_tiny + "--graphs", {"--graphs", "needs --device cuda"}},
+        {"NcclOnTheProcessor", train_tiny + "--comm nccl", {"--comm nccl", "needs device cuda, not cpu"}},
         {"NcclOfASuiteOnTheProcessor",
          "sweep suites/smoke.toml --comm nccl --launch 'mpirun -n {ranks}'",
          {"--comm nccl", "needs --device cuda, not cpu"}},
-        {"UnknownIsa", train + "--isa avx3", {"no isa 'avx3'", "plain"}},
+        {"UnknownIsa", train_tiny + "--isa avx3", {"no isa 'avx3'", "plain"}},
         {"MissingModel",
          "train --model no/such.json --data datasets/excerpt-v509.tok",
          {"no/such.json", "No such file"}},
@@ -127,16 +128,16 @@ INSTANTIATE_TEST_SUITE_P(
          {"plan: --devices: 0 is not from 1 to 999999"}},
         {"NoCommandLikeIt", "certify", {"no command `certify`; `lockstep --help` lists them"}},
         {"MissingData", "train --data no/such.tok " + tiny_model, {"no/such.tok"}},
-        {"MissingWeights", train + "--init no/such.safetensors", {"no/such.safetensors"}},
-        {"TextTooShort", train + "--seq 300000 --batch 1", {"excerpt-v509.tok", "300001"}},
-        {"DumpNotWritable", train + "--dump no/such/folder/a.h5", {"no/such/folder/a.h5"}},
-        {"SaveNotWritable", train + "--save /proc/no/such", {"/proc/no/such", "cannot be written"}},
-        {"NoShard", train + "--save /proc/no/such --shard-gb 0", {"--shard-gb"}},
+        {"MissingWeights", train_tiny + "--init no/such.safetensors", {"no/such.safetensors"}},
+        {"TextTooShort", train_tiny + "--seq 300000 --batch 1", {"excerpt-v509.tok", "300001"}},
+        {"DumpNotWritable", train_tiny + "--dump no/such/folder/a.h5", {"no/such/folder/a.h5"}},
+        {"SaveNotWritable", train_tiny + "--save /proc/no/such", {"/proc/no/such", "cannot be written"}},
+        {"NoShard", train_tiny + "--save /proc/no/such --shard-gb 0", {"--shard-gb"}},
         {"OutNotWritable",
          "sweep suites/smoke.toml --only 'dp=1 tp=1 pp=1' --out /proc/no/such",
          {"/proc/no/such"}},
-        {"RankOutOfRange", show + "--plan 'dp=2 tp=2' --rank 4", {"rank 4", "0 to 3"}},
-        {"NegativeRank", show + "--rank -1", {"rank -1"}},
+        {"RankOutOfRange", show_tiny + "--plan 'dp=2 tp=2' --rank 4", {"rank 4", "0 to 3"}},
+        {"NegativeRank", show_tiny + "--rank -1", {"rank -1"}},
         {"MissingSuite", "sweep no/such.toml", {"no/such.toml"}},
         {"NothingLeft", "sweep suites/smoke.toml --only dp=5", {"no plan", "dp=5"}},
         {"NotADump", "compare Makefile Makefile", {"Makefile"}},
@@ -147,7 +148,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(ProgramErrors, NcclWithoutWhatItNeedsIsOneSentence) {
   if (why_no_device("cuda").empty()) GTEST_SKIP() << "skipped: there is a GPU";
-  const Ended ended = lockstep_program(train + "--comm nccl --device cuda");
+  const Ended ended = lockstep_program(train_tiny + "--comm nccl --device cuda");
   EXPECT_EQ(ended.status, 2);
   EXPECT_TRUE(ended.err.starts_with("lockstep: ")) << ended.err;
   EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
@@ -169,7 +170,7 @@ TEST(ProgramErrors, TokensBeyondTheModelsVocabularyAreRefused) {
   EXPECT_TRUE(says(ended.err, "509 tokens", "500"));
 }
 
-const std::string on_disk = train + "--plan 'dp=2 offload=optimizer to=disk' --scratch ";
+const std::string on_disk = train_tiny + "--plan 'dp=2 offload=optimizer to=disk' --scratch ";
 
 TEST(ProgramErrors, AScratchFolderThatIsNotThereIsNamed) {
   const Ended ended = lockstep_program(on_disk + "/no/such");
@@ -242,29 +243,29 @@ TEST_F(BrokenFile, ModelThatIsNoJson) {
 
 TEST_F(BrokenFile, WeightsCutOff) {
   const std::string path = folder_.path() + "/model.safetensors";
-  ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
+  ASSERT_EQ(lockstep_program(train_tiny + "--steps 1 --save " + folder_.path()).status, 0);
   const std::string whole = read(path);
   for (const std::size_t length : {std::size_t{4}, std::size_t{100}, whole.size() / 2, whole.size() - 1}) {
     std::filesystem::resize_file(path, length);
-    expect_refused(train + "--init " + folder_.path(), "model.safetensors");
+    expect_refused(train_tiny + "--init " + folder_.path(), "model.safetensors");
     folder_.write("model.safetensors", whole);
   }
 }
 
 TEST_F(BrokenFile, WeightsWhoseHeaderLies) {
-  ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
+  ASSERT_EQ(lockstep_program(train_tiny + "--steps 1 --save " + folder_.path()).status, 0);
   // The final norm has 64 numbers; the same number of letters keeps the header's length.
   const std::string path = folder_.path() + "/model.safetensors";
   std::string bytes = read(path);
   const std::size_t norm = bytes.find("\"model.norm.weight\""), shape = bytes.find("[64]", norm);
   ASSERT_NE(shape, std::string::npos);
   folder_.write("lie.safetensors", bytes.replace(shape, 4, "[65]"));
-  expect_refused(train + "--init " + folder_.path() + "/lie.safetensors", "lie.safetensors",
+  expect_refused(train_tiny + "--init " + folder_.path() + "/lie.safetensors", "lie.safetensors",
                  "model.norm.weight", "needs 260 bytes");
 }
 
 TEST_F(BrokenFile, WeightsOfAnotherModel) {
-  ASSERT_EQ(lockstep_program(train + "--steps 1 --save " + folder_.path()).status, 0);
+  ASSERT_EQ(lockstep_program(train_tiny + "--steps 1 --save " + folder_.path()).status, 0);
   expect_refused(
       "train --model suites/models/gate-untied.json --data datasets/excerpt-v509.tok --batch 8 --init " +
           folder_.path(),
@@ -283,7 +284,7 @@ TEST_F(BrokenFile, TokenBeyondItsVocabulary) {
 
 TEST_F(BrokenFile, DumpWithADamagedByte) {
   const std::string a = folder_.path() + "/a.h5", b = folder_.path() + "/b.h5";
-  ASSERT_EQ(lockstep_program(train + "--steps 1 --dump " + a).status, 0);
+  ASSERT_EQ(lockstep_program(train_tiny + "--steps 1 --dump " + a).status, 0);
   const std::string whole = read(a);
   // In the first kilobyte all is structure.
   for (const std::size_t place : {std::size_t{0}, std::size_t{9}, std::size_t{44}}) {
@@ -305,7 +306,7 @@ void write_small_run(const std::string& path) {
 TEST_F(BrokenFile, RunsAreComparedWithRuns) {
   const std::string run = folder_.path() + "/run.h5", dump = folder_.path() + "/a.h5";
   write_small_run(run);
-  ASSERT_EQ(lockstep_program(train + "--steps 1 --dump " + dump).status, 0);
+  ASSERT_EQ(lockstep_program(train_tiny + "--steps 1 --dump " + dump).status, 0);
   ASSERT_EQ(lockstep_program("compare " + run + " " + folder_.path()).status, 0);
   for (const std::string& two : {run + " " + dump, dump + " " + folder_.path()})
     expect_refused("compare " + two, "run.h5' is a run of a sweep and ", "a.h5' is not",

@@ -10,7 +10,7 @@
 namespace lockstep {
 namespace {
 
-const std::string python = "build/venv-exports/bin/python";
+const std::string exports_python = "build/venv-exports/bin/python";
 
 struct Case {
   const char *model, *options, *plan;
@@ -18,26 +18,27 @@ struct Case {
   const char* expected;  // what suites/tests/export_check.py reads
 };
 
-const std::string h100 = " --cluster suites/clusters/h100x64.toml --model suites/models/";
+const std::string h100_model = " --cluster suites/clusters/h100x64.toml --model suites/models/";
 
 void ask(const std::string& system, const std::string& arguments, const TemporaryFolder& folder) {
   const std::string log = folder.path() + "/log";
   const int status = std::system(
-      (python + " suites/tests/export_check.py " + system + arguments + " >" + log + " 2>&1").c_str());
+      (exports_python + " suites/tests/export_check.py " + system + arguments + " >" + log + " 2>&1")
+          .c_str());
   std::ostringstream said;
   said << std::ifstream(log).rdbuf();
   EXPECT_EQ(status, 0) << said.str();
 }
 
 void check(const std::string& system, const std::vector<Case>& cases) {
-  if (!std::filesystem::exists(python))
-    GTEST_SKIP() << "no " << python << "; `ci/venv.sh exports` makes it (6 GB)";
+  if (!std::filesystem::exists(exports_python))
+    GTEST_SKIP() << "no " << exports_python << "; `ci/venv.sh exports` makes it (6 GB)";
   const TemporaryFolder folder;
   std::string arguments;
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const Case& c = cases[i];
     const std::string file = folder.path() + "/" + system + "_plan" + std::to_string(i) + ".py";
-    const Ended ended = lockstep_program("plan" + h100 + c.model + ".json " + c.options + " --export " +
+    const Ended ended = lockstep_program("plan" + h100_model + c.model + ".json " + c.options + " --export " +
                                          system + " --out " + file + " --explain '" + c.plan + "'");
     ASSERT_EQ(ended.status, 0) << c.plan << ": " << ended.err;
     EXPECT_EQ(ended.out, file + "\n");
@@ -143,7 +144,7 @@ TEST(Export, TorchtitanParsesItsModule) {
 }
 
 TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
-  const std::string plan = "plan" + h100 + "gate-untied.json --devices 2 --batch 8 --seq 16 --export ";
+  const std::string plan = "plan" + h100_model + "gate-untied.json --devices 2 --batch 8 --seq 16 --export ";
   const Ended chosen = lockstep_program(plan + "deepspeed --words 'ckpt=none'");
   EXPECT_EQ(chosen.status, 0) << chosen.err;
   EXPECT_EQ(chosen.out.front(), '{');  // nothing else on standard output
@@ -164,7 +165,7 @@ TEST(ExportCommand, WritesTheFastestPlanOrSaysWhyNot) {
 
 // What another trainer makes of a plan is said with what it is predicted to reach and to need.
 TEST(ExportCommand, WhatIsWrittenIsForetold) {
-  const std::string plan = "plan" + h100 + "llama-2-13b.json --batch 256 --seq 4096 --export ";
+  const std::string plan = "plan" + h100_model + "llama-2-13b.json --batch 256 --seq 4096 --export ";
   const auto said = [&](const std::string& more) {
     const Ended ended = lockstep_program(plan + more);
     EXPECT_EQ(ended.status, 0) << ended.err;
@@ -203,8 +204,8 @@ TEST(ExportCommand, WhatIsWrittenIsForetold) {
 class Exports : public testing::TestWithParam<const char*> {};
 
 TEST_P(Exports, AreAcceptedWhateverThePlan) {
-  if (!std::filesystem::exists(python))
-    GTEST_SKIP() << "no " << python << "; `ci/venv.sh exports` makes it (6 GB)";
+  if (!std::filesystem::exists(exports_python))
+    GTEST_SKIP() << "no " << exports_python << "; `ci/venv.sh exports` makes it (6 GB)";
   const std::string system = GetParam();
   const ModelConfig model = load_model_config("suites/models/gate-untied.json");
   Cluster cluster = load_cluster("suites/clusters/h100x64.toml");

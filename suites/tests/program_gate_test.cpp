@@ -12,7 +12,7 @@
 namespace lockstep {
 namespace {
 
-std::string suite_text(const std::string& more, const std::string& model = "gate-tiny") {
+std::string gate_suite(const std::string& more, const std::string& model = "gate-tiny") {
   const std::string here = std::filesystem::current_path().string();
   return "[run]\nmodel = \"" + here + "/suites/models/" + model + ".json\"\ndata = \"" + here +
          "/datasets/excerpt-v509.tok\"\nbatch = 6\nseq = 16\nclip = 0.5\nlr = 0.003\nwarmup = 1\n" + more;
@@ -39,7 +39,7 @@ std::string read_junit(const std::string& path) {
 
 TEST(ProgramGate, PassesAndSaysWhoStandsBehindTheHash) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n"));
+  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n"));
   const std::string junit = folder.path() + "/gate.xml";
   const Ended ended = lockstep_program("gate " + suite + " --junit " + junit);
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
@@ -52,7 +52,7 @@ TEST(ProgramGate, PassesAndSaysWhoStandsBehindTheHash) {
 TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
   const TemporaryFolder folder;
   const auto ended = [&](const std::string& expected, const std::string& options = "") {
-    const std::string text = suite_text("[axes]\ntp = [1, 2, 3]\n[expect]\n" + expected);
+    const std::string text = gate_suite("[axes]\ntp = [1, 2, 3]\n[expect]\n" + expected);
     return lockstep_program("gate " + folder.write("g.toml", text) + options);
   };
   const std::string right = ended("plans = 2\n").out;
@@ -72,7 +72,7 @@ TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
 
 TEST(ProgramGate, RefusedPlansAreCountedInJUnit) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = [1, 3]\npp = [1, 2]\n")),
+  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = [1, 3]\npp = [1, 2]\n")),
                     junit = folder.path() + "/gate.xml";
   ASSERT_EQ(lockstep_program("gate " + suite + " --junit " + junit).status, 0);
   std::ostringstream text;
@@ -84,7 +84,7 @@ TEST(ProgramGate, RefusedPlansAreCountedInJUnit) {
 // What the limit on a file's size cuts off is as on a full disk.
 TEST(ProgramGate, WhatThereIsNoRoomForLeavesNothing) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 1\n"));
+  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = 1\n"));
   const auto in_no_room = [&](const std::string& arguments) {
     return shell("(trap '' XFSZ; ulimit -f 1; '" + beside("lockstep") + "' " + arguments +
                  "; echo status $?) 2>&1 | cat")
@@ -105,7 +105,7 @@ TEST(ProgramGate, WhatThereIsNoRoomForLeavesNothing) {
 // A link is written through, and a run that never began leaves no success behind.
 TEST(ProgramGate, TheFileOfAnEarlierRunSaysNothingOfThisOne) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 1\n"));
+  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = 1\n"));
   const std::string real = folder.path() + "/real.xml", link = folder.path() + "/link.xml";
   std::filesystem::create_symlink(real, link);
   ASSERT_EQ(lockstep_program("gate " + suite + " --junit " + link).status, 0);
@@ -129,7 +129,7 @@ TEST(ProgramGate, TheFileOfAnEarlierRunSaysNothingOfThisOne) {
 // What a closed stream would be printed to is no file of the sweep's.
 TEST(ProgramGate, ClosedStreamsAreNobodysFile) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 1\n"));
+  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = 1\n"));
   const std::string sweep = "sweep " + suite + " --out " + folder.path() + "/out ";
   EXPECT_EQ(lockstep_program(sweep + "<&- >&- 2>&-").status, 0);
   std::ifstream journal(folder.path() + "/out/journal");
@@ -142,7 +142,7 @@ TEST(ProgramGate, ClosedStreamsAreNobodysFile) {
 TEST(ProgramGate, APlanWithoutAVerdictIsAnErrorInJUnitAndAnExitStatus) {
   const TemporaryFolder folder;
   const std::string suite =
-      folder.write("g.toml", suite_text("[[also]]\nplan = \"tp=2\"\n[limits]\nseconds = 1e-6\n"));
+      folder.write("g.toml", gate_suite("[[also]]\nplan = \"tp=2\"\n[limits]\nseconds = 1e-6\n"));
   const std::string junit = folder.path() + "/gate.xml";
   const Ended ended = lockstep_program("gate " + suite + " --junit " + junit);
   EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
@@ -154,7 +154,7 @@ TEST(ProgramGate, APlanWithoutAVerdictIsAnErrorInJUnitAndAnExitStatus) {
 
 TEST(ProgramGate, ASuiteThatProvesNothingIsNoSuccess) {
   const TemporaryFolder folder;
-  std::string text = suite_text("[axes]\ndp = [1, 2]\n");
+  std::string text = gate_suite("[axes]\ndp = [1, 2]\n");
   text.replace(text.find("clip = 0.5"), 10, "clip = 1e9");
   const std::string junit = folder.path() + "/gate.xml";
   EXPECT_EQ(lockstep_program("gate " + folder.write("g.toml", text) + " --junit " + junit).status, 1);
@@ -163,7 +163,7 @@ TEST(ProgramGate, ASuiteThatProvesNothingIsNoSuccess) {
 
 TEST(ProgramGate, WhatCannotBeAskedIsOneSentence) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", suite_text("[axes]\ntp = 2\n"));
+  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = 2\n"));
   for (const auto& [arguments, sentence] :
        {std::pair{"--junit /nowhere/gate.xml", "--junit /nowhere/gate.xml: No such file"},
         {"--plan dp=3", "exact mode needs dp to be a power of two, not 3 (rule dp-power-of-two)"},
@@ -195,7 +195,7 @@ const KernelSet planted{"test-worker", 2000, [] { return sweeper != 0 && getpid(
 TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
   const TemporaryFolder folder;
   SuiteOptions asked;
-  asked.suite = folder.write("g.toml", suite_text("[axes]\ntp = [1, 2]\nckpt = [\"none\", \"full\"]\n"));
+  asked.suite = folder.write("g.toml", gate_suite("[axes]\ntp = [1, 2]\nckpt = [\"none\", \"full\"]\n"));
   Chosen chosen = chosen_plans(asked);
   sweeper = getpid();
   testing::internal::CaptureStdout();
@@ -251,7 +251,7 @@ TEST(JUnit, TextIsEscaped) {
 TEST(ProgramFast, ASuiteAdmitsWhatOnlyFastModeCanSum) {
   const TemporaryFolder folder;
   const std::string axes = "[axes]\ndp = [1, 3]\ntp = [1, 3]\n[limits]\nranks = 4\n";
-  const std::string suite = folder.write("f.toml", suite_text("mode = \"fast\"\n" + axes, "gate-thirds"));
+  const std::string suite = folder.write("f.toml", gate_suite("mode = \"fast\"\n" + axes, "gate-thirds"));
   const std::string out = folder.path() + "/out";
   const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
@@ -269,10 +269,10 @@ TEST(ProgramFast, ASuiteAdmitsWhatOnlyFastModeCanSum) {
   EXPECT_GT(run.read<i64>("/plans/peak_bytes").values[2], 0);
   EXPECT_EQ(run.read<i64>("/plans/exact_peak_bytes").values[2], 0);
   // Without the word they are refused.
-  const std::string exact = folder.write("e.toml", suite_text(axes, "gate-thirds"));
+  const std::string exact = folder.write("e.toml", gate_suite(axes, "gate-thirds"));
   EXPECT_TRUE(says(lockstep_program("sweep --dry-run " + exact).out, "1 plans, 3 refused"));
   EXPECT_TRUE(
-      says(lockstep_program("sweep " + folder.write("x.toml", suite_text("mode = \"fats\"\n" + axes))).err,
+      says(lockstep_program("sweep " + folder.write("x.toml", gate_suite("mode = \"fats\"\n" + axes))).err,
            "x.toml:9", "mode is \"fats\"; it can be \"exact\", or \"fast\""));
 }
 

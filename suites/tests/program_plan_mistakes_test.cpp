@@ -7,7 +7,6 @@ namespace {
 const std::string h100 = "--cluster suites/clusters/h100x64.toml ";
 const std::string step = "--batch 8 --seq 64 ";
 const std::string plan = "plan " + tiny_model + h100 + "--devices 8 " + step;
-const std::string show = "show " + tiny_model;
 
 class PlanMistake : public testing::TestWithParam<Mistake> {};
 
@@ -37,8 +36,8 @@ INSTANTIATE_TEST_SUITE_P(
         {"CheckTimesWithoutData", plan + "--check-times", {"--check-times needs --data, a token file"}},
         {"NoBatch", "plan " + tiny_model + h100 + "--seq 64", {"--batch is required"}},
         {"NoSequences", "plan " + tiny_model + h100 + "--batch 8", {"--seq is required"}},
-        {"SummaryInTime", show + "--summary --gantt", {"--summary excludes --gantt"}},
-        {"RankInTime", show + "--plan dp=2 --rank 1 --gantt", {"--rank excludes --gantt"}},
+        {"SummaryInTime", show_tiny + "--summary --gantt", {"--summary excludes --gantt"}},
+        {"RankInTime", show_tiny + "--plan dp=2 --rank 1 --gantt", {"--rank excludes --gantt"}},
         {"ClusterOfAPlanThatIsNamed",
          "train " + tiny_run + h100 + "--plan dp=2",
          {"--cluster is of --plan auto"}},

@@ -20,7 +20,7 @@ std::string cluster_text(const std::string& tflops, int bytes = 4) {
          "\n[node]\ngb_per_s = 10\nlatency_us = 2\n";
 }
 
-std::string suite_text(const std::string& more) {
+std::string timed_suite(const std::string& more) {
   const std::string here = std::filesystem::current_path().string();
   return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
          "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\ntimed_steps "
@@ -44,7 +44,7 @@ std::vector<double> predicted(const std::string& run) {
 
 TEST(ProgramPredicted, BesideWhatIsTimedAndOfThePresentCluster) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("tiny.toml", suite_text("cluster = \"one.toml\"\n")),
+  const std::string suite = folder.write("tiny.toml", timed_suite("cluster = \"one.toml\"\n")),
                     one = folder.write("one.toml", cluster_text("0.05")),
                     two = folder.write("two.toml", cluster_text("0.025")), out = folder.path() + "/out",
                     run = out + "/run.h5";
@@ -75,7 +75,7 @@ TEST(ProgramPredicted, BesideWhatIsTimedAndOfThePresentCluster) {
     EXPECT_TRUE(still[i] == measured[i] || (std::isnan(still[i]) && std::isnan(measured[i])));
 
   // None: nothing is predicted.
-  folder.write("tiny.toml", suite_text(""));
+  folder.write("tiny.toml", timed_suite(""));
   ASSERT_EQ(lockstep_program("sweep " + suite + " --out " + out).status, 0);
   for (const double seconds : predicted(run)) EXPECT_TRUE(std::isnan(seconds));
   EXPECT_EQ(h5::Reader(run).attribute("predicted_with"), "");
@@ -83,7 +83,7 @@ TEST(ProgramPredicted, BesideWhatIsTimedAndOfThePresentCluster) {
 
 TEST(ProgramPredicted, ADeviceOfOtherNumbersIsRefused) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("tiny.toml", suite_text("")),
+  const std::string suite = folder.write("tiny.toml", timed_suite("")),
                     half = folder.write("half.toml", cluster_text("0.05", 2));
   const Ended ended = lockstep_program("sweep " + suite + " --cluster " + half);
   EXPECT_EQ(ended.status, 2);

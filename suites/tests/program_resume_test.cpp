@@ -13,7 +13,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // What the options say later counts.
-Ended train(const std::string& options) {
+Ended trained(const std::string& options) {
   const std::string all = tiny_run + "--total 4 " + options + " ";
   std::vector<std::pair<std::string, std::string>> named;
   for (std::size_t at = all.find("--"); at != std::string::npos;) {
@@ -30,11 +30,11 @@ Ended train(const std::string& options) {
 }
 // Two steps of four by the first plan, kept in `folder`.
 Ended begin(const std::string& plan, const std::string& folder, const std::string& more = "") {
-  return train("--steps 2 --plan '" + plan + "' --state '" + folder + "' " + more);
+  return trained("--steps 2 --plan '" + plan + "' --state '" + folder + "' " + more);
 }
 // The other two.
 Ended go_on(const std::string& plan, const std::string& folder, const std::string& more = "--check") {
-  return train("--steps 4 --plan '" + plan + "' --resume '" + folder + "' " + more);
+  return trained("--steps 4 --plan '" + plan + "' --resume '" + folder + "' " + more);
 }
 
 struct Change {
@@ -82,12 +82,12 @@ TEST(Resuming, KeepsWhatItIsAskedTo) {
   EXPECT_TRUE(says(go_on("dp=1", path).out, "goes on after 2 steps, the last of `dp=2 tp=1 pp=1 zero=1`"));
   EXPECT_TRUE(
       says(go_on("dp=1", path + "/step-1").out, "goes on after 1 steps", "3 steps after 1, bit for bit"));
-  EXPECT_EQ(train("--steps 1 --init '" + path + "/step-2'").status, 0);
+  EXPECT_EQ(trained("--steps 1 --init '" + path + "/step-2'").status, 0);
 
   // Again kept from where it went on, and in files of at most so much.
   ASSERT_EQ(go_on("dp=2 zero=3", path, "--state '" + path + "' --shard-gb 0.0005").status, 0);
   EXPECT_TRUE(fs::exists(path + "/step-4/second_moments/model.safetensors.index.json"));
-  const Ended more = train("--steps 5 --check --resume '" + path + "'");
+  const Ended more = trained("--steps 5 --check --resume '" + path + "'");
   EXPECT_TRUE(says(more.out, "equal to the single device: 1 steps after 4, bit for bit"))
       << more.out << more.err;
 }
@@ -113,7 +113,7 @@ TEST(Resuming, TensorsOfAnotherStepAreSeen) {
 TEST(Resuming, OfADamagedStateAnOlderOneIsNamed) {
   const TemporaryFolder folder;
   const std::string path = folder.path() + "/kept";
-  ASSERT_EQ(train("--steps 3 --plan dp=1 --state '" + path + "' --state-every 1").status, 0);
+  ASSERT_EQ(trained("--steps 3 --plan dp=1 --state '" + path + "' --state-every 1").status, 0);
   const auto damage = [&](int step) {
     std::fstream file(path + "/step-" + std::to_string(step) + "/first_moments/model.safetensors",
                       std::ios::in | std::ios::out | std::ios::binary);
@@ -153,7 +153,7 @@ TEST(Resuming, AHalfWrittenStateIsNone) {
 TEST(Resuming, AKeptTrainingKnowsWhatItBeganFrom) {
   const TemporaryFolder folder;
   const std::string weights = folder.path() + "/weights", kept = folder.path() + "/kept";
-  ASSERT_EQ(train("--steps 1 --seed 7 --save '" + weights + "'").status, 0);
+  ASSERT_EQ(trained("--steps 1 --seed 7 --save '" + weights + "'").status, 0);
   ASSERT_EQ(begin("dp=2 zero=1", kept, "--init '" + weights + "'").status, 0);
   const Ended right = go_on("dp=1", kept, "--check --init '" + weights + "'");
   EXPECT_EQ(right.status, 0) << right.out << right.err;

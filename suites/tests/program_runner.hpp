@@ -41,6 +41,9 @@ inline Ended lockstep_program(const std::string& arguments, const std::string& b
   return shell(before + "'" + beside("lockstep") + "' " + arguments);
 }
 
+// With PyTorch and Transformers, where somebody made it.
+inline const std::string fixtures_python = "build/venv-fixtures/bin/python";
+
 inline const std::string tiny_model = "--model suites/models/gate-tiny.json ";
 inline const std::string tiny_run =
     tiny_model + "--data datasets/excerpt-v509.tok --batch 8 --seq 16 --clip 0.5 ";

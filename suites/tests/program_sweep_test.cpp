@@ -14,7 +14,7 @@
 namespace lockstep {
 namespace {
 
-std::string suite_text(const std::string& more) {
+std::string swept_suite(const std::string& more) {
   const std::string here = std::filesystem::current_path().string();
   return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
          "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n" + more;
@@ -24,7 +24,7 @@ std::string suite_text(const std::string& more) {
 TEST(ProgramSweep, CoresAreThoseThatItMayUse) {
   const TemporaryFolder folder;
   const std::string suite = folder.write(
-      "tiny.toml", suite_text("steps = 1\ntimed_steps = 2\ntimed_steps_most = 2\n[axes]\ndp = [1, 2]\n"));
+      "tiny.toml", swept_suite("steps = 1\ntimed_steps = 2\ntimed_steps_most = 2\n[axes]\ndp = [1, 2]\n"));
   const Ended ended = lockstep_program("sweep " + suite + " --out " + folder.path() + "/out",
                                        "taskset -c " + std::to_string(core_numbers().front()) + " ");
   ASSERT_EQ(ended.status, 0) << ended.out << ended.err;
@@ -42,8 +42,8 @@ TEST(ProgramSweep, CoresAreThoseThatItMayUse) {
 TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
   const TemporaryFolder folder;
   const std::string suite =
-      folder.write("tiny.toml", suite_text("timed_steps = 2\ntimed_steps_most = 2\n[axes]\ntp = [1, 2, "
-                                           "3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
+      folder.write("tiny.toml", swept_suite("timed_steps = 2\ntimed_steps_most = 2\n[axes]\ntp = [1, 2, "
+                                            "3]\npp = [1, 2]\n[[also]]\nplan = \"dp=2 ckpt=full\"\n"));
   const Ended ended = lockstep_program("sweep " + suite + " --out " + folder.path() + "/out");
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   const std::string last = ended.out.substr(ended.out.rfind('\n', ended.out.size() - 2) + 1);
@@ -117,7 +117,7 @@ TEST(ProgramSweep, TinySuiteIsValidAndRecorded) {
 TEST(ProgramSweep, WeakScalingHoldsEachBatchToItsOwnReference) {
   const TemporaryFolder folder;
   const std::string suite =
-      folder.write("weak.toml", suite_text("scaling = \"weak\"\n[axes]\ndp = [1, 2]\nzero = [0, 1]\n"));
+      folder.write("weak.toml", swept_suite("scaling = \"weak\"\n[axes]\ndp = [1, 2]\nzero = [0, 1]\n"));
   const std::string out = folder.path() + "/out";
   const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
@@ -131,7 +131,7 @@ TEST(ProgramSweep, WeakScalingHoldsEachBatchToItsOwnReference) {
   EXPECT_NE(hash[2], hash[0]);
   EXPECT_EQ(hash[3], hash[2]);
   // The hash of two replicas is that of one device on 16 sequences.
-  std::string other = suite_text("[[also]]\nplan = \"dp=1\"\n");
+  std::string other = swept_suite("[[also]]\nplan = \"dp=1\"\n");
   other.replace(other.find("batch = 8"), 9, "batch = 16");
   EXPECT_TRUE(
       says(lockstep_program("gate " + folder.write("sixteen.toml", other)).out, "exact: hash " + hash[2]));
@@ -139,14 +139,14 @@ TEST(ProgramSweep, WeakScalingHoldsEachBatchToItsOwnReference) {
   EXPECT_TRUE(says(lockstep_program("sweep " + suite + " --out " + out).out, "reference, kept of 8 sequences",
                    "reference, kept of 16 sequences"));
   EXPECT_TRUE(
-      says(lockstep_program("sweep " + folder.write("x.toml", suite_text("scaling = \"week\"\n"))).err,
+      says(lockstep_program("sweep " + folder.write("x.toml", swept_suite("scaling = \"week\"\n"))).err,
            "scaling is \"week\"; it can be \"strong\", or \"weak\""));
 }
 
 // ci/sweep.sh holds the verdict back, so that it stands last.
 TEST(ProgramSweep, TheVerdictGoesToAFileWhenAsked) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("one.toml", suite_text("[[also]]\nplan = \"dp=1\"\n"));
+  const std::string suite = folder.write("one.toml", swept_suite("[[also]]\nplan = \"dp=1\"\n"));
   const std::string file = folder.path() + "/verdict.txt";
   const Ended ended = lockstep_program("sweep " + suite + " --verdict " + file);
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
@@ -162,7 +162,7 @@ TEST(ProgramSweep, TheVerdictGoesToAFileWhenAsked) {
 TEST(ProgramSweep, TwoSweepsAreComparedPlanByPlan) {
   const TemporaryFolder folder;
   const auto sweep = [&](const std::string& name, const std::string& from, const std::string& to) {
-    std::string text = suite_text("seed = 1\ntimed_steps = 6\ntimed_steps_most = 6\n[axes]\ndp = [1, 2]\n");
+    std::string text = swept_suite("seed = 1\ntimed_steps = 6\ntimed_steps_most = 6\n[axes]\ndp = [1, 2]\n");
     text.replace(text.find(from), from.size(), to);
     const std::string suite = folder.write("tiny.toml", text), out = folder.path() + "/" + name;
     const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
@@ -193,7 +193,7 @@ TEST(ProgramSweep, TwoSweepsAreComparedPlanByPlan) {
 
 TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ntp = [1, 3]\nsp = [0, 1]\n"));
+  const std::string suite = folder.write("tiny.toml", swept_suite("[axes]\ntp = [1, 3]\nsp = [0, 1]\n"));
   const Ended ended = lockstep_program("sweep --dry-run " + suite);
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(says(ended.out, "dp=1 tp=1 pp=1\n", "refused by tp-divides-heads: 2",
@@ -204,7 +204,7 @@ TEST(ProgramSweep, DryRunSaysWhatIsCovered) {
   const TemporaryFolder folder;
   // Legal: tp 1 with sp 0, tp 2 with either, and ckpt free; of these pairs of values only tp 1, sp 1 is not.
   const std::string suite =
-      folder.write("c.toml", suite_text("[cover]\ntp = [1, 2]\nsp = \"*\"\nckpt = [\"none\", \"full\"]\n"));
+      folder.write("c.toml", swept_suite("[cover]\ntp = [1, 2]\nsp = \"*\"\nckpt = [\"none\", \"full\"]\n"));
   const Ended ended = lockstep_program("sweep --dry-run " + suite);
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(says(ended.out, " plans: 11 of 11 legal pairs of values\n",
@@ -214,7 +214,7 @@ TEST(ProgramSweep, DryRunSaysWhatIsCovered) {
 
 TEST(ProgramSweep, ClippingThatNeverActsIsInvalid) {
   const TemporaryFolder folder;
-  std::string text = suite_text("[axes]\ndp = [1, 2]\n");
+  std::string text = swept_suite("[axes]\ndp = [1, 2]\n");
   text.replace(text.find("clip = 0.5"), 10, "clip = 1e9");
   const Ended ended =
       lockstep_program("sweep " + folder.write("tiny.toml", text) + " --out " + folder.path());
@@ -226,7 +226,7 @@ TEST(ProgramSweep, ClippingThatNeverActsIsInvalid) {
 // Each step has other data, so a loss may fall by chance.
 TEST(ProgramSweep, WeightsThatStayAreInvalid) {
   const TemporaryFolder folder;
-  std::string text = suite_text("[axes]\ndp = [1, 2]\n");
+  std::string text = swept_suite("[axes]\ndp = [1, 2]\n");
   text.replace(text.find("lr = 0.01"), 9, "lr = 0.0");
   const Ended ended = lockstep_program("sweep " + folder.write("tiny.toml", text));
   EXPECT_EQ(ended.status, 1);
@@ -235,7 +235,7 @@ TEST(ProgramSweep, WeightsThatStayAreInvalid) {
 
 TEST(ProgramSweep, APartOfASuiteIsSaidToBeOne) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("tiny.toml", suite_text("[axes]\ndp = [1, 2]\nzero = [0, 1]\n"));
+  const std::string suite = folder.write("tiny.toml", swept_suite("[axes]\ndp = [1, 2]\nzero = [0, 1]\n"));
   const Ended ended = lockstep_program("gate " + suite + " --only 'zero=0 dp=2'");
   EXPECT_EQ(ended.status, 0);
   EXPECT_TRUE(says(ended.out, "VALID: 1 plan, ", "(of 4: --only \"zero=0 dp=2\")")) << ended.out;
@@ -245,7 +245,7 @@ TEST(ProgramSweep, APartOfASuiteIsSaidToBeOne) {
 TEST(ProgramSweep, InterruptedSweepKeepsItsRecord) {
   const TemporaryFolder folder;
   const std::string suite = folder.write(
-      "many.toml", suite_text("[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n"));
+      "many.toml", swept_suite("[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n"));
   const std::string out = folder.path() + "/out";
   const std::string record = out + "/run.h5";
   // The shell sends the signal once the log shows the first plan done.

@@ -102,7 +102,7 @@ TEST(Costs, FormulaTraceAndRunAreHeldTogether) {
                    "trace and run"));
 }
 
-std::string suite_text(const std::string& more) {
+std::string table_suite(const std::string& more) {
   const std::string here = std::filesystem::current_path().string();
   return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
          "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\n" + more;
@@ -111,7 +111,7 @@ std::string suite_text(const std::string& more) {
 TEST(ProgramTable, SaysThatAllIsEqual) {
   const TemporaryFolder folder;
   const std::string suite = folder.write(
-      "t.toml", suite_text("[axes]\ndp = [1, 2]\nzero = [0, 1]\n[[also]]\nplan = \"pp=2 ckpt=full\"\n"));
+      "t.toml", table_suite("[axes]\ndp = [1, 2]\nzero = [0, 1]\n[[also]]\nplan = \"pp=2 ckpt=full\"\n"));
   const Ended text = lockstep_program("table " + suite);
   EXPECT_EQ(text.status, 0) << text.out << text.err;
   EXPECT_TRUE(says(text.out, "EQUAL: 5 plans", "8 + 8/d", "Rajbhandari et al. 2020", "stage 1: ", "formula",
@@ -128,7 +128,7 @@ TEST(ProgramTable, SaysThatAllIsEqual) {
 
 TEST(ProgramTable, MistakesAreOneSentence) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write("t.toml", suite_text("[axes]\ndp = 1\n"));
+  const std::string suite = folder.write("t.toml", table_suite("[axes]\ndp = 1\n"));
   for (const auto& [arguments, said] :
        {std::pair{"table no/such.toml", "no/such.toml"}, {"table", "suite"}}) {
     const Ended ended = lockstep_program(arguments);

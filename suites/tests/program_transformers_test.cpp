@@ -10,12 +10,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string python = "build/venv-fixtures/bin/python";
-
 class Transformers : public testing::TestWithParam<std::pair<const char*, const char*>> {};
 
 TEST_P(Transformers, ReadWhatIsSavedAndSaveWhatIsRead) {
-  if (!fs::exists(python)) GTEST_SKIP() << "no " << python << "; `ci/venv.sh fixtures` makes it (7 GB)";
+  if (!fs::exists(fixtures_python))
+    GTEST_SKIP() << "no " << fixtures_python << "; `ci/venv.sh fixtures` makes it (7 GB)";
   const auto [model, options] = GetParam();
   const TemporaryFolder folder;
   const std::string saved = folder.path() + "/saved", again = folder.path() + "/again";
@@ -29,8 +28,8 @@ TEST_P(Transformers, ReadWhatIsSavedAndSaveWhatIsRead) {
   ASSERT_EQ(mine.status, 0) << mine.err;
 
   const std::string log = folder.path() + "/log";
-  const std::string command = python + " suites/tests/transformers_check.py " + saved + " " + folder.path() +
-                              "/dump.h5 " + again + " >" + log + " 2>&1";
+  const std::string command = fixtures_python + " suites/tests/transformers_check.py " + saved + " " +
+                              folder.path() + "/dump.h5 " + again + " >" + log + " 2>&1";
   std::ostringstream said;
   const int status = std::system(command.c_str());
   said << std::ifstream(log).rdbuf();
