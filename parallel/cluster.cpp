@@ -75,6 +75,12 @@ Prepared prepare(const Run& run) {
     const CommNeeds needs = comm_needs(trace, p.mesh, rank);
     p.needs.largest_bytes = std::max(p.needs.largest_bytes, needs.largest_bytes);
     p.needs.outstanding = std::max(p.needs.outstanding, needs.outstanding);
+    p.needs.by_axis.resize(needs.by_axis.size());
+    for (std::size_t a = 0; a < needs.by_axis.size(); ++a) {
+      CommNeeds::OfAxis &all = p.needs.by_axis[a], one = needs.by_axis[a];
+      all.largest_bytes = std::max(all.largest_bytes, one.largest_bytes);
+      all.outstanding = std::max(all.outstanding, one.outstanding);
+    }
     p.needs.in_flight.resize(std::max(p.needs.in_flight.size(), needs.in_flight.size()));
     for (std::size_t k = 0; k < needs.in_flight.size(); ++k)
       p.needs.in_flight[k] = std::max(p.needs.in_flight[k], needs.in_flight[k]);

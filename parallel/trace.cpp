@@ -201,6 +201,7 @@ ArenaPlan lay_out(const Trace& trace, Medium medium) {
 
 CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
   CommNeeds needs;
+  needs.by_axis.resize(static_cast<std::size_t>(Axis::count));
   std::map<int, std::pair<Axis, std::size_t>> open;  // its place in `in_flight`
   std::map<Axis, int> under_way;
   std::vector<bool> taken;
@@ -212,7 +213,10 @@ CommNeeds comm_needs(const Trace& trace, const Mesh& mesh, int rank) {
           std::max(in_elements(m, group.me, group.size()), out_elements(m, group.me, group.size()));
       const i64 bytes = elements * type_bytes(m.type);
       needs.largest_bytes = std::max(needs.largest_bytes, bytes);
-      needs.outstanding = std::max(needs.outstanding, ++under_way[m.axis]);
+      CommNeeds::OfAxis& axis = needs.by_axis[static_cast<std::size_t>(m.axis)];
+      axis.largest_bytes = std::max(axis.largest_bytes, bytes);
+      axis.outstanding = std::max(axis.outstanding, ++under_way[m.axis]);
+      needs.outstanding = std::max(needs.outstanding, axis.outstanding);
       const auto place =
           static_cast<std::size_t>(std::find(taken.begin(), taken.end(), false) - taken.begin());
       if (place == taken.size()) taken.push_back(false), needs.in_flight.push_back(0);

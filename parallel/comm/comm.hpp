@@ -75,6 +75,15 @@ class Comm {
 struct CommNeeds {
   i64 largest_bytes = 0;  // of one message: blocks * n * size (for gather and scatter) * type
   int outstanding = 1;    // most started and not yet waited for, per rank and group
+  // The same by axis, or empty: of each as of all.
+  struct OfAxis {
+    i64 largest_bytes = 0;
+    int outstanding = 0;
+  };
+  std::vector<OfAxis> by_axis{};
+  OfAxis of(Axis axis) const {
+    return by_axis.empty() ? OfAxis{largest_bytes, outstanding} : by_axis[static_cast<std::size_t>(axis)];
+  }
   // Messages of a rank that are under way at once, in all of its groups together, each take the first place
   // that is free: by place, bytes of the largest that is ever there.
   std::vector<i64> in_flight{};

@@ -69,10 +69,11 @@ void check_start(const Message& m, const Mesh& mesh, int rank, const Group* grou
   const bool may_drop = m.verb == Verb::broadcast && m.peer == group.me;  // the root has it already
   if (out > 0 && !m.out && !may_drop) refuse("no output");
   const i64 bytes = std::max(in, out) * type_bytes(m.type);
-  if (bytes > needs.largest_bytes)
-    refuse(fmt::format("{} bytes, but the largest message was stated as {}", bytes, needs.largest_bytes));
-  if (outstanding[axis] >= needs.outstanding)
-    refuse(fmt::format("more than the stated {} under way at once", needs.outstanding));
+  const CommNeeds::OfAxis stated = needs.of(m.axis);
+  if (bytes > stated.largest_bytes)
+    refuse(fmt::format("{} bytes, but the largest message was stated as {}", bytes, stated.largest_bytes));
+  if (outstanding[axis] >= stated.outstanding)
+    refuse(fmt::format("more than the stated {} under way at once", stated.outstanding));
 }
 
 void check_agreement(const Message& of_a, int a, const Message& of_b, int b, const Group& group,

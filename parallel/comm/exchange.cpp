@@ -19,7 +19,7 @@ std::size_t round_up(i64 bytes) { return (static_cast<std::size_t>(std::max<i64>
 // slot held for a request that is over may not have reached a peer who is late; then it is brought to him.
 // Lazily nothing may reach anybody before his wait, so there each operation that may be live has a slot of
 // its own.
-Exchange::Exchange(Group group, const CommNeeds& needs, Timing timing)
+Exchange::Exchange(Group group, const CommNeeds::OfAxis& needs, Timing timing)
     : group_(std::move(group)),
       timing_(timing),
       operations_(group_.ranks.size() * needs.outstanding),

@@ -47,7 +47,7 @@ struct Operation {
 
 class Exchange {
  public:
-  Exchange(Group group, const CommNeeds&, Timing);
+  Exchange(Group group, const CommNeeds::OfAxis&, Timing);
 
   const Group& group() const { return group_; }
   // Room for a contribution of member `me`. Eager: which slot depends on that member's own starts and waits

@@ -35,7 +35,9 @@ LocalWorld::State::State(const Mesh& m, const CommNeeds& n, Timing t)
       rank.groups[a] = mesh.group(static_cast<Axis>(a), r);
       if (rank.groups[a].size() == 1) continue;
       const int first = rank.groups[a].ranks[0];
-      if (first == r) exchanges.push_back(std::make_unique<Exchange>(rank.groups[a], needs, timing));
+      if (first == r)
+        exchanges.push_back(
+            std::make_unique<Exchange>(rank.groups[a], needs.of(static_cast<Axis>(a)), timing));
       rank.exchanges[a] = first == r ? exchanges.back().get() : ranks[first].exchanges[a];
     }
     rank.requests.resize(static_cast<std::size_t>(kAxes) * needs.outstanding);

@@ -213,8 +213,9 @@ TEST_P(Failures, RequestsNeverWaitedFor) {
 
 TEST_P(Failures, MisuseIsNamed) {
   float x[64] = {};
+  CommNeeds needs = kNeeds;
   const auto error_with = [&](const std::function<void(Comm&)>& body) {
-    World world(Mesh{.tp = 2}, kNeeds, GetParam(), kPatient);
+    World world(Mesh{.tp = 2}, needs, GetParam(), kPatient);
     return error_of(world, [&](int rank, Comm& comm) {
       if (rank == 1) body(comm);
     });
@@ -240,6 +241,15 @@ TEST_P(Failures, MisuseIsNamed) {
                 comm.wait(request);
               }),
               {"a second time"});
+  // What is stated of one axis is no other's.
+  needs.by_axis.resize(static_cast<std::size_t>(Axis::count), {64, 2});
+  needs.by_axis[static_cast<std::size_t>(Axis::world)] = {32, 1};
+  expect_says(error_with([&](Comm& comm) { comm.start(sum_all(x, x, 9, "big")); }),
+              {"36 bytes", "stated as 32"});
+  expect_says(error_with([&](Comm& comm) {
+                for (int i = 0; i < 2; ++i) comm.start(sum_all(x, x, 1, "many"));
+              }),
+              {"more than the stated 1 under way"});
 }
 
 TEST_P(Failures, AWorldCanRunAgain) {

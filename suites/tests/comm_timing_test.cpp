@@ -106,8 +106,8 @@ TEST(LateRanks, AreLeftAloneWhenTheyLeave) {
 // Which slot a contribution takes follows from its member's own starts and waits, however late the others
 // are.
 TEST(LateRanks, CostNoMemory) {
-  Exchange exchange(Mesh{.tp = 2}.group(Axis::tp, 0), CommNeeds{.largest_bytes = 64, .outstanding = 2},
-                    Timing::eager);
+  Exchange exchange(Mesh{.tp = 2}.group(Axis::tp, 0),
+                    CommNeeds::OfAxis{.largest_bytes = 64, .outstanding = 2}, Timing::eager);
   Slot* const first = exchange.take(0);
   Slot* const second = exchange.take(0);
   EXPECT_NE(first, second);

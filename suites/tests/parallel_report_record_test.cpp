@@ -7,11 +7,13 @@
 #include <fstream>
 #include <limits>
 #include <regex>
+#include <set>
 #include <tuple>
 
 #include "ref/error.hpp"
 #include "reports/h5.hpp"
 #include "reports/record.hpp"
+#include "suites/record_of.hpp"
 
 namespace lockstep {
 namespace {
@@ -75,6 +77,29 @@ RunRecord whole_run() {
   run.refused = {{"dp must divide the batch", 4}, {"tp must divide R", 9}};
   run.plans = {solo(), split()};
   return run;
+}
+
+// The most of any rank, and no rank is left out: an embedding is on the first stage, logits on the last.
+TEST(RecordOf, PeaksAreThoseOfTheFullestRank) {
+  const ModelConfig model = load_model_config("suites/models/gate-untied.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16, settings.steps = 1;
+  std::set<int> fullest;
+  for (const char* line : {"pp=2 micro=4", "pp=2 micro=1"}) {
+    const Prepared p = prepare({model, settings, Plan::parse(line), &data});
+    const PlanRecord record = record_of(&p, Verdict{}, p, FastVerdict{}, 1);
+    for (int k = 0; k < static_cast<int>(Kind::count); ++k) {
+      std::vector<i64> bytes;
+      for (int rank = 0; rank < 2; ++rank) bytes.push_back(price(p.run.plan, model, settings, rank).peak[k]);
+      EXPECT_EQ(record.peak_by_kind.at(kind_name(static_cast<Kind>(k))), std::max(bytes[0], bytes[1]));
+      if (bytes[0] != bytes[1]) fullest.insert(bytes[1] > bytes[0]);
+    }
+    const std::vector<i64> all{peaks(p.traces[0]).total, peaks(p.traces[1]).total};
+    EXPECT_EQ(record.peak_bytes, std::max(all[0], all[1]));
+    EXPECT_EQ(record.exact_peak_bytes, std::max(all[0], all[1]));
+  }
+  EXPECT_EQ(fullest.size(), 2u);
 }
 
 TEST_F(RecordTest, KeepsEveryFieldOfARun) {

@@ -265,6 +265,24 @@ TEST(Staging, GradientsKeepTheirRoom) {
   }
 }
 
+// Of dp the gradients of two layers, last norm and head are under way together; of tp one message at a time,
+// and of pp a receive and a send, as large as a microbatch's activations.
+TEST(Needs, AreOfEachAxis) {
+  const ModelConfig model = load_model_config("suites/models/gate-untied.json");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  const Prepared p = prepare({model, settings, Plan::parse("dp=2 tp=2 pp=2 micro=2"), nullptr});
+  const auto of = [&](Axis axis) { return p.needs.of(axis); };
+  const i64 activations = 2 * 16 * 64 * 4, layer = (64 * (64 + 32 + 32 + 64) + 3 * 64 * 172) / 2 + 2 * 64;
+  EXPECT_EQ(of(Axis::tp).outstanding, 1);
+  EXPECT_EQ(of(Axis::tp).largest_bytes, activations);
+  EXPECT_EQ(of(Axis::pp).outstanding, 2);
+  EXPECT_EQ(of(Axis::pp).largest_bytes, activations);
+  EXPECT_EQ(of(Axis::dp).outstanding, 4);
+  EXPECT_EQ(of(Axis::dp).largest_bytes, 4 * layer);
+  EXPECT_EQ(of(Axis::shard).outstanding, 0);
+}
+
 TEST(Curves, AreLinearInTheLogarithm) {
   const Curve c({{1e2, 0.2}, {1e4, 0.6}, {1e5, 0.5}});
   EXPECT_DOUBLE_EQ(c.at(1), 0.2);

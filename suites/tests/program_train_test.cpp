@@ -1,7 +1,10 @@
 // lockstep train, show and compare on files, as a user has them.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "ref/data_order.hpp"
 #include "ref/weights.hpp"
@@ -30,6 +33,25 @@ TEST(ProgramTrain, PrintsEveryStepAndEqualsTheSingleDevice) {
                    "shelf at-hand\nstep 0  loss "));
   EXPECT_TRUE(says(ended.out, "step 0  loss ", "step 1  loss ", "gradient norm", "tokens/s", "hash ",
                    "equal to the single device: 2 steps"));
+}
+
+// A step's seconds are within the process's, so it may not have said less than this.
+TEST(ProgramTrain, SaysTokensASecond) {
+  const auto begin = std::chrono::steady_clock::now();
+  const Ended ended = train("dp=1", "--steps 30");
+  const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  double seconds = 0;
+  int steps = 0;
+  for (std::size_t at = 0; (at = ended.out.find("\nstep ", at)) != std::string::npos; ++at, ++steps) {
+    double rate = 0;
+    ASSERT_EQ(std::sscanf(ended.out.c_str() + at, "\nstep %*d loss %*f gradient norm %*f lr %*f %lf tokens/s",
+                          &rate),
+              1)
+        << ended.out;
+    seconds += 8 * 16 / rate;
+  }
+  EXPECT_EQ(steps, 30);
+  EXPECT_LT(seconds, all * 1.01);
 }
 
 // Of gate-tiny: 8 layers of 64 x (64 + 64 + 2 x 16) + 3 x 64 x 172 weights and a head of 509 x 64, in 16 x 32
@@ -151,11 +173,26 @@ TEST(ProgramTrain, SavesWhatItTrained) {
     if (table[p].tied_to < 0) {
       EXPECT_EQ(weights[p], last.read<float>("/step1/weight/" + table[p].name)) << table[p].name;
     }
-  // 1.7 MB of weights in files of 100 kB; the embedding alone has 130 kB.
-  ASSERT_EQ(train("tp=4", "--shard-gb 0.0001 --save " + many).status, 0);
+  // 1.7 MB of weights in files of 88 kB, which is 64 bytes less than two of the largest in a layer; the
+  // embedding alone has 130 kB.
+  ASSERT_EQ(train("tp=4", "--shard-gb 0.000088 --save " + many).status, 0);
   EXPECT_FALSE(std::filesystem::exists(many + "/model.safetensors"));
   EXPECT_TRUE(std::filesystem::exists(many + "/model.safetensors.index.json"));
   EXPECT_EQ(load_weights(many, table), weights);
+  int full = 0;  // files whose next tensor would not have gone in
+  for (const auto& file : std::filesystem::directory_iterator(many)) {
+    if (file.path().extension() != ".safetensors") continue;
+    std::ostringstream text;
+    text << std::ifstream(file.path()).rdbuf();
+    const std::string shard = text.str();
+    std::uint64_t header = 0;
+    std::memcpy(&header, shard.data(), sizeof header);
+    const auto parts = nlohmann::json::parse(shard.substr(8, header));
+    const std::size_t bytes = shard.size() - 8 - header, tensors = parts.size() - parts.count("__metadata__");
+    EXPECT_TRUE(bytes <= 88000 || tensors == 1) << file.path();
+    full += bytes > 88000 - 64 * 172 * 4;
+  }
+  EXPECT_GT(full, 1);
   EXPECT_EQ(hash_of(train("pp=2", "--init " + many)), hash_of(train("dp=2", "--init " + one)));
   // One file instead of many: nothing of the many is left.
   ASSERT_EQ(train("dp=1", "--save " + many).status, 0);

@@ -53,8 +53,9 @@ MpiComm::MpiComm(const Mesh& mesh, const CommNeeds& needs, int rank)
     MPI_Comm_set_errhandler(collectives_[a], MPI_ERRORS_RETURN);
     MPI_Comm_set_errhandler(transfers_[a], MPI_ERRORS_RETURN);
     if (group.size() == 1) continue;
-    const i64 room = std::max(needs.largest_bytes, kSmall * group.size()) + group.size() * (kHeader + 64);
-    for (int i = 0; i < needs.outstanding; ++i) {
+    const CommNeeds::OfAxis here = needs.of(static_cast<Axis>(a));
+    const i64 room = std::max(here.largest_bytes, kSmall * group.size()) + group.size() * (kHeader + 64);
+    for (int i = 0; i < here.outstanding; ++i) {
       Slot& s = slot(a, i);
       s.mine = std::make_unique<Pages>(static_cast<std::size_t>(room));
       s.theirs = std::make_unique<Pages>(static_cast<std::size_t>(room));
