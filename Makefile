@@ -86,9 +86,9 @@ $B/obj/tests/%.o: $B/tests/%.cpp $B/flags
 	$(compile)
 
 # One test program per layer, so that a lower layer is tested while a higher one does not build: the files
-# suites/tests/<layer>_*_test.cpp. Most of what the compiler does for one test it does for every other, so they are
-# compiled by the handful (HANDFUL=1: each by itself, which the next change of it is compiled sooner by); apart those of
-# vector kernels and of bf16, which go through a GPU's kernels too.
+# suites/tests/<layer>_*_test.cpp. Most of what the compiler does for one test it does for every other, so a handful is
+# compiled at once (HANDFUL=1: each by itself, so that one's next change is soon compiled). Those of vector kernels and
+# of bf16 are apart: test_cuda puts them through a GPU's kernels too.
 HANDFUL ?= 6
 handfuls := $(shell printf '%s\n' $(test_src) | awk -v n=$(HANDFUL) '{ split($$0, part, /[\/_]/); name = part[3] \
     (/kernels_(simd|bf16)_/ ? "-gpu" : ""); print name "-" int((count[name]++) / n) ":" $$0 }')
