@@ -90,7 +90,7 @@ $B/obj/tests/%.o: $B/tests/%.cpp $B/flags
 # compiled at once (HANDFUL=1: each by itself, so that one's next change is soon compiled). Those of vector kernels and
 # of bf16 are apart: test_cuda puts them through a GPU's kernels too.
 HANDFUL ?= 6
-handfuls := $(shell printf '%s\n' $(test_src) | awk -v n=$(HANDFUL) '{ split($$0, part, /[\/_]/); name = part[3] \
+handfuls := $(shell printf '%s\n' $(test_src) | awk -v n=$(HANDFUL) 'NF { split($$0, part, /[\/_]/); name = part[3] \
     (/kernels_(simd|bf16)_/ ? "-gpu" : ""); print name "-" int((count[name]++) / n) ":" $$0 }')
 test_names := $(sort $(foreach f,$(handfuls),$(firstword $(subst :, ,$f))))
 test_obj    = $(patsubst %,$B/obj/tests/%.o,$(filter $1,$(test_names)))

@@ -311,7 +311,7 @@ def types_have_one_definition():
             if depth == len(inside):
                 if opened := re.match(r"(?:inline )?namespace ?([\w:]*) ?\{", line):
                     inside.append(opened[1] or f"(of {path})")
-                elif defined := re.match(r"(?:template <.*> *)?(?:struct|class|enum class|enum) "
+                elif defined := re.match(r"(?:template <.*> *)?(?:struct|class|enum class|enum) (?:alignas\([^)]*\) )?"
                                          r"(\w+)(?: final)? *(?:\{|:(?!:))", line):
                     places.setdefault("::".join([*inside, defined[1]]), []).append(path)
             depth += line.count("{") - line.count("}")
