@@ -70,12 +70,10 @@ const AddJobs added_launches({{"gates", job_gates}, {"ended", job_ended}});
 class Launched : public Mpi {
  protected:
   std::string suite(const std::string& more) {
-    const std::string here = std::filesystem::current_path();
     return folder_.write("suite.toml",
-                         "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-                             "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nsteps = 3\nlr = "
-                             "0.003\nwarmup = 1\nclip = 0.5\ntimed_steps = 2\ntimed_steps_most = 2\n" +
-                             more);
+                         suite_text("batch = 8\nseq = 16\nsteps = 3\nlr = 0.003\nwarmup = 1\nclip = 0.5\n"
+                                    "timed_steps = 2\ntimed_steps_most = 2\n" +
+                                    more));
   }
   Ended lockstep(const std::string& words, const std::string& launch = kMpirun + "{ranks}") {
     return shell(kAsRoot + "timeout 300 '" + beside("lockstep") + "' " + words + " --launch \"" + launch +

@@ -11,11 +11,11 @@ namespace {
 // files are all of their revision, that is all that tells them apart.
 TEST(ProgramBuild, AnotherProgramDoesNotGoOnInASweepsFolder) {
   const TemporaryFolder folder;
-  const std::string here = std::filesystem::current_path(), program = folder.path() + "/lockstep";
+  const std::string program = folder.path() + "/lockstep";
   const std::string suite = folder.write(
-      "tiny.toml", "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-                       "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nsteps = 2\nlr = 0.01\nwarmup = "
-                       "1\nclip = 0.5\ntimed_steps = 1\ntimed_steps_most = 1\n[axes]\ndp = 1\n");
+      "tiny.toml",
+      suite_text("batch = 8\nseq = 16\nsteps = 2\nlr = 0.01\nwarmup = 1\nclip = 0.5\ntimed_steps = 1\n"
+                 "timed_steps_most = 1\n[axes]\ndp = 1\n"));
   std::filesystem::copy_file(beside("lockstep"), program);
   const std::string sweep = "'" + program + "' sweep " + suite + " --out " + folder.path() + "/out";
   EXPECT_EQ(shell(sweep).status, 0);

@@ -13,9 +13,7 @@ namespace lockstep {
 namespace {
 
 std::string gate_suite(const std::string& more, const std::string& model = "gate-tiny") {
-  const std::string here = std::filesystem::current_path().string();
-  return "[run]\nmodel = \"" + here + "/suites/models/" + model + ".json\"\ndata = \"" + here +
-         "/datasets/excerpt-v509.tok\"\nbatch = 6\nseq = 16\nclip = 0.5\nlr = 0.003\nwarmup = 1\n" + more;
+  return suite_text("batch = 6\nseq = 16\nclip = 0.5\nlr = 0.003\nwarmup = 1\n" + more, model);
 }
 
 std::string last_line(const std::string& text) { return text.substr(text.rfind('\n', text.size() - 2) + 1); }

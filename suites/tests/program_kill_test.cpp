@@ -79,13 +79,11 @@ std::map<std::string, std::string> plans_in(const std::string& out) {
 class Sweeping : public testing::Test {
  protected:
   Sweeping() {
-    const std::string here = fs::current_path().string();
     suite_ = folder_.write(
         "kill.toml",
-        "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-            "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n"
-            "steps = 2\ntimed_steps = 1\ntimed_steps_most = 2\n[axes]\ndp = [1, 2]\npp = [1, 2]\n"
-            "ckpt = [\"none\", \"full\"]\n");  // 8 plans
+        suite_text("batch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n"
+                   "steps = 2\ntimed_steps = 1\ntimed_steps_most = 2\n[axes]\ndp = [1, 2]\npp = [1, 2]\n"
+                   "ckpt = [\"none\", \"full\"]\n"));  // 8 plans
   }
 
   // Runs the sweep to its end; its exit status, and what it said in log().

@@ -9,15 +9,13 @@ namespace lockstep {
 namespace {
 
 TEST(ProgramPage, OfARealSweepAnswersWhichPlanToUse) {
-  const std::string python = "build/venv/bin/python", here = std::filesystem::current_path().string();
+  const std::string python = "build/venv/bin/python";
   if (!std::filesystem::exists(python)) GTEST_SKIP() << "no " << python << "; `ci/venv.sh report` makes it";
   const TemporaryFolder folder;
   const std::string suite = folder.write(
-      "tiny.toml",
-      "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-          "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n"
-          "timed_steps = 2\ntimed_steps_most = 2\n"
-          "[axes]\ntp = [1, 2]\npp = [1, 2]\nckpt = [\"none\", \"full\"]\n");
+      "tiny.toml", suite_text("batch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n"
+                              "timed_steps = 2\ntimed_steps_most = 2\n"
+                              "[axes]\ntp = [1, 2]\npp = [1, 2]\nckpt = [\"none\", \"full\"]\n"));
   const Ended sweep = lockstep_program("sweep " + suite + " --out " + folder.path());
   ASSERT_EQ(sweep.status, 0) << sweep.out << sweep.err;
   const std::string log = folder.path() + "/log";

@@ -21,12 +21,9 @@ std::string cluster_text(const std::string& tflops, int bytes = 4) {
 }
 
 std::string timed_suite(const std::string& more) {
-  const std::string here = std::filesystem::current_path().string();
-  return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-         "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\ntimed_steps "
-         "= 2\n"
-         "timed_steps_most = 2\n" +
-         more + "[axes]\ntp = [1, 2]\npp = [1, 2]\n";
+  return suite_text(
+      "batch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\ntimed_steps = 2\ntimed_steps_most = 2\n" +
+      more + "[axes]\ntp = [1, 2]\npp = [1, 2]\n");
 }
 
 // By the slow way, which shares nothing with the planner's but the traces and the costs.

@@ -45,6 +45,13 @@ inline Ended lockstep_program(const std::string& arguments, const std::string& b
 inline const std::string fixtures_python = "build/venv-fixtures/bin/python";
 
 inline const std::string tiny_model = "--model suites/models/gate-tiny.json ";
+// A suite's text that is understood in any folder; `more` goes on in [run].
+inline std::string suite_text(const std::string& more, const std::string& model = "gate-tiny") {
+  const std::string here = std::filesystem::current_path().string();
+  return "[run]\nmodel = \"" + here + "/suites/models/" + model + ".json\"\ndata = \"" + here +
+         "/datasets/excerpt-v509.tok\"\n" + more;
+}
+
 inline const std::string tiny_run =
     tiny_model + "--data datasets/excerpt-v509.tok --batch 8 --seq 16 --clip 0.5 ";
 

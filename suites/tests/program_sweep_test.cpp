@@ -15,9 +15,7 @@ namespace lockstep {
 namespace {
 
 std::string swept_suite(const std::string& more) {
-  const std::string here = std::filesystem::current_path().string();
-  return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-         "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n" + more;
+  return suite_text("batch = 8\nseq = 16\nclip = 0.5\nlr = 0.01\nwarmup = 1\n" + more);
 }
 
 // A job that may use one core of many times no plan of two ranks.

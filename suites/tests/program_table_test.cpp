@@ -102,11 +102,7 @@ TEST(Costs, FormulaTraceAndRunAreHeldTogether) {
                    "trace and run"));
 }
 
-std::string table_suite(const std::string& more) {
-  const std::string here = std::filesystem::current_path().string();
-  return "[run]\nmodel = \"" + here + "/suites/models/gate-tiny.json\"\ndata = \"" + here +
-         "/datasets/excerpt-v509.tok\"\nbatch = 8\nseq = 16\n" + more;
-}
+std::string table_suite(const std::string& more) { return suite_text("batch = 8\nseq = 16\n" + more); }
 
 TEST(ProgramTable, SaysThatAllIsEqual) {
   const TemporaryFolder folder;
