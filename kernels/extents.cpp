@@ -87,6 +87,7 @@ const std::map<std::string, Extents (*)(const Sizes&)> formulas = {
     {"add", [](const Sizes& x) { return all_of(3, x[0]); }},
     {"copy", [](const Sizes& x) { return all_of(2, x[0]); }},
     {"zero", [](const Sizes& x) { return all_of(1, x[0]); }},
+    {"swap_axes", [](const Sizes& x) { return all_of(2, x[0] * x[1] * x[2] * x[3]); }},
     {"add_squares",
      [](const Sizes& x) {
        return Extents{kSquareWords, x[0]};

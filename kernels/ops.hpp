@@ -109,9 +109,11 @@ struct Ops {
   Op<T*, const T*, const T*, const i32*, i64, i64, i64, i64, T> ce_dx{"ce_dx"};
 
   // ---- element by element                                     (n)
-  Op<T*, const T*, const T*, i64> add{"add"};          // y = a + b (y may be a or b)
-  Op<T*, const T*, i64> copy{"copy"};                  // y = x
-  Op<T*, i64> zero{"zero"};                            // y = 0
+  Op<T*, const T*, const T*, i64> add{"add"};  // y = a + b (y may be a or b)
+  Op<T*, const T*, i64> copy{"copy"};          // y = x
+  Op<T*, i64> zero{"zero"};                    // y = 0
+  // y[B,N,M,W] from x[B,M,N,W]: the two middle axes change places.  (B, M, N, W)
+  Op<T*, const T*, i64, i64, i64, i64> swap_axes{"swap_axes"};
   Op<i64*, const T*, i64> add_squares{"add_squares"};  // words += x*x, exactly
   // w, m, v from g: c = clip*g; m = b1*m + c1*c; v = b2*v + (c2*c)*c; d = sqrt(v)/root_bias2 + eps;
   // w = w*keep - rate*(m/d). Every operation rounds.            (w, m, v, g, n, clip, step)

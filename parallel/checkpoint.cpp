@@ -41,6 +41,7 @@ class Checkpoint final : public Stash {
       case Part::rstd2:
         return !(full || selective || what_ == "norms");
       case Part::o:
+      case Part::oh:
       case Part::lse:
         return !(full || selective || what_ == "attention");
       case Part::act:

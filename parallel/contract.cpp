@@ -35,7 +35,7 @@ std::string missing_of(const Passed& at) {
 // What a step of the layer makes together.
 const std::vector<std::vector<Part>> groups = {{Part::h1, Part::rstd1},
                                                {Part::q, Part::k, Part::v},
-                                               {Part::o, Part::lse},
+                                               {Part::o, Part::oh, Part::lse},
                                                {Part::h2, Part::rstd2},
                                                {Part::gate, Part::up}};
 

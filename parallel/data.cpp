@@ -139,7 +139,7 @@ class Data final : public Store {
 const std::vector<Rule> rules = {
     {"bucket-needs-replicas",
      [](const Plan& p, const ModelConfig&, const Settings&) -> std::optional<std::string> {
-       if (p.number("bucket") == 1 || p.number("dp") > 1) return {};
+       if (p.number("bucket") == 1 || p.sharers() > 1) return {};
        return "bucket=" + p.text("bucket") + " needs dp of 2 or more: one replica reduces nothing";
      }},
 };

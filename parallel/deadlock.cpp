@@ -72,14 +72,11 @@ std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
     if (players[r].at == events.size()) continue;
     const auto waited = players[r].open.find(events[players[r].at].request);
     if (waited == players[r].open.end()) {
-      stuck += fmt::format(
-          "rank {} (dp {}, tp {}, pp {}) waits for a message that it did not start, or a second time\n", r,
-          mesh.dp_of(r), mesh.tp_of(r), mesh.pp_of(r));
+      stuck += place(mesh, r) + " waits for a message that it did not start, or a second time\n";
       continue;
     }
     const Message& m = events[waited->second].message;
-    stuck += fmt::format("rank {} (dp {}, tp {}, pp {}) waits for {} of `{}`", r, mesh.dp_of(r),
-                         mesh.tp_of(r), mesh.pp_of(r), verb_name(m.verb), m.what);
+    stuck += fmt::format("{} waits for {} of `{}`", place(mesh, r), verb_name(m.verb), m.what);
     if (m.microbatch >= 0) stuck += fmt::format(" microbatch {}", m.microbatch);
     if (m.verb == Verb::send || m.verb == Verb::recv)
       stuck += fmt::format(" {} rank {}", m.verb == Verb::send ? "to" : "from",

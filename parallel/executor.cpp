@@ -14,8 +14,9 @@ namespace lockstep {
 Mesh Run::mesh() const {
   const int tp = plan.number("tp");
   const i64 kv = model.kv_heads;
-  return {plan.number("dp"), tp, plan.number("pp"), tp > kv ? static_cast<int>(tp / kv) : 1,
-          plan.number("replicas")};
+  return {plan.sharers(),          tp,
+          plan.number("pp"),       tp > kv ? static_cast<int>(tp / kv) : 1,
+          plan.number("replicas"), plan.number("cp")};
 }
 
 // The pipeline's messages: the next receive is posted before the present action computes, a send is waited
@@ -34,18 +35,20 @@ double tree_of(const double* x, i64 lo, i64 hi) {
 
 Executor::Executor(const Run& run, int rank, Device& device)
     : run_(run),
+      seen_(in_pieces(run.settings, run.plan)),
       mesh_(run.mesh()),
       rank_(rank),
       stage_(mesh_.pp_of(rank)),
       device_(device),
       b_(run.plan.number("micro")) {
-  const Settings& s = run_.settings;
+  const Settings& s = seen_;
   const ModelConfig& m = run_.model;
   microbatches_ = static_cast<int>(s.batch / mesh_.dp / b_);
   device_.set_types(s);
-  Context context{run_.model, run_.settings, run_.plan, mesh_, rank_, device_};
+  Context context{run_.model, seen_, run_.plan, mesh_, rank_, device_};
 
   seam_ = made<Seam>(context);
+  spread_ = made<Spread>(context);
   schedule_ = made<Schedule>(context);
   chunks_ = chunks_of(run_.plan, *schedule_, mesh_.pp, m.layers);
   actions_ = actions_of(run_.plan, *schedule_, stage_, mesh_.pp, microbatches_);
@@ -84,7 +87,7 @@ Executor::Executor(const Run& run, int rank, Device& device)
   const i64 tokens = s.batch / mesh_.dp * s.seq;
   if (device_.computes()) {
     host_ids_.resize(tokens), host_labels_.resize(tokens);
-    row_ids_.resize(s.seq), row_labels_.resize(s.seq);
+    row_ids_.resize(run_.settings.seq), row_labels_.resize(run_.settings.seq);
   }
   host_losses_.resize(s.batch);
   const bool first = stage_ == 0, last = (chunks_ - 1) % mesh_.pp == stage_;
@@ -92,11 +95,11 @@ Executor::Executor(const Run& run, int rank, Device& device)
   if (last) labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
   losses_ = device_.take("losses", Kind::inputs, s.batch, Type::f64);
   squares_ = device_.take("squares", Kind::inputs, kSquareWords, Type::i64);
-  const i64 half = s.seq * m.head_dim / 2;
+  const i64 half = run_.settings.seq * m.head_dim / 2;
   cos_ = device_.take("cos", Kind::inputs, half);
   sin_ = device_.take("sin", Kind::inputs, half);
   if (device_.computes()) {
-    const RopeTable<float> rope = rope_table<float>(m, s.seq);
+    const RopeTable<float> rope = rope_table<float>(m, run_.settings.seq);
     device_.upload(cos_, rope.cos.data(), half);
     device_.upload(sin_, rope.sin.data(), half);
   }
@@ -105,8 +108,8 @@ Executor::Executor(const Run& run, int rank, Device& device)
     x_names_.push_back("chunk" + std::to_string(chunk) + ".x");
     dy_names_.push_back("chunk" + std::to_string(chunk) + ".dy");
   }
-  const Rank self{run_.model, run_.settings, mesh_,   rank_,   device_, params_,
-                  *seam_,     *store_,       *stash_, *shelf_, b_};
+  const Rank self{run_.model, seen_,    mesh_,   rank_,   device_, params_,
+                  *seam_,     *spread_, *store_, *stash_, *shelf_, b_};
   for (int chunk = stage_; chunk < chunks_; chunk += mesh_.pp)
     mine_.push_back(std::make_unique<Chunk>(self, chunk, chunks_, microbatches_,
                                             Chunk::Inputs{cos_, sin_, ids_, labels_, losses_}));
@@ -153,15 +156,18 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
 
 void Executor::load_tokens(i64 step) {
   if (!device_.computes()) return;
-  const i64 T = run_.settings.seq;
+  const i64 T = seen_.seq;  // of a sample, which may be a piece of a sequence
   Settings order = run_.settings;
   if (mutant("seed of the data's order differs by rank")) order.seed += rank_;
   for (int j = 0; j < microbatches_; ++j)
     for (i64 i = 0; i < b_; ++i) {
       const i64 row = (j * b_ + i) * T;
       i64 index = store_->sample(j, i);
-      if (mutant("samples dealt by rank of the world")) index = (index + rank_) % order.batch;
-      sample(*run_.data, order, step, index, &host_ids_[row], &host_labels_[row]);
+      if (mutant("samples dealt by rank of the world")) index = (index + rank_) % seen_.batch;
+      sample(*run_.data, order, step, index % order.batch, row_ids_.data(), row_labels_.data());
+      const i64 from = index / order.batch * T;
+      std::copy_n(row_ids_.begin() + from, T, host_ids_.begin() + row);
+      std::copy_n(row_labels_.begin() + from, T, host_labels_.begin() + row);
     }
   if (ids_) device_.upload(ids_, host_ids_.data(), ids_.elements());
   if (labels_) device_.upload(labels_, host_labels_.data(), labels_.elements());
@@ -270,7 +276,7 @@ StepResult Executor::step(i64 step, const std::function<void()>& raw, const std:
   // One double a sample, each written by one rank: the sum over ranks only collects them.
   device_.all_reduce(Axis::world, Reduce::sum, losses_, losses_, losses_.elements(), "losses", -1);
   device_.download(host_losses_.data(), losses_, losses_.elements());
-  result.loss = tree_of(host_losses_.data(), 0, run_.settings.batch) / valid_;
+  result.loss = tree_of(host_losses_.data(), 0, seen_.batch) / valid_;
   if (done) done();
   return result;
 }

@@ -53,12 +53,14 @@ class Executor {
   double gradient_norm();
 
   Run run_;
+  Settings seen_;  // of this rank: samples are pieces of sequences, where those are cut
   Mesh mesh_;
   int rank_, stage_;
   Device& device_;
   int microbatches_;
   i64 b_;
   std::unique_ptr<Seam> seam_;
+  std::unique_ptr<Spread> spread_;
   std::unique_ptr<Schedule> schedule_;
   LocalParams params_;
   std::vector<std::vector<int>> gradient_order_;

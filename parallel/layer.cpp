@@ -3,7 +3,7 @@
 namespace lockstep {
 
 const char* part_name(Part p) {
-  static constexpr const char* names[] = {"x",  "h1", "rstd1", "q",    "k",  "v",   "o",  "lse",
+  static constexpr const char* names[] = {"x",  "h1", "rstd1", "q",    "k",  "v",   "o",  "oh", "lse",
                                           "x2", "h2", "rstd2", "gate", "up", "act", "e1", "e2"};
   return names[static_cast<int>(p)];
 }
@@ -82,12 +82,14 @@ Layer::Layer(const Rank& r, int index, const Buf& cos, const Buf& sin)
       c_(r.seam.cut()),
       rows_(r.b * c_.seq),
       inner_(r.b * r.settings.seq),
+      whole_(r.settings.seq * r.spread.parts()),
       cos_(cos),
       sin_(sin) {
   const std::string at = "layers." + std::to_string(index) + ".";
-  names_ = {at + "attn.enter", at + "attn.out",        at + "attn.dout",     at + "attn.din",
-            at + "attn.dkv",   at + "mlp.enter",       at + "mlp.out",       at + "mlp.dout",
-            at + "mlp.din",    at + "input_norm.grad", at + "post_norm.grad"};
+  names_ = {at + "attn.enter",     at + "attn.out", at + "attn.dout", at + "attn.din", at + "attn.dkv",
+            at + "mlp.enter",      at + "mlp.out",  at + "mlp.dout",  at + "mlp.din",  at + "input_norm.grad",
+            at + "post_norm.grad", at + "attn.q",   at + "attn.k",    at + "attn.v",   at + "attn.o",
+            at + "attn.do",        at + "attn.dq",  at + "attn.dk",   at + "attn.dv"};
 }
 
 int Layer::local(int p) const { return r_.params.local(param_index(index_, p)); }
@@ -103,12 +105,21 @@ void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
     if (!r_.stash.keeps(index_, p)) s[p].free();
 }
 
+// q, k or v: of this rank's tokens by a matrix product, then as attention sees it.
+void Layer::project(Part p, int param, i64 cols, const std::string& name, int j, Saved& s, Kind kept) {
+  const Kind kind = r_.stash.keeps(index_, p) ? kept : Kind::buffers;
+  Device& d = r_.device;
+  Buf tokens = d.take(part_name(p), r_.spread.parts() > 1 ? Kind::buffers : kind, inner_ * cols);
+  d.run(d.ops().matmul, tokens, s[Part::e1], weight(param), inner_, cols, r_.model.hidden, 1);
+  s[p] = r_.spread.to_heads(std::move(tokens), kind, name.c_str(), j, r_.b);
+}
+
 // One step of the forward pass, from parts to parts. `kept`: the kind of what the stash keeps.
 void Layer::make(Step step, int j, Saved& s, Kind kept) {
   Device& d = r_.device;
   const Ops<float>& ops = d.ops();
-  const i64 D = r_.model.hidden, T = r_.settings.seq, hd = r_.model.head_dim, b = r_.b;
-  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
+  const i64 D = r_.model.hidden, T = whole_, hd = r_.model.head_dim, b = r_.b;
+  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn, parts = r_.spread.parts();
   const double eps = r_.model.rms_eps;
   switch (step) {
     case norm1:
@@ -120,20 +131,23 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       s[Part::e1] = r_.seam.enter(s[Part::h1], names_.attn_enter.c_str(), j, b);
       break;
     case qkv:
-      s[Part::q] = take(Part::q, inner_ * H * hd, kept);
-      s[Part::k] = take(Part::k, inner_ * K * hd, kept);
-      s[Part::v] = take(Part::v, inner_ * K * hd, kept);
-      d.run(ops.matmul, s[Part::q], s[Part::e1], weight(q_proj), inner_, H * hd, D, 1);
-      d.run(ops.matmul, s[Part::k], s[Part::e1], weight(k_proj), inner_, K * hd, D, 1);
-      d.run(ops.matmul, s[Part::v], s[Part::e1], weight(v_proj), inner_, K * hd, D, 1);
-      d.run(ops.rope, s[Part::q], cos_, sin_, inner_, T, H, hd, false);
-      d.run(ops.rope, s[Part::k], cos_, sin_, inner_, T, K, hd, false);
+      project(Part::q, q_proj, H * hd, names_.q, j, s, kept);
+      project(Part::k, k_proj, K * hd, names_.k, j, s, kept);
+      project(Part::v, v_proj, K * hd, names_.v, j, s, kept);
+      d.run(ops.rope, s[Part::q], cos_, sin_, b * T, T, H / parts, hd, false);
+      d.run(ops.rope, s[Part::k], cos_, sin_, b * T, T, K / parts, hd, false);
       break;
-    case attend:
-      s[Part::o] = take(Part::o, inner_ * H * hd, kept);
-      s[Part::lse] = take_statistic(Part::lse, b * H * T, kept);
-      d.run(ops.attention, s[Part::o], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H, K, hd);
+    case attend: {
+      const Part output = parts > 1 ? Part::oh : Part::o;
+      s[output] = take(output, inner_ * H * hd, kept);
+      s[Part::lse] = take_statistic(Part::lse, inner_ * H, kept);
+      d.run(ops.attention, s[output], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H / parts,
+            K / parts, hd);
+      if (parts > 1)
+        s[Part::o] = r_.spread.to_tokens(s[output], r_.stash.keeps(index_, Part::o) ? kept : Kind::buffers,
+                                         names_.o.c_str(), j, b);
       break;
+    }
     case middle: {
       Buf partial = d.take("attention output", Kind::buffers, inner_ * D, d.partial());
       d.run(ops.matmul, partial, s[Part::o], weight(o_proj), inner_, D, H * hd, c_.leaves);
@@ -171,7 +185,7 @@ Buf Layer::forward(int j, Buf x, Saved& s) {
   make(norm1, j, s, kept), drop(s, {Part::rstd1});
   make(enter1, j, s, kept), drop(s, {Part::h1});
   make(qkv, j, s, kept), drop(s, {Part::e1});
-  make(attend, j, s, kept), drop(s, {Part::q, Part::k, Part::v, Part::lse});
+  make(attend, j, s, kept), drop(s, {Part::q, Part::k, Part::v, Part::oh, Part::lse});
   make(middle, j, s, kept), drop(s, {Part::o});
   make(norm2, j, s, kept), drop(s, {Part::rstd2});
   make(enter2, j, s, kept), drop(s, {Part::h2});
@@ -210,6 +224,7 @@ void Layer::need(Part p, int j, Saved& s) {
       need(Part::e1, j, s), make(qkv, j, s, again);
       break;
     case Part::o:
+    case Part::oh:
     case Part::lse:
       need(Part::q, j, s), make(attend, j, s, again);
       break;
@@ -238,8 +253,8 @@ void Layer::need(Part p, int j, Saved& s) {
 Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   Device& d = r_.device;
   const Ops<float>& ops = d.ops();
-  const i64 D = r_.model.hidden, T = r_.settings.seq, hd = r_.model.head_dim, b = r_.b;
-  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
+  const i64 D = r_.model.hidden, T = whole_, hd = r_.model.head_dim, b = r_.b;
+  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn, parts = r_.spread.parts();
   auto linear = [&](int p, const Buf& gradient, const Buf& input, i64 n, i64 k) {
     weigh(r_, later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
   };
@@ -281,20 +296,24 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   input_gradient(d, dO, {{{dx2c, D, weight(o_proj), D}}}, inner_, H * hd, 1);
   linear(o_proj, dx2c, s[Part::o], D, H * hd);
   dx2c.free();
+  dO = r_.spread.to_heads(std::move(dO), Kind::buffers, names_.d_o.c_str(), j, b);
   Buf dq = d.take("dq", Kind::buffers, inner_ * H * hd);
   // Of this rank's query heads: others may use the same key/value head.
   const Type stored = dq.view().type, part = r_.mesh.kv_replicas > 1 ? d.partial() : stored;
   Buf dk = d.take("dk", Kind::buffers, inner_ * K * hd, part);
   Buf dv = d.take("dv", Kind::buffers, inner_ * K * hd, part);
-  d.run(ops.attention_dx, dq, dk, dv, dO, s[Part::q], s[Part::k], s[Part::v], s[Part::o], s[Part::lse], b, T,
-        H, K, hd);
+  d.run(ops.attention_dx, dq, dk, dv, dO, s[Part::q], s[Part::k], s[Part::v],
+        s[parts > 1 ? Part::oh : Part::o], s[Part::lse], b, T, H / parts, K / parts, hd);
   dO.free();
-  for (const Part p : {Part::q, Part::k, Part::v, Part::o, Part::lse}) s[p].free();
+  for (const Part p : {Part::q, Part::k, Part::v, Part::o, Part::oh, Part::lse}) s[p].free();
   r_.seam.kv_grad(dk, dv, names_.attn_dkv.c_str(), j, b);
   dk = stored_as(d, stored, std::move(dk), "dk");
   dv = stored_as(d, stored, std::move(dv), "dv");
-  d.run(ops.rope, dq, cos_, sin_, inner_, T, H, hd, true);
-  d.run(ops.rope, dk, cos_, sin_, inner_, T, K, hd, true);
+  d.run(ops.rope, dq, cos_, sin_, b * T, T, H / parts, hd, true);
+  d.run(ops.rope, dk, cos_, sin_, b * T, T, K / parts, hd, true);
+  dq = r_.spread.to_tokens(std::move(dq), Kind::buffers, names_.dq.c_str(), j, b);
+  dk = r_.spread.to_tokens(std::move(dk), Kind::buffers, names_.dk.c_str(), j, b);
+  dv = r_.spread.to_tokens(std::move(dv), Kind::buffers, names_.dv.c_str(), j, b);
   need(Part::e1, j, s);
   s[Part::h1].free();
   linear(q_proj, dq, s[Part::e1], H * hd, D);

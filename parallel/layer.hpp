@@ -28,6 +28,7 @@ struct Rank {
   Device& device;
   const LocalParams& params;
   Seam& seam;
+  Spread& spread;
   Store& store;
   Stash& stash;
   Shelf& shelf;
@@ -70,6 +71,7 @@ class Layer {
   void need(Part, int j, Saved&);
   void drop(Saved&, std::initializer_list<Part>);
   Buf take(Part p, i64 elements, Kind kept);
+  void project(Part p, int param, i64 cols, const std::string& name, int j, Saved&, Kind kept);
   Buf take_statistic(Part p, i64 elements, Kind kept);  // float32 whatever the activations are
   int local(int layer_param) const;
   View weight(int layer_param) const;
@@ -78,10 +80,11 @@ class Layer {
   int index_;
   Cut c_;
   i64 rows_, inner_;  // b*Ts outside, b*T inside the branches
+  i64 whole_;         // tokens of a sequence that attention sees
   Buf cos_, sin_;
   struct Names {
     std::string attn_enter, attn_out, attn_dout, attn_din, attn_dkv, mlp_enter, mlp_out, mlp_dout, mlp_din,
-        input_norm, post_norm;
+        input_norm, post_norm, q, k, v, o, d_o, dq, dk, dv;
   } names_;
 };
 

@@ -1,4 +1,5 @@
-// Where a rank stands. Rank = tp + TP * (dp + DP * pp): tensor parallel innermost, stages outermost.
+// Where a rank stands. Rank = tp + TP * (cp + CP * (dp + DP * pp)) in a plan's words: tensor parallel
+// innermost, stages outermost.
 #pragma once
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@ enum class Axis {
   dp,     // same stage, same slice, other samples
   tp,     // same stage, same samples, other slices
   pp,     // same slice and samples, other stages
+  cp,     // of dp those whose samples are pieces of the same sequences
   kv,     // the tensor-parallel ranks that hold the same key/value head
   tie,    // first and last stage, where a tied weight lives twice
   // Where the replicas of dp are groups that share a unit's weights, gradients or moments, and not all one:
@@ -25,24 +27,28 @@ constexpr Axis in_one_queue(Axis a) { return along_dp(a) ? Axis::dp : a; }
 
 struct Group {
   Axis axis = Axis::world;
-  std::vector<int> ranks;  // ascending world ranks
+  std::vector<int> ranks;  // world ranks, in the order of sums
   int me = 0;              // my index in it
   int size() const { return static_cast<int>(ranks.size()); }
 };
 
+// With pieces of sequences as samples, ranks of cp are ranks of dp: dp counts a plan's dp x cp. In the order
+// of samples, which is that of the sums over dp, the first pieces of all sequences come first.
 struct Mesh {
   int dp = 1, tp = 1, pp = 1;
   int kv_replicas = 1;  // tensor-parallel ranks per key/value head
   int replicas = 1;     // groups of dp's ranks, neighbours in each, among whom each unit is shared
+  int cp = 1;           // pieces of a sequence, each on another rank
   int size() const { return dp * tp * pp; }
   int tp_of(int rank) const { return rank % tp; }
-  int dp_of(int rank) const { return rank / tp % dp; }
+  int cp_of(int rank) const { return rank / tp % cp; }
+  int dp_of(int rank) const { return cp_of(rank) * (dp / cp) + rank / tp / cp % (dp / cp); }
   int pp_of(int rank) const { return rank / (tp * dp); }
   int shards() const { return replicas < dp ? dp / replicas : 1; }
   int shard_of(int rank) const { return dp_of(rank) % shards(); }
   int replica_of(int rank) const { return dp_of(rank) / shards(); }
   Axis sharing() const { return replicas > 1 ? Axis::shard : Axis::dp; }
-  int rank_of(int d, int t, int p) const { return t + tp * (d + dp * p); }
+  int rank_of(int d, int t, int p) const { return t + tp * (d / (dp / cp) + cp * (d % (dp / cp)) + dp * p); }
   Group group(Axis, int rank) const;
 };
 

@@ -21,6 +21,7 @@ const std::vector<Word>& mesh_words() {
       {"dp", "1", {}, "data-parallel replicas"},
       {"tp", "1", {}, "tensor-parallel ranks a layer is split across"},
       {"pp", "1", {}, "pipeline stages"},
+      {"cp", "1", {}, "context-parallel ranks a sequence is split across"},
       {"micro", "1", {}, "sequences in a microbatch of one replica"},
       {"replicas",
        "1",
@@ -153,6 +154,11 @@ std::string Plan::line() const {
   return out;
 }
 
+Settings in_pieces(Settings s, const Plan& p) {
+  s.seq /= p.number("cp"), s.batch *= p.number("cp");
+  return s;
+}
+
 bool matches(const Plan& p, const std::string& parts) {
   std::istringstream in(parts);
   for (std::string part; in >> part;) {
@@ -172,7 +178,7 @@ bool power_of_two(i64 n) { return (n & (n - 1)) == 0; }
 const Rule rank_rule = {
     "ranks-at-most-1024", [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
       if (p.ranks() <= kMaxRanks) return {};
-      return fmt::format("dp x tp x pp = {} ranks, but at most {} run", p.ranks(), kMaxRanks);
+      return fmt::format("dp x tp x pp x cp = {} ranks, but at most {} run", p.ranks(), kMaxRanks);
     }};
 
 const std::vector<Rule> mesh_rules = {
@@ -194,14 +200,28 @@ const std::vector<Rule> mesh_rules = {
      }},
     {"replicas-share",
      [](const Plan& p, const ModelConfig&, const Settings&) -> Broken {
-       const int dp = p.number("dp"), replicas = p.number("replicas");
+       const int dp = p.sharers(), cp = p.number("cp"), replicas = p.number("replicas");
        if (replicas == 1) return {};
        if (dp % replicas != 0 || replicas == dp)
-         return fmt::format("replicas={} cannot cut dp={} into groups of two ranks or more, all of one size",
-                            replicas, dp);
+         return fmt::format("replicas={} cannot cut {} into groups of two ranks or more, all of one size",
+                            replicas, cp > 1 ? fmt::format("dp x cp = {}", dp) : fmt::format("dp={}", dp));
+       if (replicas % cp != 0 && cp % replicas != 0)
+         return fmt::format("replicas={} and cp={}: one must be a multiple of the other", replicas, cp);
        if (chosen<Store>(p).price.sharded) return {};
        return fmt::format("replicas={} are groups whose ranks share, and in this plan nothing is shared",
                           replicas);
+     }},
+    {"cp-divides-sequence",
+     [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
+       if (s.seq % p.number("cp") == 0) return {};
+       return fmt::format("cp={} does not divide the sequence of {} tokens", p.number("cp"), s.seq);
+     }},
+    {"cp-is-pieces",
+     [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
+       if (s.fast || p.number("cp") == s.pieces) return {};
+       return fmt::format(
+           "cp={} cuts sequences otherwise than the run's pieces={}: exact mode needs them alike",
+           p.number("cp"), s.pieces);
      }},
     {"pp-at-most-layers",
      [](const Plan& p, const ModelConfig& m, const Settings&) -> Broken {
@@ -256,8 +276,8 @@ bool heard(const Plan& p, const std::string& word) {
 }
 
 bool heard_by_any(const Plan& p, const std::string& word) {
-  return heard<Seam>(p, word) || heard<Schedule>(p, word) || heard<Store>(p, word) || heard<Home>(p, word) ||
-         heard<Stash>(p, word) || heard<Shelf>(p, word);
+  return heard<Seam>(p, word) || heard<Spread>(p, word) || heard<Schedule>(p, word) ||
+         heard<Store>(p, word) || heard<Home>(p, word) || heard<Stash>(p, word) || heard<Shelf>(p, word);
 }
 
 // A word that nobody chosen listens to would promise something that does not happen.
@@ -276,8 +296,9 @@ std::vector<Check> all_checks() {
     checks.push_back([&rule](const Plan& p, const ModelConfig& m, const Settings& s) {
       return refusal_by(rule, p, m, s);
     });
-  checks.insert(checks.end(), {first_broken<Seam>, first_broken<Schedule>, first_broken<Store>,
-                               first_broken<Home>, first_broken<Stash>, first_broken<Shelf>});
+  checks.insert(checks.end(),
+                {first_broken<Seam>, first_broken<Spread>, first_broken<Schedule>, first_broken<Store>,
+                 first_broken<Home>, first_broken<Stash>, first_broken<Shelf>});
   for (const Word& w : plan_words()) {
     const bool mesh = std::any_of(mesh_words().begin(), mesh_words().end(),
                                   [&](const Word& m) { return m.name == w.name; });

@@ -30,7 +30,8 @@ class Plan {
   static Plan parse(const std::string& line);
   int number(const std::string& word) const;
   const std::string& text(const std::string& word) const;
-  int ranks() const { return number("dp") * number("tp") * number("pp"); }
+  int ranks() const { return sharers() * number("tp") * number("pp"); }
+  int sharers() const { return number("dp") * number("cp"); }  // ranks with the same weights and other tokens
   std::string line() const;  // every word that differs from its fallback, and dp tp pp always
   const std::map<std::string, std::string>& words() const;
   void set(const std::string& word, const std::string& value);
@@ -41,6 +42,10 @@ class Plan {
   std::map<std::string, std::string> words_;
   WordSet* read_ = nullptr;
 };
+
+// The settings as a rank's part of a step sees them: where a sequence is cut over cp ranks, a sample is a
+// piece of it, and there are more and shorter ones.
+Settings in_pieces(Settings, const Plan&);
 
 // All words, mesh first, then by name.
 const std::vector<Word>& plan_words();

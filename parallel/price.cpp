@@ -8,18 +8,20 @@
 namespace lockstep {
 
 Shape shape_of(const Plan& plan, const ModelConfig& c, const Settings& s, int rank) {
-  const int dp = plan.number("dp"), tp = plan.number("tp"), pp = plan.number("pp");
+  const int cp = plan.number("cp"), dp = plan.number("dp") * cp;
+  const int tp = plan.number("tp"), pp = plan.number("pp");
   const i64 b = plan.number("micro");
   Shape x{};
-  x.T = s.seq, x.D = c.hidden, x.H = c.heads, x.K = c.kv_heads, x.hd = c.head_dim, x.F = c.intermediate;
+  x.T = s.seq / cp, x.D = c.hidden, x.H = c.heads, x.K = c.kv_heads, x.hd = c.head_dim, x.F = c.intermediate;
   x.V = c.vocab, x.Vp = (c.vocab + s.leaves - 1) / s.leaves * s.leaves, x.L = c.layers, x.R = s.leaves;
   x.tied = c.tied;
-  x.n = s.batch, x.b = b, x.m = s.batch / dp / b;
+  x.n = s.batch * cp, x.b = b, x.m = x.n / dp / b;
   x.sums = s.fast ? 1 : b, x.fast = s.fast;
   x.weight = s.weight_bytes, x.gradient = s.gradient_bytes, x.activation = s.activation_bytes;
   x.partial = s.fast ? x.activation : 4;
-  x.dp = dp, x.tp = tp, x.pp = pp;
-  x.tp_at = rank % tp, x.dp_at = rank / tp % dp, x.stage = rank / tp / dp;
+  x.dp = dp, x.tp = tp, x.pp = pp, x.cp = cp;
+  x.tp_at = rank % tp, x.stage = rank / tp / dp;
+  x.dp_at = rank / tp % cp * (dp / cp) + rank / tp / cp % (dp / cp);
   x.replicas = plan.number("replicas"), x.shards = std::max(1, dp / x.replicas);
   x.replica_at = x.dp_at / x.shards, x.shard_at = x.dp_at % x.shards;
   x.sharing = x.replicas > 1 ? Axis::shard : Axis::dp;
@@ -32,8 +34,8 @@ i64 shard(const Shape& s, i64 e) { return (e + s.shards - 1) / s.shards; }
 i64 first_of_own_part(const Shape& s, i64 e) { return s.shard_at * shard(s, e); }
 i64 own_part(const Shape& s, i64 e) { return std::clamp<i64>(e - s.shard_at * shard(s, e), 0, shard(s, e)); }
 
-i64 Shape::slots(i64 samples, i64 microbatch, i64 block) const {
-  return fast ? 1 : tree_slots(samples, microbatch, block, reversed);
+i64 Shape::slots(i64 samples, i64 microbatch, i64 block, i64 parts) const {
+  return fast ? 1 : tree_slots(samples, microbatch, block, reversed, parts);
 }
 
 Additions own_samples(const Shape& s) {
@@ -50,6 +52,7 @@ std::string replicas_name(i64 unit) { return "unit" + std::to_string(unit) + ".r
 Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
   Pricing p{shape_of(plan, model, settings, rank),
             chosen<Seam>(plan).price,
+            chosen<Spread>(plan).price,
             chosen<Schedule>(plan).price,
             chosen<Store>(plan).price,
             chosen<Home>(plan).price,
@@ -61,7 +64,7 @@ Pricing pricing(const Plan& plan, const ModelConfig& model, const Settings& sett
             {},
             {}};
   const Shape& s = p.s;
-  p.z = sizes(s, p.seam);
+  p.z = sizes(s, p.seam, p.spread);
   p.table = p.seam.vocab(s) * s.D;
   p.layer = 2 * s.D + s.D * s.hd * (2 * p.seam.heads(s) + 2 * p.seam.kv_heads(s)) + 3 * s.D * p.seam.ffn(s);
   const i64 all = p.schedule.chunks(s) * s.pp;
@@ -209,7 +212,8 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::buffers) = s.activation * buffers;
   peak(Kind::messages) = s.activation * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;
-  peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
+  peak(Kind::inputs) =
+      4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.cp * s.hd;
   return bytes;
 }
 
@@ -248,7 +252,15 @@ std::vector<Price::Line> messages(const Pricing& p) {
         const std::string at = "layers." + std::to_string(l) + ".";
         pass(at + "attn.enter", j, p.seam.enter(s), 2);  // forward, and again for the weight gradients
         pass(at + "mlp.enter", j, p.seam.enter(s), 2);
-        sum(at + "attn.out", j, p.seam.close(s), p.stash.drops(s, l).x2 ? 2 : 1);
+        const Dropped dropped = p.stash.drops(s, l);
+        for (const auto& [name, elements] :
+             {std::pair{"attn.q", p.z.Q}, {"attn.k", p.z.KV}, {"attn.v", p.z.KV}})
+          pass(at + name, j, p.spread.exchange(s, elements), dropped.qkv ? 2 : 1);
+        pass(at + "attn.o", j, p.spread.exchange(s, p.z.Q), dropped.attention ? 2 : 1);
+        for (const auto& [name, elements] :
+             {std::pair{"attn.do", p.z.Q}, {"attn.dq", p.z.Q}, {"attn.dk", p.z.KV}, {"attn.dv", p.z.KV}})
+          pass(at + name, j, p.spread.exchange(s, elements));
+        sum(at + "attn.out", j, p.seam.close(s), dropped.x2 ? 2 : 1);
         sum(at + "mlp.out", j, p.seam.close(s));
         pass(at + "attn.dout", j, p.seam.close_back(s));
         pass(at + "mlp.dout", j, p.seam.close_back(s));
@@ -316,7 +328,7 @@ namespace {
 // A stage's chunks differ in what they keep, and not by their number of layers alone.
 bool unlike_chunks(const Plan& plan, const ModelConfig& model, const Settings& settings) {
   for (int stage = 0; stage < plan.number("pp"); ++stage) {
-    const Pricing p = pricing(plan, model, settings, stage * plan.number("tp") * plan.number("dp"));
+    const Pricing p = pricing(plan, model, settings, stage * plan.number("tp") * plan.sharers());
     const Stretch& one = p.stretches.front();
     for (const Stretch& x : p.stretches)
       if (kept_by(p, x) * (one.to - one.from) != kept_by(p, one) * (x.to - x.from)) return true;

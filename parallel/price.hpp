@@ -23,8 +23,9 @@ struct Shape {
   bool fast;
   i64 weight, gradient, activation;  // bytes of one number
   i64 partial;                       // of an activation that is a rank's part of a sum: in exact mode float32
-  int dp, tp, pp;
+  int dp, tp, pp;                    // dp: ranks with other tokens, a plan's dp x cp
   int dp_at, tp_at, stage;
+  int cp;                // ranks a sequence is cut over; T and n are of its pieces
   int replicas, shards;  // of dp: groups, and the ranks of one, who share what is sharded
   int replica_at, shard_at;
   Axis sharing;      // of a group's messages
@@ -33,7 +34,7 @@ struct Shape {
   bool first() const { return stage == 0; }
   bool last() const { return stage == pp - 1; }
   // Buffers that add up gradients of so many samples: tree_slots() in exact mode, in fast mode one.
-  i64 slots(i64 samples, i64 microbatch, i64 block) const;
+  i64 slots(i64 samples, i64 microbatch, i64 block, i64 parts = 1) const;
 };
 Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 
@@ -41,8 +42,9 @@ Shape shape_of(const Plan&, const ModelConfig&, const Settings&, int rank);
 // that what has arrived is made of. The most at once when microbatches of all n samples arrive, the first one
 // first or (reversed) the last one, each block by block, a block as the whole subtrees that it is made of.
 // Samples that come one by one (block = 1) need max(1, ceil(log2 n)) slots in order, max(1, floor(log2 n)) in
-// reverse.
-i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed);
+// reverse. parts: the samples are so many equal parts, and a microbatch has as many of each, first part
+// first.
+i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed, i64 parts = 1);
 // The same when the samples of any one block [k block, (k + 1) block) arrive in order; and how many sums are
 // left at its end.
 i64 block_slots(i64 n, i64 block);
@@ -56,7 +58,7 @@ struct Additions {
 };
 // Of all n samples, arriving as for tree_slots(); and of the samples [first, last) alone, one by one in
 // order.
-Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed);
+Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed, i64 parts = 1);
 Additions block_additions(i64 n, i64 first, i64 last);
 // In fast mode: all into one slot, as they come.
 Additions plain_additions(i64 arrivals);
@@ -104,6 +106,7 @@ struct StepWork {
 enum class Part;
 
 class Seam;
+class Spread;
 class Schedule;
 class Store;
 class Home;
@@ -128,6 +131,13 @@ struct PriceOf<Seam> {
   Maybe (*kv_grad)(const Shape&);  // once for dk, once for dv
   Maybe (*vocab_max)(const Shape&);
   Maybe (*vocab_sum)(const Shape&);
+};
+
+template <>
+struct PriceOf<Spread> {
+  bool exchanges = false;  // heads for tokens; so that attention's output is there twice
+  // The message of one of q, k, v, attention's output or their gradients, of so many elements on this rank.
+  Maybe (*exchange)(const Shape&, i64 elements);
 };
 
 template <>

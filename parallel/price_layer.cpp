@@ -4,7 +4,7 @@
 
 namespace lockstep {
 
-Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
+Sizes sizes(const Shape& s, const PriceOf<Seam>& seam, const PriceOf<Spread>& spread) {
   const i64 Ts = seam.outside(s), M = s.b * s.T, statistic = 4 / s.activation,
             part = s.partial / s.activation;
   const bool gathers = seam.enter(s).has_value();
@@ -12,6 +12,7 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
   z.X = s.b * Ts * s.D, z.W = M * s.D, z.r = statistic * s.b * Ts;
   z.Q = M * seam.heads(s) * s.hd, z.KV = M * seam.kv_heads(s) * s.hd,
   z.S = statistic * s.b * seam.heads(s) * s.T;
+  z.O = spread.exchanges ? z.Q : 0;
   z.F = M * seam.ffn(s), z.M = statistic * M, z.logits = M * seam.vocab(s);
   z.E = gathers ? z.W : 0;
   z.Xp = part * z.X, z.Wp = part * z.W;
@@ -26,18 +27,31 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam) {
 // What a layer keeps of a microbatch beside its input: two norms, q k v, attention's o and log-sum-exp, x2,
 // gate and up, and their product.
 i64 kept_parts(const Sizes& z, const Dropped& d) {
-  return (d.norms ? 0 : 2 * (z.X + z.r)) + (d.qkv ? 0 : z.Q + 2 * z.KV) + (d.attention ? 0 : z.Q + z.S) +
-         (d.x2 ? 0 : z.X) + (d.gate_up ? 0 : 2 * z.F) + (d.product ? 0 : z.F);
+  return (d.norms ? 0 : 2 * (z.X + z.r)) + (d.qkv ? 0 : z.Q + 2 * z.KV) +
+         (d.attention ? 0 : z.Q + z.O + z.S) + (d.x2 ? 0 : z.X) + (d.gate_up ? 0 : 2 * z.F) +
+         (d.product ? 0 : z.F);
 }
+
+namespace {
+
+// Most while q, k and v are made, one after the other: where each is exchanged, also what it is made of.
+// `kept` as none of them is a temporary.
+i64 making_qkv(const Sizes& z, bool kept) {
+  if (z.O == 0) return kept ? 0 : z.Q + 2 * z.KV;
+  return kept ? std::max(z.Q, z.KV) : std::max(2 * z.Q, z.Q + 3 * z.KV);
+}
+
+}  // namespace
 
 // Most elements of temporaries in a layer's forward: at each step, what is dropped and not yet used up.
 i64 forward_buffers(const Sizes& z, const Dropped& d) {
   const i64 h = d.norms ? z.X : 0, rstd = d.norms ? z.r : 0, qkv = d.qkv ? z.Q + 2 * z.KV : 0;
+  const i64 making = making_qkv(z, !d.qkv), oh = d.attention ? z.O : 0;
   const i64 o = d.attention ? z.Q : 0, lse = d.attention ? z.S : 0, x2 = d.x2 ? z.X : 0;
   const i64 gates = d.gate_up ? 2 * z.F : 0, act = d.product ? z.F : 0;
   const i64 entered = z.E ? z.E : h;  // a gathered copy, or the norm's output itself
-  return std::max({h + rstd, h + z.E, entered + qkv, qkv + o + lse, o + z.closed, x2 + h + rstd, x2 + h + z.E,
-                   x2 + entered + gates, x2 + gates + act, x2 + act + z.Wp, x2 + z.closed});
+  return std::max({h + rstd, h + z.E, entered + making, qkv + o + oh + lse, o + z.closed, x2 + h + rstd,
+                   x2 + h + z.E, x2 + entered + gates, x2 + gates + act, x2 + act + z.Wp, x2 + z.closed});
 }
 
 // The same in backward: the gradient that goes through the layer, those inside its branches, and what was
@@ -54,13 +68,14 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   auto qkv = [&] {
     if (!d.qkv || again_qkv) return;
     enter1();
+    at_least(making_qkv(z, false));
     made += z.Q + 2 * z.KV;
     again_qkv = true;
   };
   auto attention = [&] {
     if (!d.attention || again_o) return;
     qkv();
-    made += z.Q + z.S;
+    made += z.Q + z.O + z.S;
     again_o = true;
   };
   auto enter2 = [&] {
@@ -99,8 +114,10 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   at_least(z.E + z.Q);  // do
   leave_through();
   if (split && d.attention) made -= z.Q;
+  at_least(z.O + z.Q);            // do, exchanged
   at_least(2 * z.Q + 2 * z.KVp);  // do, dq, dk, dv
-  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.S + (split ? 0 : z.Q) : 0);
+  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
+  at_least(z.O + z.Q + 2 * z.KV);                      // dq, exchanged
   if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);  // dk is rounded, then dv
   enter1();
   at_least(z.Q + 2 * z.KV);

@@ -11,6 +11,7 @@ struct Sizes {
   i64 Xp, Wp;     // the same of parts of sums
   i64 r;          // rstd of a norm
   i64 Q, KV, S;   // q or o; k or v; log-sum-exp
+  i64 O;          // o once more, where heads are exchanged for tokens; else 0
   i64 F;          // gate, up or act
   i64 M, logits;  // a statistic of each token; tokens x vocabulary rows
   i64 E;          // what entering a branch adds: a gathered copy, or nothing where it is the norm's output
@@ -21,7 +22,7 @@ struct Sizes {
   i64 leaves;    // norm-weight gradients of the sequences
 };
 
-Sizes sizes(const Shape&, const PriceOf<Seam>&);
+Sizes sizes(const Shape&, const PriceOf<Seam>&, const PriceOf<Spread>&);
 
 // Elements a layer keeps of a microbatch beside its input.
 i64 kept_parts(const Sizes&, const Dropped&);

@@ -1,5 +1,7 @@
 // What the exact tree over samples costs in partial sums (kernels/EXACT.md): its formulas.
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "parallel/price.hpp"
 
@@ -13,6 +15,26 @@ i64 subtrees(i64 from, i64 to, i64 first, i64 last) {
   const i64 mid = from + (to - from) / 2;
   return subtrees(from, mid, first, last) + subtrees(mid, to, first, last);
 }
+
+// Samples as neighbouring ones are added, in ascending order.
+class Arrived {
+ public:
+  void add(i64 first, i64 last) {
+    if (first == last) return;
+    if (!ranges_.empty() && ranges_.back().second == first)
+      ranges_.back().second = last;
+    else
+      ranges_.emplace_back(first, last);
+  }
+  i64 subtrees_of(i64 n) const {
+    i64 all = 0;
+    for (const auto& [first, last] : ranges_) all += subtrees(0, n, first, last);
+    return all;
+  }
+
+ private:
+  std::vector<std::pair<i64, i64>> ranges_;
+};
 
 // Where the largest subtree that [first, last) begins with ends.
 i64 first_end(i64 n, i64 first, i64 last) {
@@ -46,9 +68,11 @@ Additions& Additions::operator+=(const Additions& other) {
   return *this;
 }
 
-Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed) {
+Additions tree_additions(i64 n, i64 microbatch, i64 block, bool reversed, i64 parts) {
+  const i64 part = n / parts, run = microbatch / parts;
   const auto turn = [&](i64 sample) {
-    return reversed ? (n / microbatch - 1 - sample / microbatch) * microbatch + sample % microbatch : sample;
+    const i64 j = sample % part / run, turns = reversed ? part / run - 1 - j : j;
+    return turns * microbatch + sample / part * run + sample % run;
   };
   Additions all;
   additions(
@@ -87,19 +111,24 @@ i64 block_slots(i64 n, i64 block) {
   return most;
 }
 
-i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed) {
+i64 tree_slots(i64 n, i64 microbatch, i64 block, bool reversed, i64 parts) {
+  const i64 part = n / parts, run = microbatch / parts, microbatches = n / microbatch;
   i64 most = 0;
-  for (i64 first = 0; first < n; first += microbatch) {
-    const i64 last = first + microbatch;
-    // When everything up to `end` has arrived; in reverse, all from `last` on and this microbatch up to
-    // `end`.
-    const auto waiting = [&](i64 end) {
-      if (!reversed) return subtrees(0, n, 0, end);
-      return end == last ? subtrees(0, n, first, n) : subtrees(0, n, first, end) + subtrees(0, n, last, n);
-    };
-    for (i64 at = first; at < last; at += block)
-      for (i64 end = at; end < at + block;)
-        most = std::max(most, waiting(end = first_end(n, end, at + block)));
+  for (i64 turn = 0; turn < microbatches; ++turn) {
+    const i64 j = reversed ? microbatches - 1 - turn : turn;
+    for (i64 k = 0; k < parts; ++k)
+      for (i64 at = j * run; at < (j + 1) * run; at += block)
+        for (i64 end = at; end < at + block;) {
+          end = first_end(n, k * part + end, k * part + at + block) - k * part;
+          // Of each part what has arrived: before (in reverse: after) this microbatch, and of it so much.
+          Arrived arrived;
+          for (i64 i = 0; i < parts; ++i) {
+            const i64 first = i * part, of_it = i < k ? run : i > k ? 0 : end - j * run;
+            arrived.add(first + (reversed ? j * run : 0), first + j * run + of_it);
+            if (reversed) arrived.add(first + (j + 1) * run, first + part);
+          }
+          most = std::max(most, arrived.subtrees_of(n));
+        }
   }
   return most;
 }

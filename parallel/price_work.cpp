@@ -33,12 +33,16 @@ void layer_kernels(const Pricing& p, const Dropped& d, StepWork& w) {
   w.run("matmul", m * (3 * qkv + o + 2 * gates + 1),
         m * 2 * s.D * (qkv * (z.Q + 2 * z.KV) + o * z.Q + (2 * gates + 1) * z.F));
   w.run("rope", m * (2 * qkv + 2), m * (qkv + 1) * 2 * (z.Q + z.KV));  // q, k; their gradients
-  w.run("attention", m * attention, m * attention * 2 * z.Q * s.T);    // causal: half of q k' and of p v
+  const i64 whole = s.T * s.cp;
+  w.run("attention", m * attention, m * attention * 2 * z.Q * whole);  // causal: half of q k' and of p v
+  if (p.spread.exchanges)                                              // q k v, o and their gradients
+    w.run("swap_axes", m * (3 * qkv + attention + 4),
+          m * 2 * (qkv * (z.Q + 2 * z.KV) + attention * z.Q + 2 * z.Q + 2 * z.KV));
   const i64 products = d.product ? 2 : 1;
   w.run("swiglu", m * products, m * products * 3 * z.F);
   const i64 sums = d.x2 ? 5 : 4;  // two residual ones, and their gradients
   w.run("add", m * sums, m * sums * 3 * z.X);
-  w.run("attention_dx", m, m * 5 * z.Q * s.T), w.run("swiglu_dx", m, m * 5 * z.F);
+  w.run("attention_dx", m, m * 5 * z.Q * whole), w.run("swiglu_dx", m, m * 5 * z.F);
   if (s.K < s.tp && s.partial > s.activation) w.run("copy", 2 * m, 2 * m * 2 * z.KV);  // dk, dv are rounded
   w.run("rms_norm_dx", 2 * m, 2 * m * 3 * z.X), w.run("rms_norm_dw", 2 * weights, 2 * m * 2 * z.X);
   // q k v, and gate up, are one product back; of a key/value head that ranks share each takes its part.
@@ -194,8 +198,11 @@ void shelved(const Pricing& p, StepWork& w) {
     const Stretch& x = p.stretches[k];
     for (i64 l = x.from; l < x.to; ++l) {
       const Dropped d = p.stash.drops(s, l);
-      const i64 parts = 1 + (d.norms ? 0 : 4) + (d.qkv ? 0 : 3) + (d.attention ? 0 : 2) + (d.x2 ? 0 : 1) +
-                        (d.gate_up ? 0 : 2) + (d.product ? 0 : 1);
+      const i64 parts = 1 + (d.norms ? 0 : 4) + (d.qkv ? 0 : 3) +
+                        (d.attention          ? 0
+                         : p.spread.exchanges ? 3
+                                              : 2) +
+                        (d.x2 ? 0 : 1) + (d.gate_up ? 0 : 2) + (d.product ? 0 : 1);
       const bool top = l + 1 == x.to;
       p.shelf.work(s,
                    {parts, s.activation * kept_by(p, l), top, x.last,

@@ -22,6 +22,7 @@ struct Stretch {
 struct Pricing {
   Shape s;
   const PriceOf<Seam>& seam;
+  const PriceOf<Spread>& spread;
   const PriceOf<Schedule>& schedule;
   const PriceOf<Store>& store;
   const PriceOf<Home>& home;

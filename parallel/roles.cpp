@@ -20,6 +20,8 @@ constexpr const char* kRole = nullptr;
 template <>
 constexpr const char* kRole<Seam> = "seam";
 template <>
+constexpr const char* kRole<Spread> = "spread";
+template <>
 constexpr const char* kRole<Schedule> = "schedule";
 template <>
 constexpr const char* kRole<Store> = "store";
@@ -98,36 +100,41 @@ std::unique_ptr<Role> made(const Context& context) {
 }
 
 void check_strategies() {
-  check_names<Seam>(), check_names<Schedule>(), check_names<Store>();
+  check_names<Seam>(), check_names<Spread>(), check_names<Schedule>(), check_names<Store>();
   check_names<Home>(), check_names<Stash>(), check_names<Shelf>();
   chosen_names(Plan::parse(""));
 }
 
 std::string chosen_names(const Plan& plan) {
-  return fmt::format("seam {}, schedule {}, store {}, home {}, stash {}, shelf {}", chosen<Seam>(plan).name,
-                     chosen<Schedule>(plan).name, chosen<Store>(plan).name, chosen<Home>(plan).name,
-                     chosen<Stash>(plan).name, chosen<Shelf>(plan).name);
+  return fmt::format("seam {}, spread {}, schedule {}, store {}, home {}, stash {}, shelf {}",
+                     chosen<Seam>(plan).name, chosen<Spread>(plan).name, chosen<Schedule>(plan).name,
+                     chosen<Store>(plan).name, chosen<Home>(plan).name, chosen<Stash>(plan).name,
+                     chosen<Shelf>(plan).name);
 }
 
 template struct Strategy<Seam>;
+template struct Strategy<Spread>;
 template struct Strategy<Schedule>;
 template struct Strategy<Store>;
 template struct Strategy<Home>;
 template struct Strategy<Stash>;
 template struct Strategy<Shelf>;
 template const std::vector<const Strategy<Seam>*>& strategies();
+template const std::vector<const Strategy<Spread>*>& strategies();
 template const std::vector<const Strategy<Schedule>*>& strategies();
 template const std::vector<const Strategy<Store>*>& strategies();
 template const std::vector<const Strategy<Home>*>& strategies();
 template const std::vector<const Strategy<Stash>*>& strategies();
 template const std::vector<const Strategy<Shelf>*>& strategies();
 template const Strategy<Seam>& chosen(const Plan&);
+template const Strategy<Spread>& chosen(const Plan&);
 template const Strategy<Schedule>& chosen(const Plan&);
 template const Strategy<Store>& chosen(const Plan&);
 template const Strategy<Home>& chosen(const Plan&);
 template const Strategy<Stash>& chosen(const Plan&);
 template const Strategy<Shelf>& chosen(const Plan&);
 template std::unique_ptr<Seam> made(const Context&);
+template std::unique_ptr<Spread> made(const Context&);
 template std::unique_ptr<Schedule> made(const Context&);
 template std::unique_ptr<Store> made(const Context&);
 template std::unique_ptr<Home> made(const Context&);

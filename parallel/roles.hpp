@@ -1,7 +1,8 @@
-// The six questions a strategy can answer, one role each. A strategy is one file: it implements one role,
+// The seven questions a strategy can answer, one role each. A strategy is one file: it implements one role,
 // states its price (price.hpp) and registers itself. The executor knows only what is on this page.
 //
 //   Seam      how is one layer split across ranks?                   default: whole
+//   Spread    on which ranks are a sequence's tokens?                default: all on one
 //   Schedule  which microbatch runs when, on which stage?            default: 1f1b, of one stage
 //   Store     where do weights, gradients and optimizer state live,  default: data, one replica
 //             and when are gradients reduced?
@@ -56,6 +57,19 @@ class Seam {
   // Row-wise results over this rank's vocabulary columns -> over all of them.
   virtual void vocab_max(const Buf& max, int j) = 0;
   virtual void vocab_sum(const Buf& sum_and_target, int j) = 0;
+};
+
+// ---- Spread -------------------------------------------------------------------------------------------
+// All of a layer but attention treats a token by itself. Where a rank has a piece of each sequence, here is
+// how attention gets to see whole ones: [b,Tp,heads*hd] of this rank's tokens, all heads of its seam, <->
+// [b,T, heads/parts*hd] of all tokens, fewer heads.
+class Spread {
+ public:
+  virtual ~Spread() = default;
+  virtual int parts() const { return 1; }  // a sequence, and the seam's heads, are cut in so many
+  // Of the type of what they are given, and of this kind.
+  virtual Buf to_heads(Buf tokens, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) { return tokens; }
+  virtual Buf to_tokens(Buf heads, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) { return heads; }
 };
 
 // ---- Schedule -----------------------------------------------------------------------------------------
@@ -129,9 +143,10 @@ class Home {
 };
 
 // ---- Stash --------------------------------------------------------------------------------------------
-// Named activations of one layer and microbatch. Kept together or not at all: h1 rstd1; q k v; o lse; h2
+// Named activations of one layer and microbatch. Kept together or not at all: h1 rstd1; q k v; o oh lse; h2
 // rstd2; gate up. Whoever keeps act keeps gate and up too, and whoever keeps h2 also x2; nobody keeps e1, e2.
-enum class Part { x, h1, rstd1, q, k, v, o, lse, x2, h2, rstd2, gate, up, act, e1, e2, count };
+// oh: attention's output as attention has it, of all tokens, where it is another than the layer's, o.
+enum class Part { x, h1, rstd1, q, k, v, o, oh, lse, x2, h2, rstd2, gate, up, act, e1, e2, count };
 const char* part_name(Part);
 class Stash {
  public:

@@ -43,6 +43,12 @@ class Whole final : public Seam {
 
 Maybe silent(const Shape&) { return {}; }
 
+const Strategy<Spread> together("together", {}, nullptr, {},
+                                [](const Context&) -> std::unique_ptr<Spread> {
+                                  return std::make_unique<Spread>();
+                                },
+                                {.exchange = [](const Shape&, i64) { return Maybe{}; }});
+
 const Strategy<Seam> whole("whole", {}, nullptr, {},
                            [](const Context& c) -> std::unique_ptr<Seam> {
                              return std::make_unique<Whole>(c);

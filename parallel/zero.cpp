@@ -14,6 +14,9 @@
 //   rank 0 sends   0   2   4     to both owners; each computes
 //   rank 1 sends   1   3   5     (0 + (1 + 2)) + (3 + (4 + 5))
 //
+// With `cp` a microbatch of all ranks is a block of sequences, and its pieces are as many blocks of samples,
+// far from each other in the tree: exact sums then are the owner's too.
+//
 // With `replicas=r` all this is of r groups of dp/r ranks, each with a block of the samples; after the last
 // microbatch the shards are summed over groups (AcrossReplicas).
 #include <algorithm>
@@ -34,11 +37,14 @@ class Zero final : public Store {
         params_(*c.params),
         ranks_(c.mesh.shards()),
         me_(c.mesh.shard_of(c.rank)),
+        groups_(c.mesh.replicas),
+        blocks_(std::max(1, c.mesh.cp / c.mesh.replicas)),
         b_(c.plan.number("micro")),
         n_(c.settings.batch),
         first_(c.mesh.replica_of(c.rank) * (n_ / c.mesh.replicas)),
         fast_(c.settings.fast),
-        summed_(fast_ || std::has_single_bit(static_cast<std::uint64_t>(n_ / c.mesh.dp / b_))),
+        summed_(fast_ ||
+                (blocks_ == 1 && std::has_single_bit(static_cast<std::uint64_t>(n_ / c.mesh.dp / b_)))),
         sharing_(c.mesh.sharing()),
         shards_(c),
         weights_(c, shards_,
@@ -59,7 +65,7 @@ class Zero final : public Store {
     pieces_ = own_pieces(c, shards_, weights_, [this](int l, i64 first) { return gradient(l, first); });
   }
 
-  i64 sample(int microbatch, i64 i) const override { return first_ + (microbatch * ranks_ + me_) * b_ + i; }
+  i64 sample(int microbatch, i64 i) const override { return first_of(me_, microbatch) + i; }
   void load(int local, const float* values) override { weights_.load(local, values); }
   bool resident() const override { return weights_.resident(); }
   void prefetch(int unit) override { weights_.prefetch(unit); }
@@ -155,12 +161,12 @@ class Zero final : public Store {
 
   // Which sums a microbatch's message brings, and how this rank makes its own ones.
   void deal(int microbatch) {
-    const i64 first = first_ + i64{microbatch} * ranks_ * b_;
     std::vector<Arrived>& arrived = arrived_.emplace_back();
     for (int rank = 0; rank < ranks_; ++rank) {
       if (fast_ && rank != me_) continue;  // one sum each, added by the message
       std::vector<Accumulation::Node> samples;
-      for (i64 s = first + rank * b_; s < first + (rank + 1) * b_; ++s) samples.push_back({s, s + 1});
+      const i64 first = first_of(rank, microbatch);
+      for (i64 s = first; s < first + b_; ++s) samples.push_back({s, s + 1});
       Accumulation leaves(samples, n_, fast_);
       const i64 nodes = static_cast<i64>(leaves.sums().size());
       slots_ = std::max<i64>(slots_, leaves.slots());
@@ -168,9 +174,18 @@ class Zero final : public Store {
       for (i64 k = 0; k < nodes; ++k) arrived.push_back({leaves.sums()[k], k * ranks_ + rank});
       if (rank == me_) leaves_.push_back(std::move(leaves));
     }
+    const i64 first = first_ + i64{microbatch} * ranks_ * b_;  // in fast mode: one number each
     if (summed_) arrived = {{{first, first + ranks_ * b_}, me_}};
   }
-  const Accumulation& leaves(i64 sample) const { return leaves_[(sample - first_) / (ranks_ * b_)]; }
+  // Of a rank's samples in a microbatch: those of the ranks of a block lie side by side.
+  i64 first_of(int rank, int microbatch) const {
+    const int beside = ranks_ / blocks_;
+    return first_ + rank / beside * (n_ / groups_ / blocks_) +
+           (i64{microbatch} * beside + rank % beside) * b_;
+  }
+  const Accumulation& leaves(i64 sample) const {
+    return leaves_[static_cast<std::size_t>((sample - first_of(me_, 0)) / (ranks_ / blocks_ * b_))];
+  }
 
   View filling(int local, int s) const {
     const LocalParam& p = params_.all[local];
@@ -185,7 +200,8 @@ class Zero final : public Store {
   Device& device_;
   const LocalParams& params_;
   int ranks_, me_;
-  i64 b_, n_, first_;  // first_: of the group's samples
+  int groups_, blocks_;  // of ranks; of samples in a group, one for each piece of its sequences
+  i64 b_, n_, first_;    // first_: of the group's samples
   bool fast_;
   bool summed_;                // by the message, over ranks; if not, it brings the ranks' sums of nodes
   i64 slots_ = 0, nodes_ = 0;  // of any rank's part of a microbatch: partial sums at once, and in the end
@@ -204,7 +220,10 @@ class Zero final : public Store {
 
 // ---- price
 bool yes(const Shape&) { return true; }
-bool summed(const Shape& s) { return s.fast || (s.m & (s.m - 1)) == 0; }  // by the messages
+i64 blocks(const Shape& s) { return std::max(1, s.cp / s.replicas); }  // of a group's samples
+bool summed(const Shape& s) {
+  return s.fast || (blocks(s) == 1 && (s.m & (s.m - 1)) == 0);
+}  // by the messages
 i64 level(const Shape& s) { return s.plan->number("zero"); }
 i64 samples(const Shape& s) { return s.n / s.replicas; }  // of a group
 
@@ -219,7 +238,7 @@ const Strategy<Store> strategy(
      .gradients =
          [](const Shape& s, i64 e) {
            const i64 run = s.shards * s.b;
-           return s.gradient * shard(s, e) * s.slots(samples(s), run, summed(s) ? run : s.b);
+           return s.gradient * shard(s, e) * s.slots(samples(s), run, summed(s) ? run : s.b, blocks(s));
          },
      .reducing =
          [](const Shape& s, i64 e) {
@@ -242,8 +261,9 @@ const Strategy<Store> strategy(
      .of_samples =
          [](const Shape& s) {
            Additions all;
+           const i64 beside = s.shards / blocks(s), block = s.shard_at / beside;
            for (i64 j = 0; j < s.m; ++j) {
-             const i64 first = (j * s.shards + s.shard_at) * s.b;
+             const i64 first = block * (samples(s) / blocks(s)) + (j * beside + s.shard_at % beside) * s.b;
              all += s.fast ? plain_additions(1) : block_additions(samples(s), first, first + s.b);
            }
            return all;
@@ -252,7 +272,7 @@ const Strategy<Store> strategy(
          [](const Shape& s) {
            const i64 run = s.shards * s.b;
            return s.fast ? plain_additions(s.m)
-                         : tree_additions(samples(s), run, summed(s) ? run : s.b, s.reversed);
+                         : tree_additions(samples(s), run, summed(s) ? run : s.b, s.reversed, blocks(s));
          },
      .zeroed_pads = [](const Shape& s, i64 e) -> i64 {
        return e % s.shards == 0 ? 0 : s.m * (s.fast ? 1 : block_sums(samples(s), s.b));

@@ -19,6 +19,8 @@ Settings checked(const Settings& s) {
   require(s.seq >= 1, fmt::format("seq is {}; it must be at least 1", s.seq));
   require(s.leaves >= 1 && (s.leaves & (s.leaves - 1)) == 0,
           fmt::format("leaves is {}; it must be a power of two", s.leaves));
+  require(s.pieces >= 1 && (s.pieces & (s.pieces - 1)) == 0 && s.seq % s.pieces == 0,
+          fmt::format("pieces is {}; it must be a power of two that divides seq, {}", s.pieces, s.seq));
   require(s.clip > 0, fmt::format("clip is {}; it must be above 0", s.clip));
   return s;
 }
@@ -36,7 +38,7 @@ Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const O
       grads_(tensors<Real>()),
       first_(tensors<Real>()),
       second_(tensors<Real>()),
-      model_(config_, settings_.seq, settings_.leaves, table_, weights_, ops_, lanes_) {
+      model_(config_, settings_.seq, settings_.leaves, settings_.pieces, table_, weights_, ops_, lanes_) {
   if (!config_.tied) return;
   weights_.back().clear();
   for (Tensors<Real>* set : {&grads_, &first_, &second_}) set->back().clear();
@@ -50,8 +52,10 @@ typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* label
   const Real scale =
       static_cast<Real>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
 
-  grads_ = tensors<Real>();
-  const double total = gradient_of(0, settings_.batch, tokens, labels, scale, grads_);
+  grads_.clear();  // before the next step's, not beside them
+  Sums pieces = sums_of(0, settings_.batch, tokens, labels, scale);
+  Sum sum = sum_of(0, settings_.pieces, pieces);
+  grads_ = std::move(sum.grads);
   if (config_.tied) {  // the embedding's gradient has two parts: from reading tokens, and from the head
     ops_.add(lanes_, grads_[0].data(), grads_.back().data(), grads_[0].data(), table_[0].stored());
     grads_.back().clear();
@@ -59,29 +63,49 @@ typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* label
   const double norm = gradient_norm();
   update(norm);
   ++step_;
-  return {total / static_cast<double>(valid), norm};
+  return {sum.loss / static_cast<double>(valid), norm};
 }
 
-// Gradient and loss of sequences [lo, hi): the first half's plus the second half's. Adding in halves
-// keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi - lo) sets of gradients.
+// Gradient and loss of sequences [lo, hi), of each piece by itself: the first half's plus the second half's.
+// Adding in halves keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi - lo) sets
+// of gradients.
 template <class T>
-double Trainer<T>::gradient_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, Real scale,
-                               Tensors<Real>& grads) const {
+typename Trainer<T>::Sums Trainer<T>::sums_of(i64 lo, i64 hi, const i32* tokens, const i32* labels,
+                                              Real scale) const {
+  const auto pieces = static_cast<std::size_t>(settings_.pieces);
+  Sums sums(pieces);
   if (hi - lo == 1) {
     const i32* sequence = tokens + lo * settings_.seq;
     const i32* targets = labels + lo * settings_.seq;
+    std::vector<Tensors<Real>> grads(pieces, tensors<Real>());
     Kept<T> kept = model_.forward(sequence);
-    const double loss = model_.loss(kept, targets);
+    const std::vector<double> losses = model_.loss(kept, targets);
     model_.backward(kept, sequence, targets, scale, grads);
-    return loss;
+    for (std::size_t i = 0; i < pieces; ++i) sums[i] = {losses[i], std::move(grads[i])};
+    return sums;
   }
   const i64 mid = lo + (hi - lo) / 2;
-  const double first = gradient_of(lo, mid, tokens, labels, scale, grads);
-  Tensors<Real> others = tensors<Real>();
-  const double second = gradient_of(mid, hi, tokens, labels, scale, others);
+  sums = sums_of(lo, mid, tokens, labels, scale);
+  const Sums others = sums_of(mid, hi, tokens, labels, scale);
+  for (std::size_t i = 0; i < pieces; ++i) add(sums[i], others[i]);
+  return sums;
+}
+
+// The sum over pieces [lo, hi), in halves too. Uses them up.
+template <class T>
+typename Trainer<T>::Sum Trainer<T>::sum_of(i64 lo, i64 hi, Sums& pieces) const {
+  if (hi - lo == 1) return std::move(pieces[static_cast<std::size_t>(lo)]);
+  const i64 mid = lo + (hi - lo) / 2;
+  Sum sum = sum_of(lo, mid, pieces);
+  add(sum, sum_of(mid, hi, pieces));
+  return sum;
+}
+
+template <class T>
+void Trainer<T>::add(Sum& into, const Sum& other) const {
+  into.loss += other.loss;
   for (std::size_t p = 0; p < table_.size(); ++p)
-    ops_.add(lanes_, grads[p].data(), grads[p].data(), others[p].data(), table_[p].stored());
-  return first + second;
+    ops_.add(lanes_, into.grads[p].data(), into.grads[p].data(), other.grads[p].data(), table_[p].stored());
 }
 
 // Euclidean norm over all parameters; the sum of squares is exact, so its order does not matter.

@@ -101,10 +101,13 @@ constexpr std::size_t kEnough = 8;  // values that lie on one side by chance onc
 using Indices = std::bitset<kMaxRanks>;  // along an axis
 
 int along(const Mesh& mesh, Axis axis, int rank) {
-  return axis == Axis::dp ? mesh.dp_of(rank) : axis == Axis::tp ? mesh.tp_of(rank) : mesh.pp_of(rank);
+  return axis == Axis::dp   ? mesh.dp_of(rank)
+         : axis == Axis::tp ? mesh.tp_of(rank)
+         : axis == Axis::cp ? mesh.cp_of(rank)
+                            : mesh.pp_of(rank);
 }
 int size_of(const Mesh& mesh, Axis axis) {
-  return axis == Axis::dp ? mesh.dp : axis == Axis::tp ? mesh.tp : mesh.pp;
+  return axis == Axis::dp ? mesh.dp : axis == Axis::tp ? mesh.tp : axis == Axis::cp ? mesh.cp : mesh.pp;
 }
 
 class Owners {
@@ -269,7 +272,7 @@ std::optional<Finding> locate(const Whole& expected, const Whole& found, const s
 std::string which_axis_parts(const Mesh& mesh, const std::vector<int>& agree,
                              const std::vector<int>& differ) {
   std::vector<std::string> axes;
-  for (const Axis axis : {Axis::dp, Axis::tp, Axis::pp}) {
+  for (const Axis axis : {Axis::dp, Axis::tp, Axis::cp, Axis::pp}) {
     std::set<int> a, b;
     for (const int rank : agree) a.insert(along(mesh, axis, rank));
     for (const int rank : differ) b.insert(along(mesh, axis, rank));

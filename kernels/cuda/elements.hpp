@@ -20,6 +20,24 @@ void zero(Lanes& lanes, float* y, i64 n) {
   each<On>(lanes, n - wide, [=] LOCKSTEP_ANYWHERE(i64 i) { y[wide + i] = 0.0f; });
 }
 
+// A thread writes one place of y: warps write whole lines.
+template <class On, class X>
+void swap_axes_of(Lanes& lanes, X* y, const X* x, i64 B, i64 M, i64 N, i64 W) {
+  each<On>(lanes, B * M * N * W, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    const i64 m = i / W % M, n = i / (W * M) % N, b = i / (W * M * N);
+    y[i] = x[((b * M + m) * N + n) * W + i % W];
+  });
+}
+// By 16 bytes where W allows it.
+template <class On, class X>
+void swap_axes(Lanes& lanes, X* y, const X* x, i64 B, i64 M, i64 N, i64 W) {
+  constexpr i64 kWide = sizeof(Quad) / sizeof(X);
+  if (W % kWide == 0 && in_eights(0, y, x))
+    swap_axes_of<On>(lanes, reinterpret_cast<Quad*>(y), reinterpret_cast<const Quad*>(x), B, M, N, W / kWide);
+  else
+    swap_axes_of<On>(lanes, y, x, B, M, N, W);
+}
+
 LOCKSTEP_ANYWHERE inline float sigmoid(float g) { return 1.0f / (1.0f + exact_exp(-g)); }
 
 template <class On, class X>

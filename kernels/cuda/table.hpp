@@ -61,6 +61,8 @@ void fill(Ops<float>& ops) {
   set(ops.copy, copy<On, float, float>);
   set_mixed<copy<On, bf16, float>, copy<On, float, bf16>>(ops.copy);
   set(ops.zero, zero<On>);
+  set(ops.swap_axes, swap_axes<On, float>);
+  set_mixed<swap_axes<On, bf16>>(ops.swap_axes);
   set(ops.add_squares, add_squares<On>);
   set(ops.adamw, adamw<On>);
 }

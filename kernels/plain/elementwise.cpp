@@ -22,6 +22,17 @@ void zero(Lanes& lanes, Real* y, i64 n) {
   lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) { std::fill(y + begin, y + end, Real{0}); });
 }
 
+template <class X>
+void swap_axes(Lanes& lanes, X* y, const X* x, i64 B, i64 M, i64 N, i64 W) {
+  const i64 grain = std::max<i64>(1, kElementGrain / std::max<i64>(1, W));
+  lanes.split(B * M * N, grain, [&](i64 begin, i64 end, int) {
+    for (i64 i = begin; i < end; ++i) {  // of x
+      const i64 n = i % N, m = i / N % M, b = i / (M * N);
+      std::copy_n(x + i * W, W, y + ((b * N + n) * M + m) * W);
+    }
+  });
+}
+
 }  // namespace
 
 template <class Real>
@@ -29,9 +40,11 @@ void fill_elementwise(Ops<Real>& ops) {
   ops.add.call = add<Real, Real>;
   ops.copy.call = copy<Real, Real>;
   ops.zero.call = zero<Real>;
+  ops.swap_axes.call = swap_axes<Real>;
   if constexpr (std::is_same_v<Real, float>) {
     set_mixed<add<bf16, bf16>, add<bf16, float>>(ops.add);
     set_mixed<copy<bf16, float>, copy<float, bf16>>(ops.copy);
+    set_mixed<swap_axes<bf16>>(ops.swap_axes);
   }
 }
 template void fill_elementwise(Ops<float>&);

@@ -82,8 +82,9 @@ std::string describe(const Message& m, const Group& group) {
 }
 
 std::string place(const Mesh& mesh, int rank) {
-  return fmt::format("rank {} (dp {}, tp {}, pp {})", rank, mesh.dp_of(rank), mesh.tp_of(rank),
-                     mesh.pp_of(rank));
+  const std::string cp = mesh.cp > 1 ? fmt::format(", cp {}", mesh.cp_of(rank)) : "";
+  return fmt::format("rank {} (dp {}, tp {}, pp {}{})", rank, mesh.dp_of(rank) % (mesh.dp / mesh.cp),
+                     mesh.tp_of(rank), mesh.pp_of(rank), cp);
 }
 
 }  // namespace lockstep

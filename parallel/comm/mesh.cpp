@@ -15,6 +15,8 @@ const char* axis_name(Axis axis) {
       return "tp";
     case Axis::pp:
       return "pp";
+    case Axis::cp:
+      return "cp";
     case Axis::kv:
       return "kv";
     case Axis::tie:
@@ -44,6 +46,9 @@ Group Mesh::group(Axis axis, int rank) const {
       break;
     case Axis::pp:
       for (int i = 0; i < pp; ++i) g.ranks.push_back(rank_of(d, t, i));
+      break;
+    case Axis::cp:
+      for (int i = 0; i < cp; ++i) g.ranks.push_back(rank_of(i * (dp / cp) + d % (dp / cp), t, p));
       break;
     case Axis::kv: {
       if (kv_replicas < 1 || tp % kv_replicas != 0)

@@ -1,6 +1,15 @@
 #include "suites/planner/chunk_bench.hpp"
 
 namespace lockstep {
+namespace {
+
+Mesh one_stage(Mesh mesh) {
+  mesh.pp = 1;
+  return mesh;
+}
+
+}  // namespace
+
 ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool first, bool last,
                        const Kept& kept, Pending pending, const std::vector<int>& apart)
     : layers_(layers),
@@ -8,13 +17,14 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       last_(last),
       kept_(kept),
       run_(alone(run, layers_ + (pending == Pending::layer) + static_cast<int>(apart.size()), kept.empty())),
-      mesh_{run.plan.number("dp"), run.plan.number("tp"), 1, run.mesh().kv_replicas, run.mesh().replicas},
+      settings_(in_pieces(run_.settings, run_.plan)),
+      mesh_(one_stage(run.mesh())),
       ops_(plain_ops<float>()),
       lanes_(1),
       device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
       writer_(costs),
       costs_(costs),
-      context_{run_.model, run_.settings, run_.plan, mesh_, 0, device_} {
+      context_{run_.model, settings_, run_.plan, mesh_, 0, device_} {
   device_.set_types(run_.settings);
   shelved_ = !kept.empty();
   if (shelved_) {

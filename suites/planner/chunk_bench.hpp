@@ -106,6 +106,7 @@ class ChunkBench {
   const bool first_, last_;
   const Kept& kept_;
   const Run run_;
+  const Settings settings_;  // as a rank sees them
   const Mesh mesh_;
   const Ops<float> ops_;
   Lanes lanes_;

@@ -46,12 +46,15 @@ Placed place(const Mesh& m, Axis axis, i64 devices_per_node) {
       return place(m.tp, 1, devices_per_node);
     case Axis::kv:
       return place(m.kv_replicas, 1, devices_per_node);
+    case Axis::cp:
+      return place(m.cp, m.tp, devices_per_node);
     case Axis::dp:
       return place(m.dp, m.tp, devices_per_node);
     case Axis::shard:
-      return place(m.shards(), m.tp, devices_per_node);
+      return place(m.shards(), i64{m.tp} * std::min(m.cp, m.replicas), devices_per_node);
     case Axis::replica:
-      return place(m.replicas, i64{m.tp} * m.shards(), devices_per_node);
+      return place(m.replicas, i64{m.tp} * (m.cp >= m.replicas ? m.cp / m.replicas : m.shards()),
+                   devices_per_node);
     case Axis::pp:
       return place(2, stage, devices_per_node);
     case Axis::tie:

@@ -34,10 +34,10 @@ std::vector<std::string> texts(const std::vector<i64>& numbers) {
   return list;
 }
 
-// dp follows from tp and pp; words with few meanings alone come last, and last of all those of schedules:
+// dp follows from tp, pp and cp; words with few meanings alone come last, and last of all those of schedules:
 // plans that differ in nothing else share the most.
 int turn(const std::string& word) {
-  if (word == "tp" || word == "pp") return 0;
+  if (word == "tp" || word == "pp" || word == "cp") return 0;
   if (word == "dp") return 1;
   if (word == "micro") return 2;
   const auto& schedules = strategies<Schedule>();
@@ -108,7 +108,7 @@ class Walk {
     if (turns_[depth] > 2) return true;
     const i64 number = std::stoll(value);
     if (word == "micro") return settings_.batch / mesh_.at("dp") % number == 0;
-    const i64 rest = devices_ / mesh_["tp"] / mesh_["pp"];
+    const i64 rest = devices_ / mesh_["tp"] / mesh_["pp"] / mesh_["cp"];
     return word == "dp" ? number == rest : rest % number == 0;
   }
 
@@ -163,7 +163,7 @@ class Walk {
   std::vector<int> turns_;              // of the words
   std::vector<WordSet> bits_, behind_;  // of the words; of all from a depth on
   std::vector<i64> below_;  // combinations below a depth, as if what does not depend on the words before it
-  std::map<std::string, i64> mesh_{{"dp", 1}, {"tp", 1}, {"pp", 1}};
+  std::map<std::string, i64> mesh_{{"dp", 1}, {"tp", 1}, {"pp", 1}, {"cp", 1}};
   std::vector<std::vector<i64>> counts_;  // legal plans, by word and value
   std::vector<i64> refused_;              // by rule
   Enumerated result_;
@@ -172,8 +172,9 @@ class Walk {
 bool some_mesh(i64 devices, const Values& values) {
   for (const std::string& tp : values.at("tp"))
     for (const std::string& pp : values.at("pp"))
-      for (const std::string& dp : values.at("dp"))
-        if (std::stoll(tp) * std::stoll(pp) * std::stoll(dp) == devices) return true;
+      for (const std::string& cp : values.at("cp"))
+        for (const std::string& dp : values.at("dp"))
+          if (std::stoll(tp) * std::stoll(pp) * std::stoll(cp) * std::stoll(dp) == devices) return true;
   return false;
 }
 
@@ -207,8 +208,9 @@ Enumerated each_legal_plan(const ModelConfig& model, const Settings& settings, i
 void check_any_legal(const Enumerated& all, const Settings& settings, i64 devices, const Values& values) {
   if (all.legal > 0) return;
   if (!some_mesh(devices, values))
-    throw UserError(fmt::format("plan: no mesh of these words has {} device{}: dp x tp x pp must be as many",
-                                devices, devices == 1 ? "" : "s"));
+    throw UserError(
+        fmt::format("plan: no mesh of these words has {} device{}: dp x tp x pp x cp must be as many",
+                    devices, devices == 1 ? "" : "s"));
   if (all.combinations == 0)
     throw UserError(
         fmt::format("plan: no micro of these words divides the sequences of a replica; the batch has {}",

@@ -59,6 +59,7 @@ class Workbench {
  public:
   Workbench(const Run& run, const Costs& costs, bool split, bool whole_again)
       : run_(run),
+        settings_(in_pieces(run.settings, run.plan)),
         costs_(costs),
         mesh_(run.mesh()),
         split_(split),
@@ -68,9 +69,9 @@ class Workbench {
         lanes_(1),
         device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
         writer_(costs) {
-    device_.set_types(run.settings);
-    const Context context{run_.model, run_.settings, run_.plan, mesh_, 0, device_};
-    seam_ = made<Seam>(context);
+    device_.set_types(settings_);
+    const Context context{run_.model, settings_, run_.plan, mesh_, 0, device_};
+    seam_ = made<Seam>(context), spread_ = made<Spread>(context);
     stash_ = made<Stash>(context);
     for (int layer = 0; layer < run_.model.layers; ++layer)
       check_kept(chosen<Stash>(run_.plan).name, *stash_, layer);
@@ -82,10 +83,10 @@ class Workbench {
     params_ = narrow(parameter_table(run_.model, run_.settings.leaves), L, units,
                      [&](const Param& p) { return seam_->slice(p); });
     store_.emplace(device_, params_);
-    const i64 tokens = b_ * run_.settings.seq;
+    const i64 tokens = b_ * settings_.seq;
     ids_ = device_.take("tokens", Kind::inputs, tokens, Type::i32);
     labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
-    losses_ = device_.take("losses", Kind::inputs, run_.settings.batch, Type::f64);
+    losses_ = device_.take("losses", Kind::inputs, settings_.batch, Type::f64);
     const i64 half = run_.settings.seq * run_.model.head_dim / 2;
     cos_ = device_.take("cos", Kind::inputs, half), sin_ = device_.take("sin", Kind::inputs, half);
   }
@@ -113,7 +114,8 @@ class Workbench {
   }
 
   Rank rank() {
-    return {run_.model, run_.settings, mesh_, 0, device_, params_, *seam_, *store_, *stash_, shelf_, b_};
+    return {run_.model, settings_, mesh_,   0,       device_, params_,
+            *seam_,     *spread_,  *store_, *stash_, shelf_,  b_};
   }
   Buf hidden() { return device_.take("x", Kind::activations, b_ * seam_->cut().seq * run_.model.hidden); }
 
@@ -216,6 +218,7 @@ class Workbench {
   }
 
   const Run& run_;
+  const Settings settings_;  // as a rank sees them
   const Costs& costs_;
   const Mesh mesh_;
   const bool split_, whole_again_;
@@ -230,6 +233,7 @@ class Workbench {
   std::size_t seen_ = 0;
   std::vector<int> class_of_, examples_;  // by layer; a layer of each class
   std::unique_ptr<Seam> seam_;
+  std::unique_ptr<Spread> spread_;
   std::unique_ptr<Stash> stash_;
   LocalParams params_;
   std::optional<MarkingStore> store_;

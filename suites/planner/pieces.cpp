@@ -27,7 +27,8 @@ std::string slices(const Run& run, const Mesh& mesh) {
   Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   Run one = run;
   one.model.layers = 1;
-  const auto seam = made<Seam>({one.model, one.settings, one.plan, mesh, 0, device});
+  const Settings seen = in_pieces(one.settings, one.plan);
+  const auto seam = made<Seam>({one.model, seen, one.plan, mesh, 0, device});
   std::string text;
   for (const Param& p : parameter_table(one.model, one.settings.leaves)) {
     const Slice s = seam->slice(p);
@@ -55,19 +56,22 @@ PlanPieces::PlanPieces(Pieces& known, const Plan& plan)
       costs(model.costs()),
       schedule(make_schedule(run)),
       chunks(chunks_of(run.plan, *schedule, mesh.pp, run.model.layers)),
-      microbatches(static_cast<int>(known.settings_.batch / mesh.dp / plan.number("micro"))),
+      microbatches(static_cast<int>(known.settings_.batch / plan.number("dp") / plan.number("micro"))),
       numbers(shape_of(run.plan, run.model, run.settings, 0)),
       shelved(chosen<Shelf>(plan).wants != nullptr),
       known_(known) {
   Pieces& k = known;
-  const std::string &tp = plan.text("tp"), at = plan.text("dp") + "," + tp + "," + plan.text("pp");
-  if (tp != k.tp_) k.parts_.clear(), k.slices_.clear(), k.shelves_.clear(), k.tp_ = tp, k.last_.clear();
+  // What a layer is on one rank, and where the ranks are.
+  const std::string inside = plan.text("tp") + "," + plan.text("cp");
+  const std::string at = plan.text("dp") + "," + inside + "," + plan.text("pp");
+  if (inside != k.inside_)
+    k.parts_.clear(), k.slices_.clear(), k.shelves_.clear(), k.inside_ = inside, k.last_.clear();
   if (at != k.mesh_)
     k.scripts_.clear(), k.updates_.clear(), k.courses_.clear(), k.mesh_ = at, k.last_.clear();
 
   const bool split = splits_backward(*schedule, mesh.pp);
   std::string seam;
-  say_words<Seam>(plan, seam);
+  say_words<Seam>(plan, seam), say_words<Spread>(plan, seam);
   const OtherTrainer& trainer = k.cluster_.trainer;
   std::string inner = plan.text("micro") + (split ? ",split;" : ";") + seam;
   if (mesh.pp > 1 && trainer.staged_issue > 0) inner += "staged;";

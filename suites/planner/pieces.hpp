@@ -56,7 +56,7 @@ class Pieces {
   const ModelConfig& model_;
   const Settings& settings_;
   const Cluster& cluster_;
-  std::string tp_, mesh_;  // what is kept is of these
+  std::string inside_, mesh_;  // what is kept is of these
   By<Parts> parts_;
   By<std::string> slices_;  // what a seam leaves of each parameter
   By<std::map<std::pair<Layers, PassShape>, PassScript>> scripts_;
