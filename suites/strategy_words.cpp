@@ -49,6 +49,7 @@ void add(const std::string& split, const Axes& axes, std::vector<StrategyWords>&
 std::vector<StrategyWords> strategies_within(const Axes& axes) {
   std::vector<StrategyWords> list;
   add<Seam>("tp", axes, list);
+  if (axis_of(axes, "cp")) add<Spread>("cp", axes, list);
   add<Schedule>("pp", axes, list);
   add<Store>("dp", axes, list);
   add<Home>("", axes, list);

@@ -31,7 +31,7 @@ class Judge {
   std::string operator()(const std::string& request) {
     const Mutant& m = mutants_[std::stoul(request)];
     const std::string way = request.substr(request.find(' ') + 1);
-    const Stage& stage = stages_.at(m.tied);
+    const Stage& stage = stage_of(stages_, m.plan, m.tied);
     const bool sound = m.mutation.name.empty() && m.mutation.hook.empty();
     active_mutation = sound ? nullptr : &m.mutation;
     if (way != kWays[fast] && !prepared_)
@@ -83,6 +83,10 @@ struct Lane {
 };
 
 }  // namespace
+
+const Stage& stage_of(const Stages& stages, const std::string& plan, bool tied) {
+  return stages.at({tied, Plan::parse(plan).number("cp")});
+}
 
 void judge_all(std::vector<Mutant>& mutants, const Stages& stages, int workers,
                const std::function<void(const Mutant&)>& begins, const std::function<void(Mutant&)>& judged) {

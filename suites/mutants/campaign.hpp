@@ -2,13 +2,16 @@
 #pragma once
 #include <functional>
 #include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "suites/mutants/mutant.hpp"
 
 namespace lockstep {
 
-using Stages = std::map<bool, Stage>;  // by `tied`
+using Stages = std::map<std::pair<bool, int>, Stage>;  // by `tied` and a sequence's pieces
+const Stage& stage_of(const Stages&, const std::string& plan, bool tied);
 void judge_all(std::vector<Mutant>&, const Stages&, int workers,
                const std::function<void(const Mutant&)>& begins, const std::function<void(Mutant&)>& judged);
 

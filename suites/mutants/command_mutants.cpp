@@ -33,19 +33,21 @@ std::string spelled_out(const Mutant& m) {
 
 Stages stages_of(const TokenFile& data, i64 seed) {
   Stages stages;
-  for (const bool tied : {true, false}) stages.try_emplace(tied, data, tied, seed);
+  for (const bool tied : {true, false})
+    for (const int pieces : {1, 2}) stages.try_emplace({tied, pieces}, data, tied, pieces, seed);
   return stages;
 }
 
 std::vector<Mutant> all_mutants(const Options& o, const Stages& stages) {
   std::vector<Mutant> mutants;
   for (NamedMutant& n : named_mutants()) {
-    complete(n.mutation, prepare(stages.at(true).run(n.plan, false)));
+    complete(n.mutation, prepare(stage_of(stages, n.plan, true).run(n.plan, false)));
     mutants.push_back({n.plan, true, "named", n.mutation, "", n.bug, n.seen_in});
   }
   if (!o.named_only) {
     std::vector<Prepared> plans;
-    for (const StagedPlan& p : staged_plans()) plans.push_back(prepare(stages.at(p.tied).run(p.line, false)));
+    for (const StagedPlan& p : staged_plans())
+      plans.push_back(prepare(stage_of(stages, p.line, p.tied).run(p.line, false)));
     const std::vector<Mutant> chosen = choose_mutants(plans, o.each, o.seed);
     mutants.insert(mutants.end(), chosen.begin(), chosen.end());
   }
@@ -57,7 +59,7 @@ std::vector<Mutant> all_mutants(const Options& o, const Stages& stages) {
 
 // What no gate sees must be the same program; else a gate has a hole.
 void weigh_survivor(Mutant& m, const Stages& stages) {
-  const lockstep::Run run = stages.at(m.tied).run(m.plan, false);
+  const lockstep::Run run = stage_of(stages, m.plan, m.tied).run(m.plan, false);
   const Prepared sound = prepare(run);
   active_mutation = &m.mutation;
   const Prepared mutated = prepare(run);

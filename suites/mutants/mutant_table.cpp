@@ -38,7 +38,7 @@ bool names_layer(const Mutant& m, const std::string& layer) {
 
 // The axes that the gates of exact mode speak of: of a message that is not as it should be, or as suspects.
 std::vector<std::string> axes_named(const Mutant& m) {
-  static const std::regex named(" on (dp|tp|pp|kv|tie|world)\\b|suspect ([a-z]+)(?: or ([a-z]+))?");
+  static const std::regex named(" on (dp|tp|pp|cp|kv|tie|world)\\b|suspect ([a-z]+)(?: or ([a-z]+))?");
   std::vector<std::string> axes;
   for (const GateVerdict& v : m.verdicts) {
     if (v.gate == "fast mode") continue;

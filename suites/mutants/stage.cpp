@@ -2,10 +2,11 @@
 
 namespace lockstep {
 
-Stage::Stage(const TokenFile& text, bool tied, i64 seed)
+Stage::Stage(const TokenFile& text, bool tied, int pieces, i64 seed)
     : model(load_model_config("suites/models/gate-mutants.json")), data(text) {
   model.tied = tied;
   settings.batch = 12, settings.seq = 16, settings.steps = 3, settings.seed = seed;
+  settings.pieces = pieces;
   settings.clip = 0.5;  // below the gradient's norm: clipping acts
   initial = fresh_weights(model, settings);
   reference = reference_run(model, settings, data, "auto", 1, initial);
@@ -37,6 +38,10 @@ const std::vector<StagedPlan>& staged_plans() {
       {"dp=2 pp=2 schedule=interleaved virtual=2 ckpt=norms", true},
       {"pp=4 schedule=zero-bubble ckpt=swiglu every=2", true},
       {"tp=2 pp=2 sp=1 schedule=zero-bubble micro=3", true},
+      {"cp=2 micro=3", true},
+      {"cp=2 dp=2 zero=2 micro=2 ckpt=attention", true},
+      {"cp=2 dp=2 pp=2 zero=3 replicas=2 ckpt=full", true},
+      {"cp=2 pp=2 schedule=zero-bubble activations=host", true},
       {"offload=weights to=disk activations=disk micro=4", true},
       {"dp=2 zero=3 offload=weights activations=host micro=2", true},
       {"dp=2 tp=2 zero=1 offload=optimizer to=disk ckpt=full every=2", true},
