@@ -71,6 +71,7 @@ goes_on() {  # COMMAND...
 }
 export -f goes_on
 part resume 60 bash -c 'goes_on "$@"' _ "$bin/lockstep" train "${run[@]}" --batch 16 --total 4
+part context 60 "$bin/lockstep" train "${run[@]}" --batch 8 --segments 2 --plan "cp=2 dp=2 zero=3" --device cuda --check
 timed=("$bin/lockstep" time --data datasets/excerpt-v509.tok "${bf16[@]}" --peak "$peak")
 part speed 150 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --kernels --csv "$out/kernels.csv"
 part speed-warpgroups 90 env LOCKSTEP_ATTENTION=warpgroups "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" \

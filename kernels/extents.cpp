@@ -88,6 +88,14 @@ const std::map<std::string, Extents (*)(const Sizes&)> formulas = {
     {"copy", [](const Sizes& x) { return all_of(2, x[0]); }},
     {"zero", [](const Sizes& x) { return all_of(1, x[0]); }},
     {"swap_axes", [](const Sizes& x) { return all_of(2, x[0] * x[1] * x[2] * x[3]); }},
+    {"repeat_rows",
+     [](const Sizes& x) {
+       return Extents{x[0] * x[1] * x[2], x[0] * x[2]};
+     }},
+    {"sum_rows",
+     [](const Sizes& x) {
+       return Extents{x[0] * x[2], x[0] * x[1] * x[2]};
+     }},
     {"add_squares",
      [](const Sizes& x) {
        return Extents{kSquareWords, x[0]};

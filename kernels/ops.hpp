@@ -114,6 +114,8 @@ struct Ops {
   Op<T*, i64> zero{"zero"};                    // y = 0
   // y[B,N,M,W] from x[B,M,N,W]: the two middle axes change places.  (B, M, N, W)
   Op<T*, const T*, i64, i64, i64, i64> swap_axes{"swap_axes"};
+  // y[N,R,W] from x[N,W]: each row R times. The reverse: y[N,W] = tree over R of x[N,R,W].   (N, R, W)
+  Op<T*, const T*, i64, i64, i64> repeat_rows{"repeat_rows"}, sum_rows{"sum_rows"};
   Op<i64*, const T*, i64> add_squares{"add_squares"};  // words += x*x, exactly
   // w, m, v from g: c = clip*g; m = b1*m + c1*c; v = b2*v + (c2*c)*c; d = sqrt(v)/root_bias2 + eps;
   // w = w*keep - rate*(m/d). Every operation rounds.            (w, m, v, g, n, clip, step)

@@ -48,6 +48,8 @@ const std::map<std::string, std::function<Work(const Numbers&)>> formulas = {
     {"copy", [](const Numbers& x) { return rows(0, 2 * x[0]); }},
     {"zero", [](const Numbers& x) { return rows(0, x[0]); }},
     {"swap_axes", [](const Numbers& x) { return rows(0, 2 * x[0] * x[1] * x[2] * x[3]); }},
+    {"repeat_rows", [](const Numbers& x) { return rows(0, (x[1] + 1) * x[0] * x[2]); }},
+    {"sum_rows", [](const Numbers& x) { return rows((x[1] - 1) * x[0] * x[2], (x[1] + 1) * x[0] * x[2]); }},
     {"add_squares", [](const Numbers& x) { return rows(2 * x[0], x[0]); }},
     {"adamw", [](const Numbers& x) { return rows(13 * x[0], 7 * x[0]); }},
 };

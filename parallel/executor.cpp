@@ -95,13 +95,14 @@ Executor::Executor(const Run& run, int rank, Device& device)
   if (last) labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
   losses_ = device_.take("losses", Kind::inputs, s.batch, Type::f64);
   squares_ = device_.take("squares", Kind::inputs, kSquareWords, Type::i64);
-  const i64 half = run_.settings.seq * m.head_dim / 2;
+  const i64 half = s.seq * m.head_dim / 2;
   cos_ = device_.take("cos", Kind::inputs, half);
   sin_ = device_.take("sin", Kind::inputs, half);
   if (device_.computes()) {
     const RopeTable<float> rope = rope_table<float>(m, run_.settings.seq);
-    device_.upload(cos_, rope.cos.data(), half);
-    device_.upload(sin_, rope.sin.data(), half);
+    const i64 from = mesh_.cp_of(rank) * half;
+    device_.upload(cos_, rope.cos.data() + from, half);
+    device_.upload(sin_, rope.sin.data() + from, half);
   }
 
   for (int chunk = 0; chunk < chunks_; ++chunk) {

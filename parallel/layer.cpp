@@ -105,13 +105,15 @@ void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
     if (!r_.stash.keeps(index_, p)) s[p].free();
 }
 
-// q, k or v: of this rank's tokens by a matrix product, then as attention sees it.
-void Layer::project(Part p, int param, i64 cols, const std::string& name, int j, Saved& s, Kind kept) {
+// q, k or v: of this rank's tokens by a matrix product, q and k turned by their positions; then by head.
+void Layer::project(Part p, int param, i64 heads, const std::string& name, int j, Saved& s, Kind kept) {
   const Kind kind = r_.stash.keeps(index_, p) ? kept : Kind::buffers;
   Device& d = r_.device;
-  Buf tokens = d.take(part_name(p), r_.spread.parts() > 1 ? Kind::buffers : kind, inner_ * cols);
-  d.run(d.ops().matmul, tokens, s[Part::e1], weight(param), inner_, cols, r_.model.hidden, 1);
-  s[p] = r_.spread.to_heads(std::move(tokens), kind, name.c_str(), j, r_.b);
+  const i64 hd = r_.model.head_dim;
+  Buf tokens = d.take(part_name(p), r_.spread.parts() > 1 ? Kind::buffers : kind, inner_ * heads * hd);
+  d.run(d.ops().matmul, tokens, s[Part::e1], weight(param), inner_, heads * hd, r_.model.hidden, 1);
+  if (p != Part::v) d.run(d.ops().rope, tokens, cos_, sin_, inner_, r_.settings.seq, heads, hd, false);
+  s[p] = r_.spread.to_heads(std::move(tokens), heads, kind, name.c_str(), j, r_.b);
 }
 
 // One step of the forward pass, from parts to parts. `kept`: the kind of what the stash keeps.
@@ -119,7 +121,8 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
   Device& d = r_.device;
   const Ops<float>& ops = d.ops();
   const i64 D = r_.model.hidden, T = whole_, hd = r_.model.head_dim, b = r_.b;
-  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn, parts = r_.spread.parts();
+  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
+  const i64 parts = r_.spread.parts(), repeats = r_.spread.repeats(K);
   const double eps = r_.model.rms_eps;
   switch (step) {
     case norm1:
@@ -131,20 +134,18 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       s[Part::e1] = r_.seam.enter(s[Part::h1], names_.attn_enter.c_str(), j, b);
       break;
     case qkv:
-      project(Part::q, q_proj, H * hd, names_.q, j, s, kept);
-      project(Part::k, k_proj, K * hd, names_.k, j, s, kept);
-      project(Part::v, v_proj, K * hd, names_.v, j, s, kept);
-      d.run(ops.rope, s[Part::q], cos_, sin_, b * T, T, H / parts, hd, false);
-      d.run(ops.rope, s[Part::k], cos_, sin_, b * T, T, K / parts, hd, false);
+      project(Part::q, q_proj, H, names_.q, j, s, kept);
+      project(Part::k, k_proj, K, names_.k, j, s, kept);
+      project(Part::v, v_proj, K, names_.v, j, s, kept);
       break;
     case attend: {
       const Part output = parts > 1 ? Part::oh : Part::o;
       s[output] = take(output, inner_ * H * hd, kept);
       s[Part::lse] = take_statistic(Part::lse, inner_ * H, kept);
       d.run(ops.attention, s[output], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H / parts,
-            K / parts, hd);
+            K * repeats / parts, hd);
       if (parts > 1)
-        s[Part::o] = r_.spread.to_tokens(s[output], r_.stash.keeps(index_, Part::o) ? kept : Kind::buffers,
+        s[Part::o] = r_.spread.to_tokens(s[output], H, r_.stash.keeps(index_, Part::o) ? kept : Kind::buffers,
                                          names_.o.c_str(), j, b);
       break;
     }
@@ -254,7 +255,8 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   Device& d = r_.device;
   const Ops<float>& ops = d.ops();
   const i64 D = r_.model.hidden, T = whole_, hd = r_.model.head_dim, b = r_.b;
-  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn, parts = r_.spread.parts();
+  const i64 H = c_.heads, K = c_.kv_heads, F = c_.ffn;
+  const i64 parts = r_.spread.parts(), repeats = r_.spread.repeats(K);
   auto linear = [&](int p, const Buf& gradient, const Buf& input, i64 n, i64 k) {
     weigh(r_, later, j, {WeightWork::linear, local(p), gradient, input, {}, n, k, ""});
   };
@@ -296,24 +298,24 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   input_gradient(d, dO, {{{dx2c, D, weight(o_proj), D}}}, inner_, H * hd, 1);
   linear(o_proj, dx2c, s[Part::o], D, H * hd);
   dx2c.free();
-  dO = r_.spread.to_heads(std::move(dO), Kind::buffers, names_.d_o.c_str(), j, b);
+  dO = r_.spread.to_heads(std::move(dO), H, Kind::buffers, names_.d_o.c_str(), j, b);
   Buf dq = d.take("dq", Kind::buffers, inner_ * H * hd);
   // Of this rank's query heads: others may use the same key/value head.
-  const Type stored = dq.view().type, part = r_.mesh.kv_replicas > 1 ? d.partial() : stored;
-  Buf dk = d.take("dk", Kind::buffers, inner_ * K * hd, part);
-  Buf dv = d.take("dv", Kind::buffers, inner_ * K * hd, part);
+  const Type stored = dq.view().type, part = r_.mesh.kv_replicas > 1 || repeats > 1 ? d.partial() : stored;
+  Buf dk = d.take("dk", Kind::buffers, inner_ * K * repeats * hd, part);
+  Buf dv = d.take("dv", Kind::buffers, inner_ * K * repeats * hd, part);
   d.run(ops.attention_dx, dq, dk, dv, dO, s[Part::q], s[Part::k], s[Part::v],
-        s[parts > 1 ? Part::oh : Part::o], s[Part::lse], b, T, H / parts, K / parts, hd);
+        s[parts > 1 ? Part::oh : Part::o], s[Part::lse], b, T, H / parts, K * repeats / parts, hd);
   dO.free();
   for (const Part p : {Part::q, Part::k, Part::v, Part::o, Part::oh, Part::lse}) s[p].free();
+  dq = r_.spread.to_tokens(std::move(dq), H, Kind::buffers, names_.dq.c_str(), j, b);
+  dk = r_.spread.to_tokens(std::move(dk), K, Kind::buffers, names_.dk.c_str(), j, b);
+  dv = r_.spread.to_tokens(std::move(dv), K, Kind::buffers, names_.dv.c_str(), j, b);
   r_.seam.kv_grad(dk, dv, names_.attn_dkv.c_str(), j, b);
   dk = stored_as(d, stored, std::move(dk), "dk");
   dv = stored_as(d, stored, std::move(dv), "dv");
-  d.run(ops.rope, dq, cos_, sin_, b * T, T, H / parts, hd, true);
-  d.run(ops.rope, dk, cos_, sin_, b * T, T, K / parts, hd, true);
-  dq = r_.spread.to_tokens(std::move(dq), Kind::buffers, names_.dq.c_str(), j, b);
-  dk = r_.spread.to_tokens(std::move(dk), Kind::buffers, names_.dk.c_str(), j, b);
-  dv = r_.spread.to_tokens(std::move(dv), Kind::buffers, names_.dv.c_str(), j, b);
+  d.run(ops.rope, dq, cos_, sin_, inner_, r_.settings.seq, H, hd, true);
+  d.run(ops.rope, dk, cos_, sin_, inner_, r_.settings.seq, K, hd, true);
   need(Part::e1, j, s);
   s[Part::h1].free();
   linear(q_proj, dq, s[Part::e1], H * hd, D);

@@ -71,7 +71,7 @@ class Layer {
   void need(Part, int j, Saved&);
   void drop(Saved&, std::initializer_list<Part>);
   Buf take(Part p, i64 elements, Kind kept);
-  void project(Part p, int param, i64 cols, const std::string& name, int j, Saved&, Kind kept);
+  void project(Part p, int param, i64 heads, const std::string& name, int j, Saved&, Kind kept);
   Buf take_statistic(Part p, i64 elements, Kind kept);  // float32 whatever the activations are
   int local(int layer_param) const;
   View weight(int layer_param) const;

@@ -212,8 +212,7 @@ KindBytes memory(const Pricing& p) {
   peak(Kind::buffers) = s.activation * buffers;
   peak(Kind::messages) = s.activation * p.z.X * p.schedule.handovers(s);
   const i64 tokens = s.n / s.dp * s.T;
-  peak(Kind::inputs) =
-      4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.cp * s.hd;
+  peak(Kind::inputs) = 4 * tokens * (s.first() + s.last()) + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
   return bytes;
 }
 
@@ -253,13 +252,13 @@ std::vector<Price::Line> messages(const Pricing& p) {
         pass(at + "attn.enter", j, p.seam.enter(s), 2);  // forward, and again for the weight gradients
         pass(at + "mlp.enter", j, p.seam.enter(s), 2);
         const Dropped dropped = p.stash.drops(s, l);
-        for (const auto& [name, elements] :
-             {std::pair{"attn.q", p.z.Q}, {"attn.k", p.z.KV}, {"attn.v", p.z.KV}})
-          pass(at + name, j, p.spread.exchange(s, elements), dropped.qkv ? 2 : 1);
+        const i64 qkv = dropped.qkv ? 2 : 1;
+        pass(at + "attn.q", j, p.spread.exchange(s, p.z.Q), qkv);
+        for (const char* name : {"attn.k", "attn.v"}) pass(at + name, j, p.spread.exchange(s, p.z.KH), qkv);
         pass(at + "attn.o", j, p.spread.exchange(s, p.z.Q), dropped.attention ? 2 : 1);
-        for (const auto& [name, elements] :
-             {std::pair{"attn.do", p.z.Q}, {"attn.dq", p.z.Q}, {"attn.dk", p.z.KV}, {"attn.dv", p.z.KV}})
-          pass(at + name, j, p.spread.exchange(s, elements));
+        for (const char* name : {"attn.do", "attn.dq"}) pass(at + name, j, p.spread.exchange(s, p.z.Q));
+        for (const char* name : {"attn.dk", "attn.dv"})
+          say(at + name, j, p.spread.exchange(s, p.z.KH), 1, p.z.KHp > p.z.KH ? partial : activation);
         sum(at + "attn.out", j, p.seam.close(s), dropped.x2 ? 2 : 1);
         sum(at + "mlp.out", j, p.seam.close(s));
         pass(at + "attn.dout", j, p.seam.close_back(s));

@@ -136,6 +136,7 @@ struct PriceOf<Seam> {
 template <>
 struct PriceOf<Spread> {
   bool exchanges = false;  // heads for tokens; so that attention's output is there twice
+  i64 (*repeats)(const Shape&) = [](const Shape&) { return i64{1}; };  // ranks of a key/value head
   // The message of one of q, k, v, attention's output or their gradients, of so many elements on this rank.
   Maybe (*exchange)(const Shape&, i64 elements);
 };

@@ -16,7 +16,8 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam, const PriceOf<Spread>& sp
   z.F = M * seam.ffn(s), z.M = statistic * M, z.logits = M * seam.vocab(s);
   z.E = gathers ? z.W : 0;
   z.Xp = part * z.X, z.Wp = part * z.W;
-  z.KVp = (s.K < s.tp ? part : 1) * z.KV;
+  const i64 repeats = spread.repeats(s), shared = s.K < s.tp || repeats > 1 ? part : 1;
+  z.KVp = shared * z.KV, z.KH = repeats * z.KV, z.KHp = shared * z.KH;
   z.sum = gathers ? z.Wp + z.Xp : z.Wp;
   z.closed = std::max(z.sum, part > 1 ? z.Xp + z.X : z.X);
   z.embedded = gathers ? z.W + z.X : z.W;
@@ -27,7 +28,7 @@ Sizes sizes(const Shape& s, const PriceOf<Seam>& seam, const PriceOf<Spread>& sp
 // What a layer keeps of a microbatch beside its input: two norms, q k v, attention's o and log-sum-exp, x2,
 // gate and up, and their product.
 i64 kept_parts(const Sizes& z, const Dropped& d) {
-  return (d.norms ? 0 : 2 * (z.X + z.r)) + (d.qkv ? 0 : z.Q + 2 * z.KV) +
+  return (d.norms ? 0 : 2 * (z.X + z.r)) + (d.qkv ? 0 : z.Q + 2 * z.KH) +
          (d.attention ? 0 : z.Q + z.O + z.S) + (d.x2 ? 0 : z.X) + (d.gate_up ? 0 : 2 * z.F) +
          (d.product ? 0 : z.F);
 }
@@ -38,14 +39,15 @@ namespace {
 // `kept` as none of them is a temporary.
 i64 making_qkv(const Sizes& z, bool kept) {
   if (z.O == 0) return kept ? 0 : z.Q + 2 * z.KV;
-  return kept ? std::max(z.Q, z.KV) : std::max(2 * z.Q, z.Q + 3 * z.KV);
+  const i64 repeated = z.KH > z.KV ? z.KH : 0, exchanged = std::max(z.KV + repeated, z.KH);
+  return kept ? std::max(z.Q, exchanged) : std::max(2 * z.Q, z.Q + z.KH + std::max(exchanged, 2 * z.KH));
 }
 
 }  // namespace
 
 // Most elements of temporaries in a layer's forward: at each step, what is dropped and not yet used up.
 i64 forward_buffers(const Sizes& z, const Dropped& d) {
-  const i64 h = d.norms ? z.X : 0, rstd = d.norms ? z.r : 0, qkv = d.qkv ? z.Q + 2 * z.KV : 0;
+  const i64 h = d.norms ? z.X : 0, rstd = d.norms ? z.r : 0, qkv = d.qkv ? z.Q + 2 * z.KH : 0;
   const i64 making = making_qkv(z, !d.qkv), oh = d.attention ? z.O : 0;
   const i64 o = d.attention ? z.Q : 0, lse = d.attention ? z.S : 0, x2 = d.x2 ? z.X : 0;
   const i64 gates = d.gate_up ? 2 * z.F : 0, act = d.product ? z.F : 0;
@@ -69,7 +71,7 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
     if (!d.qkv || again_qkv) return;
     enter1();
     at_least(making_qkv(z, false));
-    made += z.Q + 2 * z.KV;
+    made += z.Q + 2 * z.KH;
     again_qkv = true;
   };
   auto attention = [&] {
@@ -115,10 +117,10 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   leave_through();
   if (split && d.attention) made -= z.Q;
   at_least(z.O + z.Q);            // do, exchanged
-  at_least(2 * z.Q + 2 * z.KVp);  // do, dq, dk, dv
-  made -= (d.qkv ? z.Q + 2 * z.KV : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
-  at_least(z.O + z.Q + 2 * z.KV);                      // dq, exchanged
-  if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);  // dk is rounded, then dv
+  at_least(2 * z.Q + 2 * z.KHp);  // do, dq, dk, dv
+  made -= (d.qkv ? z.Q + 2 * z.KH : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
+  if (z.O > 0) at_least(std::max(2 * z.Q + 2 * z.KHp, z.Q + 3 * z.KHp));  // dq, then dk is exchanged
+  if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);                     // dk is rounded, then dv
   enter1();
   at_least(z.Q + 2 * z.KV);
   made -= z.E + (d.norms ? z.X : 0);

@@ -19,6 +19,7 @@ struct Sizes {
   i64 closed;  // and closing it: also the sum and what comes of adding it, or one buffer
   i64 embedded;  // most that the embedding holds, whose parts are activations
   i64 KVp;       // parts of dk or dv, where ranks share heads
+  i64 KH, KHp;   // k or v, and parts of dk or dv, as attention has them
   i64 leaves;    // norm-weight gradients of the sequences
 };
 

@@ -37,13 +37,17 @@ void layer_kernels(const Pricing& p, const Dropped& d, StepWork& w) {
   w.run("attention", m * attention, m * attention * 2 * z.Q * whole);  // causal: half of q k' and of p v
   if (p.spread.exchanges)                                              // q k v, o and their gradients
     w.run("swap_axes", m * (3 * qkv + attention + 4),
-          m * 2 * (qkv * (z.Q + 2 * z.KV) + attention * z.Q + 2 * z.Q + 2 * z.KV));
+          m * 2 * (qkv * (z.Q + 2 * z.KH) + attention * z.Q + 2 * z.Q + 2 * z.KH));
+  if (z.KH > z.KV) {  // k v; their gradients
+    w.run("repeat_rows", m * 2 * qkv, m * 2 * qkv * (z.KV + z.KH));
+    w.run("sum_rows", m * 2, m * 2 * (z.KV + z.KH));
+  }
   const i64 products = d.product ? 2 : 1;
   w.run("swiglu", m * products, m * products * 3 * z.F);
   const i64 sums = d.x2 ? 5 : 4;  // two residual ones, and their gradients
   w.run("add", m * sums, m * sums * 3 * z.X);
   w.run("attention_dx", m, m * 5 * z.Q * whole), w.run("swiglu_dx", m, m * 5 * z.F);
-  if (s.K < s.tp && s.partial > s.activation) w.run("copy", 2 * m, 2 * m * 2 * z.KV);  // dk, dv are rounded
+  if (z.KVp > z.KV) w.run("copy", 2 * m, 2 * m * 2 * z.KV);  // dk, dv are rounded
   w.run("rms_norm_dx", 2 * m, 2 * m * 3 * z.X), w.run("rms_norm_dw", 2 * weights, 2 * m * 2 * z.X);
   // q k v, and gate up, are one product back; of a key/value head that ranks share each takes its part.
   const i64 shared = s.K < s.tp ? z.KV * s.K / s.tp : z.KV;

@@ -61,15 +61,22 @@ class Seam {
 
 // ---- Spread -------------------------------------------------------------------------------------------
 // All of a layer but attention treats a token by itself. Where a rank has a piece of each sequence, here is
-// how attention gets to see whole ones: [b,Tp,heads*hd] of this rank's tokens, all heads of its seam, <->
-// [b,T, heads/parts*hd] of all tokens, fewer heads.
+// how attention gets to see whole ones: [b, T/parts, heads*hd] of this rank's tokens, all heads of its seam,
+// <-> [b, T, heads*repeats/parts*hd] of all tokens, fewer heads.
 class Spread {
  public:
   virtual ~Spread() = default;
   virtual int parts() const { return 1; }  // a sequence, and the seam's heads, are cut in so many
-  // Of the type of what they are given, and of this kind.
-  virtual Buf to_heads(Buf tokens, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) { return tokens; }
-  virtual Buf to_tokens(Buf heads, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) { return heads; }
+  // Of so many heads of the seam each is on so many ranks, for attention: the seam has fewer than parts.
+  virtual i64 repeats(i64 /*heads*/) const { return 1; }
+  // Of the type of what they are given, and of this kind. What ranks have of a repeated head's gradient is
+  // added up on the way to tokens.
+  virtual Buf to_heads(Buf tokens, i64 /*heads*/, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) {
+    return tokens;
+  }
+  virtual Buf to_tokens(Buf by_head, i64 /*heads*/, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) {
+    return by_head;
+  }
 };
 
 // ---- Schedule -----------------------------------------------------------------------------------------

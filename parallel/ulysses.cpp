@@ -6,8 +6,14 @@
 //   projections [b,T/cp, heads*hd] --all_to_all--> attention [b,T, heads/cp*hd] --all_to_all--> output
 //   [b,T/cp,...]
 //
+// Where a rank of tp has fewer key/value heads than there are ranks of cp, each goes to several (Bekman et
+// al. 2025, Arctic Long Sequence Training), and what these have of its gradient is added up in the order of
+// the query heads: in exact mode float32, rounded behind the sum.
+//
 // Weights are as those of dp x cp replicas, which is how their gradients are summed. A layer's microbatch
 // takes 4 exchanges forward (q, k, v; the output) and 4 backward, each of (cp - 1)/cp of the tensor.
+#include <algorithm>
+
 #include "parallel/roles.hpp"
 
 namespace lockstep {
@@ -15,32 +21,47 @@ namespace {
 
 class Ulysses final : public Spread {
  public:
-  explicit Ulysses(const Context& c) : device_(c.device), cp_(c.mesh.cp), tokens_(c.settings.seq) {}
+  explicit Ulysses(const Context& c)
+      : device_(c.device), cp_(c.mesh.cp), tokens_(c.settings.seq), width_(c.model.head_dim) {}
   int parts() const override { return cp_; }
 
-  Buf to_heads(Buf tokens, Kind kind, const char* what, int j, i64 b) override {
+  i64 repeats(i64 heads) const override { return std::max<i64>(1, cp_ / heads); }
+
+  Buf to_heads(Buf tokens, i64 heads, Kind kind, const char* what, int j, i64 b) override {
+    if (const i64 r = repeats(heads); r > 1) {
+      Buf repeated = take(what, Kind::buffers, tokens.elements() * r, tokens);
+      device_.run(device_.ops().repeat_rows, repeated, tokens, b * tokens_ * heads, r, width_);
+      tokens = std::move(repeated);
+    }
     exchange(tokens, what, j, b);  // [b, T/cp, cp, w], by the rank that the tokens are from
-    Buf heads = device_.take(what, kind, tokens.elements(), tokens.view().type);
-    device_.run(device_.ops().swap_axes, heads, tokens, b, tokens_, i64{cp_}, width(tokens, b));
-    return heads;
+    Buf by_head = take(what, kind, tokens.elements(), tokens);
+    device_.run(device_.ops().swap_axes, by_head, tokens, b, tokens_, i64{cp_}, of_a_rank(tokens, b));
+    return by_head;
   }
 
-  Buf to_tokens(Buf heads, Kind kind, const char* what, int j, i64 b) override {
-    Buf tokens = device_.take(what, kind, heads.elements(), heads.view().type);
-    device_.run(device_.ops().swap_axes, tokens, heads, b, i64{cp_}, tokens_, width(heads, b));
-    heads.free();
+  Buf to_tokens(Buf by_head, i64 heads, Kind kind, const char* what, int j, i64 b) override {
+    const i64 r = repeats(heads);
+    Buf tokens = take(what, r > 1 ? Kind::buffers : kind, by_head.elements(), by_head);
+    device_.run(device_.ops().swap_axes, tokens, by_head, b, i64{cp_}, tokens_, of_a_rank(by_head, b));
+    by_head.free();
     exchange(tokens, what, j, b);  // by the rank that the heads are from, which is by heads
-    return tokens;
+    if (r == 1) return tokens;
+    Buf sums = take(what, kind, tokens.elements() / r, tokens);
+    device_.run(device_.ops().sum_rows, sums, tokens, b * tokens_ * heads, r, width_);
+    return sums;
   }
 
  private:
-  i64 width(const Buf& x, i64 b) const { return x.elements() / (b * tokens_ * cp_); }  // of a rank's heads
+  Buf take(const char* what, Kind kind, i64 elements, const Buf& like) {
+    return device_.take(what, kind, elements, like.view().type);
+  }
+  i64 of_a_rank(const Buf& x, i64 b) const { return x.elements() / (b * tokens_ * cp_); }  // and token
   void exchange(const Buf& x, const char* what, int j, i64 b) {
     Message m;
     m.verb = Verb::all_to_all;
     m.axis = Axis::cp;
     m.blocks = b * tokens_;
-    m.n = width(x, b);
+    m.n = of_a_rank(x, b);
     m.what = what;
     m.microbatch = j;
     Request r = device_.start(m, x, x);
@@ -49,26 +70,36 @@ class Ulysses final : public Spread {
 
   Device& device_;
   const int cp_;
-  const i64 tokens_;  // of a sequence, on this rank
+  const i64 tokens_, width_;  // of a sequence, on this rank; of a head
 };
 
 const std::vector<Rule> rules = {
     {"cp-divides-heads",
      [](const Plan& p, const ModelConfig& m, const Settings&) -> std::optional<std::string> {
-       const i64 cp = p.number("cp"), tp = p.number("tp");
-       if (m.heads % (cp * tp) == 0 && m.kv_heads % (cp * tp) == 0) return {};
-       return "cp x tp = " + std::to_string(cp * tp) + " does not divide the model's " +
-              std::to_string(m.heads) + " attention heads and " + std::to_string(m.kv_heads) +
-              " key/value heads";
+       const i64 both = i64{p.number("cp")} * p.number("tp");
+       if (m.heads % both == 0) return {};
+       return "cp x tp = " + std::to_string(both) + " does not divide the model's " +
+              std::to_string(m.heads) + " attention heads";
+     }},
+    {"cp-and-kv-heads",
+     [](const Plan& p, const ModelConfig& m, const Settings&) -> std::optional<std::string> {
+       const i64 cp = p.number("cp"), kv = std::max<i64>(1, m.kv_heads / p.number("tp"));
+       if (kv % cp == 0 || cp % kv == 0) return {};
+       return "cp=" + std::to_string(cp) + " and " + std::to_string(kv) +
+              " key/value heads of a rank of tp: one must be a multiple of the other";
      }},
 };
 
+// ---- price
 const Strategy<Spread> strategy(
     "ulysses", {}, [](const Plan& p) { return p.number("cp") > 1; }, rules,
     [](const Context& c) -> std::unique_ptr<Spread> { return std::make_unique<Ulysses>(c); },
-    {.exchanges = true, .exchange = [](const Shape& s, i64 elements) {
-       return Maybe{{Axis::cp, Verb::all_to_all, elements / s.cp}};
-     }});
+    {.exchanges = true,
+     .repeats = [](const Shape& s) { return std::max<i64>(1, s.cp / std::max<i64>(1, s.K / s.tp)); },
+     .exchange =
+         [](const Shape& s, i64 elements) {
+           return Maybe{{Axis::cp, Verb::all_to_all, elements / s.cp}};
+         }});
 
 }  // namespace
 }  // namespace lockstep

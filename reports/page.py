@@ -75,6 +75,7 @@ PICTURES = [
 
 # Whom a rank talks to on an axis; an axis that is not here is only named.
 AXES = {"dp": "between replicas that hold other samples", "tp": "within a layer", "pp": "between stages",
+        "cp": "between segments of a sequence",
         "kv": "between slices that share a key/value head", "tie": "between the two copies of a tied embedding",
         "shard": "within a group of replicas that share what ZeRO cuts", "replica": "between such groups",
         "world": "all ranks"}

@@ -138,7 +138,7 @@ def time_by_kind(answer):
 def each_choice(answer):
     """A small panel per word of a plan: how fast the best plan with each of its values is."""
     legal = answer.legal.assign(number=answer.legal.value.map(lambda v: int(v) if v.isdigit() else -1))
-    order = ["tp", "pp", "dp", "zero", "micro", "ckpt", "offload", "activations", "schedule", "virtual", "sp"]
+    order = ["tp", "pp", "cp", "dp", "zero", "micro", "ckpt", "offload", "activations", "schedule", "virtual", "sp"]
     words = [word for word in dict.fromkeys([*order, *sorted(legal.word)]) if (legal.word == word).sum() > 1]
     if answer.plans.empty or not words:
         return None

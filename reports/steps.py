@@ -14,7 +14,7 @@ from style import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILLION,
 PASSES = {"forward": BLUE, "backward": ORANGE, "input gradients": ORANGE, "weight gradients": GREEN, "update": PURPLE}
 PARTS = {"compute": BLUE, "update": PURPLE, "bubble": LINE, "copies": YELLOW}
 ON_BLUE, ON_OTHERS = "#FDFDFD", "#010101"  # texts on bars, in light and dark
-AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "kv": "#7FD4B8", "tie": GREY, "world": INK,
+AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "cp": "#9C755F", "kv": "#7FD4B8", "tie": GREY, "world": INK,
                 "shard": "#EE9C66", "replica": "#8F3F00"}  # parts of dp: shades of its colour
 
 
@@ -125,7 +125,9 @@ def scaling(run):
     if base.name not in plans.index or base.ranks != 1:
         return None
     lines = {}
-    for axis in ("dp", "tp", "pp"):
+    for axis in ("dp", "tp", "pp", "cp"):
+        if f"word/{axis}" not in plans:
+            continue
         rest = plans.changed.map(lambda words: {word: value for word, value in words.items() if word != axis})
         only = plans[(plans[f"word/{axis}"] == plans.ranks) & rest.map(lambda words: words == base.changed)]
         if only["ranks"].nunique() >= 3:
@@ -135,7 +137,7 @@ def scaling(run):
     figure, axes = pyplot.subplots(figsize=(WIDTH, 4))
     most = max(rows.ranks.max() for rows in lines.values())
     axes.plot([1, most], [1, most], "--", color=GREY, linewidth=1, label="ideal")
-    for (axis, rows), colour, mark in zip(lines.items(), (VERMILLION, BLUE, GREEN), "os^"):
+    for (axis, rows), colour, mark in zip(lines.items(), (VERMILLION, BLUE, GREEN, AXIS_COLOURS["cp"]), "os^D"):
         speed = base.simulated_seconds * rows.tokens_per_step / (base.tokens_per_step * rows.simulated_seconds)
         axes.plot(rows.ranks, speed, "-" + mark, color=colour, markersize=7, label=f"{axis}, simulated")
         timed = rows[rows.shown_time & (rows.ranks > 1)]

@@ -38,6 +38,19 @@ void swap_axes(Lanes& lanes, X* y, const X* x, i64 B, i64 M, i64 N, i64 W) {
     swap_axes_of<On>(lanes, y, x, B, M, N, W);
 }
 
+template <class On, class X>
+void repeat_rows(Lanes& lanes, X* y, const X* x, i64 N, i64 R, i64 W) {
+  each<On>(lanes, N * R * W, [=] LOCKSTEP_ANYWHERE(i64 i) { y[i] = x[i / (R * W) * W + i % W]; });
+}
+template <class On, class X>
+void sum_rows(Lanes& lanes, X* y, const X* x, i64 N, i64 R, i64 W) {
+  check_leaves(R);
+  each<On>(lanes, N * W, [=] LOCKSTEP_ANYWHERE(i64 i) {
+    const X* row = x + i / W * R * W + i % W;
+    y[i] = static_cast<X>(tree_on_stack(R, [&](i64 r) { return float{row[r * W]}; }));
+  });
+}
+
 LOCKSTEP_ANYWHERE inline float sigmoid(float g) { return 1.0f / (1.0f + exact_exp(-g)); }
 
 template <class On, class X>

@@ -26,7 +26,7 @@ void set_mixed(Ops<float>& ops) {
   plain::set_mixed<Entry<member, kernels>::call...>(ops.*member);
 }
 
-// Left to the exact kernels: embed, embed_dw, ce_loss, zero and swap_axes.
+// Left to the exact kernels: embed, embed_dw, ce_loss, zero, swap_axes, repeat_rows and sum_rows.
 template <class On>
 void fill_rows(Ops<float>& ops) {
   using O = Ops<float>;

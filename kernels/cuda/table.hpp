@@ -63,6 +63,10 @@ void fill(Ops<float>& ops) {
   set(ops.zero, zero<On>);
   set(ops.swap_axes, swap_axes<On, float>);
   set_mixed<swap_axes<On, bf16>>(ops.swap_axes);
+  set(ops.repeat_rows, repeat_rows<On, float>);
+  set_mixed<repeat_rows<On, bf16>>(ops.repeat_rows);
+  set(ops.sum_rows, sum_rows<On, float>);
+  set_mixed<sum_rows<On, bf16>>(ops.sum_rows);
   set(ops.add_squares, add_squares<On>);
   set(ops.adamw, adamw<On>);
 }

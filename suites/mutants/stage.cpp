@@ -42,6 +42,7 @@ const std::vector<StagedPlan>& staged_plans() {
       {"cp=2 dp=2 zero=2 micro=2 ckpt=attention", true},
       {"cp=2 dp=2 pp=2 zero=3 replicas=2 ckpt=full", true},
       {"cp=2 pp=2 schedule=zero-bubble activations=host", true},
+      {"cp=2 tp=2 sp=1 micro=2", true},
       {"offload=weights to=disk activations=disk micro=4", true},
       {"dp=2 zero=3 offload=weights activations=host micro=2", true},
       {"dp=2 tp=2 zero=1 offload=optimizer to=disk ckpt=full every=2", true},

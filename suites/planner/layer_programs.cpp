@@ -87,7 +87,7 @@ class Workbench {
     ids_ = device_.take("tokens", Kind::inputs, tokens, Type::i32);
     labels_ = device_.take("labels", Kind::inputs, tokens, Type::i32);
     losses_ = device_.take("losses", Kind::inputs, settings_.batch, Type::f64);
-    const i64 half = run_.settings.seq * run_.model.head_dim / 2;
+    const i64 half = settings_.seq * run_.model.head_dim / 2;
     cos_ = device_.take("cos", Kind::inputs, half), sin_ = device_.take("sin", Kind::inputs, half);
   }
 

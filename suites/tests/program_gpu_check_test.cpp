@@ -33,9 +33,9 @@ TEST(GpuCheck, EveryPartAsksForTheDeviceAndFailsWithoutOne) {
                               bin + " " + out + " > " + folder.path() + "/said 2>&1";
   EXPECT_NE(std::system(command.c_str()), 0);
   const std::string summary = text_of(out + "/summary.txt");
-  for (const char* part :
-       {"hash", "kernels", "kernels-warpgroups", "fast", "bf16", "bf16-fast", "flash", "graphs", "resume",
-        "speed", "speed-warpgroups", "speed-timed", "speed-graphs", "speed-1.1b", "gate", "sweep"}) {
+  for (const char* part : {"hash", "kernels", "kernels-warpgroups", "fast", "bf16", "bf16-fast", "flash",
+                           "graphs", "resume", "context", "speed", "speed-warpgroups", "speed-timed",
+                           "speed-graphs", "speed-1.1b", "gate", "sweep"}) {
     EXPECT_NE(summary.find("FAILED  " + std::string(part) + " ("), std::string::npos) << part << " in\n"
                                                                                       << summary;
     if (std::string(part).starts_with("kernels")) continue;
