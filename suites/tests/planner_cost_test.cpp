@@ -204,6 +204,27 @@ TEST(Messages, CarriedByTheRanksCostThemTheirOwnTime) {
   EXPECT_EQ(model.beginning(m) + model.message(m), 0);
 }
 
+// dp's messages wait while one that everything waits for is on the network, whoever sends it; none of their
+// own is such a one, nor one that stays on its node.
+TEST(Messages, ThoseOfALayerHoldUpThoseBetweenReplicas) {
+  Cluster c = plain_cluster();
+  Message m;
+  m.verb = Verb::all_to_all, m.n = 1 << 20, m.blocks = 3;
+  const auto delay = [&](Axis axis, const Mesh& mesh) {
+    m.axis = axis;
+    return CostModel(c, mesh).delay(m);
+  };
+  const Mesh cut{32, 2, 1, 1, 1, 16};  // pieces on 16 ranks of 4 nodes
+  const double V = 16.0 * 3 * (1 << 20) * 4;
+  EXPECT_NEAR(delay(Axis::cp, cut), 12.0 / 16 * V / 10e9, 1e-12);
+  EXPECT_EQ(delay(Axis::cp, {16, 2, 1, 1, 1, 4}), 0);
+  EXPECT_EQ(delay(Axis::dp, cut), 0);
+  EXPECT_GT(delay(Axis::tp, {1, 16}), 0);
+  c.trainer.exposed_tp = 0;
+  EXPECT_EQ(delay(Axis::tp, {1, 16}), 0);
+  EXPECT_GT(delay(Axis::cp, cut), 0);
+}
+
 Trace::Event copy_of(i64 floats, Medium to, Medium from) {
   Trace::Event e{Trace::Event::copy};
   e.numbers = {static_cast<double>(floats)};
