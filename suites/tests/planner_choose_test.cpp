@@ -188,13 +188,14 @@ TEST(Choose, TheFastestHereCutsAsTheRunDoes) {
   AskedOfFour a;
   a.cluster.per_node = 4, a.cluster.memory = 1e9;
   a.settings = {};
-  a.settings.batch = 2, a.settings.seq = 32;
-  for (const i64 pieces : {1, 2}) {
-    a.settings.pieces = pieces;
-    const Plan plan = fastest_here(a.model, a.settings, a.cluster);
-    EXPECT_EQ(plan.number("cp"), pieces) << plan.line();
-    EXPECT_FALSE(refuse(plan, a.model, a.settings)) << plan.line();
-  }
+  a.settings.seq = 32;
+  for (const i64 batch : {2, 8})
+    for (const i64 pieces : {1, 2}) {
+      a.settings.batch = batch, a.settings.pieces = pieces;
+      const Plan plan = fastest_here(a.model, a.settings, a.cluster);
+      EXPECT_EQ(plan.number("cp"), pieces) << plan.line();
+      EXPECT_FALSE(refuse(plan, a.model, a.settings)) << plan.line();
+    }
 }
 
 // No list of ranks is ever made: a million costs what a few do, and equals the trace.

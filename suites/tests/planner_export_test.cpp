@@ -83,7 +83,7 @@ TEST(ExportWords, NoneIsLost) {
   for (const auto& [what, plan] : lost) ADD_FAILURE() << what << " is lost: " << plan;
   EXPECT_GT(words, 10000);
   EXPECT_GT(refused, 100);
-  for (const char* word : {"micro", "activations", "bucket", "ckpt", "every", "offload", "replicas",
+  for (const char* word : {"cp", "micro", "activations", "bucket", "ckpt", "every", "offload", "replicas",
                            "schedule", "sp", "to", "zero"})
     EXPECT_GT(compared[word], 0) << word;
 }
