@@ -34,8 +34,23 @@ Pipe around(const Placed& p, const Pipe& inside, const Pipe& outside) {
 
 }  // namespace
 
+namespace {
+// How many of so many ranks, a stride apart, are on a node with the first one.
+i64 beside(i64 ranks, i64 stride, i64 devices_per_node) {
+  return std::min(ranks, (devices_per_node + stride - 1) / stride);
+}
+
+// So many times as many neighbours: `stride` is between the neighbours, `far` between the first ones.
+Placed place(i64 neighbours, i64 stride, i64 times, i64 far, i64 devices_per_node) {
+  const i64 per_node = beside(neighbours, stride, devices_per_node) *
+                       (far < devices_per_node ? beside(times, far, devices_per_node) : 1);
+  const i64 ranks = neighbours * times;
+  return {ranks, per_node, (ranks + per_node - 1) / per_node};
+}
+}  // namespace
+
 Placed place(i64 ranks, i64 stride, i64 devices_per_node) {
-  const i64 per_node = std::min(ranks, (devices_per_node + stride - 1) / stride);
+  const i64 per_node = beside(ranks, stride, devices_per_node);
   return {ranks, per_node, (ranks + per_node - 1) / per_node};
 }
 
@@ -51,10 +66,14 @@ Placed place(const Mesh& m, Axis axis, i64 devices_per_node) {
     case Axis::dp:
       return place(m.dp, m.tp, devices_per_node);
     case Axis::shard:
-      return place(m.shards(), i64{m.tp} * std::min(m.cp, m.replicas), devices_per_node);
+      // Of fewer groups than pieces each has some pieces of all sequences, of more a piece of some.
+      return m.replicas < m.cp
+                 ? place(m.cp / m.replicas, m.tp, m.dp / m.cp, i64{m.tp} * m.cp, devices_per_node)
+                 : place(m.shards(), i64{m.tp} * m.cp, devices_per_node);
     case Axis::replica:
-      return place(m.replicas, i64{m.tp} * (m.cp >= m.replicas ? m.cp / m.replicas : m.shards()),
-                   devices_per_node);
+      return m.replicas < m.cp
+                 ? place(m.replicas, i64{m.tp} * (m.cp / m.replicas), devices_per_node)
+                 : place(m.cp, m.tp, m.replicas / m.cp, i64{m.tp} * m.cp * m.shards(), devices_per_node);
     case Axis::pp:
       return place(2, stage, devices_per_node);
     case Axis::tie:
@@ -88,7 +107,8 @@ double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluste
     case Verb::all_gather:
       return half();
     case Verb::all_to_all:  // to each rank its own part, one after another
-      return half_ring(d, bytes, p.nodes > 1 ? Pipe{outside.latency, outside.bandwidth} : inside);
+      return (g - 1) * (inside.latency + bytes / d / inside.bandwidth) +
+             (d - g) * (outside.latency + bytes / d / outside.bandwidth);
     case Verb::all_reduce: {
       double best = std::min(2 * half_ring(d, bytes, ring), tree(d, bytes, ring));
       if (levels) {

@@ -23,11 +23,11 @@ Prediction simulated(PlanPieces& p, int microbatches, bool whole) {
   return pipeline.run();
 }
 
-// Of so many microbatches, of what a, a + g and a + 2 g take: each further g adds the same. Nothing: it does
-// not.
-std::optional<double> beyond(double x, double y, double z, int more) {
-  const double step = z - y;
-  if (std::abs(step - (y - x)) > 1e-9 * step) return {};
+// Of so many groups of microbatches more, of what a, one more than a and `far` more than that take: each
+// further one adds the same. Nothing: it does not.
+std::optional<double> beyond(double x, double y, double z, int far, int more) {
+  const double step = y - x;
+  if (std::abs(z - y - far * step) > 1e-9 * step) return {};
   return z + more * step;
 }
 
@@ -35,11 +35,12 @@ double seconds(PlanPieces& p) {
   const auto of = [&](int microbatches) { return simulated(p, microbatches, false).seconds; };
   // Schedules go through microbatches in groups of as many as there are stages at most. (Copies of
   // activations may lag further and further behind at first, and then be waited for: all are looked at.)
-  const int group = p.schedule->chunks_per_stage() > 1 ? p.mesh.pp : 1;
+  // Plain ones may still take turns of as many: each further one then adds the same but one of them.
+  const int group = p.schedule->chunks_per_stage() > 1 ? p.mesh.pp : 1, far = p.mesh.pp / group;
   const int some = (2 * p.mesh.pp / group + 2) * group + p.microbatches % group;
-  if (!p.shelved && p.microbatches > some + 3 * group)
-    if (const auto s =
-            beyond(of(some), of(some + group), of(some + 2 * group), (p.microbatches - some) / group - 2))
+  if (!p.shelved && p.microbatches > some + (2 + far) * group)
+    if (const auto s = beyond(of(some), of(some + group), of(some + (1 + far) * group), far,
+                              (p.microbatches - some) / group - 1 - far))
       return *s;
   return of(p.microbatches);
 }

@@ -124,12 +124,14 @@ double CostModel::message(const Message& m) const {
   return std::max(cluster_.dispatch, seconds) + (m.axis == Axis::pp ? cluster_.hand_over : 0);
 }
 
-// Ranks of tp on several nodes leave those of dp on as many, whose links they share; they go first, for
-// everything waits for them.
+// Ranks of tp, and of cp, on several nodes leave those of dp on as many, whose links they share; they go
+// first, for everything waits for them.
 double CostModel::delay(const Message& m) const {
-  if ((m.axis != Axis::tp && m.axis != Axis::kv) || cluster_.messages_block) return 0;
+  const bool of_tp = m.axis == Axis::tp || m.axis == Axis::kv;
+  if ((!of_tp && m.axis != Axis::cp) || cluster_.messages_block) return 0;
   const Placed& placed = placed_[static_cast<int>(m.axis)];
-  return cluster_.trainer.exposed_tp * network_seconds(m.verb, payload_bytes(m, placed), placed, cluster_);
+  return (of_tp ? cluster_.trainer.exposed_tp : 1) *
+         network_seconds(m.verb, payload_bytes(m, placed), placed, cluster_);
 }
 
 double hand_over_shares(const Cluster& c, const Run& run) {
@@ -180,7 +182,8 @@ double beside_the_arena(const Cluster& c, double arena, int communicators) {
 }
 
 int communicators(const Mesh& m) {
-  return (m.dp > 1) + (m.replicas > 1) + (m.tp > 1) + (m.pp > 1) + (m.kv_replicas > 1) + (m.size() > 1);
+  return (m.dp > 1) + (m.replicas > 1) + (m.tp > 1) + (m.pp > 1) + (m.kv_replicas > 1) + (m.cp > 1) +
+         (m.size() > 1);
 }
 
 }  // namespace lockstep

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <numeric>
 
 #include "parallel/roles.hpp"
 #include "ref/error.hpp"
@@ -190,6 +191,10 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
       list = word.values;
     else if (word.name == "dp" || word.name == "tp" || word.name == "pp")
       list = texts(divisors(devices));
+    else if (word.name == "cp")
+      list = texts(settings.batch < devices || settings.seq >= kLong
+                       ? divisors(std::gcd(devices, model.kv_heads))
+                       : std::vector<i64>{1});
     else if (word.name == "micro")
       list = texts(divisors(settings.batch));
     else if (word.name == "virtual")

@@ -15,9 +15,11 @@ struct Enumerated {
   std::map<std::string, std::map<std::string, i64>> axes;  // legal plans, by word and value
 };
 
-// The values that words take: those of the mesh such that dp x tp x pp = devices, micro divides what a
+// The values that words take: those of the mesh such that dp x tp x pp x cp = devices, micro divides what a
 // replica has, virtual divides the layers; every value of words that list theirs, and the fallback of other
-// numbers. `given` words take these values only.
+// numbers. `given` words take these values only. Sequences are cut by themselves only where there are fewer
+// than devices or they are long (kLong): elsewhere it was measured to win nothing, and to take twice as long.
+constexpr i64 kLong = 32768;
 using Values = std::map<std::string, std::vector<std::string>>;
 Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given);
 

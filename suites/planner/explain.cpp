@@ -244,7 +244,7 @@ std::string why_text(const Choices& c, const Question& q) {
     const Weighed* best = nullptr;
     for (const auto& [value, w] : values)
       if (value != winner.text(word) && (!best || w.seconds < best->seconds)) best = &w;
-    if (word == "dp") continue;  // follows from tp and pp
+    if (word == "dp") continue;  // follows from tp, pp and cp
     if (best ? plans.size() > 1 && best->plan == plans[1]->plan : c.walked.axes.at(word).size() < 2) continue;
     const auto same = std::find_if(without.begin(), without.end(), [&](const auto& other) {
       return best && other.first && other.first->plan == best->plan;

@@ -29,6 +29,8 @@ class DeepSpeed {
       : q_(q),
         p_(p),
         dp_(p.number("dp")),
+        cp_(p.number("cp")),
+        sharers_(p.sharers()),
         tp_(p.number("tp")),
         pp_(p.number("pp")),
         zero_(p.number("zero")) {}
@@ -36,6 +38,9 @@ class DeepSpeed {
   Exported write() {
     if (pp_ > 1 && zero_ >= 2)
       cannot_run("DeepSpeed's pipeline takes no ZeRO above 1", p_, "--words \"zero=0,1\" or \"pp=1\"");
+    if (cp_ > 1 && (pp_ > 1 || tp_ > 1))
+      cannot_run("DeepSpeed joins Ulysses with neither its pipeline nor AutoTP", p_,
+                 "--words \"cp=1\" or \"tp=1 pp=1\"");
     const Settings& s = q_.settings;
     Json j = {
         {"train_batch_size", s.batch},
@@ -59,6 +64,7 @@ class DeepSpeed {
       say("scheduler: nobody said for how many steps (--steps or --total), and it is left out");
     zero(j);
     if (tp_ > 1) tensor(j);
+    if (cp_ > 1) sequences(j);
     if (pp_ > 1) pipeline(j);
     say_one_stage(p_, x_.missing);
     recomputation(j);
@@ -82,12 +88,13 @@ class DeepSpeed {
   void zero(Json& j) {
     const std::string offload = p_.text("offload");
     const bool disk = offload != "none" && p_.text("to") == "disk", weights = offload == "weights";
-    // A ZeRO of one rank shards nothing: with dp=1 any stage is the plan's own.
+    // A ZeRO of one rank shards nothing: there any stage is the plan's own.
     int stage = zero_;
-    if (pp_ == 1 && dp_ == 1 && (weights || disk)) stage = 3;
+    if (pp_ == 1 && sharers_ == 1 && (weights || disk)) stage = 3;
     if (offload != "none" && stage == 0) {
       stage = 1;
-      if (dp_ > 1) say("{} with zero=0: DeepSpeed offloads from ZeRO 1 on; written is 1", word("offload"));
+      if (sharers_ > 1)
+        say("{} with zero=0: DeepSpeed offloads from ZeRO 1 on; written is 1", word("offload"));
     }
     Json z = {{"stage", stage}};
     if (offload != "none") {
@@ -105,7 +112,7 @@ class DeepSpeed {
     if (stage > 0) {
       z["overlap_comm"] = true;
       z["reduce_bucket_size"] = layer_elements(q_.model, tp_);  // a unit of the plan
-    } else if (dp_ > 1) {
+    } else if (sharers_ > 1) {
       say("{}: without ZeRO DeepSpeed reduces gradients after the last backward, 500,000,000 elements at a "
           "time",
           word("bucket"));
@@ -115,7 +122,7 @@ class DeepSpeed {
       z["stage3_param_persistence_threshold"] = 0;                       // norms are shards too
     }
     if (const int replicas = p_.number("replicas"); replicas > 1 && stage == 3) {
-      z["mics_shard_size"] = dp_ / replicas;
+      z["mics_shard_size"] = sharers_ / replicas;
       say("{}: DeepSpeed's MiCS, for which the model is made within deepspeed.zero.MiCS_Init",
           word("replicas"));
     } else if (replicas > 1) {
@@ -138,6 +145,15 @@ class DeepSpeed {
         "topology "
         "PipeModelDataParallelTopology(num_pp={}, num_mp={}, num_dp={})",
         word("tp"), pp_, tp_, dp_);
+  }
+
+  // With both sizes DeepSpeed makes the groups itself; ZeRO's are of both together, as the plan's.
+  void sequences(Json& j) {
+    j["data_parallel_size"] = dp_, j["sequence_parallel_size"] = cp_;
+    say("{}: attention is replaced in code, deepspeed.sequence.layer.DistributedAttention around the model's "
+        "own or UlyssesSPAttentionHF.register_with_transformers(...) of "
+        "deepspeed.runtime.sequence_parallel.ulysses_sp; the script gives each rank its piece of a sequence",
+        word("cp"));
   }
 
   void pipeline(Json& j) {
@@ -176,7 +192,7 @@ class DeepSpeed {
 
   const Question& q_;
   const Plan& p_;
-  const int dp_, tp_, pp_, zero_;
+  const int dp_, cp_, sharers_, tp_, pp_, zero_;
   Exported x_;
 };
 

@@ -12,10 +12,19 @@ const char* yes(bool b) { return b ? "true" : "false"; }
 class Fsdp {
  public:
   Fsdp(const Question& q, const Plan& p)
-      : q_(q), p_(p), dp_(p.number("dp")), tp_(p.number("tp")), zero_(p.number("zero")) {}
+      : q_(q),
+        p_(p),
+        dp_(p.number("dp")),
+        cp_(p.number("cp")),
+        tp_(p.number("tp")),
+        zero_(p.number("zero")) {}
 
   Exported write() {
     if (p_.number("pp") > 1) cannot_run("accelerate's FSDP2 has no pipeline", p_, "--words \"pp=1\"");
+    if (const int replicas = p_.number("replicas"); dp_ % replicas != 0)
+      cannot_run(fmt::format("accelerate's {} groups of replicas divide dp={}, pieces of a sequence apart",
+                             replicas, dp_),
+                 p_, "--words \"replicas=1\"");
     const Settings& s = q_.settings;
     const bool shards = fully_sharded();
     const bool bf16 = s.weight_bytes == 2;
@@ -27,13 +36,13 @@ class Fsdp {
     x_.text += fmt::format("machine_rank: 0\nnum_machines: {}\nnum_processes: {}\nmixed_precision: {}\n",
                            machines(q_.cluster, p_), p_.ranks(), bf16 ? "bf16" : "'no'");
     if (shards) sharding();
-    if (tp_ > 1 || p_.number("replicas") > 1) mesh(shards);
+    if (tp_ > 1 || cp_ > 1 || p_.number("replicas") > 1) mesh(shards);
     activations(shards);
     say_one_stage(p_, x_.missing);
     if (bf16 && shards && s.gradient_bytes == 4)
       say("gradients of 4 bytes: accelerate's bf16 reduces them in bfloat16; a float32 reduction takes "
           "MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) in code");
-    if (const int bucket = p_.number("bucket"); dp_ > 1 && (bucket != 1 || !shards))
+    if (const int bucket = p_.number("bucket"); p_.sharers() > 1 && (bucket != 1 || !shards))
       say("bucket={}: {}", bucket,
           shards ? "FSDP2 reduces layer by layer"
                  : "DistributedDataParallel counts megabytes (bucket_cap_mb), in code");
@@ -55,13 +64,12 @@ class Fsdp {
   // say.
   bool fully_sharded() {
     const bool wants = p_.text("offload") != "none" || p_.text("ckpt") != "none";
-    if (dp_ == 1) return tp_ == 1 && wants;
-    if (zero_ == 0 && tp_ == 1) return false;
+    if (p_.sharers() == 1) return tp_ == 1 && wants;
+    if (zero_ == 0 && tp_ == 1 && cp_ == 1) return false;
     if (zero_ == 0)
-      say("zero=0 with tp={}: accelerate joins tensor parallelism with FSDP2 only; written is FSDP2 that "
-          "keeps "
+      say("zero=0 with {}: accelerate joins {} parallelism with FSDP2 only; written is FSDP2 that keeps "
           "gathered weights until backward",
-          tp_);
+          word(cp_ > 1 ? "cp" : "tp"), cp_ > 1 ? "context" : "tensor");
     if (zero_ == 1)
       say("zero=1: FSDP2 shards weights and gradients too; written is its nearest, gathered weights kept "
           "until "
@@ -83,7 +91,7 @@ class Fsdp {
         "  fsdp_offload_params: {}\n  fsdp_activation_checkpointing: {}\n"
         "  fsdp_activation_checkpointing_offload: {}\n"
         "  fsdp_cpu_ram_efficient_loading: false\n  fsdp_state_dict_type: SHARDED_STATE_DICT\n",
-        yes(zero_ == 3 || dp_ == 1), yes(offload != "none"), yes(recompute),
+        yes(zero_ == 3 || p_.sharers() == 1), yes(offload != "none"), yes(recompute),
         yes(recompute && shelf != "device"));
     if (offload == "optimizer")
       say("offload=optimizer: FSDP2 offloads weights, gradients and optimizer state together; written is all "
@@ -101,9 +109,15 @@ class Fsdp {
         "parallelism_config:\n  parallelism_config_dp_replicate_size: {}\n  "
         "parallelism_config_dp_shard_size: "
         "{}\n"
-        "  parallelism_config_tp_size: {}\n  parallelism_config_cp_size: 1\n  parallelism_config_sp_size: "
+        "  parallelism_config_tp_size: {}\n  parallelism_config_cp_size: {}\n  parallelism_config_sp_size: "
         "1\n",
-        p_.number("replicas"), shards ? dp_ / p_.number("replicas") : 1, tp_);
+        p_.number("replicas"), shards ? dp_ / p_.number("replicas") : 1, tp_, cp_);
+    if (cp_ > 1)
+      say("cp={}: FSDP2's context parallelism does not exchange heads for tokens: each rank attends from its "
+          "own tokens, and gathers keys and values for that (sp_size of accelerate is Ulysses, and "
+          "DeepSpeed's "
+          "alone); the script's steps run within accelerator.maybe_context_parallel(...)",
+          cp_);
     if (tp_ == 1) return;
     if (p_.number("sp"))
       say("{}: the Llama of transformers splits matrices only; norms and the residual stream stay whole on "
@@ -163,7 +177,7 @@ class Fsdp {
 
   const Question& q_;
   const Plan& p_;
-  const int dp_, tp_, zero_;
+  const int dp_, cp_, tp_, zero_;
   Exported x_;
 };
 

@@ -14,7 +14,8 @@ class Megatron {
   Megatron(const Question& q, const Plan& p)
       : q_(q),
         p_(p),
-        dp_(p.number("dp")),
+        cp_(p.number("cp")),
+        sharers_(p.sharers()),
         tp_(p.number("tp")),
         pp_(p.number("pp")),
         zero_(p.number("zero")) {}
@@ -93,8 +94,9 @@ class Megatron {
   void mesh() {
     option("tensor-model-parallel-size", tp_), option("pipeline-model-parallel-size", pp_);
     if (p_.number("sp")) flag("sequence-parallel");
+    if (cp_ > 1) sequences();
     // Up to Hopper one queue keeps communication in order, but Megatron-FSDP wants several.
-    if (tp_ > 1 && !fsdp()) environment_ = "CUDA_DEVICE_MAX_CONNECTIONS=1 ";
+    if ((tp_ > 1 || cp_ > 1) && !fsdp()) environment_ = "CUDA_DEVICE_MAX_CONNECTIONS=1 ";
     const std::string schedule = p_.text("schedule");
     const int chunks = schedule == "interleaved" ? pp_ * p_.number("virtual") : pp_;
     const bool even = q_.model.layers % chunks == 0;
@@ -107,6 +109,17 @@ class Megatron {
     say_one_stage(p_, x_.missing);
   }
 
+  // Its exchange of heads for tokens is Transformer Engine's. It deals each rank two pieces, one from either
+  // end of the sequence, whatever the exchange.
+  void sequences() {
+    if (q_.settings.seq % (2 * cp_) != 0)
+      cannot_run(
+          fmt::format("Megatron-LM cuts a sequence into 2 cp pieces, and {} tokens are no multiple of {}",
+                      q_.settings.seq, 2 * cp_),
+          p_, "--words \"cp=1\"");
+    option("context-parallel-size", cp_), option("cp-comm-type", "a2a");
+  }
+
   // Chunks of unequal length: "Et*2|t*3|t*3L".
   std::string layout(int chunks) const {
     std::string text = "E";
@@ -117,10 +130,10 @@ class Megatron {
     return text + "L";
   }
 
-  bool fsdp() const { return zero_ >= 2 && dp_ > 1; }
+  bool fsdp() const { return zero_ >= 2 && sharers_ > 1; }
 
   void store() {
-    if (dp_ == 1 && p_.text("offload") == "none") return;
+    if (sharers_ == 1 && p_.text("offload") == "none") return;
     if (fsdp()) {
       flag("use-megatron-fsdp"), flag("use-distributed-optimizer"), option("ckpt-format", "fsdp_dtensor");
       flag("no-gradient-accumulation-fusion");
@@ -132,10 +145,10 @@ class Megatron {
     }
     // Host offload works on the shards of a distributed optimizer; of one replica these are whole.
     if (zero_ == 1 || p_.text("offload") != "none") flag("use-distributed-optimizer");
-    if (zero_ == 0 && dp_ > 1 && p_.text("offload") != "none")
+    if (zero_ == 0 && sharers_ > 1 && p_.text("offload") != "none")
       say("zero=0 with {}: Megatron-LM offloads a distributed optimizer only; written is ZeRO 1",
           word("offload"));
-    if (dp_ == 1) return;
+    if (sharers_ == 1) return;
     replicas();
     flag("overlap-grad-reduce");
     const int bucket = p_.number("bucket");
@@ -224,7 +237,7 @@ class Megatron {
 
   const Question& q_;
   const Plan& p_;
-  const int dp_, tp_, pp_, zero_;
+  const int cp_, sharers_, tp_, pp_, zero_;
   std::string environment_;
   Exported x_;
 };

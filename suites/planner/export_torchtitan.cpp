@@ -95,7 +95,7 @@ def plan() -> Trainer.Config:
         parallelism=ParallelismConfig(
             data_parallel_replicate_degree={replicas}, data_parallel_shard_degree={shards},
             fsdp_reshard_after_forward="{reshard}",
-            tensor_parallel_degree={tp}, enable_sequence_parallel={sp}, pipeline_parallel_degree={pp}{pipeline}),
+            tensor_parallel_degree={tp}, enable_sequence_parallel={sp}, pipeline_parallel_degree={pp}{sequences}{pipeline}),
         activation_checkpoint={ckpt},
         debug=DebugConfig(seed={seed}))
 )";
@@ -106,6 +106,7 @@ class Torchtitan {
       : q_(q),
         p_(p),
         dp_(p.number("dp")),
+        cp_(p.number("cp")),
         tp_(p.number("tp")),
         pp_(p.number("pp")),
         zero_(p.number("zero")) {}
@@ -116,6 +117,10 @@ class Torchtitan {
                  "--words \"tp=1\"");
     if (q_.model.tied && pp_ > 1)
       cannot_run("torchtitan has no pipeline for tied embeddings", p_, "--words \"pp=1\"");
+    if (const int replicas = p_.number("replicas"); dp_ % replicas != 0)
+      cannot_run(fmt::format("torchtitan's {} groups of replicas divide dp={}, pieces of a sequence apart",
+                             replicas, dp_),
+                 p_, "--words \"replicas=1\"");
     x_.text = imports;
     model();
     if (pp_ > 1) x_.text += stages_text;
@@ -174,7 +179,22 @@ class Torchtitan {
         fmt::arg("pipelined", yes(pp_ > 1)), fmt::arg("replicas", zero_ ? p_.number("replicas") : dp_),
         fmt::arg("shards", zero_ ? dp_ / p_.number("replicas") : 1), fmt::arg("reshard", reshard),
         fmt::arg("tp", tp_), fmt::arg("sp", yes(p_.number("sp"))), fmt::arg("pp", pp_),
-        fmt::arg("pipeline", stages), fmt::arg("ckpt", recomputed), fmt::arg("seed", s.seed));
+        fmt::arg("sequences", sequences()), fmt::arg("pipeline", stages), fmt::arg("ckpt", recomputed),
+        fmt::arg("seed", s.seed));
+  }
+
+  // Its balance is for flexible attention, which is the model's above.
+  std::string sequences() {
+    if (cp_ == 1) return "";
+    say("cp={}: torchtitan does not exchange heads for tokens: each rank attends from its own tokens, and "
+        "gathers all keys and values of the sequence for that",
+        cp_);
+    if (zero_ == 0)
+      say("zero=0 with cp={}: torchtitan shards over cp whatever is asked for; written is FSDP2 of cp ranks "
+          "that keeps gathered weights until backward",
+          cp_);
+    return fmt::format(",\n            context_parallel_degree={}, context_parallel_load_balancer=\"ptrr\"",
+                       cp_);
   }
 
   std::string sharding() {
@@ -190,7 +210,7 @@ class Torchtitan {
     if (pp_ == 1 && zero_ == 1)
       say("zero=1: FSDP2 shards weights and gradients too; written is its nearest, gathered weights kept "
           "until backward");
-    if (pp_ == 1 && dp_ > 1 && zero_ <= 1 && microbatches(q_.settings, p_) > 1)
+    if (pp_ == 1 && p_.sharers() > 1 && zero_ <= 1 && microbatches(q_.settings, p_) > 1)
       say("zero={}: torchtitan reduces gradients every microbatch, the plan once a step", zero_);
     if (const int bucket = p_.number("bucket"); bucket > 1)
       say("bucket={}: FSDP2 reduces layer by layer", bucket);
@@ -245,7 +265,7 @@ class Torchtitan {
 
   const Question& q_;
   const Plan& p_;
-  const int dp_, tp_, pp_, zero_;
+  const int dp_, cp_, tp_, pp_, zero_;
   Exported x_;
 };
 

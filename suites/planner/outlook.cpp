@@ -129,7 +129,7 @@ double seconds_at_least(PlanPieces& p) {
     run(look.update->update, look.clock, spent);
     latest = std::max(latest, look.clock.now);
   }
-  return std::max(latest, begun) + p.model.message(losses_of_all(p.run.settings));
+  return std::max(latest, begun) + p.model.message(losses_of_all(p.run));
 }
 
 }  // namespace lockstep

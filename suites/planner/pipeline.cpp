@@ -29,7 +29,7 @@ struct Pipeline::Stage {
 
 i64 input_bytes(const Shape& s, int chunks, int stage) {
   const i64 tokens = s.n / s.dp * s.T, ends = (stage == 0) + ((chunks - 1) % s.pp == stage);
-  return 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
+  return 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.cp * s.hd;
 }
 
 Message handed_over(const Plan& plan, const Shape& s) {
@@ -58,7 +58,7 @@ Message of_all(i64 n, Type type) {
 }
 }  // namespace
 Message norm_of_all() { return of_all(kSquareWords, Type::i64); }
-Message losses_of_all(const Settings& s) { return of_all(s.batch, Type::f64); }
+Message losses_of_all(const Run& run) { return of_all(in_pieces(run.settings, run.plan).batch, Type::f64); }
 
 Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int chunks, int microbatches,
                    const std::vector<std::vector<Action>>& actions, const std::vector<int>& shapes,
@@ -244,7 +244,7 @@ void Pipeline::finish() {
   each(&UpdateProgram::norm);
   world(norm_of_all());
   each(&UpdateProgram::update);
-  world(losses_of_all(run_.settings));
+  world(losses_of_all(run_));
   const double more = model_.cluster().step;
   for (Stage& stage : stages_) stage.clock.now += more, stage.spent.update += more;
 }

@@ -19,7 +19,7 @@ i64 input_bytes(const Shape&, int chunks, int stage);
 Message handed_over(const Plan&, const Shape&);
 // What all ranks add up at the end: the gradient norm, and the losses.
 Message norm_of_all();
-Message losses_of_all(const Settings&);
+Message losses_of_all(const Run&);
 
 // What a pass of a chunk costs: where a breakdown is wanted the whole program, else the quick form of it.
 struct PassCost {

@@ -136,8 +136,8 @@ class Chooser {
   Composer composer_;
   Choices out_;
   Best best_;
-  static constexpr const char* kGroup[] = {"dp", "tp", "pp", "micro"};
-  std::array<std::string, 4> group_{};  // what is waiting is of
+  static constexpr const char* kGroup[] = {"dp", "tp", "pp", "micro"};  // cp follows
+  std::array<std::string, 4> group_{};                                  // what is waiting is of
   i64 place_ = 0;
   std::vector<std::pair<Plan, Weighed>> waiting_;  // they fit; seconds at least
 };
@@ -200,10 +200,11 @@ Plan fastest_here(const ModelConfig& model, const Settings& settings, const Clus
   Wanted wanted;
   wanted.top = 1, wanted.by_value = false;
   wanted.usable = [&](const Plan& plan) { return !refuse(plan, model, settings); };
-  const Choices c = choose(model, settings_on(cluster, settings), cluster,
-                           parse_values("to=host activations=device,host"), wanted);
+  Values given = parse_values("to=host activations=device,host");
+  if (!settings.fast) given["cp"] = {std::to_string(settings.pieces)};  // no other is usable
+  const Choices c = choose(model, settings_on(cluster, settings), cluster, given, wanted);
   if (!c.fit.empty()) return Plan::parse(c.fit.front().plan);
-  check_any_legal(c.walked, settings, cluster.devices, plan_values(model, settings, cluster.devices, {}));
+  check_any_legal(c.walked, settings, cluster.devices, plan_values(model, settings, cluster.devices, given));
   throw UserError("plan=auto: none of " + std::to_string(c.walked.legal) + " plans fits " + cluster.name);
 }
 

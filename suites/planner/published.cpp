@@ -52,7 +52,8 @@ double layer_seconds(Predictor& predictor, PublishedQuestion q) {
   for (const i64 layers : {1, 2}) {
     q.model.layers = layers;
     const StagePrediction s = predictor.of(q).predict(q.plan).stages.front();
-    seconds[layers - 1] = s.compute + s.exposed[static_cast<int>(Axis::tp)];
+    seconds[layers - 1] = s.compute;
+    for (const Axis within : {Axis::tp, Axis::cp}) seconds[layers - 1] += s.exposed[static_cast<int>(within)];
   }
   return seconds[1] - seconds[0];
 }

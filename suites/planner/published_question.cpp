@@ -87,7 +87,9 @@ std::optional<PublishedQuestion> ask(const PublishedGroup& g, const PublishedRow
     why = reason;
     return std::nullopt;
   };
-  if (row.whole("cp", 1) > 1) return not_scored("context parallelism");
+  // There are several kinds, and ours, which exchanges heads for tokens, is none of the usual ones.
+  if (row.whole("cp", 1) > 1 && !names(words, "cp="))
+    return not_scored("context parallelism, not said to exchange heads");
   if (names(row.text("dtype"), "fp8")) return not_scored("fp8");
   if (const std::string column = unsaid(row); !column.empty()) return not_scored("no " + column + " said");
   std::optional<Plan> plan = plan_of(row, words, why);
@@ -99,7 +101,7 @@ std::optional<PublishedQuestion> ask(const PublishedGroup& g, const PublishedRow
     throw UserError(fmt::format("{}: no [cluster.{}] in {}", row.place(), q.gpu_type, g.file));
   q.settings = settings_on(cluster->second, {});
   q.settings.batch = row.whole("global_batch", 0), q.settings.seq = row.whole("seq", 0);
-  if (q.plan.ranks() != q.gpus) return not_scored(fmt::format("dp x tp x pp is not the number of GPUs"));
+  if (q.plan.ranks() != q.gpus) return not_scored(fmt::format("dp x tp x pp x cp is not the number of GPUs"));
   if (const auto refusal = refuse_anywhere(q.plan, q.model, q.settings))
     return not_scored("rule " + refusal->rule);
   const auto number = [&](const char* column) { return static_cast<double>(row.whole(column, 0)); };

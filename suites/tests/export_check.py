@@ -31,7 +31,8 @@ def megatron(file, world):
     optimizer, ddp = training.get_megatron_optimizer_config(args)[0], training.get_megatron_ddp_config(args)
     strategies = {"no_shard": 0, "optim": 1, "optim_grads": 2, "optim_grads_params": 3}
     return dict(
-        dp=args.data_parallel_size, tp=model.tensor_model_parallel_size, pp=model.pipeline_model_parallel_size,
+        dp=args.data_parallel_size, cp=model.context_parallel_size, exchange=model.cp_comm_type,
+        tp=model.tensor_model_parallel_size, pp=model.pipeline_model_parallel_size,
         virtual=model.virtual_pipeline_model_parallel_size or 1, sp=model.sequence_parallel,
         layout=args.pipeline_model_parallel_layout,
         zero=strategies[args.data_parallel_sharding_strategy] if args.use_megatron_fsdp else
@@ -62,7 +63,7 @@ def deepspeed(file, world):
         getattr(lr_schedules, c.scheduler_name)(weights, **c.scheduler_params)
     rest = lambda offload: getattr(offload.device, "value", offload.device) if offload else "none"  # noqa: E731
     return dict(
-        dp=c.world_size, tp=c.tensor_parallel_config.autotp_size, pp=c.pipeline["stages"], zero=int(zero.stage),
+        dp=c.world_size, cp=c._param_dict.get("sequence_parallel_size", 1), tp=c.tensor_parallel_config.autotp_size, pp=c.pipeline["stages"], zero=int(zero.stage),
         bucket=zero.reduce_bucket_size if zero.stage else None, overlap=zero.overlap_comm, batch=c.train_batch_size,
         prefetch=zero.prefetch_bucket_size, smallest=zero.param_persistence_threshold,
         micro=c.train_micro_batch_size_per_gpu, microbatches=c.gradient_accumulation_steps,
@@ -86,7 +87,7 @@ def fsdp(file, world):
     assert args.num_processes == world, args.num_processes
     mesh = ParallelismConfig()
     read = dict(kind=config.distributed_type.value, machines=args.num_machines, mixed=args.mixed_precision, dp=None,
-                tp=mesh.tp_size)
+                tp=mesh.tp_size, cp=mesh.cp_size)
     if args.use_parallelism_config:
         read.update(dp=mesh.data_parallel_size, shape=mesh._get_mesh())
     if args.use_fsdp:
@@ -120,7 +121,8 @@ def torchtitan(file, world):
     accumulated = c.training.global_batch_size // (c.training.local_batch_size * replicas)
     pipelined = c.training.local_batch_size // c.parallelism.pipeline_parallel_microbatch_size if dims.pp > 1 else 1
     return dict(
-        replicas=dims.dp_replicate, shards=dims.dp_shard, tp=dims.tp, pp=dims.pp,
+        replicas=dims.dp_replicate, shards=dims.dp_shard, cp=dims.cp,
+        balance=c.parallelism.context_parallel_load_balancer, tp=dims.tp, pp=dims.pp,
         sp=c.parallelism.enable_sequence_parallel, reshard=c.parallelism.fsdp_reshard_after_forward,
         schedule=get_schedule_class(c.parallelism.pipeline_parallel_schedule).__name__,
         chunks=",".join(str(sum(n.startswith("layers") for n in part)) for part in parts),

@@ -165,6 +165,39 @@ TEST(Choose, ModelFlopsAreThoseOfTheKernels) {
   EXPECT_NEAR((model_flops(a.model, a.settings) - attention) / matmuls, 1, 0.02);
 }
 
+// Values that heads and key/value heads may be dealt by, where there are fewer sequences than devices, or
+// long ones.
+TEST(Choose, SequencesAreCutWhereThatMayWin) {
+  const ModelConfig model = load_model_config("suites/models/llama-3-8b.json");
+  const auto values = [&](i64 batch, i64 seq, i64 devices, const Values& given = {}) {
+    Settings s;
+    s.batch = batch, s.seq = seq;
+    return plan_values(model, s, devices, given).at("cp");
+  };
+  using List = std::vector<std::string>;
+  EXPECT_EQ(values(64, 8192, 64), (List{"1"}));
+  EXPECT_EQ(values(63, 8192, 64), (List{"1", "2", "4", "8"}));
+  EXPECT_EQ(values(64, 32768, 64), (List{"1", "2", "4", "8"}));
+  EXPECT_EQ(values(64, 32767, 64), (List{"1"}));
+  EXPECT_EQ(values(1, 8192, 12), (List{"1", "2", "4"}));
+  EXPECT_EQ(values(64, 8192, 64, parse_values("cp=2,16")), (List{"2", "16"}));
+}
+
+// The plan that is trained is one that its mode can: sums of exact mode have places, which pieces fix.
+TEST(Choose, TheFastestHereCutsAsTheRunDoes) {
+  AskedOfFour a;
+  a.cluster.per_node = 4, a.cluster.memory = 1e9;
+  a.settings = {};
+  a.settings.seq = 32;
+  for (const i64 batch : {2, 8})
+    for (const i64 pieces : {1, 2}) {
+      a.settings.batch = batch, a.settings.pieces = pieces;
+      const Plan plan = fastest_here(a.model, a.settings, a.cluster);
+      EXPECT_EQ(plan.number("cp"), pieces) << plan.line();
+      EXPECT_FALSE(refuse(plan, a.model, a.settings)) << plan.line();
+    }
+}
+
 // No list of ranks is ever made: a million costs what a few do, and equals the trace.
 TEST(Choose, AMillionRanks) {
   const ModelConfig model = load_model_config("suites/models/llama-3.1-405b.json");

@@ -26,25 +26,31 @@ struct Setting {
   i64 layers = 0;  // 0: the model's
 };
 
-void expect_the_whole_trace_on_random_plans(const Cluster& cluster, int wanted) {
+const std::vector<Setting> six_settings = {{"gate-tiny", 48, 8},   {"gate-tiny", 12, 4},
+                                           {"gate-untied", 16, 8}, {"gate-odd", 8, 4},
+                                           {"gate-tiny", 8, 1},    {"gate-tiny", 16, 4, 10}};
+
+// Of each setting the same number of plans, `wanted` in all; `more`: values of further words.
+void expect_the_whole_trace_on_random_plans(const Cluster& cluster, int wanted,
+                                            const std::vector<Setting>& list = six_settings,
+                                            const Values& more = {}) {
   Dice dice(7);
+  const int each = wanted / static_cast<int>(list.size());
   int done = 0;
-  for (const Setting& s :
-       {Setting{"gate-tiny", 48, 8}, Setting{"gate-tiny", 12, 4}, Setting{"gate-untied", 16, 8},
-        Setting{"gate-odd", 8, 4}, Setting{"gate-tiny", 8, 1}, Setting{"gate-tiny", 16, 4, 10}}) {
+  for (const Setting& s : list) {
     ModelConfig model = load_model_config("suites/models/" + std::string(s.model) + ".json");
     if (s.layers > 0) model.layers = s.layers;
     Settings settings = settings_on(cluster, {});
     settings.batch = s.batch, settings.seq = 32;
     std::vector<std::string> lines;
-    const Values values = plan_values(
-        model, settings, s.devices,
-        {{"every", {"1", "2", "3"}}, {"replicas", {"1", "2"}}, {"bucket", {"1", "2", "3", "100"}}});
+    Values given = {{"every", {"1", "2", "3"}}, {"replicas", {"1", "2"}}, {"bucket", {"1", "2", "3", "100"}}};
+    for (const auto& [word, list_of_it] : more) given[word] = list_of_it;
+    const Values values = plan_values(model, settings, s.devices, given);
     each_legal_plan(model, settings, s.devices, values, [&](const Plan& p) { lines.push_back(p.line()); });
     ASSERT_GT(lines.size(), 100u);
     dice.shuffle(lines);
     Composer composer(model, settings, cluster);
-    for (int i = 0; i < wanted / 6; ++i, ++done) {
+    for (int i = 0; i < each; ++i, ++done) {
       const Plan plan = Plan::parse(lines[static_cast<std::size_t>(i)]);
       const Prediction whole = predict_by_trace({model, settings, plan}, cluster);
       const Prediction composed = composer.predict(plan);
@@ -70,7 +76,7 @@ void expect_the_whole_trace_on_random_plans(const Cluster& cluster, int wanted) 
       if (testing::Test::HasFailure()) return;
     }
   }
-  EXPECT_GE(done, wanted / 6 * 6);
+  EXPECT_GE(done, each * static_cast<int>(list.size()));
 }
 
 TEST(Compose, EqualsTheWholeTraceOnRandomPlans) {
@@ -86,14 +92,38 @@ TEST(Compose, EqualsTheWholeTraceWhereMessagesShareTheNetwork) {
 }
 
 // On a machine whose ranks are threads, that move messages and copies themselves.
-TEST(Compose, EqualsTheWholeTraceWhereRanksCarryTheirMessages) {
+Cluster of_threads() {
   Cluster c = small_cluster();
   c.per_node = 8, c.copies_block = c.messages_block = true;
   for (const char* verb : {"all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast"})
     c.carried[verb] = {Curve({{8, 1e7}, {1e5, 3e9}}), Curve({{8, 5e6}, {1e5, 1e9}})};
   c.carried["send"] = {Curve({{1e3, 1e9}, {1e5, 2e9}}), Curve({{1e3, 1e10}})};
   c.carried["recv"] = {Curve({{1e3, 2e10}}), Curve({{1e3, 5e8}, {1e5, 1e9}})};
-  expect_the_whole_trace_on_random_plans(c, 100);
+  return c;
+}
+
+TEST(Compose, EqualsTheWholeTraceWhereRanksCarryTheirMessages) {
+  expect_the_whole_trace_on_random_plans(of_threads(), 100);
+}
+
+// Where sequences are cut: with every other word, in groups of replicas as many as pieces, fewer and more,
+// and with exchanges that leave their nodes.
+const std::vector<Setting> cut_settings = {
+    {"gate-tiny", 24, 8}, {"gate-untied", 16, 8}, {"gate-odd", 8, 4}, {"gate-tiny", 8, 2, 10}};
+const Values cut = {{"cp", {"2", "4"}}, {"replicas", {"1", "2", "4"}}};
+
+TEST(Compose, EqualsTheWholeTraceWhereSequencesAreCut) {
+  expect_the_whole_trace_on_random_plans(small_cluster(), 240, cut_settings, cut);
+}
+
+TEST(Compose, EqualsTheWholeTraceWhereExchangesShareTheNetwork) {
+  Cluster c = small_cluster();
+  c.per_node = 1;
+  expect_the_whole_trace_on_random_plans(c, 120, cut_settings, cut);
+}
+
+TEST(Compose, EqualsTheWholeTraceWhereRanksCarryTheirExchanges) {
+  expect_the_whole_trace_on_random_plans(of_threads(), 60, cut_settings, cut);
 }
 
 // Of a model of 100 M parameters.
@@ -119,19 +149,21 @@ void expect_the_whole_trace(const std::vector<std::string>& lines) {
 // And of a deep one, whose buckets do not come out even.
 TEST(Compose, EqualsTheWholeTraceWhereManyLayersAreReducedTogether) {
   expect_the_whole_trace({"dp=2 bucket=3", "dp=2 pp=2 bucket=5 micro=1", "dp=4 bucket=100",
-                          "dp=2 pp=2 schedule=interleaved virtual=3 bucket=3 micro=1"});
+                          "dp=2 pp=2 schedule=interleaved virtual=3 bucket=3 micro=1",
+                          "cp=2 dp=2 pp=2 bucket=5 micro=1"});
 }
 
 // Of a deep model one layer's calls of the shelf stand for many layers'.
 TEST(Compose, EqualsTheWholeTraceWhereManyLayersLeaveTheirActivations) {
   expect_the_whole_trace({"activations=host", "activations=disk ckpt=attention", "pp=2 activations=host",
-                          "dp=2 zero=3 offload=weights activations=host"});
+                          "dp=2 zero=3 offload=weights activations=host", "cp=2 pp=2 activations=host"});
 }
 
 // The host's optimizer takes a large model's pieces block by block; the composition looks at few of them.
 TEST(Compose, EqualsTheWholeTraceWhereTheOptimizerWorksInManyBlocks) {
   expect_the_whole_trace({"offload=optimizer", "offload=weights", "offload=optimizer to=disk",
-                          "tp=2 dp=2 zero=2 offload=optimizer", "dp=4 zero=3 offload=weights"});
+                          "tp=2 dp=2 zero=2 offload=optimizer", "dp=4 zero=3 offload=weights",
+                          "cp=2 dp=2 zero=1 offload=optimizer", "cp=4 zero=3 offload=weights"});
 }
 
 }  // namespace

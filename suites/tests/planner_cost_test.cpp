@@ -64,6 +64,18 @@ TEST(Collectives, AreOnTheNetworkForAPart) {
   EXPECT_EQ(network_seconds(Verb::all_reduce, V, place(8, 1, 8), c), 0);
 }
 
+// Of 16 ranks on two nodes each gives 7 of its 16 parts to its neighbours and 8 to the other node; on one
+// node all but its own to neighbours, each alone on a node all but its own to others.
+TEST(Collectives, AnAllToAllStaysOnItsNodeForAPart) {
+  Cluster c = plain_cluster();
+  c.node.latency = 1e-6, c.network.latency = 1e-4;
+  const double V = 1e9;
+  const auto seconds = [&](const Placed& p) { return collective_seconds(Verb::all_to_all, V, p, c); };
+  EXPECT_NEAR(seconds(place(16, 1, 8)), 7 * (1e-6 + V / 16 / 100e9) + 8 * (1e-4 + V / 16 / 10e9), 1e-12);
+  EXPECT_NEAR(seconds(place(8, 1, 8)), 7 * (1e-6 + V / 8 / 100e9), 1e-12);
+  EXPECT_NEAR(seconds(place(8, 8, 8)), 7 * (1e-4 + V / 8 / 10e9), 1e-12);
+}
+
 // Each of a node's 8 devices carries an eighth across nodes: 8 links side by side, and never more than the
 // links within the node.
 TEST(Collectives, NodesShareTheirLinks) {
@@ -110,6 +122,35 @@ TEST(Placement, FollowsTheMesh) {
       EXPECT_EQ(p.nodes, static_cast<i64>(nodes.size()));
       EXPECT_EQ(p.per_node, nodes.begin()->second);
     }
+}
+
+// The ranks of every group, by the nodes that they are on: full nodes, and as many on each.
+TEST(Placement, EqualsTheGroupsRanksWhereSequencesAreCut) {
+  int groups = 0;
+  for (const int tp : {1, 2})
+    for (const int cp : {1, 2, 4, 8})
+      for (const int dp : {1, 2, 4})
+        for (const int pp : {1, 2})
+          for (int replicas = 1; replicas < dp * cp; replicas *= 2)
+            for (const int per_node : {1, 2, 4, 8, 16}) {
+              const Mesh m{dp * cp, tp, pp, 1, replicas, cp};
+              if (m.size() > per_node && m.size() % per_node != 0) continue;
+              for (const Axis axis : {Axis::dp, Axis::cp, Axis::shard, Axis::replica, Axis::world})
+                for (const int rank : {0, m.size() - 1}) {
+                  std::map<int, i64> nodes;
+                  for (const int r : m.group(axis, rank).ranks) ++nodes[r / per_node];
+                  const Placed p = place(m, axis, per_node);
+                  const std::string which = std::string(axis_name(axis)) + " of tp=" + std::to_string(tp) +
+                                            " cp=" + std::to_string(cp) + " dp=" + std::to_string(dp) +
+                                            " replicas=" + std::to_string(replicas) + ", nodes of " +
+                                            std::to_string(per_node);
+                  EXPECT_EQ(p.ranks, m.group(axis, rank).size()) << which;
+                  EXPECT_EQ(p.nodes, static_cast<i64>(nodes.size())) << which;
+                  for (const auto& [node, ranks] : nodes) EXPECT_EQ(p.per_node, ranks) << which;
+                  ++groups;
+                }
+            }
+  EXPECT_GT(groups, 1000);
 }
 
 Trace::Event kernel(const char* name, std::vector<double> numbers, Type type,
@@ -163,6 +204,27 @@ TEST(Messages, CarriedByTheRanksCostThemTheirOwnTime) {
   EXPECT_EQ(model.beginning(m) + model.message(m), 0);
 }
 
+// dp's messages wait while one that everything waits for is on the network, whoever sends it; none of their
+// own is such a one, nor one that stays on its node.
+TEST(Messages, ThoseOfALayerHoldUpThoseBetweenReplicas) {
+  Cluster c = plain_cluster();
+  Message m;
+  m.verb = Verb::all_to_all, m.n = 1 << 20, m.blocks = 3;
+  const auto delay = [&](Axis axis, const Mesh& mesh) {
+    m.axis = axis;
+    return CostModel(c, mesh).delay(m);
+  };
+  const Mesh cut{32, 2, 1, 1, 1, 16};  // pieces on 16 ranks of 4 nodes
+  const double V = 16.0 * 3 * (1 << 20) * 4;
+  EXPECT_NEAR(delay(Axis::cp, cut), 12.0 / 16 * V / 10e9, 1e-12);
+  EXPECT_EQ(delay(Axis::cp, {16, 2, 1, 1, 1, 4}), 0);
+  EXPECT_EQ(delay(Axis::dp, cut), 0);
+  EXPECT_GT(delay(Axis::tp, {1, 16}), 0);
+  c.trainer.exposed_tp = 0;
+  EXPECT_EQ(delay(Axis::tp, {1, 16}), 0);
+  EXPECT_GT(delay(Axis::cp, cut), 0);
+}
+
 Trace::Event copy_of(i64 floats, Medium to, Medium from) {
   Trace::Event e{Trace::Event::copy};
   e.numbers = {static_cast<double>(floats)};
@@ -196,6 +258,7 @@ TEST(Processes, HoldWhatTheClustersLinesSay) {
   EXPECT_EQ(communicators({4, 1, 1, 1}), 2);
   EXPECT_EQ(communicators({2, 2, 2, 1}), 4);
   EXPECT_EQ(communicators({1, 8, 1, 2}), 3) << "slices that share a key/value head";
+  EXPECT_EQ(communicators({4, 1, 1, 1, 1, 2}), 3) << "pieces of sequences";
   Cluster c = plain_cluster();
   c.context = 1000, c.workspace = 200, c.communicator = 30, c.fragmentation = 0.25;
   EXPECT_DOUBLE_EQ(beside_the_arena(c, 400, 3), 1000 + 200 + 3 * 30 + 100);

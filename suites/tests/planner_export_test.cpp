@@ -43,8 +43,8 @@ bool named(const std::vector<std::string>& sentences, const std::string& what) {
 
 TEST(ExportWords, NoneIsLost) {
   const Asked a("gate-untied");
-  const Values values = plan_values(a.model, a.settings, 8,
-                                    parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2 replicas=1,2"));
+  const Values values = plan_values(
+      a.model, a.settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2 replicas=1,2 cp=1,2"));
   i64 plans = 0, words = 0, refused = 0;
   std::map<std::string, i64> compared;
   std::map<std::string, std::string> lost;
@@ -62,7 +62,7 @@ TEST(ExportWords, NoneIsLost) {
       }
       for (const Word& word : plan_words()) {
         if (plan.text(word.name) == word.fallback) continue;
-        if (word.name == "zero" && plan.number("dp") == 1) continue;  // shards nothing
+        if (word.name == "zero" && plan.sharers() == 1) continue;  // shards nothing
         Plan other = plan;
         other.set(word.name, word.fallback);
         if (refuse_anywhere(other, a.model, a.settings)) continue;  // the mesh, or others stand on this word
@@ -83,7 +83,7 @@ TEST(ExportWords, NoneIsLost) {
   for (const auto& [what, plan] : lost) ADD_FAILURE() << what << " is lost: " << plan;
   EXPECT_GT(words, 10000);
   EXPECT_GT(refused, 100);
-  for (const char* word : {"micro", "activations", "bucket", "ckpt", "every", "offload", "replicas",
+  for (const char* word : {"cp", "micro", "activations", "bucket", "ckpt", "every", "offload", "replicas",
                            "schedule", "sp", "to", "zero"})
     EXPECT_GT(compared[word], 0) << word;
 }
@@ -109,6 +109,11 @@ TEST(ExportWords, WhatIsMissingIsSaid) {
       {"fsdp", "dp=8 zero=3 ckpt=norms", "ckpt=norms"},
       {"fsdp", "dp=8 zero=3 offload=optimizer", "offload=optimizer"},
       {"fsdp", "dp=8 zero=3 activations=host", "activations=host"},
+      {"deepspeed", "dp=4 cp=2 zero=3", "cp=2"},
+      {"fsdp", "dp=4 cp=2 zero=3", "cp=2"},
+      {"fsdp", "dp=4 cp=2", "zero=0 with cp=2"},
+      {"torchtitan", "dp=4 cp=2 zero=3", "cp=2"},
+      {"torchtitan", "dp=4 cp=2", "zero=0 with cp=2"},
       {"torchtitan", "dp=2 pp=4 schedule=zero-bubble", "schedule=zero-bubble"},
       {"torchtitan", "dp=8 activations=disk", "activations=disk"},
       {"torchtitan", "dp=2 pp=4 zero=3", "zero=3"},
@@ -213,6 +218,33 @@ TEST(ExportWords, GroupsOfReplicasStandUnderTheirNames) {
   EXPECT_TRUE(named(a.to("deepspeed", "dp=16 zero=1 replicas=2").missing, "replicas=2"));
 }
 
+// Sixteen ranks, of which two share each sequence.
+TEST(ExportWords, PiecesOfSequencesStandUnderTheirNames) {
+  const Asked a("llama-3-8b", 16);
+  const char* plan = "dp=8 cp=2 zero=3 micro=2";
+  const Exported megatron = a.to("megatron", plan);
+  EXPECT_TRUE(says(megatron.text, "\n--context-parallel-size 2\n--cp-comm-type a2a\n",
+                   "\n--data-parallel-sharding-strategy optim_grads_params\n"));
+  EXPECT_TRUE(megatron.missing.empty());
+  EXPECT_EQ(a.to("megatron", "dp=16 zero=3").text.find("context"), std::string::npos);
+  // What is shared is so by all sixteen, with one replica too.
+  EXPECT_TRUE(says(a.to("megatron", "tp=8 cp=2 zero=1").text, "--use-distributed-optimizer"));
+  EXPECT_TRUE(says(a.to("fsdp", plan).text, "num_processes: 16\n", "dp_shard_size: 8\n", "cp_size: 2\n",
+                   "sp_size: 1\n"));
+  EXPECT_TRUE(says(a.to("fsdp", "cp=8 dp=2 zero=3 replicas=2").text, "dp_replicate_size: 2\n",
+                   "dp_shard_size: 1\n", "cp_size: 8\n"));
+  EXPECT_TRUE(says(a.to("torchtitan", plan).text, "data_parallel_shard_degree=8", "context_parallel_degree=2",
+                   "context_parallel_load_balancer=\"ptrr\""));
+  const auto j = nlohmann::json::parse(a.to("deepspeed", plan).text);
+  EXPECT_EQ(j["data_parallel_size"], 8);
+  EXPECT_EQ(j["sequence_parallel_size"], 2);
+  EXPECT_EQ(j["gradient_accumulation_steps"], 16 / 8 / 2);
+  EXPECT_EQ(
+      nlohmann::json::parse(
+          a.to("deepspeed", "dp=8 cp=2 zero=3 replicas=4").text)["zero_optimization"]["mics_shard_size"],
+      4);
+}
+
 // accelerate asks each node for its number and where the first one is.
 TEST(ExportWords, TheFirstNodesAddressIsTheUsersToSay) {
   const std::string one = Asked("gate-untied", 8).to("fsdp", "dp=8 zero=3").text,
@@ -238,6 +270,14 @@ TEST(ExportWords, MeshesThatCannotBeAreRefused) {
   EXPECT_TRUE(
       says(refusal([&] { a.to("fsdp", "dp=4 pp=2"); }), "no pipeline", "dp=4 tp=1 pp=2", "--words \"pp=1\""));
   EXPECT_TRUE(says(refusal([&] { a.to("deepspeed", "dp=4 pp=2 zero=3"); }), "ZeRO", "--words"));
+  for (const char* plan : {"dp=2 cp=2 pp=2", "dp=2 cp=2 tp=2"})
+    EXPECT_TRUE(says(refusal([&] { a.to("deepspeed", plan); }), "Ulysses", "--words \"cp=1\""));
+  for (const char* system : {"fsdp", "torchtitan"})
+    EXPECT_TRUE(says(refusal([&] { a.to(system, "dp=2 cp=4 zero=1 replicas=4"); }), "4 groups", "dp=2",
+                     "--words \"replicas=1\""));
+  Asked odd("gate-untied");
+  odd.settings.seq = 62;
+  EXPECT_TRUE(says(refusal([&] { odd.to("megatron", "dp=4 cp=2"); }), "62 tokens", "--words \"cp=1\""));
   EXPECT_TRUE(says(refusal([&] { tied.to("torchtitan", "dp=4 pp=2"); }), "tied", "--words \"pp=1\""));
   EXPECT_TRUE(says(refusal([&] { exporter("nemo"); }), "nemo", "deepspeed, fsdp, megatron, torchtitan"));
 }

@@ -65,7 +65,9 @@ Choices plain_loop(const Scene& s) {
 TEST(Prune, LosesNothing) {
   for (const Case& c : {Case{"gate-tiny", 16, 4, 2.2e6, 1e9}, Case{"gate-tiny", 12, 8, 1e9, 1e9},
                         Case{"gate-untied", 16, 8, 1.4e6, 3e6}, Case{"gate-odd", 8, 2, 3e6, 2e6},
-                        Case{"gate-tiny", 8, 4, 1e5, 1e5}}) {
+                        Case{"gate-tiny", 8, 4, 1e5, 1e5},
+                        // Fewer sequences than devices: they are cut.
+                        Case{"gate-untied", 4, 8, 7e5, 3e6}}) {
     const Scene s(c);
     SCOPED_TRACE(std::string(c.model) + " on " + std::to_string(c.devices));
     const Choices plain = plain_loop(s);
@@ -73,6 +75,7 @@ TEST(Prune, LosesNothing) {
     wanted.top = 7, wanted.pareto = true, wanted.within = c.batch == 16 ? 0.1 : 0;
     const Choices pruned = choose(s.model, s.settings, s.cluster, s.given, wanted);
     ASSERT_GT(pruned.walked.legal, 300);
+    EXPECT_EQ(pruned.walked.axes.at("cp").size(), c.batch < c.devices ? 3u : 1u);
     EXPECT_EQ(pruned.walked.legal, plain.walked.legal);
     EXPECT_EQ(pruned.walked.axes, plain.walked.axes);
     EXPECT_EQ(pruned.fitting, plain.fitting);

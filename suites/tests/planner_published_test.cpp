@@ -69,11 +69,32 @@ TEST(Published, RowsAreScoredByTheirReason) {
   EXPECT_EQ(s.fitted, 1);
   EXPECT_TRUE(s.errors.empty());
   EXPECT_EQ(s.unscored.at("an odd one"), 1);
-  EXPECT_EQ(s.unscored.at("dp x tp x pp is not the number of GPUs"), 1);
+  EXPECT_EQ(s.unscored.at("dp x tp x pp x cp is not the number of GPUs"), 1);
   EXPECT_EQ(s.unscored.at("metric furlongs"), 1);
   EXPECT_EQ(s.unscored.at("no micro_batch said"), 1);
   // The same run is in the table as done and as out of memory.
   EXPECT_EQ(s.contradictory, 2);
+}
+
+// Context parallelism is of several kinds: rows are scored whose rule says that it is ours.
+TEST(Published, SequencesThatAreCutAreScoredWhereHeadsAreExchanged) {
+  const TemporaryFolder folder;
+  const PublishedGroup g = group(
+      folder,
+      "name = \"n\"\nshape = \"gpt\"\n[[row]]\nwhen = {model = \"heads\", cp = \"2\"}\nplan = \"cp=2\"\n" +
+          cluster,
+      columns.substr(0, columns.size() - 1) +
+          ",cp\ns,heads,2,64,4,256,512,64,4,g,2,1,1,1,4,iter_s,1,2\n"
+          "s,ring,2,64,4,256,512,64,4,g,2,1,1,1,4,iter_s,1,2\ns,one,2,64,4,256,512,64,2,g,2,1,1,1,4,iter_s,1,"
+          "1\n"
+          "s,heads,2,64,4,256,512,64,2,g,2,1,1,1,4,iter_s,1,2\n");
+  const ScoredGroup all = score(g, "", [](const PublishedRow&) {});
+  EXPECT_EQ(all.rows[0].plan, "dp=2 tp=1 pp=1 cp=2");
+  EXPECT_GT(all.rows[0].predicted, 0);
+  EXPECT_NE(all.rows[0].predicted, all.rows[2].predicted);
+  EXPECT_EQ(all.rows[1].unscored, "context parallelism, not said to exchange heads");
+  EXPECT_EQ(all.rows[2].unscored, "");
+  EXPECT_EQ(all.rows[3].unscored, "dp x tp x pp x cp is not the number of GPUs");
 }
 
 // RFC 4180: a quoted field may hold commas, and quotes that are doubled.

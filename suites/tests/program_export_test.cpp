@@ -80,7 +80,11 @@ TEST(Export, MegatronParsesItsArguments) {
        {"llama-3-8b", "--devices 2 --batch 8 --seq 2048", "tp=2 activations=host", 2,
         "dp=1 tp=2 zero=0 activations=31"},
        {"llama-3-8b", "--devices 2 --batch 8 --seq 2048", "pp=2 activations=host ckpt=attention", 2,
-        "pp=2 activations=0 offloaded=attn_norm,qkv_linear,core_attn,attn_proj,mlp_norm modules=core_attn"}});
+        "pp=2 activations=0 offloaded=attn_norm,qkv_linear,core_attn,attn_proj,mlp_norm modules=core_attn"},
+       {"llama-3-8b", "--devices 16 --batch 8 --seq 65536", "dp=2 tp=2 cp=4 sp=1 zero=1", 16,
+        "dp=2 tp=2 cp=4 exchange=a2a zero=1 sp=True seq=65536"},
+       {"llama-3-8b", "--devices 8 --batch 8 --seq 65536", "cp=8 zero=3 ckpt=full", 8,
+        "dp=1 cp=8 exchange=a2a zero=3"}});
 }
 
 TEST(Export, DeepSpeedParsesItsConfiguration) {
@@ -102,7 +106,9 @@ TEST(Export, DeepSpeedParsesItsConfiguration) {
         "sent=torch.bfloat16"},
        {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "dp=8", 8, "dp=8 zero=0 optimizer_on=none"},
        {"smollm2-135m", "--devices 1 --batch 64 --seq 2048", "offload=weights", 1,
-        "dp=1 zero=3 optimizer_on=cpu weights_on=cpu"}});
+        "dp=1 zero=3 optimizer_on=cpu weights_on=cpu"},
+       {"llama-3-8b", "--devices 8 --batch 64 --seq 65536", "dp=2 cp=4 zero=3 micro=2", 2,
+        "dp=2 cp=4 zero=3 batch=64 micro=2 microbatches=16"}});
 }
 
 TEST(Export, AccelerateParsesItsFile) {
@@ -117,7 +123,11 @@ TEST(Export, AccelerateParsesItsFile) {
          {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "dp=8", 8, "kind=MULTI_GPU dp=None tp=1"},
          {"llama-3-8b", "--devices 8 --batch 64 --seq 8192", "tp=8", 8, "kind=MULTI_GPU dp=1 tp=8"},
          {"smollm2-135m", "--devices 1 --batch 64 --seq 2048", "offload=weights ckpt=full", 1,
-          "kind=FSDP machines=1 offload=CPUOffloadPolicy recompute=True"}});
+          "kind=FSDP machines=1 offload=CPUOffloadPolicy recompute=True"},
+         {"llama-3-8b", "--devices 16 --batch 64 --seq 65536", "dp=2 tp=2 cp=4 zero=3", 16,
+          "kind=FSDP dp=2 tp=2 cp=4 shape=\"(('dp_shard', 'cp', 'tp'), (2, 4, 2))\" reshard=True"},
+         {"llama-3-8b", "--devices 8 --batch 64 --seq 65536", "dp=2 cp=4", 8,
+          "kind=FSDP dp=2 cp=4 shape=\"(('dp_shard', 'cp'), (2, 4))\" reshard=False"}});
 }
 
 // Numbers of parameters: as published with the models.
@@ -139,6 +149,10 @@ TEST(Export, TorchtitanParsesItsModule) {
           "replicas=1 shards=4 reshard=always offload=True tied=True parameters=134515008 microbatches=4 "
           "chunks= "
           "recompute=None"},
+         {"llama-3-8b", "--devices 32 --batch 32 --seq 65536", "dp=4 tp=2 cp=4 zero=3 replicas=2", 32,
+          "replicas=2 shards=2 tp=2 cp=4 balance=ptrr microbatches=8 seq=65536"},
+         {"llama-3-8b", "--devices 16 --batch 32 --seq 65536", "dp=2 cp=2 pp=4", 16,
+          "replicas=2 shards=1 cp=2 pp=4 microbatches=16"},
          {"llama-3.1-405b", "--batch 32 --seq 8192", "dp=2 tp=8 pp=4 schedule=gpipe zero=1", 64,
           "schedule=ScheduleGPipe chunks=31,32,32,31 parameters=405853388800 rope='128 500000 llama 8'"}});
 }
@@ -213,7 +227,7 @@ TEST_P(Exports, AreAcceptedWhateverThePlan) {
   Settings settings = settings_on(cluster, {});
   settings.batch = 16, settings.seq = 64;
   const Values values =
-      plan_values(model, settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2"));
+      plan_values(model, settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2 cp=1,2"));
   const TemporaryFolder folder;
   std::string arguments;
   int plans = 0, written = 0;
