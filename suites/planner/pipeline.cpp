@@ -29,7 +29,7 @@ struct Pipeline::Stage {
 
 i64 input_bytes(const Shape& s, int chunks, int stage) {
   const i64 tokens = s.n / s.dp * s.T, ends = (stage == 0) + ((chunks - 1) % s.pp == stage);
-  return 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.cp * s.hd;
+  return 4 * tokens * ends + 8 * s.n + 8 * kSquareWords + 4 * s.T * s.hd;
 }
 
 Message handed_over(const Plan& plan, const Shape& s) {
