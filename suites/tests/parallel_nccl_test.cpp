@@ -136,6 +136,10 @@ TEST(NcclPlans, TheTraceSaysWhoSendsAndHowMuchIsStaged) {
   // [b, T, D] of f32: 1 x 16 x 64 x 4 bytes; norm weights' gradients and the loss are smaller.
   EXPECT_GE(needs.on_axis[static_cast<int>(Axis::tp)].largest_bytes, 16 * tiny.model.hidden * 4);
   EXPECT_FALSE(needs.on_axis[static_cast<int>(Axis::pp)].largest_bytes > 0);
+  // The largest that is exchanged is q: of the 8 tokens of a piece 8 heads of 8, each token's by itself.
+  const CommNeeds::Collectives exchanged = needs_of("cp=2 micro=1").on_axis[static_cast<int>(Axis::cp)];
+  EXPECT_EQ(exchanged.largest_bytes, 8 * 64 * 4);
+  EXPECT_TRUE(exchanged.in_blocks);
 }
 
 }  // namespace

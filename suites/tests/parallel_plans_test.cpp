@@ -231,6 +231,16 @@ TEST(Plans, OfPiecesOfOddSizesPassAllGates) {
     passes_all_gates(scene, plan);
 }
 
+// What is exchanged is stored as bf16, and rounded where one device rounds it.
+TEST(Plans, OfPiecesInBf16PassAllGates) {
+  Settings settings = run_of(4, 16, 2);
+  set_dtype(settings, "bf16");
+  settings.pieces = 2;
+  const Scene scene(named("gate-untied"), settings);
+  for (const char* plan : {"cp=2", "cp=2 tp=2 sp=1 micro=2 ckpt=attention", "dp=2 cp=2 pp=2 zero=3"})
+    passes_all_gates(scene, plan);
+}
+
 // An embedding of more elements than offload copies at once (parallel/offload.cpp: kBlock): a whole block and
 // a part of one.
 ModelConfig of_two_blocks() {
