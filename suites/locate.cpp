@@ -271,11 +271,15 @@ std::optional<Finding> locate(const Whole& expected, const Whole& found, const s
 
 std::string which_axis_parts(const Mesh& mesh, const std::vector<int>& agree,
                              const std::vector<int>& differ) {
+  // A plan's dp: ranks of the same sequences, whichever pieces they have, are in one place along it.
+  const auto at = [&](Axis axis, int rank) {
+    return along(mesh, axis, rank) % (axis == Axis::dp ? mesh.dp / mesh.cp : size_of(mesh, axis));
+  };
   std::vector<std::string> axes;
   for (const Axis axis : {Axis::dp, Axis::tp, Axis::cp, Axis::pp}) {
     std::set<int> a, b;
-    for (const int rank : agree) a.insert(along(mesh, axis, rank));
-    for (const int rank : differ) b.insert(along(mesh, axis, rank));
+    for (const int rank : agree) a.insert(at(axis, rank));
+    for (const int rank : differ) b.insert(at(axis, rank));
     if (std::none_of(a.begin(), a.end(), [&](int i) { return b.count(i) > 0; }))
       axes.push_back(axis_name(axis));
   }

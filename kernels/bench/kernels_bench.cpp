@@ -165,6 +165,9 @@ void add_rows_and_elements(const std::string& set, const Ops<float>& ops) {
   });
   add("add", 12, [=](Arrays& x) { ops.add(one_lane(), x[0].data(), x[1].data(), x[2].data(), n); });
   add("copy", 8, [=](Arrays& x) { ops.copy(one_lane(), x[0].data(), x[1].data(), n); });
+  add("swap_axes", 8, [=](Arrays& x) {
+    ops.swap_axes(one_lane(), x[0].data(), x[1].data(), 1, M, 2, D / 2);  // as two ranks of cp have it
+  });
   add("add_squares", 4, [=](Arrays& x) {
     i64 words[kSquareWords] = {};
     ops.add_squares(one_lane(), words, x[1].data(), n);

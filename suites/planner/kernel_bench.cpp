@@ -98,7 +98,7 @@ Sample KernelBench::time(const std::string& kernel, const std::vector<double>& n
   if (kernel.starts_with("matmul")) return matmuls(kernel, x);
   if (kernel.starts_with("attention")) return attentions(kernel, x);
   if (kernel.starts_with("embed") || kernel.starts_with("ce_")) return ends(kernel, x);
-  if (kernel.starts_with("rms_norm") || kernel == "rope") return rows(kernel, x);
+  if (kernel.starts_with("rms_norm") || kernel == "rope" || kernel == "swap_axes") return rows(kernel, x);
   return elements(kernel, x[0]);
 }
 
@@ -167,6 +167,10 @@ Sample KernelBench::rows(const std::string& kernel, const std::vector<i64>& x) {
     return timed([&] { call(ops_.rms_norm_dx, out(M * D), in(M * D), in(M * D), in(M), in(D), M, D); });
   if (kernel == "rms_norm_dw")
     return timed([&] { call(ops_.rms_norm_dw, out(D), in(M * D), in(M * D), in(M), M, D, x[2], x[3] != 0); });
+  if (kernel == "swap_axes") {
+    const i64 n = x[0] * x[1] * x[2] * x[3];
+    return timed([&] { call(ops_.swap_axes, out(n), in(n), x[0], x[1], x[2], x[3]); });
+  }
   const i64 T = x[1], heads = x[2], hd = x[3];
   const i64 half = T * hd / 2;
   std::vector<float> turn(static_cast<std::size_t>(2 * half), 0.6f);

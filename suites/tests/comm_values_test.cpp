@@ -172,7 +172,8 @@ TEST_P(OneMessage, TheMaximumOfAnythingAndNaNIsNaN) {
 
 // A collective of each axis adds up world ranks, so the sum says who was in the group.
 TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
-  const Mesh mesh{.dp = 4, .tp = 4, .pp = 2, .kv_replicas = 2, .replicas = 2};
+  // Rank = tp + 4 * (cp + 2 * (dp + 2 * pp)) in a plan's words.
+  const Mesh mesh{.dp = 4, .tp = 4, .pp = 2, .kv_replicas = 2, .replicas = 2, .cp = 2};
   World world(mesh, CommNeeds{.largest_bytes = 8}, GetParam());
   for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
     std::vector<i64> got(mesh.size());
@@ -193,10 +194,12 @@ TEST_P(OneMessage, EveryAxisReachesItsOwnGroup) {
                                 same_t && same_p,
                                 same_d && same_p,
                                 same_d && same_t,
+                                member % 4 == r % 4 && member / 8 == r / 8,
                                 same_d && same_p && mesh.tp_of(member) / 2 == mesh.tp_of(r) / 2,
                                 same_d && same_t,
                                 same_t && same_p && other / 2 == d / 2,
                                 same_t && same_p && other % 2 == d % 2};
+        static_assert(std::size(with_me) == static_cast<std::size_t>(Axis::count));
         if (with_me[a]) expected += i64{1} << member;
       }
       EXPECT_EQ(got[r], expected) << axis_name(static_cast<Axis>(a)) << " rank " << r;
@@ -256,6 +259,42 @@ TEST_P(OneMessage, InPlaceWorksForEveryVerb) {
       for (int p = 0; p < P; ++p) EXPECT_EQ(gathered[r][p * n + e], in[p][p * n + e]);
       for (int p = 0; p < P; ++p) EXPECT_EQ(exchanged[r][p * n + e], in[p][r * n + e]);
     }
+}
+
+// As attention's heads are exchanged for tokens: each number says who had it and where.
+template <class T>
+void exchanges_in_place(Way way, const Mesh& mesh, Type type, i64 blocks, i64 n) {
+  const i64 P = mesh.cp, all = blocks * P * n;
+  std::vector<std::vector<T>> x;
+  const auto number = [&](int rank, i64 e) { return static_cast<T>(rank * 5000 + e % 5000); };
+  for (int rank = 0; rank < mesh.size(); ++rank) {
+    x.emplace_back();
+    for (i64 e = 0; e < all; ++e) x.back().push_back(number(rank, e));
+  }
+  World world(mesh, CommNeeds{.largest_bytes = all * static_cast<i64>(sizeof(T))}, way);
+  world.run([&](int rank, Comm& comm) {
+    Message m;
+    m.verb = Verb::all_to_all, m.axis = Axis::cp, m.type = type, m.blocks = blocks, m.n = n, m.what = "x";
+    m.in = m.out = x[rank].data();
+    finish(comm, m);
+  });
+  for (int rank = 0; rank < mesh.size(); ++rank) {
+    const int me = rank / mesh.tp % mesh.cp, first = rank - me * mesh.tp;  // rank of the first piece
+    for (i64 b = 0; b < blocks; ++b)
+      for (i64 i = 0; i < P; ++i)
+        for (i64 e = 0; e < n; ++e)
+          ASSERT_EQ(x[rank][(b * P + i) * n + e],
+                    number(first + static_cast<int>(i) * mesh.tp, (b * P + me) * n + e))
+              << "rank " << rank << ", block " << b << " of " << blocks << " of " << n;
+  }
+}
+TEST_P(OneMessage, PiecesOfASequenceExchangeManyBlocksInPlace) {
+  for (const Mesh& mesh : {Mesh{.dp = 4, .tp = 2, .cp = 2}, Mesh{.dp = 4, .pp = 2, .cp = 4}})
+    for (const i64 blocks : {1, 3, 64})
+      for (const i64 n : {1, 7, 40}) {
+        exchanges_in_place<float>(GetParam(), mesh, Type::f32, blocks, n);
+        exchanges_in_place<std::uint16_t>(GetParam(), mesh, Type::bf16, blocks, n);
+      }
 }
 
 TEST_P(LocalMessage, TheWireCountsWhatARankSentAndReceived) {

@@ -112,7 +112,7 @@ const KernelSet cuda_set(
       set<&T::swiglu_dx>(ops.swiglu_dx), set<&T::ce_max>(ops.ce_max), set<&T::ce_sum>(ops.ce_sum);
       set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add);
       set<&T::copy>(ops.copy), set<&T::zero>(ops.zero), set<&T::add_squares>(ops.add_squares);
-      set<&T::adamw>(ops.adamw);
+      set<&T::adamw>(ops.adamw), set<&T::swap_axes>(ops.swap_axes);
     });
 
 class CudaDevice : public testing::Test {
@@ -240,6 +240,13 @@ TEST_F(CudaDevice, PlansPassTheGates) {
     EXPECT_EQ(v.memory, "pass") << line;
     EXPECT_EQ(v.hash, reference.hash()) << line;
   }
+  settings.pieces = 2;
+  const Whole in_pieces = reference_run(model, settings, data, "plain", 1);
+  const Verdict v = judge(prepare({model, settings, Plan::parse("dp=2 cp=2 zero=2 ckpt=attention"), &data}),
+                          in_pieces, {.isa = "plain", .accelerator = &accelerator("cuda")});
+  EXPECT_EQ(v.numbers, "pass");
+  EXPECT_EQ(v.messages, "pass");
+  EXPECT_EQ(v.memory, "pass");
 }
 
 }  // namespace

@@ -295,6 +295,30 @@ TEST_P(Bf16Kernels, Elements) {
       {true, true, false});
 }
 
+// Two bytes a number, at addresses that are multiples of 16 and not: the bits, at their new places, and
+// nothing before and behind them.
+TEST_P(Bf16Kernels, SwapAxesMovesBits) {
+  Lanes one(1), three(3);
+  std::vector<Four> shapes = kSwaps;
+  shapes.insert(shapes.end(), {{2, 3, 2, 24}, {1, 5, 4, 12}});
+  for (const auto& [B, M, N, W] : shapes)
+    for (const auto& [to, from] : {std::pair{8, 8}, {8, 9}, {9, 8}, {12, 12}}) {
+      const auto x = given<bf16>(from + B * M * N * W, 1);
+      std::vector<bf16> want = room<bf16>(to + B * M * N * W + 8);
+      for (i64 b = 0; b < B; ++b)
+        for (i64 m = 0; m < M; ++m)
+          for (i64 n = 0; n < N; ++n)
+            for (i64 w = 0; w < W; ++w)
+              want[to + ((b * N + n) * M + m) * W + w] = x[from + ((b * M + m) * N + n) * W + w];
+      for (Lanes* lanes : {&one, &three}) {
+        auto y = room<bf16>(static_cast<i64>(want.size()));
+        ops().swap_axes(*lanes, y.data() + to, x.data() + from, B, M, N, W);
+        expect_same_bits(std::vector<float>(y.begin(), y.end()), std::vector<float>(want.begin(), want.end()),
+                         "y");
+      }
+    }
+}
+
 TEST_P(Bf16Kernels, RefuseOtherTypes) {
   Lanes lanes;
   auto x = room<bf16>(4), y = room<bf16>(4);

@@ -2,6 +2,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -91,6 +92,12 @@ template <class Real>
 std::vector<Real> rows(const std::vector<Real>& a, i64 stride, i64 first, i64 count) {
   return {a.begin() + first * stride, a.begin() + (first + count) * stride};
 }
+
+// B, M, N, W of swap_axes: an axis of one, a number a row, rows of whole 16 bytes and not, work for lanes.
+using Four = std::array<i64, 4>;
+inline const std::vector<Four> kSwaps{{1, 1, 1, 1}, {1, 1, 5, 3}, {1, 5, 1, 3},   {2, 3, 4, 1},
+                                      {3, 2, 5, 7}, {2, 4, 3, 8}, {1, 3, 2, 16},  {2, 6, 2, 20},
+                                      {1, 2, 3, 4}, {5, 1, 4, 9}, {2, 40, 8, 32}, {3, 300, 4, 5}};
 
 // The tree over the parts of a sum that ranks of a power-of-two axis hold.
 template <class Real>

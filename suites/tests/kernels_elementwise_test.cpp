@@ -33,6 +33,23 @@ TYPED_TEST(Elementwise, AddCopyZero) {
   }
 }
 
+TYPED_TEST(Elementwise, SwapAxesIsFourLoops) {
+  for (const auto& [B, M, N, W] : kSwaps) {
+    const auto x = random_vector<TypeParam>(B * M * N * W, 1);
+    std::vector<TypeParam> want(x.size());
+    for (i64 b = 0; b < B; ++b)
+      for (i64 m = 0; m < M; ++m)
+        for (i64 n = 0; n < N; ++n)
+          for (i64 w = 0; w < W; ++w) want[((b * N + n) * M + m) * W + w] = x[((b * M + m) * N + n) * W + w];
+    const auto got = on_lanes<TypeParam>([&, B = B, M = M, N = N, W = W](Lanes& lanes) {
+      std::vector<TypeParam> y(x.size(), TypeParam{7});
+      this->ops.swap_axes(lanes, y.data(), x.data(), B, M, N, W);
+      return y;
+    });
+    expect_same_bits(got, want, "y");
+  }
+}
+
 TYPED_TEST(Elementwise, SwigluEqualsLongDouble) {
   for (const i64 n : kSizes) {
     const auto g = random_vector<TypeParam>(n, 1, 20.0), u = random_vector<TypeParam>(n, 2);

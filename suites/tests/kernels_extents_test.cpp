@@ -162,6 +162,17 @@ TEST_F(Extents, OfCrossEntropyAndEmbedding) {
   EXPECT_EQ(dtable.last<float>(), 7);
 }
 
+// Its last number goes to the last place, and memory ends behind both.
+TEST_F(Extents, OfSwappedAxes) {
+  const i64 B = 3, M = 2, N = 5, W = 7;
+  const auto e = extents_of("swap_axes", {B, M, N, W});
+  ASSERT_EQ(e.size(), 2u);
+  const Ending y(e[0], kFloat), x(e[1], kFloat);
+  x.last<float>() = 3;
+  ops.swap_axes(lanes, y, x, B, M, N, W);
+  EXPECT_EQ(y.last<float>(), 3);
+}
+
 TEST_F(Extents, EveryOtherKernelGoesAsFarAsItsCount) {
   for (const auto& [name, operands] :
        {std::pair{"swiglu", 3}, {"swiglu_dx", 5}, {"add", 3}, {"copy", 2}, {"zero", 1}})

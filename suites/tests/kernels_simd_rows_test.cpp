@@ -1,6 +1,7 @@
 // The vector kernels over rows and elements give the plain ones' bits.
 #include <fmt/format.h>
 
+#include <array>
 #include <limits>
 
 #include "suites/tests/kernels_simd.hpp"
@@ -187,6 +188,25 @@ TEST(SimdElements, CopyAndZeroEqualPlain) {
       EXPECT_TRUE(same(nothing, cleared, n, "zero"));
     });
   }
+}
+
+// Rows of whole 16 bytes and not, at addresses that are multiples of 16 and not.
+TEST(SimdElements, SwapAxesEqualsPlain) {
+  Random random(13);
+  for (const i64 W : {i64{1}, i64{2}, i64{4}, i64{7}, i64{8}, i64{12}, i64{64}})
+    for (const auto& [B, M, N] : {std::array<i64, 3>{1, 1, 3}, {1, 6, 1}, {2, 3, 4}, {3, 50, 8}}) {
+      const i64 n = B * M * N * W;
+      for (const auto& [to, from] : {std::pair{0, 0}, {1, 0}, {0, 1}, {2, 2}}) {
+        const auto x = random.any_values(n + from);
+        Output want(n + to);
+        plain().swap_axes(one_lane(), want.data() + to, x.data() + from, B, M, N, W);
+        for_every_set([&, B = B, M = M, N = N, to = to, from = from](const Ops<float>& ops, Lanes& lanes) {
+          Output y(n + to);
+          ops.swap_axes(lanes, y.data() + to, x.data() + from, B, M, N, W);
+          EXPECT_TRUE(same(want, y, W, "y")) << B << " " << M << " " << N << " " << W;
+        });
+      }
+    }
 }
 
 TEST(SimdElements, AddEqualsPlain) {

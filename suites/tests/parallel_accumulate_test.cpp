@@ -152,6 +152,56 @@ TEST(Accumulation, OfBlocksThatAreNoSubtreesIsTheTree) {
     }
 }
 
+// Sums as they come where the samples are `parts` equal stretches of the tree and a microbatch has a run of
+// each, first part first, each run block by block.
+std::vector<Node> in_parts(i64 n, i64 parts, i64 run, i64 block, bool reversed) {
+  const i64 part = n / parts;
+  std::vector<Node> arrivals;
+  for (i64 turn = 0; turn < part / run; ++turn)
+    for (i64 k = 0; k < parts; ++k)
+      for (i64 at = 0; at < run; at += block) {
+        const i64 j = reversed ? part / run - 1 - turn : turn, first = k * part + j * run + at;
+        std::vector<bool> there(static_cast<std::size_t>(n));
+        std::fill_n(there.begin() + first, block, true);
+        for (const Node& node : largest(there)) arrivals.push_back(node);
+      }
+  return arrivals;
+}
+Additions added_by(const Accumulation& sums, const std::vector<Node>& arrivals) {
+  Additions all;
+  for (const Node& node : arrivals) {
+    const Accumulation::Arrival& a = sums.at(node.first);
+    ++(a.add ? all.joined : all.begun);
+    all.merged += static_cast<i64>(a.merges.size());
+  }
+  return all;
+}
+
+TEST(Accumulation, OfPiecesOfSequencesIsTheTree) {
+  int cases = 0;
+  for (const i64 parts : {1, 2, 4})
+    for (const i64 part : {1, 2, 3, 4, 6, 8, 12})
+      for (i64 run = 1; run <= part; ++run)
+        for (i64 block = 1; block <= run; ++block)
+          for (const bool reversed : {false, true}) {
+            if (part % run != 0 || run % block != 0) continue;
+            ++cases;
+            const i64 n = parts * part;
+            SCOPED_TRACE(testing::Message() << parts << " parts of " << part << ", runs of " << run
+                                            << ", blocks of " << block << (reversed ? ", reversed" : ""));
+            const std::vector<Node> arrivals = in_parts(n, parts, run, block, reversed);
+            const Accumulation sums(arrivals, n);
+            EXPECT_EQ(play(sums, arrivals).at(0), tree(0, n));
+            EXPECT_EQ(tree_slots(n, parts * run, block, reversed, parts), sums.slots());
+            const Additions counted = added_by(sums, arrivals),
+                            stated = tree_additions(n, parts * run, block, reversed, parts);
+            EXPECT_EQ(stated.joined, counted.joined);
+            EXPECT_EQ(stated.begun, counted.begun);
+            EXPECT_EQ(stated.merged, counted.merged);
+          }
+  EXPECT_GT(cases, 200);
+}
+
 TEST(Accumulation, FormulasOfSingleSamplesAreLogarithms) {
   for (i64 n = 1; n <= 64; ++n) {
     const int floor = static_cast<int>(std::floor(std::log2(n))),
@@ -187,6 +237,14 @@ TEST(Additions, AreThoseOfTheTree) {
   EXPECT_EQ(text(tree_additions(6, 3, 3, false)), "1 joined, 1 begun, 0 merged");
   // Microbatches of 2 arrive as 0, 1 | 2, 3 | (4 5).
   EXPECT_EQ(text(tree_additions(6, 2, 2, false)), "2 joined, 3 begun, 2 merged");
+  // Two pieces of two sequences, a sequence at a time: 0, 2 | 1, 3, where 0 and 1, 2 and 3 are neighbours.
+  EXPECT_EQ(text(tree_additions(4, 2, 1, false, 2)), "2 joined, 2 begun, 1 merged");
+  EXPECT_EQ(tree_slots(4, 2, 1, false, 2), 2);
+  // Of four sequences, two at a time: 0, 1, 4, 5 | 2, 3, 6, 7; when 2 has come, (0 1) and (4 5) wait.
+  EXPECT_EQ(text(tree_additions(8, 4, 1, false, 2)), "4 joined, 4 begun, 3 merged");
+  EXPECT_EQ(tree_slots(8, 4, 1, false, 2), 3);
+  // Four pieces of one sequence, all at once.
+  EXPECT_EQ(text(tree_additions(4, 4, 1, false, 4)), "2 joined, 2 begun, 1 merged");
   // Of samples 1, 2, 3 alone: 2 finds 1; 3 waits for others.
   EXPECT_EQ(text(block_additions(6, 1, 4)), "1 joined, 2 begun, 0 merged");
   EXPECT_EQ(text(plain_additions(5)), "4 joined, 1 begun, 0 merged");

@@ -68,7 +68,7 @@ class FarEngine final : public Engine {
     set<&T::swiglu>(ops_.swiglu), set<&T::swiglu_dx>(ops_.swiglu_dx), set<&T::ce_max>(ops_.ce_max);
     set<&T::ce_sum>(ops_.ce_sum), set<&T::ce_loss>(ops_.ce_loss), set<&T::ce_dx>(ops_.ce_dx);
     set<&T::add>(ops_.add), set<&T::copy>(ops_.copy), set<&T::zero>(ops_.zero);
-    set<&T::add_squares>(ops_.add_squares), set<&T::adamw>(ops_.adamw);
+    set<&T::add_squares>(ops_.add_squares), set<&T::adamw>(ops_.adamw), set<&T::swap_axes>(ops_.swap_axes);
   }
   const Ops<float>& ops() const override { return ops_; }
   Lanes& lanes() override { return lanes_; }
@@ -162,6 +162,21 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
         "dp=2 zero=2 pp=2 schedule=zero-bubble", "dp=2 offload=optimizer", "dp=2 offload=optimizer to=disk",
         "dp=2 zero=3 offload=weights activations=host", "pp=2 activations=disk",
         "dp=2 zero=3 offload=weights to=disk activations=host", "pp=2 schedule=interleaved virtual=2 dp=2"}) {
+    const Verdict v = judge(s.prepared(line), reference, {.accelerator = &far});
+    EXPECT_EQ(v.numbers, "pass") << line;
+    EXPECT_EQ(v.messages, "pass") << line;
+    EXPECT_EQ(v.memory, "pass") << line;
+    EXPECT_EQ(v.hash, reference.hash()) << line;
+  }
+}
+
+TEST(Engine, PiecesOfSequencesOnAnAcceleratorPassTheGates) {
+  EngineScene s;
+  s.settings.pieces = 2;
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
+  Far far;
+  for (const char* line :
+       {"cp=2 micro=2", "dp=2 cp=2 pp=2 zero=2 ckpt=attention", "cp=2 zero=3 activations=host"}) {
     const Verdict v = judge(s.prepared(line), reference, {.accelerator = &far});
     EXPECT_EQ(v.numbers, "pass") << line;
     EXPECT_EQ(v.messages, "pass") << line;
@@ -301,10 +316,10 @@ TEST(Engine, RangesAreNamedLikeTheTrace) {
 // the host does.
 TEST(Engine, KernelsAreTimedInItsMemory) {
   const EngineScene s;
-  const Prepared p = s.prepared("dp=2 tp=2 offload=optimizer");
+  const Prepared p = s.prepared("dp=2 cp=2 offload=optimizer");
   FarEngine engine(cpu_ops(), nullptr);
   const KernelTimes times = kernel_times(p, &engine, "auto", 1);
-  int calls = times.on_host, expected = 0;
+  int calls = times.on_host, swaps = 0, expected = 0;
   bool in_step = false;
   for (const Trace::Event& e : p.traces[0].events) {
     in_step |= e.what == Trace::Event::step;
@@ -312,11 +327,13 @@ TEST(Engine, KernelsAreTimedInItsMemory) {
   }
   for (const KernelTime& t : times.kernels) {
     calls += t.calls;
+    if (t.kernel == "swap_axes") swaps += t.calls;
     EXPECT_GT(t.seconds, 0) << t.kernel;
     EXPECT_NE(t.kernel, "adamw");
   }
   EXPECT_GT(times.on_host, 0);
   EXPECT_EQ(calls, expected);
+  EXPECT_EQ(swaps, 8 * 4 * 8);  // layers, microbatches; q, k, v, the output and their gradients
 }
 
 TEST(Engine, ADeviceThatIsNotThereIsExplained) {

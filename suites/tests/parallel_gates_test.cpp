@@ -150,8 +150,8 @@ TEST(Gates, WorkIsHeldToItsFormula) {
 // A kernel that does too much at once, as often as it should: numbers that nobody looks at, a rank's time.
 TEST(Gates, HowMuchEachKernelDoesIsHeldToItsFormula) {
   GateScene scene("gate-tiny");
-  scene.settings.fast = true, scene.settings.batch = 6;
-  Prepared p = scene.prepared("dp=3 tp=2 zero=2 ckpt=full");
+  scene.model.kv_heads = 4, scene.settings.fast = true, scene.settings.batch = 6;
+  Prepared p = scene.prepared("dp=3 cp=2 tp=2 zero=2 ckpt=full");
   ASSERT_EQ(judge_work(p), "pass");
   // By kernel, which of its numbers are sizes of what it does, in the order of kernels/ops.hpp.
   const std::map<std::string, std::vector<int>> sizes{{"matmul", {0, 1, 2}},
@@ -173,6 +173,7 @@ TEST(Gates, HowMuchEachKernelDoesIsHeldToItsFormula) {
                                                       {"ce_dx", {0, 1}},
                                                       {"add", {0}},
                                                       {"copy", {0}},
+                                                      {"swap_axes", {0, 1, 2, 3}},
                                                       {"zero", {0}},
                                                       {"add_squares", {0}},
                                                       {"adamw", {0}}};
@@ -211,6 +212,85 @@ TEST(Price, OperationsAreThoseOfTheParameters) {
     EXPECT_EQ(operations(plan), 6 * tokens * (layers + head)) << plan;
   for (const char* plan : {"ckpt=full", "dp=2 tp=2 pp=2 ckpt=full"})
     EXPECT_EQ(operations(plan), tokens * (6 * (layers + head) + 2 * model.layers * before_down)) << plan;
+}
+
+// Of each layer and microbatch q, k, v and the output go over cp forward, and the gradients of the four back:
+// half of each tensor, where two ranks have a sequence. A rank's microbatch is 2 x 8 tokens of 8 heads of 8,
+// of which keys and values have 4; what is computed anew is exchanged anew.
+TEST(Price, ExchangesOfHeadsForTokensByHand) {
+  GateScene scene("gate-untied");
+  scene.settings.batch = 8, scene.settings.pieces = 2;
+  const i64 layers = 4, microbatches = 2, queries = 2 * 8 * 8 * 8 / 2, keys = 2 * 8 * 4 * 8 / 2;
+  ASSERT_EQ(scene.model.layers, layers);
+  struct Again {
+    int qkv, o;
+  };
+  for (const auto& [ckpt, again] :
+       {std::pair{"none", Again{1, 1}}, {"full", {2, 2}}, {"attention", {1, 2}}, {"swiglu", {1, 1}}}) {
+    const Prepared p = scene.prepared(fmt::format("dp=2 cp=2 micro=2 ckpt={}", ckpt).c_str());
+    EXPECT_EQ(judge_messages(p, p.posted), "pass") << ckpt;
+    for (int rank = 0; rank < 4; ++rank) {
+      std::map<std::string, int> times;
+      std::map<std::string, i64> elements;
+      for (const Posted& m : p.posted[rank]) {
+        if (m.axis != Axis::cp) continue;
+        EXPECT_EQ(m.verb, Verb::all_to_all);
+        EXPECT_EQ(m.type, Type::f32);
+        const std::string what = m.what, of = what.substr(what.find("attn."));
+        ++times[of], elements[of] += m.elements;
+      }
+      const std::map<std::string, int> right{
+          {"attn.q", again.qkv}, {"attn.k", again.qkv}, {"attn.v", again.qkv}, {"attn.o", again.o},
+          {"attn.do", 1},        {"attn.dq", 1},        {"attn.dk", 1},        {"attn.dv", 1}};
+      ASSERT_EQ(times.size(), right.size()) << ckpt;
+      for (const auto& [of, each] : right) {
+        EXPECT_EQ(times[of], layers * microbatches * each) << ckpt << " " << of;
+        const bool wide = of.ends_with("q") || of.ends_with("o");
+        EXPECT_EQ(elements[of], layers * microbatches * each * (wide ? queries : keys)) << ckpt << " " << of;
+      }
+    }
+  }
+}
+
+// A rank that has half of each sequence keeps what one of half as long ones keeps, and attention's output
+// once more, which it has as heads and as tokens: 2 x 8 tokens x 8 heads of 8 in each of 4 layers.
+TEST(Price, APieceKeepsAttentionsOutputTwice) {
+  GateScene cut("gate-untied"), whole("gate-untied");
+  cut.settings.batch = whole.settings.batch = 8;
+  cut.settings.pieces = 2, whole.settings.seq = 8;
+  const auto activations = [](const GateScene& s, const std::string& plan) {
+    const Prepared p = s.prepared(plan.c_str());
+    EXPECT_EQ(judge_memory(p, {}), "pass") << plan;
+    return peaks(p.traces[0]).by_kind[static_cast<int>(Kind::activations)];
+  };
+  const i64 once = 4 * 2 * 8 * 8 * 8;
+  for (const auto& [ckpt, layers] : {std::pair{"none", 4}, {"norms", 4}, {"attention", 0}, {"full", 0}}) {
+    const std::string more = std::string(" micro=2 ckpt=") + ckpt;
+    EXPECT_EQ(activations(cut, "cp=2" + more), activations(whole, "dp=1" + more) + layers * once) << ckpt;
+  }
+}
+
+// Attention is the one thing that costs more where sequences are longer: its half square of T x T.
+TEST(Price, APiecesOperationsAreThoseOfItsTokens) {
+  const ModelConfig model = load_model_config("suites/models/gate-untied.json");
+  Settings cut, whole;
+  cut.batch = whole.batch = 8, cut.seq = 32, cut.pieces = 2, whole.seq = 16;
+  const auto of = [&](const char* plan, const Settings& s) {
+    return step_work(Plan::parse(plan), model, s, 0).kernels;
+  };
+  auto piece = of("cp=2 micro=2", cut), alone = of("dp=1 micro=2", whole);
+  for (const char* kernel : {"matmul", "matmul_dx", "matmul_dw", "swiglu", "swiglu_dx", "rope", "rms_norm"}) {
+    EXPECT_EQ(piece[kernel].times, alone[kernel].times) << kernel;
+    EXPECT_EQ(piece[kernel].work, alone[kernel].work) << kernel;
+  }
+  for (const char* kernel : {"attention", "attention_dx"}) {
+    EXPECT_EQ(piece[kernel].times, alone[kernel].times) << kernel;
+    EXPECT_EQ(piece[kernel].work, 2 * alone[kernel].work) << kernel;
+  }
+  EXPECT_EQ(alone.count("swap_axes"), 0u);
+  // 4 layers, 4 microbatches of 2 x 16 tokens: q, o, do and dq of 8 heads of 8; k, v, dk and dv of 4.
+  EXPECT_EQ(piece["swap_axes"].times, 4 * 4 * 8);
+  EXPECT_EQ(piece["swap_axes"].work, 4 * 4 * 2 * 16 * 8 * 2 * (4 * 8 + 4 * 4));
 }
 
 TEST(Gates, TalkThatAStrategyHidesMustBeHidden) {

@@ -2,8 +2,11 @@
 // rank.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <set>
 
+#include "ref/data_order.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/locate.hpp"
 #include "suites/reference.hpp"
@@ -61,15 +64,15 @@ struct LocateScene {
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
   Whole reference;
-  LocateScene() {
-    model.kv_heads = 2;
-    settings.batch = 8, settings.seq = 16, settings.steps = 2;
+  explicit LocateScene(int pieces) {
+    if (pieces == 1) model.kv_heads = 2;  // of 4
+    settings.batch = 8, settings.seq = 16, settings.steps = 2, settings.pieces = pieces;
     reference = reference_run(model, settings, data, "auto", 1);
   }
 };
-const LocateScene& locate_scene() {
-  static const LocateScene s;
-  return s;
+const LocateScene& locate_scene(int pieces = 1) {
+  static const LocateScene whole(1), halves(2);
+  return pieces == 2 ? halves : whole;
 }
 
 struct Trained {
@@ -78,13 +81,13 @@ struct Trained {
   Whole whole;
   std::vector<Holding> holdings;
   std::string said() const {
-    const auto found = locate(locate_scene().reference, whole, holdings, mesh);
+    const auto found = locate(locate_scene(mesh.cp).reference, whole, holdings, mesh);
     return found ? found->text() : "equal";
   }
 };
 
 Trained run(const char* plan, const std::function<bool(const Mesh&, int rank)>& wrong_here = {}) {
-  const LocateScene& s = locate_scene();
+  const LocateScene& s = locate_scene(Plan::parse(plan).number("cp"));
   const Prepared p = prepare({s.model, s.settings, Plan::parse(plan), &s.data});
   Assembly assembly(p, s.settings.steps);
   on = static_cast<bool>(wrong_here);
@@ -176,6 +179,20 @@ TEST(Locate, AWholeStageIsThePipelines) {
                    "all of stage 0 differs and nothing of the others: suspect pp"));
 }
 
+// Whoever has another piece has other sums to add.
+TEST(Locate, RanksOfPiecesThatDisagreeNameTheirAxis) {
+  const Mesh mesh{.dp = 4, .tp = 2, .cp = 2};  // rank = tp + 2 * (cp + 2 * dp)
+  EXPECT_EQ(which_axis_parts(mesh, {0, 1, 4, 5}, {2, 3, 6, 7}),
+            "; ranks of different cp disagree: suspect cp");
+  EXPECT_EQ(which_axis_parts(mesh, {0, 4}, {2, 6}), "; ranks of different cp disagree: suspect cp");
+  EXPECT_EQ(which_axis_parts(mesh, {0, 2}, {4, 6}), "; ranks of different dp disagree: suspect dp");
+  EXPECT_EQ(which_axis_parts(mesh, {0, 2}, {1, 3}), "; ranks of different tp disagree: suspect tp");
+  EXPECT_EQ(which_axis_parts(mesh, {0, 2, 4}, {6}), "; rank 6 disagrees with ranks 0, 2, 4");
+  EXPECT_EQ(which_axis_parts(mesh, {0}, {6}), "; ranks of different dp or cp disagree: suspect dp or cp");
+}
+
+TEST(Locate, RunsInPiecesHaveNoFinding) { EXPECT_EQ(run("dp=2 cp=2 zero=2").said(), "equal"); }
+
 TEST(Locate, ReplicasThatDisagreeNameTheirAxis) {
   const Mesh mesh{.dp = 2, .tp = 2, .pp = 2};
   EXPECT_EQ(which_axis_parts(mesh, {0, 2}, {1, 3}), "; ranks of different tp disagree: suspect tp");
@@ -188,6 +205,7 @@ TEST(Locate, ReplicasThatDisagreeNameTheirAxis) {
 
 bool everywhere(const Mesh&, int) { return true; }
 bool on_tp_1(const Mesh& m, int rank) { return m.tp_of(rank) == 1; }
+bool on_cp_1(const Mesh& m, int rank) { return m.cp_of(rank) == 1; }
 bool on_dp_1(const Mesh& m, int rank) { return m.dp_of(rank) == 1; }
 std::function<bool(int)> call(int n) {
   return [n](int i) { return i == n; };
@@ -254,6 +272,61 @@ TEST(LocateFault, AForwardPassIsFollowedToItsPlace) {
     for (const char* weight : {"model.norm.weight", "lm_head.weight"})
       EXPECT_TRUE(says(wrong_from(plan, weight), "the residual stream is right to its end"));
   }
+}
+
+// One row of the embedding is another to the reference. Its token comes once in the batch, and in a place of
+// its sequence that one rank has: what is said is that place, in the sequence and not in the rank's piece.
+TEST(LocateFault, AWrongTokenOfAPieceIsNamedByItsPlaceInTheSequence) {
+  const LocateScene& s = locate_scene(2);
+  const i64 T = s.settings.seq, B = s.settings.batch;
+  std::vector<i32> tokens(static_cast<std::size_t>(B * T)), labels(static_cast<std::size_t>(T));
+  for (i64 b = 0; b < B; ++b)
+    sample(s.data, s.settings, 1, b, &tokens[static_cast<std::size_t>(b * T)], labels.data());
+  std::set<std::string> pieces;
+  for (const auto& [least, more] : {std::pair<i64, i64>{0, 0}, {3, 2}, {8, 1}, {11, 6}}) {
+    // The first such token at `least` or later in its sequence, of sample `more` or a later one.
+    const auto once = [&](i64 at) {
+      return std::count(tokens.begin(), tokens.end(), tokens[static_cast<std::size_t>(at)]) == 1;
+    };
+    i64 at = more * T;
+    while (at < B * T && (at % T < least || !once(at))) ++at;
+    ASSERT_LT(at, B * T);
+    Whole reference = s.reference;
+    std::vector<float>& rows = reference.steps[0].weight[0];
+    ASSERT_EQ(reference.table[0].name, "model.embed_tokens.weight");
+    const i64 D = s.model.hidden;
+    change(rows, static_cast<std::size_t>(tokens[static_cast<std::size_t>(at)] * D),
+           static_cast<std::size_t>(D));
+    const std::string where =
+        "on (sample " + std::to_string(at / T) + ", token " + std::to_string(at % T) + ", [0]: ";
+    for (const char* plan : {"cp=2", "dp=2 cp=2 micro=2", "cp=2 tp=2 sp=1", "dp=2 cp=2 pp=2 zero=3"}) {
+      const Prepared p = prepare({s.model, s.settings, Plan::parse(plan), &s.data});
+      const std::string said = follow_stream(p, {}, {}, reference, 1);
+      EXPECT_TRUE(says(said, "the residual stream is wrong from model.embed_tokens " + where))
+          << plan << ": " << said;
+      if (std::string(plan) == "cp=2") {
+        EXPECT_TRUE(says(said, "; ranks of different cp disagree: suspect cp")) << said;
+      }
+    }
+    pieces.insert(at % T < T / 2 ? "first" : "second");
+  }
+  EXPECT_EQ(pieces.size(), 2u) << "both pieces have been asked";
+}
+
+// A layer whose attention goes wrong where the second pieces are.
+TEST(LocateFault, BackwardOfAttentionInOneLayerOfOnePiece) {
+  plant = [](Ops<float>& ops) { ops.attention_dx.call = wrong_attention_dx; };
+  goes_wrong = call(backward_of(1));
+  EXPECT_TRUE(says(run("dp=2 cp=2 micro=4", on_cp_1).said(),
+                   "step 0: gradient of model.layers.1.self_attn.q_proj.weight at", "the loss is equal",
+                   "from there down: layer 1's backward of attention", "or a sum over samples or dp"));
+}
+
+TEST(LocateFault, AnOptimizerThatGoesWrongWhereOnePieceIs) {
+  plant = [](Ops<float>& ops) { ops.adamw.call = changed_adamw; };
+  goes_wrong = always;
+  EXPECT_TRUE(says(run("dp=2 cp=2", on_cp_1).problem, "replicas differ: step 0: weight of ",
+                   "ranks of different cp disagree: suspect cp"));
 }
 
 TEST(LocateFault, ANormThatCountsTwice) {

@@ -36,16 +36,21 @@ struct Tiny {
 };
 
 TEST(NcclPlans, HaveTheHashOfOneDevice) {
-  const Tiny tiny;
-  const Whole reference = reference_run(tiny.model, tiny.settings, tiny.data, "auto", 1, tiny.initial);
+  Tiny tiny;
+  const Whole whole = reference_run(tiny.model, tiny.settings, tiny.data, "auto", 1, tiny.initial);
+  tiny.settings.pieces = 2;
+  const Whole halves = reference_run(tiny.model, tiny.settings, tiny.data, "auto", 1, tiny.initial);
   for (const char* line :
-       {"dp=1", "dp=2 tp=2 pp=2 zero=1 ckpt=full micro=1", "dp=4 zero=2 micro=2", "dp=4 zero=2 micro=1",
+       {"cp=2", "dp=2 cp=2 zero=3 micro=2", "dp=2 cp=2 pp=2 zero=2 replicas=2 ckpt=full", "dp=1",
+        "dp=2 tp=2 pp=2 zero=1 ckpt=full micro=1", "dp=4 zero=2 micro=2", "dp=4 zero=2 micro=1",
         "dp=2 zero=3 pp=2 micro=1", "tp=4 sp=1 micro=2", "tp=4 pp=2 micro=1", "pp=4 micro=1",
         "pp=2 schedule=interleaved virtual=2 micro=1", "pp=4 schedule=gpipe micro=2",
         "pp=3 schedule=zero-bubble micro=1", "dp=2 bucket=3 pp=2 micro=2 offload=optimizer",
         "dp=2 zero=3 offload=weights activations=host micro=2", "dp=4 zero=2 replicas=2 micro=2"}) {
     test::StandIns fabrics;
     const Plan plan = Plan::parse(line);
+    tiny.settings.pieces = plan.number("cp");
+    const Whole& reference = plan.number("cp") == 2 ? halves : whole;
     ASSERT_FALSE(refuse(plan, tiny.model, tiny.settings)) << line;
     const Prepared p = prepare({tiny.model, tiny.settings, plan, &tiny.data});
     EXPECT_EQ(tiny.run(p, &fabrics), reference.hash()) << line;
@@ -57,7 +62,8 @@ TEST(NcclPlans, HaveTheHashOfOneDevice) {
 TEST(NcclPlans, InFastModeTheReductionsAreTheLibrarys) {
   Tiny tiny;
   tiny.settings.fast = true;
-  for (const char* line : {"dp=4 micro=2", "dp=4 tp=2 zero=1 micro=1", "tp=4 sp=1 micro=2"}) {
+  for (const char* line :
+       {"dp=4 micro=2", "dp=2 cp=2 micro=2", "dp=4 tp=2 zero=1 micro=1", "tp=4 sp=1 micro=2"}) {
     test::StandIns fabrics;
     const Prepared p = prepare({tiny.model, tiny.settings, Plan::parse(line), &tiny.data});
     const std::string here = tiny.run(p, nullptr), there = tiny.run(p, &fabrics);
@@ -130,6 +136,10 @@ TEST(NcclPlans, TheTraceSaysWhoSendsAndHowMuchIsStaged) {
   // [b, T, D] of f32: 1 x 16 x 64 x 4 bytes; norm weights' gradients and the loss are smaller.
   EXPECT_GE(needs.on_axis[static_cast<int>(Axis::tp)].largest_bytes, 16 * tiny.model.hidden * 4);
   EXPECT_FALSE(needs.on_axis[static_cast<int>(Axis::pp)].largest_bytes > 0);
+  // The largest that is exchanged is q: of the 8 tokens of a piece 8 heads of 8, each token's by itself.
+  const CommNeeds::Collectives exchanged = needs_of("cp=2 micro=1").on_axis[static_cast<int>(Axis::cp)];
+  EXPECT_EQ(exchanged.largest_bytes, 8 * 64 * 4);
+  EXPECT_TRUE(exchanged.in_blocks);
 }
 
 }  // namespace

@@ -35,9 +35,9 @@ Settings settings() {
 TEST(Step, AllocatesNothing) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   const TokenFile data("datasets/excerpt-v509.tok");
-  for (const char* line :
-       {"dp=1 micro=2", "dp=2 tp=2 pp=2 ckpt=full", "tp=4 sp=1 pp=2", "dp=2 offload=optimizer to=disk",
-        "pp=2 activations=disk", "dp=2 zero=3 offload=weights to=disk activations=host"})
+  for (const char* line : {"dp=1 micro=2", "dp=2 tp=2 pp=2 ckpt=full", "tp=4 sp=1 pp=2",
+                           "dp=2 offload=optimizer to=disk", "dp=2 cp=2 zero=2 ckpt=attention",
+                           "pp=2 activations=disk", "dp=2 zero=3 offload=weights to=disk activations=host"})
     for (const char* dtype : {"float32", "bf16"}) {
       Settings s = settings();
       set_dtype(s, dtype);

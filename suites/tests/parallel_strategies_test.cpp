@@ -33,12 +33,20 @@ std::string chooses(const char* plan) {
 }
 
 TEST(Strategies, EachRoleOfAPlanIsNamed) {
-  EXPECT_EQ(chosen_names(Plan::parse("")),
-            "seam whole, schedule 1f1b, store data, home on-device, stash keep, shelf at-hand");
-  EXPECT_EQ(chosen_names(Plan::parse("dp=2 tp=2 pp=2 zero=3 schedule=gpipe ckpt=full offload=weights "
-                                     "activations=disk")),
-            "seam tensor, schedule gpipe, store zero-2-3, home offload, stash checkpoint, shelf "
-            "activation-offload");
+  EXPECT_EQ(
+      chosen_names(Plan::parse("")),
+      "seam whole, spread together, schedule 1f1b, store data, home on-device, stash keep, shelf at-hand");
+  EXPECT_EQ(
+      chosen_names(Plan::parse("dp=2 tp=2 pp=2 zero=3 schedule=gpipe ckpt=full offload=weights "
+                               "activations=disk")),
+      "seam tensor, spread together, schedule gpipe, store zero-2-3, home offload, stash checkpoint, shelf "
+      "activation-offload");
+}
+
+TEST(Strategies, PiecesOfSequencesAreUlyssesToBring) {
+  EXPECT_EQ(
+      chosen_names(Plan::parse("cp=2 tp=2")),
+      "seam tensor, spread ulysses, schedule 1f1b, store data, home on-device, stash keep, shelf at-hand");
 }
 
 TEST(Strategies, ACopyWithoutWantsIsASecondDefault) {
@@ -57,6 +65,28 @@ TEST(Strategies, TwoThatWantOnePlanAreNamedWithIt) {
   EXPECT_TRUE(says(mistake([] { chosen<Schedule>(Plan::parse("pp=2 schedule=gpipe")); }), "schedule `gpipe`",
                    "schedule `mine`", "`dp=1 tp=1 pp=2 schedule=gpipe`"));
   EXPECT_EQ(chooses<Schedule>("pp=2"), "1f1b");
+}
+
+bool cut(const Plan& p) { return p.number("cp") > 1; }
+
+// A second way to spread a sequence, which a ring would be.
+TEST(Strategies, TwoThatSpreadASequenceAreNamedWithTheirPlan) {
+  {
+    const Another<Spread> mine("ring", cut);
+    EXPECT_TRUE(says(mistake([] { chosen<Spread>(Plan::parse("cp=2 pp=2")); }), "spread `ulysses`",
+                     "spread `ring`", "`dp=1 tp=1 pp=2 cp=2`"));
+    EXPECT_EQ(chooses<Spread>("pp=2"), "together");
+  }
+  {
+    const Another<Spread> mine("apart", nullptr);
+    EXPECT_TRUE(
+        says(mistake([] { check_strategies(); }), "spread `together`", "spread `apart`", "have no `wants`"));
+  }
+  {
+    const Another<Spread> mine("ulysses", never);
+    EXPECT_TRUE(says(mistake([] { check_strategies(); }), "spread `ulysses` and spread `ulysses`"));
+  }
+  EXPECT_EQ(chooses<Spread>("cp=2"), "ulysses");
 }
 
 TEST(Strategies, TwoOfOneNameAreNamed) {
@@ -217,6 +247,15 @@ TEST(Actions, AreLookedAtWhereARankIsMade) {
   EXPECT_EQ(said(), "strategies: `make` of schedule `stuck` returns nothing");
 }
 
+TEST(Strategies, ASpreadThatIsNotMadeIsNamed) {
+  const Strategy<Spread> none(
+      "none", {}, every_second, {}, [](const Context&) -> std::unique_ptr<Spread> { return nullptr; },
+      chosen<Spread>(Plan::parse("")).price);
+  const StrategyScene s;
+  EXPECT_EQ(mistake([&] { prepare(s.run("every=2")); }),
+            "strategies: `make` of spread `none` returns nothing");
+}
+
 // What the planner says of a plan: whole, and at first sight.
 std::vector<std::string> planner_says(const char* line) {
   StrategyScene s;
@@ -299,7 +338,7 @@ TEST(Kept, AGroupKeptInPartIsNamed) {
   };
   using enum Part;
   for (const std::vector<Part>& dropped : std::vector<std::vector<Part>>{
-           {}, {h1, rstd1}, {q, k, v}, {o, lse}, {h2, rstd2}, {x2, h2, rstd2}, {gate, up, act}, {act}})
+           {}, {h1, rstd1}, {q, k, v}, {o, oh, lse}, {h2, rstd2}, {x2, h2, rstd2}, {gate, up, act}, {act}})
     EXPECT_EQ(wrong(dropped), "");
   const auto expect = [&](Part dropped, const std::string& kept) {
     EXPECT_TRUE(wrong({dropped}).starts_with("stash `mine`, layer 3: keeps " + kept + " without " +
@@ -307,7 +346,8 @@ TEST(Kept, AGroupKeptInPartIsNamed) {
         << wrong({dropped});
   };
   expect(rstd1, "h1"), expect(h1, "rstd1"), expect(q, "k"), expect(k, "q"), expect(v, "q");
-  expect(lse, "o"), expect(o, "lse"), expect(rstd2, "h2"), expect(h2, "rstd2"), expect(x2, "h2");
+  expect(lse, "o"), expect(oh, "o"), expect(o, "oh"), expect(rstd2, "h2"), expect(h2, "rstd2"),
+      expect(x2, "h2");
   expect(up, "gate"), expect(gate, "up");
   EXPECT_TRUE(wrong({gate, up}).starts_with("stash `mine`, layer 3: keeps act without gate"));
   EXPECT_EQ(mistake([] { check_kept("mine", Without({Part::e2}), 3); }),

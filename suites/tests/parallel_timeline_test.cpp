@@ -24,6 +24,7 @@ const char* const kPlans[] = {"dp=1",
                               "pp=4 schedule=zero-bubble",
                               "pp=2 schedule=interleaved virtual=2",
                               "dp=4 zero=3 ckpt=full",
+                              "dp=2 cp=2 pp=2 micro=2",
                               "dp=2 offload=optimizer to=disk activations=disk"};
 
 TEST(NominalCosts, AKernelTakesItsWorkOverOneRate) {

@@ -105,6 +105,24 @@ TEST(Time, KernelsAreThoseOfAStep) {
     EXPECT_GT(calls[kernel], 0) << kernel;
 }
 
+// Of 8 layers and 8 microbatches, q, k, v, the output and the gradients of all four: 8 tokens of a piece, 8
+// heads of 8, of which 2 are of keys and values.
+TEST(Time, KernelsOfAPieceExchangeItsHeads) {
+  for (const char* dtype : {"float32", "bf16"}) {
+    int calls = 0;
+    double bytes = 0;
+    for (const Row& r : timed(std::string("--plan cp=2 --dtype ") + dtype)) {
+      if (r.kernel != "swap_axes") continue;
+      EXPECT_GT(r.seconds, 0);
+      EXPECT_EQ(r.dtype, dtype);
+      calls += r.calls, bytes += r.calls * r.bytes;
+    }
+    EXPECT_EQ(calls, 8 * 8 * 8);
+    const double each = std::string(dtype) == "bf16" ? 2 : 4;
+    EXPECT_EQ(bytes, each * 2 * 8 * 8 * 8 * 8 * 4 * (8 + 2));
+  }
+}
+
 TEST(Time, KernelsOfBf16MoveHalfTheBytes) {
   int swiglu = 0, moments = 0;
   for (const Row& r : timed("--dtype bf16")) {

@@ -29,9 +29,10 @@ Ended train(const std::string& plan, const std::string& more = "") {
 TEST(ProgramTrain, PrintsEveryStepAndEqualsTheSingleDevice) {
   const Ended ended = train("dp=2 tp=2 pp=2 ckpt=full", "--check");
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out,
-                   "\nseam tensor, schedule 1f1b, store data, home on-device, stash checkpoint, "
-                   "shelf at-hand\nstep 0  loss "));
+  EXPECT_TRUE(
+      says(ended.out,
+           "\nseam tensor, spread together, schedule 1f1b, store data, home on-device, stash checkpoint, "
+           "shelf at-hand\nstep 0  loss "));
   EXPECT_TRUE(says(ended.out, "step 0  loss ", "step 1  loss ", "gradient norm", "tokens/s", "hash ",
                    "equal to the single device: 2 steps"));
 }
@@ -227,13 +228,23 @@ TEST(ProgramTrain, SavedConfigurationKeepsWhatItWasGiven) {
 TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
   const Ended ended = lockstep_program("show " + tiny_model + "--plan 'dp=2 tp=2 pp=2' --rank 5 --seq 16");
   EXPECT_EQ(ended.status, 0) << ended.err;
-  EXPECT_TRUE(says(ended.out, "\nseam tensor, schedule 1f1b, store data, home on-device, stash keep, "));
+  EXPECT_TRUE(says(
+      ended.out, "\nseam tensor, spread together, schedule 1f1b, store data, home on-device, stash keep, "));
   EXPECT_TRUE(says(ended.out, "rank 5", "forward: chunk 1, microbatch 3", "run ", "start ", "@0x",
                    "peak bytes", "formula", "no deadlock"));
   EXPECT_EQ(ended.out.find("differ"), std::string::npos) << ended.out;
   // 8 sequences in 4 microbatches of a replica; a middle stage would pass 2 tensors of 16 x 64 floats for
   // each, the last of two passes one back.
   EXPECT_TRUE(says(ended.out, "pp                       4         16384"));
+}
+
+TEST(ProgramShow, SaysWhichPieceARankHas) {
+  const Ended ended =
+      lockstep_program("show " + tiny_model + "--plan 'dp=2 cp=2' --pieces 2 --rank 3 --seq 16");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "rank 3 (dp 1, tp 0, pp 0, cp 1)", "no deadlock")) << ended.out.substr(0, 200);
+  EXPECT_TRUE(says(ended.out, "spread ulysses", "all_to_all cp `layers.0.attn.q`", "swap_axes("));
+  EXPECT_EQ(ended.out.find("differ"), std::string::npos) << ended.out;
 }
 
 // A model of 5 million parameters: 42 MB of moments go, 3 MB of blocks come.

@@ -21,40 +21,78 @@ double noise(std::uint64_t key, std::size_t position) {
   return 2 * unit_interval(random_word(key, position)) - 1;
 }
 
-TEST_P(Gradient, EqualsFiniteDifferences) {
-  ModelConfig config = load_model_config("suites/models/" + GetParam() + ".json");
-  config.layers = 2;  // the others are alike
-  const i64 seq = 12;
-  const auto table = parameter_table(config, 8);
-  Tensors<double> weights, grads;
-  for (std::size_t p = 0; p < table.size(); ++p) {
-    const Param& param = table[p];
-    grads.emplace_back(static_cast<std::size_t>(param.stored()));
-    weights.emplace_back(static_cast<std::size_t>(param.tied_to >= 0 ? 0 : param.stored()));
-    // Weights of size 1/sqrt(K), embedding and norms of size 1: every part of the model is at work.
-    const bool norm = param.row_dim == Dim::one;
-    const double size = norm || p == 0 ? 0.5 : 1 / std::sqrt(static_cast<double>(param.cols));
-    for (std::size_t i = 0; i < weights[p].size() && static_cast<i64>(i) < param.count(); ++i)
-      weights[p][i] = (norm ? 1 : 0) + size * noise(p, i);
-  }
+struct GradientScene {
+  ModelConfig config;
+  static constexpr i64 seq = 12;
+  std::vector<Param> table;
+  Tensors<double> weights;
   std::vector<i32> tokens, labels;
-  for (std::size_t t = 0; t < static_cast<std::size_t>(seq); ++t) {
-    tokens.push_back(static_cast<i32>(random_word(98, t) % 20));  // 20: some occur twice
-    labels.push_back(t % 5 == 2 ? -100 : static_cast<i32>(random_word(99, t) % 509));
-  }
-
   Lanes lanes;
   const Ops<double> ops = double_ops();
-  const Model<double> model(config, seq, 8, table, weights, ops, lanes);
-  auto loss = [&] {
+
+  explicit GradientScene(const std::string& name)
+      : config(load_model_config("suites/models/" + name + ".json")) {
+    config.layers = 2;  // the others are alike
+    table = parameter_table(config, 8);
+    for (std::size_t p = 0; p < table.size(); ++p) {
+      const Param& param = table[p];
+      weights.emplace_back(static_cast<std::size_t>(param.tied_to >= 0 ? 0 : param.stored()));
+      // Weights of size 1/sqrt(K), embedding and norms of size 1: every part of the model is at work.
+      const bool norm = param.row_dim == Dim::one;
+      const double size = norm || p == 0 ? 0.5 : 1 / std::sqrt(static_cast<double>(param.cols));
+      for (std::size_t i = 0; i < weights[p].size() && static_cast<i64>(i) < param.count(); ++i)
+        weights[p][i] = (norm ? 1 : 0) + size * noise(p, i);
+    }
+    for (std::size_t t = 0; t < static_cast<std::size_t>(seq); ++t) {
+      tokens.push_back(static_cast<i32>(random_word(98, t) % 20));  // 20: some occur twice
+      labels.push_back(t % 5 == 2 ? -100 : static_cast<i32>(random_word(99, t) % 509));
+    }
+  }
+
+  static constexpr double scale = 0.25;
+  double loss() {
+    const Model<double> model(config, seq, 8, 1, table, weights, ops, lanes);
     Kept<double> kept = model.forward(tokens.data());
-    return model.loss(kept, labels.data());
-  };
-  Kept<double> kept = model.forward(tokens.data());
-  model.loss(kept, labels.data());
-  const double scale = 0.25;
-  model.backward(kept, tokens.data(), labels.data(), scale, grads);
-  if (config.tied)
+    return model.loss(kept, labels.data()).at(0);
+  }
+  // By piece. Nothing is taken for zero that was not written.
+  std::vector<Tensors<double>> gradients(i64 pieces) {
+    std::vector<Tensors<double>> grads(static_cast<std::size_t>(pieces));
+    for (Tensors<double>& of_piece : grads)
+      for (const Param& param : table) of_piece.emplace_back(static_cast<std::size_t>(param.stored()), 7.0);
+    const Model<double> model(config, seq, 8, pieces, table, weights, ops, lanes);
+    Kept<double> kept = model.forward(tokens.data());
+    losses = model.loss(kept, labels.data());
+    model.backward(kept, tokens.data(), labels.data(), scale, grads);
+    return grads;
+  }
+  std::vector<double> losses;  // of those
+};
+
+double length_of(const Tensor<double>& x) {
+  double squares = 0;
+  for (const double y : x) squares += y * y;
+  return std::sqrt(squares);
+}
+double distance_of(const Tensor<double>& x, const Tensor<double>& y) {
+  double squares = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) squares += (x[i] - y[i]) * (x[i] - y[i]);
+  return std::sqrt(squares);
+}
+
+TEST_P(Gradient, EqualsFiniteDifferences) {
+  GradientScene s(GetParam());
+  const auto& table = s.table;
+  Tensors<double>& weights = s.weights;
+  // The sum over two pieces is the gradient too.
+  Tensors<double> grads;
+  for (const Tensors<double>& of_piece : s.gradients(2))
+    for (std::size_t p = 0; p < table.size(); ++p)
+      if (grads.size() <= p)
+        grads.push_back(of_piece[p]);
+      else
+        for (std::size_t i = 0; i < grads[p].size(); ++i) grads[p][i] += of_piece[p][i];
+  if (s.config.tied)
     for (std::size_t i = 0; i < grads[0].size(); ++i) grads[0][i] += grads.back()[i];
 
   for (std::size_t p = 0; p < table.size(); ++p) {
@@ -74,14 +112,93 @@ TEST_P(Gradient, EqualsFiniteDifferences) {
     }
     auto loss_at = [&](double h) {
       for (std::size_t i = 0; i < n; ++i) weights[p][i] = start[i] + h * direction[i];
-      return loss();
+      return s.loss();
     };
     const double h = 5e-3;  // a central difference of order 4: its error is of order h^4
     const double numeric =
-        (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h) * scale;
+        (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h) * s.scale;
     weights[p] = start;
     EXPECT_NEAR(numeric, analytic, 1e-11 * std::sqrt(size)) << table[p].name;
   }
+}
+
+// Where a sequence is cut changes where sums are, not what they are of.
+TEST_P(Gradient, OfAllPiecesIsTheWholeSequences) {
+  GradientScene s(GetParam());
+  const Tensors<double> whole = s.gradients(1).at(0);
+  const double loss = s.losses.at(0);
+  for (const i64 pieces : {2, 4}) {
+    const auto grads = s.gradients(pieces);
+    ASSERT_EQ(s.losses.size(), static_cast<std::size_t>(pieces));
+    double sum = 0;
+    for (const double l : s.losses) sum += l;
+    EXPECT_NEAR(sum, loss, 1e-13 * loss);
+    for (std::size_t p = 0; p < s.table.size(); ++p) {
+      Tensor<double> all(whole[p].size());
+      for (const auto& of_piece : grads)
+        for (std::size_t i = 0; i < all.size(); ++i) all[i] += of_piece[p][i];
+      EXPECT_LE(distance_of(all, whole[p]), 1e-12 * length_of(whole[p])) << s.table[p].name;
+      EXPECT_GT(distance_of(grads[0][p], whole[p]), 0.01 * length_of(whole[p])) << s.table[p].name;
+    }
+  }
+}
+
+// Tokens do not meet in the final norm and the head: a piece's gradient is what only its labels give. Below
+// they meet, and later ones see earlier ones, not the other way round.
+TEST_P(Gradient, OfAPieceIsOfItsTokens) {
+  GradientScene s(GetParam());
+  const i64 pieces = 2, piece = s.seq / pieces;
+  const auto grads = s.gradients(pieces);
+  const std::vector<double> losses = s.losses;
+  const std::vector<i32> labels = s.labels;
+  const std::size_t head = s.table.size() - 1, norm = head - 1;
+  for (i64 c = 0; c < pieces; ++c) {
+    for (i64 t = 0; t < s.seq; ++t)
+      s.labels[static_cast<std::size_t>(t)] = t / piece == c ? labels[static_cast<std::size_t>(t)] : -100;
+    const Tensors<double> only = s.gradients(1).at(0);
+    EXPECT_NEAR(s.losses.at(0), losses[static_cast<std::size_t>(c)], 1e-13 * losses[0]);
+    for (const std::size_t p : {norm, head})
+      EXPECT_LE(distance_of(grads[static_cast<std::size_t>(c)][p], only[p]), 1e-12 * length_of(only[p]))
+          << s.table[p].name;
+    const auto by_piece = s.gradients(pieces);
+    for (std::size_t p = 0; p < s.table.size(); ++p) {
+      const bool none = c == 0;  // of the first piece's loss the second piece's tokens have no part
+      if (none) {
+        EXPECT_EQ(length_of(by_piece[1][p]), 0) << s.table[p].name;
+      }
+      EXPECT_GT(length_of(by_piece[static_cast<std::size_t>(c)][p]), 0) << s.table[p].name;
+    }
+    if (c == 1) {  // earlier tokens are keys and values for the second piece's, in every layer
+      EXPECT_GT(length_of(by_piece[0][param_index(1, k_proj)]), 0);
+      EXPECT_GT(length_of(by_piece[0][param_index(1, v_proj)]), 0);
+      EXPECT_GT(length_of(by_piece[0][param_index(0, down_proj)]), 0);
+      for (const int p : {q_proj, o_proj, gate_proj, up_proj, down_proj})  // but in the last only that
+        EXPECT_EQ(length_of(by_piece[0][param_index(1, p)]), 0) << p;
+    }
+  }
+}
+
+// Where pieces have no token in common, an embedding's row has its gradient in the piece that has its token.
+TEST_P(Gradient, OfTheEmbeddingLiesWithTheTokensOfThePiece) {
+  GradientScene s(GetParam());
+  const i64 pieces = 4, piece = s.seq / pieces;
+  for (i64 t = 0; t < s.seq; ++t)
+    s.tokens[static_cast<std::size_t>(t)] = static_cast<i32>(10 * (t / piece) + t % piece % 2);  // one twice
+  const Tensor<double> whole = s.gradients(1).at(0)[0];
+  const auto grads = s.gradients(pieces);
+  const i64 D = s.config.hidden;
+  for (i64 row = 0; row < s.table[0].stored_rows; ++row)
+    for (i64 c = 0; c < pieces; ++c) {
+      const bool here = row / 10 == c && row % 10 < 2;
+      for (i64 d = 0; d < D; ++d) {
+        const auto i = static_cast<std::size_t>(row * D + d);
+        const double got = grads[static_cast<std::size_t>(c)][0][i];
+        ASSERT_EQ(got, here ? whole[i] : 0) << "piece " << c << ", row " << row;
+        if (here) {
+          ASSERT_NE(got, 0);
+        }
+      }
+    }
 }
 
 }  // namespace

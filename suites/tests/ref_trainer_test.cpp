@@ -38,10 +38,18 @@ auto tree_of_six(const std::vector<Value>& g) {
   return (g[0] + (g[1] + g[2])) + (g[3] + (g[4] + g[5]));
 }
 
-TEST(Trainer, SumsOverSequencesAsATree) {
-  for (const bool tied : {false, true}) {
+// Of one, two or four pieces: the tree over pieces stands above the trees over sequences.
+template <class Value>
+Value tree_of_pieces(const std::vector<Value>& g) {
+  if (g.size() == 4) return (g[0] + g[1]) + (g[2] + g[3]);
+  return g.size() == 2 ? g[0] + g[1] : g.at(0);
+}
+
+TEST(Trainer, SumsOverPiecesAndSequencesAsATree) {
+  for (const auto& [tied, pieces] : {std::pair{false, 1}, {true, 1}, {false, 2}, {true, 2}, {true, 4}}) {
+    SCOPED_TRACE(pieces);
     Settings s;
-    s.batch = 6, s.seq = 10;
+    s.batch = 6, s.seq = 12, s.pieces = pieces;
     const Batch batch(s);
     const ModelConfig config = small(tied);
     const Ops<float> ops = plain_ops<float>();
@@ -49,29 +57,39 @@ TEST(Trainer, SumsOverSequencesAsATree) {
     Trainer<float> trainer(config, s, ops, lanes);
     trainer.initialise();
 
-    // The gradient of each sequence, by itself.
+    // The gradient of each piece of each sequence, by itself: [piece][sequence].
     const auto& table = trainer.params();
     Tensors<float> weights;
     for (int p = 0; p < static_cast<int>(table.size()); ++p) weights.push_back(trainer.weight(p));
-    const Model<float> model(config, s.seq, s.leaves, table, weights, ops, lanes);
-    std::vector<Tensors<float>> grads(6);
-    std::vector<double> losses;
+    const Model<float> model(config, s.seq, s.leaves, s.pieces, table, weights, ops, lanes);
+    const auto P = static_cast<std::size_t>(pieces);
+    std::vector<std::vector<Tensors<float>>> grads(P);
+    std::vector<std::vector<double>> losses(P);
     for (i64 b = 0; b < 6; ++b) {
-      Tensors<float>& g = grads[static_cast<std::size_t>(b)];
-      for (const Param& param : table) g.emplace_back(static_cast<std::size_t>(param.stored()));
+      std::vector<Tensors<float>> g(P);
+      for (Tensors<float>& of_piece : g)
+        for (const Param& param : table) of_piece.emplace_back(static_cast<std::size_t>(param.stored()));
       Kept<float> kept = model.forward(batch.tokens.data() + b * s.seq);
-      losses.push_back(model.loss(kept, batch.labels.data() + b * s.seq));
-      const float scale = static_cast<float>(1.0 / 40);  // 60 labels, of which 20 are ignored
+      const std::vector<double> loss = model.loss(kept, batch.labels.data() + b * s.seq);
+      ASSERT_EQ(loss.size(), P);
+      const float scale = static_cast<float>(1.0 / 48);  // 72 labels, of which 24 are ignored
       model.backward(kept, batch.tokens.data() + b * s.seq, batch.labels.data() + b * s.seq, scale, g);
+      for (std::size_t c = 0; c < P; ++c) grads[c].push_back(g[c]), losses[c].push_back(loss[c]);
     }
     auto tree = [&](std::size_t p, std::size_t i) {
-      std::vector<float> leaves;
-      for (const Tensors<float>& g : grads) leaves.push_back(g[p][i]);
-      return tree_of_six(leaves);
+      std::vector<float> of_pieces;
+      for (const auto& sequences : grads) {
+        std::vector<float> leaves;
+        for (const Tensors<float>& g : sequences) leaves.push_back(g[p][i]);
+        of_pieces.push_back(tree_of_six(leaves));
+      }
+      return tree_of_pieces(of_pieces);
     };
+    std::vector<double> loss_of_pieces;
+    for (const std::vector<double>& l : losses) loss_of_pieces.push_back(tree_of_six(l));
 
     const auto result = trainer.step(batch.tokens.data(), batch.labels.data());
-    EXPECT_EQ(result.loss, tree_of_six(losses) / 40);
+    EXPECT_EQ(result.loss, tree_of_pieces(loss_of_pieces) / 48);
     double squares = 0;
     for (std::size_t p = 0; p < table.size(); ++p) {
       if (table[p].tied_to >= 0) {
@@ -206,6 +224,13 @@ TEST(Trainer, WrongBatchesAndSettingsAreRefused) {
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.batch = 0; }), "batch is 0"));
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.seq = -1; }), "seq is -1"));
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.leaves = 6; }), "power of two"));
+  for (const i64 pieces : {0, 3, 8})  // none; no power of two; more than there are tokens
+    EXPECT_TRUE(
+        says(refused_settings([&](Settings& x) { x.pieces = pieces; }),
+             "pieces is " + std::to_string(pieces) + "; it must be a power of two that divides seq, 4"));
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.pieces = 4, x.seq = 6; }), "divides seq, 6"));
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.pieces = 3, x.seq = 6; }), "must be a power of two"));
+  EXPECT_EQ(refused_settings([](Settings& x) { x.pieces = 4; }), "");
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.clip = 0; }), "clip is 0"));
 }
 

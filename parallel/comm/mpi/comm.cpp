@@ -18,6 +18,9 @@ constexpr i64 kSmall =
 constexpr int kTags = 1 << 15;  // what MPI promises at least
 
 i64 round_up(i64 bytes) { return (bytes + 63) / 64 * 64; }
+// A message is counted in 4 bytes, so that it may have 8 GB. Of an odd number of bf16 the last is half full:
+// parts have room for it.
+int units(i64 bytes) { return static_cast<int>((bytes + 3) / 4); }
 
 double patience() {
   const char* text = std::getenv("LOCKSTEP_MPI_PATIENCE");
@@ -180,8 +183,8 @@ void MpiComm::receive(Slot& s, int from, i64 bytes) {
   s.from_bytes[index] = bytes;
   const MPI_Comm comm =
       is_transfer(m) ? transfers_[static_cast<int>(m.axis)] : collectives_[static_cast<int>(m.axis)];
-  mpi_must(MPI_Irecv(s.part(*s.theirs, from) - kHeader, static_cast<int>((kHeader + bytes) / 4), MPI_INT32_T,
-                     from, s.tag, comm, &s.requests[index]),
+  mpi_must(MPI_Irecv(s.part(*s.theirs, from) - kHeader, units(kHeader + bytes), MPI_INT32_T, from, s.tag,
+                     comm, &s.requests[index]),
            "MPI_Irecv");
 }
 
@@ -190,7 +193,7 @@ void MpiComm::send(Slot& s, int to, int part, i64 bytes) {
   const int index = s.posted++;
   s.from[index] = -1;
   const char* at = s.part(*s.mine, part) - kHeader;
-  const int count = static_cast<int>((kHeader + bytes) / 4);
+  const int count = units(kHeader + bytes);
   // A send is a rendezvous: it ends when its recv has started, never because somebody had a buffer to spare.
   if (m.verb == Verb::send)
     mpi_must(MPI_Issend(at, count, MPI_INT32_T, to, s.tag, transfers_[static_cast<int>(m.axis)],
@@ -263,7 +266,7 @@ void MpiComm::check_received(const Slot& s) const {
     check_agreement(theirs.message, s.from[i], m, group.me, group, mesh_);
     int count = 0;
     MPI_Get_count(&s.statuses[i], MPI_INT32_T, &count);
-    if (count != (kHeader + s.from_bytes[i]) / 4)
+    if (count != units(kHeader + s.from_bytes[i]))
       throw CommError(fmt::format("{}: rank {} sent {} bytes instead of {}", describe(m, group),
                                   group.ranks[s.from[i]], i64{count} * 4 - kHeader, s.from_bytes[i]));
   }
