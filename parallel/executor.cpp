@@ -35,7 +35,7 @@ double tree_of(const double* x, i64 lo, i64 hi) {
 
 Executor::Executor(const Run& run, int rank, Device& device)
     : run_(run),
-      seen_(in_pieces(run.settings, run.plan)),
+      seen_(in_segments(run.settings, run.plan)),
       mesh_(run.mesh()),
       rank_(rank),
       stage_(mesh_.pp_of(rank)),
@@ -157,7 +157,7 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
 
 void Executor::load_tokens(i64 step) {
   if (!device_.computes()) return;
-  const i64 T = seen_.seq;  // of a sample, which may be a piece of a sequence
+  const i64 T = seen_.seq;  // of a sample, which may be a segment of a sequence
   Settings order = run_.settings;
   if (mutant("seed of the data's order differs by rank")) order.seed += rank_;
   for (int j = 0; j < microbatches_; ++j)

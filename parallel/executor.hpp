@@ -53,7 +53,7 @@ class Executor {
   double gradient_norm();
 
   Run run_;
-  Settings seen_;  // of this rank: samples are pieces of sequences, where those are cut
+  Settings seen_;  // of this rank: samples are segments of sequences, where those are cut
   Mesh mesh_;
   int rank_, stage_;
   Device& device_;

@@ -12,7 +12,7 @@ enum class Axis {
   dp,     // same stage, same slice, other samples
   tp,     // same stage, same samples, other slices
   pp,     // same slice and samples, other stages
-  cp,     // of dp those whose samples are pieces of the same sequences
+  cp,     // of dp those whose samples are segments of the same sequences
   kv,     // the tensor-parallel ranks that hold the same key/value head
   tie,    // first and last stage, where a tied weight lives twice
   // Where the replicas of dp are groups that share a unit's weights, gradients or moments, and not all one:
@@ -32,13 +32,13 @@ struct Group {
   int size() const { return static_cast<int>(ranks.size()); }
 };
 
-// With pieces of sequences as samples, ranks of cp are ranks of dp: dp counts a plan's dp x cp. In the order
-// of samples, which is that of the sums over dp, the first pieces of all sequences come first.
+// With segments of sequences as samples, ranks of cp are ranks of dp: dp counts a plan's dp x cp. In the
+// order of samples, which is that of the sums over dp, the first segments of all sequences come first.
 struct Mesh {
   int dp = 1, tp = 1, pp = 1;
   int kv_replicas = 1;  // tensor-parallel ranks per key/value head
   int replicas = 1;     // groups of dp's ranks, neighbours in each, among whom each unit is shared
-  int cp = 1;           // pieces of a sequence, each on another rank
+  int cp = 1;           // segments of a sequence, each on another rank
   int size() const { return dp * tp * pp; }
   int tp_of(int rank) const { return rank % tp; }
   int cp_of(int rank) const { return rank / tp % cp; }

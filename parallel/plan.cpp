@@ -154,7 +154,7 @@ std::string Plan::line() const {
   return out;
 }
 
-Settings in_pieces(Settings s, const Plan& p) {
+Settings in_segments(Settings s, const Plan& p) {
   s.seq /= p.number("cp"), s.batch *= p.number("cp");
   return s;
 }
@@ -216,12 +216,12 @@ const std::vector<Rule> mesh_rules = {
        if (s.seq % p.number("cp") == 0) return {};
        return fmt::format("cp={} does not divide the sequence of {} tokens", p.number("cp"), s.seq);
      }},
-    {"cp-is-pieces",
+    {"cp-is-segments",
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
-       if (s.fast || p.number("cp") == s.pieces) return {};
+       if (s.fast || p.number("cp") == s.segments) return {};
        return fmt::format(
-           "cp={} cuts sequences otherwise than the run's pieces={}: exact mode needs them alike",
-           p.number("cp"), s.pieces);
+           "cp={} cuts sequences otherwise than the run's segments={}: exact mode needs them alike",
+           p.number("cp"), s.segments);
      }},
     {"pp-at-most-layers",
      [](const Plan& p, const ModelConfig& m, const Settings&) -> Broken {

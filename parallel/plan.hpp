@@ -44,8 +44,8 @@ class Plan {
 };
 
 // The settings as a rank's part of a step sees them: where a sequence is cut over cp ranks, a sample is a
-// piece of it, and there are more and shorter ones.
-Settings in_pieces(Settings, const Plan&);
+// segment of it, and there are more and shorter ones.
+Settings in_segments(Settings, const Plan&);
 
 // All words, mesh first, then by name.
 const std::vector<Word>& plan_words();

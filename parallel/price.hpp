@@ -25,7 +25,7 @@ struct Shape {
   i64 partial;                       // of an activation that is a rank's part of a sum: in exact mode float32
   int dp, tp, pp;                    // dp: ranks with other tokens, a plan's dp x cp
   int dp_at, tp_at, stage;
-  int cp;                // ranks a sequence is cut over; T and n are of its pieces
+  int cp;                // ranks a sequence is cut over; T and n are of its segments
   int replicas, shards;  // of dp: groups, and the ranks of one, who share what is sharded
   int replica_at, shard_at;
   Axis sharing;      // of a group's messages

@@ -60,7 +60,7 @@ class Seam {
 };
 
 // ---- Spread -------------------------------------------------------------------------------------------
-// All of a layer but attention treats a token by itself. Where a rank has a piece of each sequence, here is
+// All of a layer but attention treats a token by itself. Where a rank has a segment of each sequence, here is
 // how attention gets to see whole ones: [b, T/parts, heads*hd] of this rank's tokens, all heads of its seam,
 // <-> [b, T, heads*repeats/parts*hd] of all tokens, fewer heads.
 class Spread {

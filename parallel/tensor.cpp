@@ -146,7 +146,7 @@ const std::vector<Rule> rules = {
      }},
     {"sp-divides-sequence",
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Refused {
-       const i64 T = in_pieces(s, p).seq;
+       const i64 T = in_segments(s, p).seq;
        if (p.number("sp") == 0 || T % p.number("tp") == 0) return {};
        return "sp=1 needs tp to divide the " + std::to_string(T) + " tokens of a sequence";
      }},

@@ -1,5 +1,5 @@
 // Context parallelism by exchanging heads for tokens (Jacobs et al. 2023, DeepSpeed-Ulysses, section 3): a
-// rank has a piece of each sequence, T/cp tokens, for all of a layer but attention; there it has whole
+// rank has a segment of each sequence, T/cp tokens, for all of a layer but attention; there it has whole
 // sequences and 1/cp of the heads. All of a sequence is attended to in one place, so that attention is as it
 // is without cp.
 //

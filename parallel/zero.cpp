@@ -14,8 +14,8 @@
 //   rank 0 sends   0   2   4     to both owners; each computes
 //   rank 1 sends   1   3   5     (0 + (1 + 2)) + (3 + (4 + 5))
 //
-// With `cp` a microbatch of all ranks is a block of sequences, and its pieces are as many blocks of samples,
-// far from each other in the tree: exact sums then are the owner's too.
+// With `cp` a microbatch of all ranks is a block of sequences, and its segments are as many blocks of
+// samples, far from each other in the tree: exact sums then are the owner's too.
 //
 // With `replicas=r` all this is of r groups of dp/r ranks, each with a block of the samples; after the last
 // microbatch the shards are summed over groups (AcrossReplicas).
@@ -200,7 +200,7 @@ class Zero final : public Store {
   Device& device_;
   const LocalParams& params_;
   int ranks_, me_;
-  int groups_, blocks_;  // of ranks; of samples in a group, one for each piece of its sequences
+  int groups_, blocks_;  // of ranks; of samples in a group, one for each segment of its sequences
   i64 b_, n_, first_;    // first_: of the group's samples
   bool fast_;
   bool summed_;                // by the message, over ranks; if not, it brings the ranks' sums of nodes

@@ -9,7 +9,7 @@
 namespace lockstep {
 
 template <class T>
-Model<T>::Model(const ModelConfig& config, i64 seq, i64 leaves, i64 pieces, const std::vector<Param>& table,
+Model<T>::Model(const ModelConfig& config, i64 seq, i64 leaves, i64 segments, const std::vector<Param>& table,
                 const Tensors<T>& weights, const Ops<Wide<T>>& ops, Lanes& lanes)
     : config_(config),
       table_(table),
@@ -18,9 +18,9 @@ Model<T>::Model(const ModelConfig& config, i64 seq, i64 leaves, i64 pieces, cons
       lanes_(lanes),
       seq_(seq),
       leaves_(leaves),
-      pieces_(pieces),
+      segments_(segments),
       padded_vocab_(lockstep::padded_vocab(config, leaves)),
-      piece_(seq / pieces),
+      segment_(seq / segments),
       final_norm_(param_index(config.layers, 0)),
       head_(final_norm_ + 1),
       rope_(rope_table<Wide<T>>(config, seq)) {}
@@ -109,9 +109,9 @@ std::vector<double> Model<T>::loss(Kept<T>& kept, const i32* labels) const {
   ops_.ce_max(lanes_, kept.max.data(), kept.logits.data(), seq_, padded_vocab_, config_.vocab);
   ops_.ce_sum(lanes_, kept.sum.data(), target.data(), kept.logits.data(), kept.max.data(), labels, seq_,
               padded_vocab_, config_.vocab, 0, leaves_);
-  std::vector<double> losses(static_cast<std::size_t>(pieces_));
-  ops_.ce_loss(lanes_, losses.data(), kept.sum.data(), kept.max.data(), target.data(), labels, pieces_,
-               piece_);
+  std::vector<double> losses(static_cast<std::size_t>(segments_));
+  ops_.ce_loss(lanes_, losses.data(), kept.sum.data(), kept.max.data(), target.data(), labels, segments_,
+               segment_);
   return losses;
 }
 
@@ -121,7 +121,7 @@ std::vector<double> Model<T>::loss(Kept<T>& kept, const i32* labels) const {
 // the branch's gradient is added. Input gradients and weight gradients are steps of their own.
 template <class T>
 void Model<T>::backward(Kept<T>& kept, const i32* tokens, const i32* labels, Wide<T> scale,
-                        ByPiece& grads) const {
+                        BySegment& grads) const {
   logits_gradient(kept, labels, scale);
   const Tensor<T>& dlogits = kept.logits;       // [T, Vp]
   const Sum dn = head_input_gradient(dlogits);  // [T, D] of a norm's output
@@ -166,11 +166,12 @@ Tensor<T> Model<T>::norm_input_gradient(int param, const NormKept<T>& kept, cons
 }
 
 template <class T>
-void Model<T>::norm_weight_gradient(int param, const NormKept<T>& kept, const Sum& dy, ByPiece& grads) const {
+void Model<T>::norm_weight_gradient(int param, const NormKept<T>& kept, const Sum& dy,
+                                    BySegment& grads) const {
   const i64 D = config_.hidden;
-  for_pieces(grads, param, [&](Wide<T>* dw, i64 from) {  // [D]
+  for_segments(grads, param, [&](Wide<T>* dw, i64 from) {  // [D]
     ops_.rms_norm_dw(lanes_, dw, dy.data() + from * D, kept.x.data() + from * D, kept.rstd.data() + from,
-                     piece_, D, leaves_, false);
+                     segment_, D, leaves_, false);
   });
 }
 
@@ -191,7 +192,7 @@ MlpGrads<T> Model<T>::mlp_input_gradient(i64 layer, const MlpKept<T>& kept, cons
 
 template <class T>
 void Model<T>::mlp_weight_gradient(i64 layer, const Tensor<T>& x, const MlpKept<T>& kept, const Tensor<T>& dy,
-                                   const MlpGrads<T>& g, ByPiece& grads) const {
+                                   const MlpGrads<T>& g, BySegment& grads) const {
   linear_weight_gradient(param_index(layer, gate_proj), g.dgate, x, grads);
   linear_weight_gradient(param_index(layer, up_proj), g.dup, x, grads);
   linear_weight_gradient(param_index(layer, down_proj), dy, kept.a, grads);
@@ -221,7 +222,7 @@ AttentionGrads<T> Model<T>::attention_input_gradient(i64 layer, const AttentionK
 template <class T>
 void Model<T>::attention_weight_gradient(i64 layer, const Tensor<T>& x, const AttentionKept<T>& kept,
                                          const Tensor<T>& dy, const AttentionGrads<T>& g,
-                                         ByPiece& grads) const {
+                                         BySegment& grads) const {
   linear_weight_gradient(param_index(layer, q_proj), g.dq, x, grads);
   linear_weight_gradient(param_index(layer, k_proj), g.dk, x, grads);
   linear_weight_gradient(param_index(layer, v_proj), g.dv, x, grads);
@@ -230,10 +231,10 @@ void Model<T>::attention_weight_gradient(i64 layer, const Tensor<T>& x, const At
 
 // Row r of the embedding collects dx[t] wherever tokens[t] = r.
 template <class T>
-void Model<T>::embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, ByPiece& grads) const {
+void Model<T>::embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, BySegment& grads) const {
   const i64 D = config_.hidden;
-  for_pieces(grads, 0, [&](Wide<T>* dw, i64 from) {
-    ops_.embed_dw(lanes_, dw, dx.data() + from * D, tokens + from, piece_, D, 0, table_[0].stored_rows,
+  for_segments(grads, 0, [&](Wide<T>* dw, i64 from) {
+    ops_.embed_dw(lanes_, dw, dx.data() + from * D, tokens + from, segment_, D, 0, table_[0].stored_rows,
                   false);
   });
 }
@@ -263,22 +264,23 @@ Tensor<Y> Model<T>::linear_input_gradient(int param, const Tensor<T>& dy, i64 le
   return dx;
 }
 
-// dw[N, K] = dy[T, N]^T x[T, K], of each piece's tokens
+// dw[N, K] = dy[T, N]^T x[T, K], of each segment's tokens
 template <class T>
 void Model<T>::linear_weight_gradient(int param, const Tensor<T>& dy, const Tensor<T>& x,
-                                      ByPiece& grads) const {
+                                      BySegment& grads) const {
   const i64 N = table_[static_cast<std::size_t>(param)].stored_rows,
             K = table_[static_cast<std::size_t>(param)].cols;
-  for_pieces(grads, param, [&](Wide<T>* dw, i64 from) {
-    ops_.matmul_dw(lanes_, dw, dy.data() + from * N, x.data() + from * K, piece_, N, K, false);
+  for_segments(grads, param, [&](Wide<T>* dw, i64 from) {
+    ops_.matmul_dw(lanes_, dw, dy.data() + from * N, x.data() + from * K, segment_, N, K, false);
   });
 }
 
 template <class T>
 template <class F>
-void Model<T>::for_pieces(ByPiece& grads, int param, F gradient) const {
-  for (i64 piece = 0; piece < pieces_; ++piece)
-    gradient(grads[static_cast<std::size_t>(piece)][static_cast<std::size_t>(param)].data(), piece * piece_);
+void Model<T>::for_segments(BySegment& grads, int param, F gradient) const {
+  for (i64 segment = 0; segment < segments_; ++segment)
+    gradient(grads[static_cast<std::size_t>(segment)][static_cast<std::size_t>(param)].data(),
+             segment * segment_);
 }
 
 // A tied head multiplies with the embedding.

@@ -73,21 +73,21 @@ template <class T>
 class Model {
  public:
   using Sum = Tensor<Wide<T>>;
-  using ByPiece = std::vector<Tensors<Wide<T>>>;
+  using BySegment = std::vector<Tensors<Wide<T>>>;
   // Keeps references: `weights` holds the tensors of `table` (a tied head's is empty). What is summed over
-  // tokens is so over each of `pieces` neighbouring parts of the sequence by itself.
-  Model(const ModelConfig&, i64 seq, i64 leaves, i64 pieces, const std::vector<Param>& table,
+  // tokens is so over each of `segments` neighbouring parts of the sequence by itself.
+  Model(const ModelConfig&, i64 seq, i64 leaves, i64 segments, const std::vector<Param>& table,
         const Tensors<T>& weights, const Ops<Wide<T>>&, Lanes&);
 
   // tokens[T] -> everything up to the logits.
   Kept<T> forward(const i32* tokens) const;
 
-  // By piece: the sum over its valid labels of -log softmax(logits)[label]; fills kept.max and kept.sum.
+  // By segment: the sum over its valid labels of -log softmax(logits)[label]; fills kept.max and kept.sum.
   std::vector<double> loss(Kept<T>&, const i32* labels) const;
 
-  // By piece: writes every parameter's gradient of loss * scale, as far as the piece's tokens have to do with
-  // it. A tied head's part is kept apart from the embedding's. Uses up kept.logits.
-  void backward(Kept<T>&, const i32* tokens, const i32* labels, Wide<T> scale, ByPiece& grads) const;
+  // By segment: writes every parameter's gradient of loss * scale, as far as the segment's tokens have to do
+  // with it. A tied head's part is kept apart from the embedding's. Uses up kept.logits.
+  void backward(Kept<T>&, const i32* tokens, const i32* labels, Wide<T> scale, BySegment& grads) const;
 
  private:
   // The steps of a forward pass ...
@@ -101,24 +101,24 @@ class Model {
   void logits_gradient(Kept<T>&, const i32* labels, Wide<T> scale) const;
   Sum head_input_gradient(const Tensor<T>& dlogits) const;
   Tensor<T> norm_input_gradient(int param, const NormKept<T>&, const Sum& dy) const;
-  void norm_weight_gradient(int param, const NormKept<T>&, const Sum& dy, ByPiece& grads) const;
+  void norm_weight_gradient(int param, const NormKept<T>&, const Sum& dy, BySegment& grads) const;
   MlpGrads<T> mlp_input_gradient(i64 layer, const MlpKept<T>&, const Tensor<T>& dy) const;
   void mlp_weight_gradient(i64 layer, const Tensor<T>& x, const MlpKept<T>&, const Tensor<T>& dy,
-                           const MlpGrads<T>&, ByPiece& grads) const;
+                           const MlpGrads<T>&, BySegment& grads) const;
   AttentionGrads<T> attention_input_gradient(i64 layer, const AttentionKept<T>&, const Tensor<T>& dy) const;
   void attention_weight_gradient(i64 layer, const Tensor<T>& x, const AttentionKept<T>&, const Tensor<T>& dy,
-                                 const AttentionGrads<T>&, ByPiece& grads) const;
-  void embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, ByPiece& grads) const;
+                                 const AttentionGrads<T>&, BySegment& grads) const;
+  void embedding_weight_gradient(const i32* tokens, const Tensor<T>& dx, BySegment& grads) const;
 
   // Matrix products with one parameter w [N, K], whose shape is in the table; rounded to Y: T, or a sum.
   template <class Y = T>
   Tensor<Y> linear(int param, const Tensor<T>& x, i64 leaves) const;
   template <class Y = T>
   Tensor<Y> linear_input_gradient(int param, const Tensor<T>& dy, i64 leaves) const;
-  void linear_weight_gradient(int param, const Tensor<T>& dy, const Tensor<T>& x, ByPiece& grads) const;
-  // gradient(where a piece's goes, its first token), piece by piece.
+  void linear_weight_gradient(int param, const Tensor<T>& dy, const Tensor<T>& x, BySegment& grads) const;
+  // gradient(where a segment's goes, its first token), segment by segment.
   template <class F>
-  void for_pieces(ByPiece& grads, int param, F gradient) const;
+  void for_segments(BySegment& grads, int param, F gradient) const;
   const T* weight(int param) const;
   template <class Y = T>
   static Tensor<Y> tensor(i64 rows, i64 cols) {
@@ -130,8 +130,8 @@ class Model {
   const Tensors<T>& weights_;
   const Ops<Wide<T>>& ops_;
   Lanes& lanes_;
-  const i64 seq_, leaves_, pieces_, padded_vocab_;
-  const i64 piece_;              // tokens of one
+  const i64 seq_, leaves_, segments_, padded_vocab_;
+  const i64 segment_;            // tokens of one
   const int final_norm_, head_;  // their parameters
   const RopeTable<Wide<T>> rope_;
 };

@@ -9,8 +9,8 @@ struct Settings {
   i64 seq = 64;   // T
   i64 steps = 3;
   i64 seed = 1;
-  i64 leaves = 8;  // R, see kernels/EXACT.md
-  i64 pieces = 1;  // P, of a sequence: weights' gradients are sums over pieces, see kernels/EXACT.md
+  i64 leaves = 8;    // R, see kernels/EXACT.md
+  i64 segments = 1;  // P, of a sequence: weights' gradients are sums over segments, see kernels/EXACT.md
   // Sums in any order, where that is cheaper than the canonical one (kernels/EXACT.md, fast mode). What is
   // compared with the reference; the reference itself has one order only.
   bool fast = false;

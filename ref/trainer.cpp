@@ -19,8 +19,8 @@ Settings checked(const Settings& s) {
   require(s.seq >= 1, fmt::format("seq is {}; it must be at least 1", s.seq));
   require(s.leaves >= 1 && (s.leaves & (s.leaves - 1)) == 0,
           fmt::format("leaves is {}; it must be a power of two", s.leaves));
-  require(s.pieces >= 1 && (s.pieces & (s.pieces - 1)) == 0 && s.seq % s.pieces == 0,
-          fmt::format("pieces is {}; it must be a power of two that divides seq, {}", s.pieces, s.seq));
+  require(s.segments >= 1 && (s.segments & (s.segments - 1)) == 0 && s.seq % s.segments == 0,
+          fmt::format("segments is {}; it must be a power of two that divides seq, {}", s.segments, s.seq));
   require(s.clip > 0, fmt::format("clip is {}; it must be above 0", s.clip));
   return s;
 }
@@ -38,7 +38,7 @@ Trainer<T>::Trainer(const ModelConfig& config, const Settings& settings, const O
       grads_(tensors<Real>()),
       first_(tensors<Real>()),
       second_(tensors<Real>()),
-      model_(config_, settings_.seq, settings_.leaves, settings_.pieces, table_, weights_, ops_, lanes_) {
+      model_(config_, settings_.seq, settings_.leaves, settings_.segments, table_, weights_, ops_, lanes_) {
   if (!config_.tied) return;
   weights_.back().clear();
   for (Tensors<Real>* set : {&grads_, &first_, &second_}) set->back().clear();
@@ -53,8 +53,8 @@ typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* label
       static_cast<Real>(1.0 / static_cast<double>(valid));  // the loss is a mean over valid labels
 
   grads_.clear();  // before the next step's, not beside them
-  Sums pieces = sums_of(0, settings_.batch, tokens, labels, scale);
-  Sum sum = sum_of(0, settings_.pieces, pieces);
+  Sums segments = sums_of(0, settings_.batch, tokens, labels, scale);
+  Sum sum = sum_of(0, settings_.segments, segments);
   grads_ = std::move(sum.grads);
   if (config_.tied) {  // the embedding's gradient has two parts: from reading tokens, and from the head
     ops_.add(lanes_, grads_[0].data(), grads_.back().data(), grads_[0].data(), table_[0].stored());
@@ -66,38 +66,38 @@ typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* label
   return {sum.loss / static_cast<double>(valid), norm};
 }
 
-// Gradient and loss of sequences [lo, hi), of each piece by itself: the first half's plus the second half's.
-// Adding in halves keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi - lo) sets
-// of gradients.
+// Gradient and loss of sequences [lo, hi), of each segment by itself: the first half's plus the second
+// half's. Adding in halves keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi -
+// lo) sets of gradients.
 template <class T>
 typename Trainer<T>::Sums Trainer<T>::sums_of(i64 lo, i64 hi, const i32* tokens, const i32* labels,
                                               Real scale) const {
-  const auto pieces = static_cast<std::size_t>(settings_.pieces);
-  Sums sums(pieces);
+  const auto segments = static_cast<std::size_t>(settings_.segments);
+  Sums sums(segments);
   if (hi - lo == 1) {
     const i32* sequence = tokens + lo * settings_.seq;
     const i32* targets = labels + lo * settings_.seq;
-    std::vector<Tensors<Real>> grads(pieces, tensors<Real>());
+    std::vector<Tensors<Real>> grads(segments, tensors<Real>());
     Kept<T> kept = model_.forward(sequence);
     const std::vector<double> losses = model_.loss(kept, targets);
     model_.backward(kept, sequence, targets, scale, grads);
-    for (std::size_t i = 0; i < pieces; ++i) sums[i] = {losses[i], std::move(grads[i])};
+    for (std::size_t i = 0; i < segments; ++i) sums[i] = {losses[i], std::move(grads[i])};
     return sums;
   }
   const i64 mid = lo + (hi - lo) / 2;
   sums = sums_of(lo, mid, tokens, labels, scale);
   const Sums others = sums_of(mid, hi, tokens, labels, scale);
-  for (std::size_t i = 0; i < pieces; ++i) add(sums[i], others[i]);
+  for (std::size_t i = 0; i < segments; ++i) add(sums[i], others[i]);
   return sums;
 }
 
-// The sum over pieces [lo, hi), in halves too. Uses them up.
+// The sum over segments [lo, hi), in halves too. Uses them up.
 template <class T>
-typename Trainer<T>::Sum Trainer<T>::sum_of(i64 lo, i64 hi, Sums& pieces) const {
-  if (hi - lo == 1) return std::move(pieces[static_cast<std::size_t>(lo)]);
+typename Trainer<T>::Sum Trainer<T>::sum_of(i64 lo, i64 hi, Sums& segments) const {
+  if (hi - lo == 1) return std::move(segments[static_cast<std::size_t>(lo)]);
   const i64 mid = lo + (hi - lo) / 2;
-  Sum sum = sum_of(lo, mid, pieces);
-  add(sum, sum_of(mid, hi, pieces));
+  Sum sum = sum_of(lo, mid, segments);
+  add(sum, sum_of(mid, hi, segments));
   return sum;
 }
 

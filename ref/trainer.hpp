@@ -50,14 +50,14 @@ class Trainer {
   i64 steps_done() const { return step_; }
 
  private:
-  // Of the same piece of several sequences, or of several pieces.
+  // Of the same segment of several sequences, or of several segments.
   struct Sum {
     double loss = 0;
     Tensors<Real> grads;
   };
   using Sums = std::vector<Sum>;
   Sums sums_of(i64 lo, i64 hi, const i32* tokens, const i32* labels, Real scale) const;
-  Sum sum_of(i64 lo, i64 hi, Sums& pieces) const;
+  Sum sum_of(i64 lo, i64 hi, Sums& segments) const;
   void add(Sum& into, const Sum& other) const;
   double gradient_norm() const;
   void update(double norm);

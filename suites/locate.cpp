@@ -271,7 +271,7 @@ std::optional<Finding> locate(const Whole& expected, const Whole& found, const s
 
 std::string which_axis_parts(const Mesh& mesh, const std::vector<int>& agree,
                              const std::vector<int>& differ) {
-  // A plan's dp: ranks of the same sequences, whichever pieces they have, are in one place along it.
+  // A plan's dp: ranks of the same sequences, whichever segments they have, are in one place along it.
   const auto at = [&](Axis axis, int rank) {
     return along(mesh, axis, rank) % (axis == Axis::dp ? mesh.dp / mesh.cp : size_of(mesh, axis));
   };

@@ -14,7 +14,7 @@ const std::vector<Setting>& settings_list() {
       {"steps", &S::steps, 1, 1e9, "optimizer steps"},
       {"seed", &S::seed, 0, 1e15, "of the initial weights and the order of the data"},
       {"leaves", &S::leaves, 1, 64, "parts of every sum that tensor parallelism may split (a power of two)"},
-      {"pieces", &S::pieces, 1, 1024,
+      {"segments", &S::segments, 1, 1024,
        "parts of every sequence, over which gradients are summed: exact mode's cp (a power of two)"},
       {"lr", &S::lr, 0, 1e3, "learning rate after warm-up"},
       {"min_ratio", &S::min_ratio, 0, 1, "learning rate at the end, as a part of lr"},
@@ -46,9 +46,9 @@ void check_settings(const Settings& settings) {
     if (!(s.least <= value && value <= s.most))
       throw UserError(fmt::format("{} is {}; it must be from {} to {}", s.name, value, s.least, s.most));
   }
-  if ((settings.pieces & (settings.pieces - 1)) != 0 || settings.seq % settings.pieces != 0)
-    throw UserError(fmt::format("pieces is {}; it must be a power of two that divides seq, {}",
-                                settings.pieces, settings.seq));
+  if ((settings.segments & (settings.segments - 1)) != 0 || settings.seq % settings.segments != 0)
+    throw UserError(fmt::format("segments is {}; it must be a power of two that divides seq, {}",
+                                settings.segments, settings.seq));
   if ((settings.leaves & (settings.leaves - 1)) != 0)
     throw UserError(fmt::format("leaves is {}; it must be a power of two", settings.leaves));
 }

@@ -28,7 +28,7 @@ std::vector<std::vector<float>> stream_in(const Run& run, const Whole& reference
   }
   Lanes lanes(1);
   const Ops<float> ops = cpu_ops(isa);
-  const Model<Number> model(run.model, s.seq, s.leaves, s.pieces, table, weights, ops, lanes);
+  const Model<Number> model(run.model, s.seq, s.leaves, s.segments, table, weights, ops, lanes);
   std::vector<std::vector<float>> stream(2 * run.model.layers + 1);
   const auto append = [](std::vector<float>& to, const Tensor<Number>& x) {
     to.insert(to.end(), x.begin(), x.end());
@@ -60,7 +60,7 @@ class Follower {
   // x: [b, Ts, D] of samples from `first` on; Ts < T: the rank's part of the tokens.
   void see(int rank, int place, i64 first, i64 b, const std::vector<float>& found) {
     const i64 elements = static_cast<i64>(found.size());
-    const Settings seen = in_pieces(p_.run.settings, p_.run.plan);
+    const Settings seen = in_segments(p_.run.settings, p_.run.plan);
     const i64 D = p_.run.model.hidden, T = seen.seq, B = p_.run.settings.batch;
     const i64 Ts = elements / (b * D), within = Ts < T ? p_.mesh.tp_of(rank) * Ts : 0;
     const i64 from = first / B * T + within;  // in the sequence

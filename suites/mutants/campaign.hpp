@@ -10,7 +10,7 @@
 
 namespace lockstep {
 
-using Stages = std::map<std::pair<bool, int>, Stage>;  // by `tied` and a sequence's pieces
+using Stages = std::map<std::pair<bool, int>, Stage>;  // by `tied` and a sequence's segments
 const Stage& stage_of(const Stages&, const std::string& plan, bool tied);
 void judge_all(std::vector<Mutant>&, const Stages&, int workers,
                const std::function<void(const Mutant&)>& begins, const std::function<void(Mutant&)>& judged);

@@ -34,7 +34,7 @@ std::string spelled_out(const Mutant& m) {
 Stages stages_of(const TokenFile& data, i64 seed) {
   Stages stages;
   for (const bool tied : {true, false})
-    for (const int pieces : {1, 2}) stages.try_emplace({tied, pieces}, data, tied, pieces, seed);
+    for (const int segments : {1, 2}) stages.try_emplace({tied, segments}, data, tied, segments, seed);
   return stages;
 }
 

@@ -2,11 +2,11 @@
 
 namespace lockstep {
 
-Stage::Stage(const TokenFile& text, bool tied, int pieces, i64 seed)
+Stage::Stage(const TokenFile& text, bool tied, int segments, i64 seed)
     : model(load_model_config("suites/models/gate-mutants.json")), data(text) {
   model.tied = tied;
   settings.batch = 12, settings.seq = 16, settings.steps = 3, settings.seed = seed;
-  settings.pieces = pieces;
+  settings.segments = segments;
   settings.clip = 0.5;  // below the gradient's norm: clipping acts
   initial = fresh_weights(model, settings);
   reference = reference_run(model, settings, data, "auto", 1, initial);

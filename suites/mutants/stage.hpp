@@ -16,7 +16,7 @@ struct Stage {
   Weights initial;
   Whole reference;
   FastReference float64;
-  Stage(const TokenFile&, bool tied, int pieces, i64 seed);
+  Stage(const TokenFile&, bool tied, int segments, i64 seed);
   lockstep::Run run(const std::string& plan, bool fast) const;
 };
 

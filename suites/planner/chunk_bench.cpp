@@ -17,7 +17,7 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       last_(last),
       kept_(kept),
       run_(alone(run, layers_ + (pending == Pending::layer) + static_cast<int>(apart.size()), kept.empty())),
-      settings_(in_pieces(run_.settings, run_.plan)),
+      settings_(in_segments(run_.settings, run_.plan)),
       mesh_(one_stage(run.mesh())),
       ops_(plain_ops<float>()),
       lanes_(1),

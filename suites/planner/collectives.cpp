@@ -66,7 +66,7 @@ Placed place(const Mesh& m, Axis axis, i64 devices_per_node) {
     case Axis::dp:
       return place(m.dp, m.tp, devices_per_node);
     case Axis::shard:
-      // Of fewer groups than pieces each has some pieces of all sequences, of more a piece of some.
+      // Of fewer groups than segments each has some segments of all sequences, of more a segment of some.
       return m.replicas < m.cp
                  ? place(m.cp / m.replicas, m.tp, m.dp / m.cp, i64{m.tp} * m.cp, devices_per_node)
                  : place(m.shards(), i64{m.tp} * m.cp, devices_per_node);

@@ -192,9 +192,9 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
     else if (word.name == "dp" || word.name == "tp" || word.name == "pp")
       list = texts(divisors(devices));
     else if (word.name == "cp")
-      list = texts(settings.batch < devices || settings.seq >= kLong
-                       ? divisors(std::gcd(devices, model.kv_heads))
-                       : std::vector<i64>{1});
+      list =
+          texts(settings.batch < devices || settings.seq >= kLong ? divisors(std::gcd(devices, model.heads))
+                                                                  : std::vector<i64>{1});
     else if (word.name == "micro")
       list = texts(divisors(settings.batch));
     else if (word.name == "virtual")

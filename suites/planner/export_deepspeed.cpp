@@ -152,7 +152,8 @@ class DeepSpeed {
     j["data_parallel_size"] = dp_, j["sequence_parallel_size"] = cp_;
     say("{}: attention is replaced in code, deepspeed.sequence.layer.DistributedAttention around the model's "
         "own or UlyssesSPAttentionHF.register_with_transformers(...) of "
-        "deepspeed.runtime.sequence_parallel.ulysses_sp; the script gives each rank its piece of a sequence",
+        "deepspeed.runtime.sequence_parallel.ulysses_sp; the script gives each rank its segment of a "
+        "sequence",
         word("cp"));
   }
 

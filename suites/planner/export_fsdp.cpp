@@ -22,7 +22,7 @@ class Fsdp {
   Exported write() {
     if (p_.number("pp") > 1) cannot_run("accelerate's FSDP2 has no pipeline", p_, "--words \"pp=1\"");
     if (const int replicas = p_.number("replicas"); dp_ % replicas != 0)
-      cannot_run(fmt::format("accelerate's {} groups of replicas divide dp={}, pieces of a sequence apart",
+      cannot_run(fmt::format("accelerate's {} groups of replicas divide dp={}, segments of a sequence apart",
                              replicas, dp_),
                  p_, "--words \"replicas=1\"");
     const Settings& s = q_.settings;

@@ -109,12 +109,12 @@ class Megatron {
     say_one_stage(p_, x_.missing);
   }
 
-  // Its exchange of heads for tokens is Transformer Engine's. It deals each rank two pieces, one from either
-  // end of the sequence, whatever the exchange.
+  // Its exchange of heads for tokens is Transformer Engine's. It deals each rank two segments, one from
+  // either end of the sequence, whatever the exchange.
   void sequences() {
     if (q_.settings.seq % (2 * cp_) != 0)
       cannot_run(
-          fmt::format("Megatron-LM cuts a sequence into 2 cp pieces, and {} tokens are no multiple of {}",
+          fmt::format("Megatron-LM cuts a sequence into 2 cp segments, and {} tokens are no multiple of {}",
                       q_.settings.seq, 2 * cp_),
           p_, "--words \"cp=1\"");
     option("context-parallel-size", cp_), option("cp-comm-type", "a2a");

@@ -118,7 +118,7 @@ class Torchtitan {
     if (q_.model.tied && pp_ > 1)
       cannot_run("torchtitan has no pipeline for tied embeddings", p_, "--words \"pp=1\"");
     if (const int replicas = p_.number("replicas"); dp_ % replicas != 0)
-      cannot_run(fmt::format("torchtitan's {} groups of replicas divide dp={}, pieces of a sequence apart",
+      cannot_run(fmt::format("torchtitan's {} groups of replicas divide dp={}, segments of a sequence apart",
                              replicas, dp_),
                  p_, "--words \"replicas=1\"");
     x_.text = imports;

@@ -59,7 +59,7 @@ class Workbench {
  public:
   Workbench(const Run& run, const Costs& costs, bool split, bool whole_again)
       : run_(run),
-        settings_(in_pieces(run.settings, run.plan)),
+        settings_(in_segments(run.settings, run.plan)),
         costs_(costs),
         mesh_(run.mesh()),
         split_(split),

@@ -27,7 +27,7 @@ std::string slices(const Run& run, const Mesh& mesh) {
   Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   Run one = run;
   one.model.layers = 1;
-  const Settings seen = in_pieces(one.settings, one.plan);
+  const Settings seen = in_segments(one.settings, one.plan);
   const auto seam = made<Seam>({one.model, seen, one.plan, mesh, 0, device});
   std::string text;
   for (const Param& p : parameter_table(one.model, one.settings.leaves)) {

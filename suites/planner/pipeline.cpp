@@ -58,7 +58,7 @@ Message of_all(i64 n, Type type) {
 }
 }  // namespace
 Message norm_of_all() { return of_all(kSquareWords, Type::i64); }
-Message losses_of_all(const Run& run) { return of_all(in_pieces(run.settings, run.plan).batch, Type::f64); }
+Message losses_of_all(const Run& run) { return of_all(in_segments(run.settings, run.plan).batch, Type::f64); }
 
 Pipeline::Pipeline(const Run& run, const Mesh& mesh, const CostModel& model, int chunks, int microbatches,
                    const std::vector<std::vector<Action>>& actions, const std::vector<int>& shapes,

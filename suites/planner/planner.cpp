@@ -201,7 +201,7 @@ Plan fastest_here(const ModelConfig& model, const Settings& settings, const Clus
   wanted.top = 1, wanted.by_value = false;
   wanted.usable = [&](const Plan& plan) { return !refuse(plan, model, settings); };
   Values given = parse_values("to=host activations=device,host");
-  if (!settings.fast) given["cp"] = {std::to_string(settings.pieces)};  // no other is usable
+  if (!settings.fast) given["cp"] = {std::to_string(settings.segments)};  // no other is usable
   const Choices c = choose(model, settings_on(cluster, settings), cluster, given, wanted);
   if (!c.fit.empty()) return Plan::parse(c.fit.front().plan);
   check_any_legal(c.walked, settings, cluster.devices, plan_values(model, settings, cluster.devices, given));

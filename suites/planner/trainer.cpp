@@ -34,7 +34,8 @@ void add(PartPass& pass, bool end, i64 bytes) {
 }  // namespace
 
 LayerPrograms hold(const OtherTrainer& f, const Run& run, LayerPrograms p) {
-  const double tokens = static_cast<double>(run.plan.number("micro") * in_pieces(run.settings, run.plan).seq);
+  const double tokens =
+      static_cast<double>(run.plan.number("micro") * in_segments(run.settings, run.plan).seq);
   const int tp = run.plan.number("tp");
   const i64 logits = static_cast<i64>(f.logit_bytes * tokens * static_cast<double>(run.model.vocab) / tp);
   const double ffn = f.ffn_bytes * static_cast<double>(run.model.intermediate) / tp;

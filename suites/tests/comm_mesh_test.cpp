@@ -63,10 +63,10 @@ TEST(Mesh, EveryGroupHoldsItsRankAndAllItsMembersAgree) {
     }
 }
 
-// Two pieces of each sequence, two replicas, tp 2, two stages, by hand: rank = tp + 2 * (cp + 2 * (dp + 2 *
-// pp)). In dp's order the first pieces of all sequences come first: ranks 0 and 4 have them, 2 and 6 the
+// Two segments of each sequence, two replicas, tp 2, two stages, by hand: rank = tp + 2 * (cp + 2 * (dp + 2 *
+// pp)). In dp's order the first segments of all sequences come first: ranks 0 and 4 have them, 2 and 6 the
 // second ones.
-TEST(Mesh, PiecesOfASequenceAreOnNeighbours) {
+TEST(Mesh, SegmentsOfASequenceAreOnNeighbours) {
   const Mesh two{.dp = 4, .tp = 2, .pp = 2, .cp = 2};
   EXPECT_EQ(two.size(), 16);
   EXPECT_EQ(two.group(Axis::cp, 5).ranks, (Ranks{5, 7}));
@@ -80,8 +80,8 @@ TEST(Mesh, PiecesOfASequenceAreOnNeighbours) {
   EXPECT_EQ(two.rank_of(2, 1, 1), 11);
 }
 
-// All that a mesh may be of up to 32 ranks; groups of replicas fewer than, as many as and more than pieces.
-TEST(Mesh, WithPiecesEveryAxisPartsTheWorld) {
+// All that a mesh may be of up to 32 ranks; groups of replicas fewer than, as many as and more than segments.
+TEST(Mesh, WithSegmentsEveryAxisPartsTheWorld) {
   int meshes = 0;
   for (const int cp : {1, 2, 4, 8})
     for (const int plain_dp : {1, 2, 4})
@@ -105,9 +105,9 @@ TEST(Mesh, WithPiecesEveryAxisPartsTheWorld) {
                     EXPECT_EQ(m.tp_of(rank), t);
                     EXPECT_EQ(m.pp_of(rank), p);
                     EXPECT_EQ(m.shard_of(rank) + m.replica_of(rank) * (dp / replicas), g);
-                    Ranks pieces;
-                    for (int i = 0; i < cp; ++i) pieces.push_back(t + tp * (i + cp * (d + plain_dp * p)));
-                    EXPECT_EQ(m.group(Axis::cp, rank).ranks, pieces);
+                    Ranks segments;
+                    for (int i = 0; i < cp; ++i) segments.push_back(t + tp * (i + cp * (d + plain_dp * p)));
+                    EXPECT_EQ(m.group(Axis::cp, rank).ranks, segments);
                   }
             for (int a = 0; a < static_cast<int>(Axis::count); ++a) {
               const Axis axis = static_cast<Axis>(a);
@@ -124,7 +124,7 @@ TEST(Mesh, WithPiecesEveryAxisPartsTheWorld) {
             for (int r = 0; r < m.size(); ++r) {
               const Ranks all = m.group(Axis::dp, r).ranks, shards = m.group(Axis::shard, r).ranks;
               ASSERT_EQ(static_cast<int>(all.size()), dp);
-              for (std::size_t i = 1; i < all.size(); ++i)  // first pieces first, then by replica
+              for (std::size_t i = 1; i < all.size(); ++i)  // first segments first, then by replica
                 EXPECT_LT(m.cp_of(all[i - 1]) * plain_dp + all[i - 1] / tp / cp % plain_dp,
                           m.cp_of(all[i]) * plain_dp + all[i] / tp / cp % plain_dp);
               for (const int other : m.group(Axis::cp, r).ranks)
@@ -144,15 +144,15 @@ TEST(Mesh, WithPiecesEveryAxisPartsTheWorld) {
   EXPECT_GT(meshes, 40);
 }
 
-// By hand, four pieces on 8 ranks: of two groups of replicas each has two of the pieces, of four one.
-TEST(Mesh, GroupsOfReplicasShareWholePieces) {
+// By hand, four segments on 8 ranks: of two groups of replicas each has two of the segments, of four one.
+TEST(Mesh, GroupsOfReplicasShareWholeSegments) {
   const Mesh two{.dp = 8, .replicas = 2, .cp = 4}, four{.dp = 8, .replicas = 4, .cp = 4},
       few{.dp = 8, .replicas = 4, .cp = 2};
   EXPECT_EQ(two.group(Axis::shard, 0).ranks, (Ranks{0, 4, 1, 5}));
   EXPECT_EQ(two.group(Axis::replica, 5).ranks, (Ranks{5, 7}));
   EXPECT_EQ(four.group(Axis::shard, 6).ranks, (Ranks{2, 6}));
   EXPECT_EQ(four.group(Axis::replica, 6).ranks, (Ranks{4, 5, 6, 7}));
-  EXPECT_EQ(few.group(Axis::shard, 3).ranks, (Ranks{1, 3}));  // second pieces of the first half
+  EXPECT_EQ(few.group(Axis::shard, 3).ranks, (Ranks{1, 3}));  // second segments of the first half
   EXPECT_EQ(few.group(Axis::replica, 3).ranks, (Ranks{2, 6, 3, 7}));
 }
 

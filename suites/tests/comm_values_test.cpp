@@ -279,7 +279,7 @@ void exchanges_in_place(Way way, const Mesh& mesh, Type type, i64 blocks, i64 n)
     finish(comm, m);
   });
   for (int rank = 0; rank < mesh.size(); ++rank) {
-    const int me = rank / mesh.tp % mesh.cp, first = rank - me * mesh.tp;  // rank of the first piece
+    const int me = rank / mesh.tp % mesh.cp, first = rank - me * mesh.tp;  // rank of the first segment
     for (i64 b = 0; b < blocks; ++b)
       for (i64 i = 0; i < P; ++i)
         for (i64 e = 0; e < n; ++e)
@@ -288,7 +288,7 @@ void exchanges_in_place(Way way, const Mesh& mesh, Type type, i64 blocks, i64 n)
               << "rank " << rank << ", block " << b << " of " << blocks << " of " << n;
   }
 }
-TEST_P(OneMessage, PiecesOfASequenceExchangeManyBlocksInPlace) {
+TEST_P(OneMessage, SegmentsOfASequenceExchangeManyBlocksInPlace) {
   for (const Mesh& mesh : {Mesh{.dp = 4, .tp = 2, .cp = 2}, Mesh{.dp = 4, .pp = 2, .cp = 4}})
     for (const i64 blocks : {1, 3, 64})
       for (const i64 n : {1, 7, 40}) {

@@ -240,10 +240,10 @@ TEST_F(CudaDevice, PlansPassTheGates) {
     EXPECT_EQ(v.memory, "pass") << line;
     EXPECT_EQ(v.hash, reference.hash()) << line;
   }
-  settings.pieces = 2;
-  const Whole in_pieces = reference_run(model, settings, data, "plain", 1);
+  settings.segments = 2;
+  const Whole in_segments = reference_run(model, settings, data, "plain", 1);
   const Verdict v = judge(prepare({model, settings, Plan::parse("dp=2 cp=2 zero=2 ckpt=attention"), &data}),
-                          in_pieces, {.isa = "plain", .accelerator = &accelerator("cuda")});
+                          in_segments, {.isa = "plain", .accelerator = &accelerator("cuda")});
   EXPECT_EQ(v.numbers, "pass");
   EXPECT_EQ(v.messages, "pass");
   EXPECT_EQ(v.memory, "pass");

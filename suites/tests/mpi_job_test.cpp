@@ -197,7 +197,7 @@ TEST_F(Mpi, EveryVerbGivesTheValuesOfTheTree) {
   for (int processes : {1, 2, 3, 4, 8}) succeeds(processes, "values");
 }
 TEST_F(Mpi, EveryAxisReachesItsOwnGroup) { succeeds(8, "axes"); }
-TEST_F(Mpi, PiecesOfASequenceExchangeManyBlocksInPlace) { succeeds(8, "exchanges"); }
+TEST_F(Mpi, SegmentsOfASequenceExchangeManyBlocksInPlace) { succeeds(8, "exchanges"); }
 TEST_F(Mpi, RanksMayWaitInAnyOrder) {
   for (int processes : {2, 4}) succeeds(processes, "order");
 }
@@ -282,8 +282,8 @@ TEST_F(Mpi, OddNumbersOfBf16HaveTheHashOfOneDevice) {
   }
 }
 
-TEST_F(Mpi, EveryPlanOfPiecesHasTheHashOfOneDevice) {
-  const std::string run = tiny_run + "--pieces 2 ";
+TEST_F(Mpi, EveryPlanOfSegmentsHasTheHashOfOneDevice) {
+  const std::string run = tiny_run + "--segments 2 ";
   const std::string right = hash_in(lockstep_program("train --steps 2 --check " + run + "--plan cp=2").out);
   ASSERT_EQ(right.size(), 32u);
   EXPECT_NE(right, hash_in(lockstep_program("train --steps 2 " + tiny_run).out));

@@ -177,7 +177,7 @@ Additions added_by(const Accumulation& sums, const std::vector<Node>& arrivals) 
   return all;
 }
 
-TEST(Accumulation, OfPiecesOfSequencesIsTheTree) {
+TEST(Accumulation, OfSegmentsOfSequencesIsTheTree) {
   int cases = 0;
   for (const i64 parts : {1, 2, 4})
     for (const i64 part : {1, 2, 3, 4, 6, 8, 12})
@@ -237,13 +237,13 @@ TEST(Additions, AreThoseOfTheTree) {
   EXPECT_EQ(text(tree_additions(6, 3, 3, false)), "1 joined, 1 begun, 0 merged");
   // Microbatches of 2 arrive as 0, 1 | 2, 3 | (4 5).
   EXPECT_EQ(text(tree_additions(6, 2, 2, false)), "2 joined, 3 begun, 2 merged");
-  // Two pieces of two sequences, a sequence at a time: 0, 2 | 1, 3, where 0 and 1, 2 and 3 are neighbours.
+  // Two segments of two sequences, a sequence at a time: 0, 2 | 1, 3, where 0 and 1, 2 and 3 are neighbours.
   EXPECT_EQ(text(tree_additions(4, 2, 1, false, 2)), "2 joined, 2 begun, 1 merged");
   EXPECT_EQ(tree_slots(4, 2, 1, false, 2), 2);
   // Of four sequences, two at a time: 0, 1, 4, 5 | 2, 3, 6, 7; when 2 has come, (0 1) and (4 5) wait.
   EXPECT_EQ(text(tree_additions(8, 4, 1, false, 2)), "4 joined, 4 begun, 3 merged");
   EXPECT_EQ(tree_slots(8, 4, 1, false, 2), 3);
-  // Four pieces of one sequence, all at once.
+  // Four segments of one sequence, all at once.
   EXPECT_EQ(text(tree_additions(4, 4, 1, false, 4)), "2 joined, 2 begun, 1 merged");
   // Of samples 1, 2, 3 alone: 2 finds 1; 3 waits for others.
   EXPECT_EQ(text(block_additions(6, 1, 4)), "1 joined, 2 begun, 0 merged");

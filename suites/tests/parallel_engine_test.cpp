@@ -170,9 +170,9 @@ TEST(Engine, PlansOnAnAcceleratorPassTheGates) {
   }
 }
 
-TEST(Engine, PiecesOfSequencesOnAnAcceleratorPassTheGates) {
+TEST(Engine, SegmentsOfSequencesOnAnAcceleratorPassTheGates) {
   EngineScene s;
-  s.settings.pieces = 2;
+  s.settings.segments = 2;
   const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
   Far far;
   for (const char* line :

@@ -219,7 +219,7 @@ TEST(Price, OperationsAreThoseOfTheParameters) {
 // of which keys and values have 4; what is computed anew is exchanged anew.
 TEST(Price, ExchangesOfHeadsForTokensByHand) {
   GateScene scene("gate-untied");
-  scene.settings.batch = 8, scene.settings.pieces = 2;
+  scene.settings.batch = 8, scene.settings.segments = 2;
   const i64 layers = 4, microbatches = 2, queries = 2 * 8 * 8 * 8 / 2, keys = 2 * 8 * 4 * 8 / 2;
   ASSERT_EQ(scene.model.layers, layers);
   struct Again {
@@ -254,10 +254,10 @@ TEST(Price, ExchangesOfHeadsForTokensByHand) {
 
 // A rank that has half of each sequence keeps what one of half as long ones keeps, and attention's output
 // once more, which it has as heads and as tokens: 2 x 8 tokens x 8 heads of 8 in each of 4 layers.
-TEST(Price, APieceKeepsAttentionsOutputTwice) {
+TEST(Price, ASegmentKeepsAttentionsOutputTwice) {
   GateScene cut("gate-untied"), whole("gate-untied");
   cut.settings.batch = whole.settings.batch = 8;
-  cut.settings.pieces = 2, whole.settings.seq = 8;
+  cut.settings.segments = 2, whole.settings.seq = 8;
   const auto activations = [](const GateScene& s, const std::string& plan) {
     const Prepared p = s.prepared(plan.c_str());
     EXPECT_EQ(judge_memory(p, {}), "pass") << plan;
@@ -271,26 +271,26 @@ TEST(Price, APieceKeepsAttentionsOutputTwice) {
 }
 
 // Attention is the one thing that costs more where sequences are longer: its half square of T x T.
-TEST(Price, APiecesOperationsAreThoseOfItsTokens) {
+TEST(Price, ASegmentsOperationsAreThoseOfItsTokens) {
   const ModelConfig model = load_model_config("suites/models/gate-untied.json");
   Settings cut, whole;
-  cut.batch = whole.batch = 8, cut.seq = 32, cut.pieces = 2, whole.seq = 16;
+  cut.batch = whole.batch = 8, cut.seq = 32, cut.segments = 2, whole.seq = 16;
   const auto of = [&](const char* plan, const Settings& s) {
     return step_work(Plan::parse(plan), model, s, 0).kernels;
   };
-  auto piece = of("cp=2 micro=2", cut), alone = of("dp=1 micro=2", whole);
+  auto segment = of("cp=2 micro=2", cut), alone = of("dp=1 micro=2", whole);
   for (const char* kernel : {"matmul", "matmul_dx", "matmul_dw", "swiglu", "swiglu_dx", "rope", "rms_norm"}) {
-    EXPECT_EQ(piece[kernel].times, alone[kernel].times) << kernel;
-    EXPECT_EQ(piece[kernel].work, alone[kernel].work) << kernel;
+    EXPECT_EQ(segment[kernel].times, alone[kernel].times) << kernel;
+    EXPECT_EQ(segment[kernel].work, alone[kernel].work) << kernel;
   }
   for (const char* kernel : {"attention", "attention_dx"}) {
-    EXPECT_EQ(piece[kernel].times, alone[kernel].times) << kernel;
-    EXPECT_EQ(piece[kernel].work, 2 * alone[kernel].work) << kernel;
+    EXPECT_EQ(segment[kernel].times, alone[kernel].times) << kernel;
+    EXPECT_EQ(segment[kernel].work, 2 * alone[kernel].work) << kernel;
   }
   EXPECT_EQ(alone.count("swap_axes"), 0u);
   // 4 layers, 4 microbatches of 2 x 16 tokens: q, o, do and dq of 8 heads of 8; k, v, dk and dv of 4.
-  EXPECT_EQ(piece["swap_axes"].times, 4 * 4 * 8);
-  EXPECT_EQ(piece["swap_axes"].work, 4 * 4 * 2 * 16 * 8 * 2 * (4 * 8 + 4 * 4));
+  EXPECT_EQ(segment["swap_axes"].times, 4 * 4 * 8);
+  EXPECT_EQ(segment["swap_axes"].work, 4 * 4 * 2 * 16 * 8 * 2 * (4 * 8 + 4 * 4));
 }
 
 TEST(Gates, TalkThatAStrategyHidesMustBeHidden) {

@@ -64,15 +64,15 @@ struct LocateScene {
   TokenFile data{"datasets/excerpt-v509.tok"};
   Settings settings;
   Whole reference;
-  explicit LocateScene(int pieces) {
-    if (pieces == 1) model.kv_heads = 2;  // of 4
-    settings.batch = 8, settings.seq = 16, settings.steps = 2, settings.pieces = pieces;
+  explicit LocateScene(int segments) {
+    if (segments == 1) model.kv_heads = 2;  // of 4
+    settings.batch = 8, settings.seq = 16, settings.steps = 2, settings.segments = segments;
     reference = reference_run(model, settings, data, "auto", 1);
   }
 };
-const LocateScene& locate_scene(int pieces = 1) {
+const LocateScene& locate_scene(int segments = 1) {
   static const LocateScene whole(1), halves(2);
-  return pieces == 2 ? halves : whole;
+  return segments == 2 ? halves : whole;
 }
 
 struct Trained {
@@ -179,8 +179,8 @@ TEST(Locate, AWholeStageIsThePipelines) {
                    "all of stage 0 differs and nothing of the others: suspect pp"));
 }
 
-// Whoever has another piece has other sums to add.
-TEST(Locate, RanksOfPiecesThatDisagreeNameTheirAxis) {
+// Whoever has another segment has other sums to add.
+TEST(Locate, RanksOfSegmentsThatDisagreeNameTheirAxis) {
   const Mesh mesh{.dp = 4, .tp = 2, .cp = 2};  // rank = tp + 2 * (cp + 2 * dp)
   EXPECT_EQ(which_axis_parts(mesh, {0, 1, 4, 5}, {2, 3, 6, 7}),
             "; ranks of different cp disagree: suspect cp");
@@ -191,7 +191,7 @@ TEST(Locate, RanksOfPiecesThatDisagreeNameTheirAxis) {
   EXPECT_EQ(which_axis_parts(mesh, {0}, {6}), "; ranks of different dp or cp disagree: suspect dp or cp");
 }
 
-TEST(Locate, RunsInPiecesHaveNoFinding) { EXPECT_EQ(run("dp=2 cp=2 zero=2").said(), "equal"); }
+TEST(Locate, RunsInSegmentsHaveNoFinding) { EXPECT_EQ(run("dp=2 cp=2 zero=2").said(), "equal"); }
 
 TEST(Locate, ReplicasThatDisagreeNameTheirAxis) {
   const Mesh mesh{.dp = 2, .tp = 2, .pp = 2};
@@ -275,14 +275,14 @@ TEST(LocateFault, AForwardPassIsFollowedToItsPlace) {
 }
 
 // One row of the embedding is another to the reference. Its token comes once in the batch, and in a place of
-// its sequence that one rank has: what is said is that place, in the sequence and not in the rank's piece.
-TEST(LocateFault, AWrongTokenOfAPieceIsNamedByItsPlaceInTheSequence) {
+// its sequence that one rank has: what is said is that place, in the sequence and not in the rank's segment.
+TEST(LocateFault, AWrongTokenOfASegmentIsNamedByItsPlaceInTheSequence) {
   const LocateScene& s = locate_scene(2);
   const i64 T = s.settings.seq, B = s.settings.batch;
   std::vector<i32> tokens(static_cast<std::size_t>(B * T)), labels(static_cast<std::size_t>(T));
   for (i64 b = 0; b < B; ++b)
     sample(s.data, s.settings, 1, b, &tokens[static_cast<std::size_t>(b * T)], labels.data());
-  std::set<std::string> pieces;
+  std::set<std::string> segments;
   for (const auto& [least, more] : {std::pair<i64, i64>{0, 0}, {3, 2}, {8, 1}, {11, 6}}) {
     // The first such token at `least` or later in its sequence, of sample `more` or a later one.
     const auto once = [&](i64 at) {
@@ -308,13 +308,13 @@ TEST(LocateFault, AWrongTokenOfAPieceIsNamedByItsPlaceInTheSequence) {
         EXPECT_TRUE(says(said, "; ranks of different cp disagree: suspect cp")) << said;
       }
     }
-    pieces.insert(at % T < T / 2 ? "first" : "second");
+    segments.insert(at % T < T / 2 ? "first" : "second");
   }
-  EXPECT_EQ(pieces.size(), 2u) << "both pieces have been asked";
+  EXPECT_EQ(segments.size(), 2u) << "both segments have been asked";
 }
 
-// A layer whose attention goes wrong where the second pieces are.
-TEST(LocateFault, BackwardOfAttentionInOneLayerOfOnePiece) {
+// A layer whose attention goes wrong where the second segments are.
+TEST(LocateFault, BackwardOfAttentionInOneLayerOfOneSegment) {
   plant = [](Ops<float>& ops) { ops.attention_dx.call = wrong_attention_dx; };
   goes_wrong = call(backward_of(1));
   EXPECT_TRUE(says(run("dp=2 cp=2 micro=4", on_cp_1).said(),

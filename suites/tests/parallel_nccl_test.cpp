@@ -38,7 +38,7 @@ struct Tiny {
 TEST(NcclPlans, HaveTheHashOfOneDevice) {
   Tiny tiny;
   const Whole whole = reference_run(tiny.model, tiny.settings, tiny.data, "auto", 1, tiny.initial);
-  tiny.settings.pieces = 2;
+  tiny.settings.segments = 2;
   const Whole halves = reference_run(tiny.model, tiny.settings, tiny.data, "auto", 1, tiny.initial);
   for (const char* line :
        {"cp=2", "dp=2 cp=2 zero=3 micro=2", "dp=2 cp=2 pp=2 zero=2 replicas=2 ckpt=full", "dp=1",
@@ -49,7 +49,7 @@ TEST(NcclPlans, HaveTheHashOfOneDevice) {
         "dp=2 zero=3 offload=weights activations=host micro=2", "dp=4 zero=2 replicas=2 micro=2"}) {
     test::StandIns fabrics;
     const Plan plan = Plan::parse(line);
-    tiny.settings.pieces = plan.number("cp");
+    tiny.settings.segments = plan.number("cp");
     const Whole& reference = plan.number("cp") == 2 ? halves : whole;
     ASSERT_FALSE(refuse(plan, tiny.model, tiny.settings)) << line;
     const Prepared p = prepare({tiny.model, tiny.settings, plan, &tiny.data});
@@ -136,7 +136,7 @@ TEST(NcclPlans, TheTraceSaysWhoSendsAndHowMuchIsStaged) {
   // [b, T, D] of f32: 1 x 16 x 64 x 4 bytes; norm weights' gradients and the loss are smaller.
   EXPECT_GE(needs.on_axis[static_cast<int>(Axis::tp)].largest_bytes, 16 * tiny.model.hidden * 4);
   EXPECT_FALSE(needs.on_axis[static_cast<int>(Axis::pp)].largest_bytes > 0);
-  // The largest that is exchanged is q: of the 8 tokens of a piece 8 heads of 8, each token's by itself.
+  // The largest that is exchanged is q: of the 8 tokens of a segment 8 heads of 8, each token's by itself.
   const CommNeeds::Collectives exchanged = needs_of("cp=2 micro=1").on_axis[static_cast<int>(Axis::cp)];
   EXPECT_EQ(exchanged.largest_bytes, 8 * 64 * 4);
   EXPECT_TRUE(exchanged.in_blocks);

@@ -108,43 +108,43 @@ TEST(Plan, IllegalPlansAreRefusedByRule) {
   EXPECT_EQ(rule("dp=4 replicas=2"), "replicas-share") << "nothing to share";
 }
 
-// A rank's samples are pieces of sequences: as many times more as shorter. All else is the run's.
+// A rank's samples are segments of sequences: as many times more as shorter. All else is the run's.
 TEST(Plan, CutsSequencesIntoSamples) {
   Settings s;
-  s.batch = 6, s.seq = 40, s.pieces = 4, s.steps = 7;
-  const Settings seen = in_pieces(s, Plan::parse("dp=2 cp=4"));
+  s.batch = 6, s.seq = 40, s.segments = 4, s.steps = 7;
+  const Settings seen = in_segments(s, Plan::parse("dp=2 cp=4"));
   EXPECT_EQ(seen.batch, 24);
   EXPECT_EQ(seen.seq, 10);
-  EXPECT_EQ(seen.pieces, 4);
+  EXPECT_EQ(seen.segments, 4);
   EXPECT_EQ(seen.steps, 7);
-  const Settings same = in_pieces(s, Plan::parse("dp=2 tp=2"));
+  const Settings same = in_segments(s, Plan::parse("dp=2 tp=2"));
   EXPECT_EQ(same.batch, 6);
   EXPECT_EQ(same.seq, 40);
 }
 
 // Six divides the sequence, sixteen is a power of two.
-TEST(Plan, PiecesAreAPowerOfTwoThatDividesTheSequence) {
+TEST(Plan, SegmentsAreAPowerOfTwoThatDividesTheSequence) {
   Settings s;
   s.seq = 24;
-  for (const i64 pieces : {1, 2, 8}) {
-    s.pieces = pieces;
+  for (const i64 segments : {1, 2, 8}) {
+    s.segments = segments;
     EXPECT_EQ(refusal([&] { check_settings(s); }), "");
   }
-  for (const i64 pieces : {6, 16}) {
-    s.pieces = pieces;
+  for (const i64 segments : {6, 16}) {
+    s.segments = segments;
     EXPECT_EQ(refusal([&] { check_settings(s); }),
-              "pieces is " + std::to_string(pieces) + "; it must be a power of two that divides seq, 24");
+              "segments is " + std::to_string(segments) + "; it must be a power of two that divides seq, 24");
   }
 }
 
 struct Cut {
-  i64 pieces = 2, batch = 12, seq = 30;
+  i64 segments = 2, batch = 12, seq = 30;
   bool fast = false;
   std::string model = "gate-untied";  // 8 heads, 4 of keys and values
 };
 auto cut_refusal(const std::string& line, const Cut& cut) {
   Settings s;
-  s.batch = cut.batch, s.seq = cut.seq, s.pieces = cut.pieces, s.fast = cut.fast;
+  s.batch = cut.batch, s.seq = cut.seq, s.segments = cut.segments, s.fast = cut.fast;
   return refuse(Plan::parse(line), load_model_config("suites/models/" + cut.model + ".json"), s);
 }
 std::string cut_rule(const std::string& line, const Cut& cut) {
@@ -159,48 +159,48 @@ std::string cut_why(const std::string& line, const Cut& cut) {
 TEST(Plan, IllegalCutsOfSequencesAreRefusedByRule) {
   EXPECT_EQ(cut_rule("cp=2", {}), "");
   EXPECT_EQ(cut_rule("dp=4 cp=2 tp=2 pp=2", {}), "");
-  EXPECT_EQ(cut_rule("dp=1", {}), "cp-is-pieces");
-  EXPECT_EQ(cut_rule("cp=2", {.pieces = 1}), "cp-is-pieces");
-  EXPECT_EQ(cut_rule("cp=4", {.seq = 32}), "cp-is-pieces");
+  EXPECT_EQ(cut_rule("dp=1", {}), "cp-is-segments");
+  EXPECT_EQ(cut_rule("cp=2", {.segments = 1}), "cp-is-segments");
+  EXPECT_EQ(cut_rule("cp=4", {.seq = 32}), "cp-is-segments");
   EXPECT_EQ(cut_rule("dp=1", {.fast = true}), "") << "fast mode sums in any order";
-  EXPECT_EQ(cut_rule("cp=2", {.pieces = 1, .fast = true}), "");
-  EXPECT_EQ(cut_rule("cp=4", {.pieces = 4}), "cp-divides-sequence");
-  EXPECT_EQ(cut_rule("cp=4", {.pieces = 4, .fast = true}), "cp-divides-sequence");
+  EXPECT_EQ(cut_rule("cp=2", {.segments = 1, .fast = true}), "");
+  EXPECT_EQ(cut_rule("cp=4", {.segments = 4}), "cp-divides-sequence");
+  EXPECT_EQ(cut_rule("cp=4", {.segments = 4, .fast = true}), "cp-divides-sequence");
   EXPECT_EQ(cut_rule("cp=3", {.fast = true}), "cp-divides-heads");
   EXPECT_EQ(cut_rule("cp=3", {.seq = 60, .fast = true, .model = "gate-thirds"}), "")
       << "in fast mode any number";
-  EXPECT_EQ(cut_rule("cp=4", {.pieces = 4, .seq = 32}), "");
-  EXPECT_EQ(cut_rule("cp=4 tp=2", {.pieces = 4, .seq = 32}), "cp-divides-heads") << "4 key/value heads";
-  EXPECT_EQ(cut_rule("cp=4", {.pieces = 4, .seq = 32, .model = "gate-tiny"}), "cp-divides-heads");
-  EXPECT_EQ(cut_why("cp=4", {.pieces = 4, .seq = 32, .model = "gate-tiny"}),
+  EXPECT_EQ(cut_rule("cp=4", {.segments = 4, .seq = 32}), "");
+  EXPECT_EQ(cut_rule("cp=4 tp=2", {.segments = 4, .seq = 32}), "cp-divides-heads") << "4 key/value heads";
+  EXPECT_EQ(cut_rule("cp=4", {.segments = 4, .seq = 32, .model = "gate-tiny"}), "cp-divides-heads");
+  EXPECT_EQ(cut_why("cp=4", {.segments = 4, .seq = 32, .model = "gate-tiny"}),
             "cp x tp = 4 does not divide the model's 8 attention heads and 2 key/value heads");
-  EXPECT_EQ(cut_why("cp=4", {.pieces = 4}), "cp=4 does not divide the sequence of 30 tokens");
-  EXPECT_EQ(cut_why("cp=2", {.pieces = 1}),
-            "cp=2 cuts sequences otherwise than the run's pieces=1: exact mode needs them alike");
+  EXPECT_EQ(cut_why("cp=4", {.segments = 4}), "cp=4 does not divide the sequence of 30 tokens");
+  EXPECT_EQ(cut_why("cp=2", {.segments = 1}),
+            "cp=2 cuts sequences otherwise than the run's segments=1: exact mode needs them alike");
   // The 30 tokens of a sequence are 15 on a rank, which two ranks of tp do not part.
-  EXPECT_EQ(cut_rule("tp=2 sp=1", {.pieces = 1}), "");
+  EXPECT_EQ(cut_rule("tp=2 sp=1", {.segments = 1}), "");
   EXPECT_EQ(cut_why("tp=2 sp=1 cp=2", {}), "sp=1 needs tp to divide the 15 tokens of a sequence");
   EXPECT_EQ(cut_rule("tp=2 sp=1 cp=2", {.seq = 32}), "");
 }
 
-TEST(Plan, ReplicasAreGroupsOfWholePiecesOrOfWholeReplicas) {
+TEST(Plan, ReplicasAreGroupsOfWholeSegmentsOrOfWholeReplicas) {
   EXPECT_EQ(cut_rule("dp=2 cp=2 zero=1 replicas=2", {}), "");
   EXPECT_EQ(cut_rule("cp=2 zero=3 bucket=1", {}), "");
   EXPECT_EQ(cut_rule("dp=4 cp=2 zero=2 replicas=4", {}), "");
-  EXPECT_EQ(cut_rule("dp=2 cp=4 zero=1 replicas=2", {.pieces = 4, .seq = 32}), "");
+  EXPECT_EQ(cut_rule("dp=2 cp=4 zero=1 replicas=2", {.segments = 4, .seq = 32}), "");
   EXPECT_EQ(cut_rule("dp=2 cp=2 zero=1 replicas=4", {}), "replicas-share") << "nobody to share with";
   EXPECT_EQ(cut_why("dp=2 cp=2 zero=1 replicas=4", {}),
             "replicas=4 cannot cut dp x cp = 4 into groups of two ranks or more, all of one size");
-  // dp x cp = 12 in 4 groups of 3 would give a group parts of two pieces, or 3 pieces to 2 groups.
+  // dp x cp = 12 in 4 groups of 3 would give a group parts of two segments, or 3 segments to 2 groups.
   EXPECT_EQ(cut_why("dp=4 cp=3 zero=1 replicas=4", {.seq = 60, .fast = true, .model = "gate-thirds"}),
             "replicas=4 and cp=3: one must be a multiple of the other");
   EXPECT_EQ(cut_rule("dp=4 cp=3 zero=1 replicas=6", {.seq = 60, .fast = true, .model = "gate-thirds"}), "");
 }
 
-// Pieces of one replica's sequences are reduced too.
+// Segments of one replica's sequences are reduced too.
 TEST(Plan, BucketsNeedRanksThatReduce) {
   EXPECT_EQ(cut_rule("cp=2 bucket=3", {}), "");
-  EXPECT_EQ(cut_rule("bucket=3", {.pieces = 1}), "bucket-needs-replicas");
+  EXPECT_EQ(cut_rule("bucket=3", {.segments = 1}), "bucket-needs-replicas");
 }
 
 // Ranks that share a key/value head each make a part of its columns.

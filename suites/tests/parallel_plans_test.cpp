@@ -58,7 +58,7 @@ void passes_fast(const Scene& s, const char* plan) {
 // The formulas hold for a trace in bf16 as for float32's, whatever can be computed of it.
 void costs_in_bf16_what_is_stated(const std::string& model, i64 batch, const char* plan) {
   lockstep::Run run{named(model), run_of(batch, 32, 3), Plan::parse(plan), nullptr};
-  run.settings.pieces = run.plan.number("cp");
+  run.settings.segments = run.plan.number("cp");
   for (const auto& [fast, gradient] : {std::pair{true, 2}, {true, 4}, {false, 4}}) {
     SCOPED_TRACE(fast ? "fast" : "exact");
     run.settings.fast = fast;
@@ -177,27 +177,27 @@ INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfAnUntiedHead,
                          testing::Values("offload=weights", "dp=2 zero=3 offload=weights",
                                          "tp=2 pp=2 offload=weights to=disk"));
 
-// Sequences cut over ranks: the reference sums over as many pieces. Its heads of keys and values are 4.
-class EveryPlanOfPieces : public testing::TestWithParam<const char*> {};
-const Scene& scene_of_pieces(int pieces, i64 batch) {
+// Sequences cut over ranks: the reference sums over as many segments. Its heads of keys and values are 4.
+class EveryPlanOfSegments : public testing::TestWithParam<const char*> {};
+const Scene& scene_of_segments(int segments, i64 batch) {
   static std::map<std::pair<int, i64>, Scene> scenes;
-  const auto key = std::pair(pieces, batch);
+  const auto key = std::pair(segments, batch);
   if (!scenes.count(key)) {
     Settings settings = run_of(batch, 32, 2);
-    settings.pieces = pieces;
+    settings.segments = segments;
     scenes.emplace(std::piecewise_construct, std::tuple(key), std::tuple(named("gate-untied"), settings));
   }
   return scenes.at(key);
 }
-TEST_P(EveryPlanOfPieces, PassesAllGates) {
-  passes_all_gates(scene_of_pieces(Plan::parse(GetParam()).number("cp"), 8), GetParam());
+TEST_P(EveryPlanOfSegments, PassesAllGates) {
+  passes_all_gates(scene_of_segments(Plan::parse(GetParam()).number("cp"), 8), GetParam());
 }
-TEST_P(EveryPlanOfPieces, CostsInBf16WhatIsStated) {
+TEST_P(EveryPlanOfSegments, CostsInBf16WhatIsStated) {
   costs_in_bf16_what_is_stated("gate-untied", 8, GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Plans, EveryPlanOfPieces,
+    Plans, EveryPlanOfSegments,
     testing::Values("cp=2", "cp=4", "dp=2 cp=2 micro=2", "cp=2 bucket=2", "cp=2 tp=2",
                     "cp=2 tp=2 sp=1 ckpt=norms", "dp=2 cp=2 tp=2 pp=2", "cp=4 pp=2 ckpt=full micro=2",
                     "cp=2 ckpt=attention", "cp=2 ckpt=swiglu", "cp=2 ckpt=selective every=2 micro=8",
@@ -215,27 +215,27 @@ INSTANTIATE_TEST_SUITE_P(
 
 // Microbatches of no power of two, of which owners of shards sum what lies far apart in the tree; shards that
 // begin in the middle of rows; a tied head.
-class EveryPlanOfPiecesOf12 : public testing::TestWithParam<const char*> {};
-TEST_P(EveryPlanOfPiecesOf12, PassesAllGates) { passes_all_gates(scene_of_pieces(2, 12), GetParam()); }
-INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfPiecesOf12,
+class EveryPlanOfSegmentsOf12 : public testing::TestWithParam<const char*> {};
+TEST_P(EveryPlanOfSegmentsOf12, PassesAllGates) { passes_all_gates(scene_of_segments(2, 12), GetParam()); }
+INSTANTIATE_TEST_SUITE_P(Plans, EveryPlanOfSegmentsOf12,
                          testing::Values("dp=4 cp=2 zero=3", "dp=2 cp=2 zero=2 micro=3",
                                          "cp=2 zero=3 micro=4",
                                          "dp=2 cp=2 pp=2 zero=3 micro=2 schedule=gpipe",
                                          "dp=4 cp=2 zero=2 replicas=2", "dp=4 cp=2 zero=2 replicas=4"));
 
-TEST(Plans, OfPiecesOfOddSizesPassAllGates) {
+TEST(Plans, OfSegmentsOfOddSizesPassAllGates) {
   Settings settings = run_of(12, 22, 2);
-  settings.pieces = 2;
+  settings.segments = 2;
   const Scene scene(named("gate-odd"), settings);
   for (const char* plan : {"cp=2 pp=2", "dp=4 cp=2 zero=3 ckpt=full", "dp=2 cp=2 zero=1 micro=3"})
     passes_all_gates(scene, plan);
 }
 
 // What is exchanged is stored as bf16, and rounded where one device rounds it.
-TEST(Plans, OfPiecesInBf16PassAllGates) {
+TEST(Plans, OfSegmentsInBf16PassAllGates) {
   Settings settings = run_of(4, 16, 2);
   set_dtype(settings, "bf16");
-  settings.pieces = 2;
+  settings.segments = 2;
   const Scene scene(named("gate-untied"), settings);
   for (const char* plan : {"cp=2", "cp=2 tp=2 sp=1 micro=2 ckpt=attention", "dp=2 cp=2 pp=2 zero=3"})
     passes_all_gates(scene, plan);
@@ -360,7 +360,7 @@ TEST(FastGate, TheReferenceMustBeNearFloat64) {
 }
 
 // Fast mode cuts sequences as it likes, whatever the reference sums over.
-TEST(FastGate, TakesThreePieces) {
+TEST(FastGate, TakesThreeSegments) {
   const Scene scene(named("gate-thirds"), run_of(4, 24, 2));
   for (const char* plan : {"cp=3", "dp=2 cp=3 zero=2 micro=2", "cp=3 pp=2 ckpt=full"}) {
     SCOPED_TRACE(plan);

@@ -43,7 +43,7 @@ TEST(Strategies, EachRoleOfAPlanIsNamed) {
       "activation-offload");
 }
 
-TEST(Strategies, PiecesOfSequencesAreUlyssesToBring) {
+TEST(Strategies, SegmentsOfSequencesAreUlyssesToBring) {
   EXPECT_EQ(
       chosen_names(Plan::parse("cp=2 tp=2")),
       "seam tensor, spread ulysses, schedule 1f1b, store data, home on-device, stash keep, shelf at-hand");

@@ -183,17 +183,17 @@ TEST(Choose, SequencesAreCutWhereThatMayWin) {
   EXPECT_EQ(values(64, 8192, 64, parse_values("cp=2,16")), (List{"2", "16"}));
 }
 
-// The plan that is trained is one that its mode can: sums of exact mode have places, which pieces fix.
+// The plan that is trained is one that its mode can: sums of exact mode have places, which segments fix.
 TEST(Choose, TheFastestHereCutsAsTheRunDoes) {
   AskedOfFour a;
   a.cluster.per_node = 4, a.cluster.memory = 1e9;
   a.settings = {};
   a.settings.seq = 32;
   for (const i64 batch : {2, 8})
-    for (const i64 pieces : {1, 2}) {
-      a.settings.batch = batch, a.settings.pieces = pieces;
+    for (const i64 segments : {1, 2}) {
+      a.settings.batch = batch, a.settings.segments = segments;
       const Plan plan = fastest_here(a.model, a.settings, a.cluster);
-      EXPECT_EQ(plan.number("cp"), pieces) << plan.line();
+      EXPECT_EQ(plan.number("cp"), segments) << plan.line();
       EXPECT_FALSE(refuse(plan, a.model, a.settings)) << plan.line();
     }
 }

@@ -106,7 +106,7 @@ TEST(Compose, EqualsTheWholeTraceWhereRanksCarryTheirMessages) {
   expect_the_whole_trace_on_random_plans(of_threads(), 100);
 }
 
-// Where sequences are cut: with every other word, in groups of replicas as many as pieces, fewer and more,
+// Where sequences are cut: with every other word, in groups of replicas as many as segments, fewer and more,
 // and with exchanges that leave their nodes.
 const std::vector<Setting> cut_settings = {
     {"gate-tiny", 24, 8}, {"gate-untied", 16, 8}, {"gate-odd", 8, 4}, {"gate-tiny", 8, 2, 10}};

@@ -214,7 +214,7 @@ TEST(Messages, ThoseOfALayerHoldUpThoseBetweenReplicas) {
     m.axis = axis;
     return CostModel(c, mesh).delay(m);
   };
-  const Mesh cut{32, 2, 1, 1, 1, 16};  // pieces on 16 ranks of 4 nodes
+  const Mesh cut{32, 2, 1, 1, 1, 16};  // segments on 16 ranks of 4 nodes
   const double V = 16.0 * 3 * (1 << 20) * 4;
   EXPECT_NEAR(delay(Axis::cp, cut), 12.0 / 16 * V / 10e9, 1e-12);
   EXPECT_EQ(delay(Axis::cp, {16, 2, 1, 1, 1, 4}), 0);
@@ -258,7 +258,7 @@ TEST(Processes, HoldWhatTheClustersLinesSay) {
   EXPECT_EQ(communicators({4, 1, 1, 1}), 2);
   EXPECT_EQ(communicators({2, 2, 2, 1}), 4);
   EXPECT_EQ(communicators({1, 8, 1, 2}), 3) << "slices that share a key/value head";
-  EXPECT_EQ(communicators({4, 1, 1, 1, 1, 2}), 3) << "pieces of sequences";
+  EXPECT_EQ(communicators({4, 1, 1, 1, 1, 2}), 3) << "segments of sequences";
   Cluster c = plain_cluster();
   c.context = 1000, c.workspace = 200, c.communicator = 30, c.fragmentation = 0.25;
   EXPECT_DOUBLE_EQ(beside_the_arena(c, 400, 3), 1000 + 200 + 3 * 30 + 100);

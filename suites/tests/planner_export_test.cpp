@@ -219,7 +219,7 @@ TEST(ExportWords, GroupsOfReplicasStandUnderTheirNames) {
 }
 
 // Sixteen ranks, of which two share each sequence.
-TEST(ExportWords, PiecesOfSequencesStandUnderTheirNames) {
+TEST(ExportWords, SegmentsOfSequencesStandUnderTheirNames) {
   const Asked a("llama-3-8b", 16);
   const char* plan = "dp=8 cp=2 zero=3 micro=2";
   const Exported megatron = a.to("megatron", plan);

@@ -145,9 +145,9 @@ TEST(Trainers, MemoryIsHeldBeside) {
   EXPECT_EQ(peak(c, "micro=2") - before, 8 * kTokens * 4096);
   EXPECT_EQ(peak(c, "tp=2 sp=1 micro=2") - cut, 8 * kTokens * 4096 / 2);
   c.trainer = {};
-  const double piece = peak(c, "cp=2 micro=2");
+  const double segment = peak(c, "cp=2 micro=2");
   c.trainer.logit_bytes = 8;
-  EXPECT_EQ(peak(c, "cp=2 micro=2") - piece, 8 * kTokens / 2 * 4096);
+  EXPECT_EQ(peak(c, "cp=2 micro=2") - segment, 8 * kTokens / 2 * 4096);
   c.trainer = {};
   c.trainer.ffn_bytes = 2, c.trainer.gathered_bytes = 4;
   EXPECT_EQ(peak(c, "micro=2") - before, 6 * 2 * kTokens * 128);

@@ -267,7 +267,7 @@ TEST_F(Sweeping, WhatDiffersFromTheRecordedSweepIsNamed) {
        {"suite",   "model",  "data",         "dtype",   "isa",         "build",        "cpu",   "device",
         "threads", "launch", "comm",         "scaling", "timed_steps", "timed_spread", "batch", "seq",
         "steps",   "seed",   "leaves",       "lr",      "min_ratio",   "warmup",       "total", "beta1",
-        "beta2",   "eps",    "weight_decay", "clip",    "ignore",      "pieces"})
+        "beta2",   "eps",    "weight_decay", "clip",    "ignore",      "segments"})
     EXPECT_TRUE(known.contains(name)) << name;
   EXPECT_EQ(known.value("device", ""), "cpu");
   EXPECT_EQ(known.value("dtype", ""), "float32");

@@ -66,8 +66,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Change{"pp=2 zero=1 dp=2", "dp=2 zero=3 offload=weights to=disk", ""},
                       Change{"dp=2 tp=2 zero=1", "pp=2 offload=optimizer", "--dtype bf16"},
                       Change{"dp=2 zero=3 offload=optimizer to=disk", "tp=2", "--dtype bf16"},
-                      Change{"cp=2 zero=1", "dp=2 cp=2 zero=3", "--pieces 2"},
-                      Change{"dp=2 cp=2 zero=2 replicas=2", "cp=2 pp=2", "--pieces 2"},
+                      Change{"cp=2 zero=1", "dp=2 cp=2 zero=3", "--segments 2"},
+                      Change{"dp=2 cp=2 zero=2 replicas=2", "cp=2 pp=2", "--segments 2"},
                       Change{"pp=2 tp=2", "dp=4 zero=2", "--model suites/models/gate-untied.json"},
                       Change{"tp=2 dp=2", "pp=2 zero=1 dp=2", "--model suites/models/gate-odd.json"}));
 

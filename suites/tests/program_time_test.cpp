@@ -105,9 +105,9 @@ TEST(Time, KernelsAreThoseOfAStep) {
     EXPECT_GT(calls[kernel], 0) << kernel;
 }
 
-// Of 8 layers and 8 microbatches, q, k, v, the output and the gradients of all four: 8 tokens of a piece, 8
+// Of 8 layers and 8 microbatches, q, k, v, the output and the gradients of all four: 8 tokens of a segment, 8
 // heads of 8, of which 2 are of keys and values.
-TEST(Time, KernelsOfAPieceExchangeItsHeads) {
+TEST(Time, KernelsOfASegmentExchangeItsHeads) {
   for (const char* dtype : {"float32", "bf16"}) {
     int calls = 0;
     double bytes = 0;

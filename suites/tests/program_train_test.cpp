@@ -238,9 +238,9 @@ TEST(ProgramShow, PrintsTheProgramItsMemoryAndItsMessages) {
   EXPECT_TRUE(says(ended.out, "pp                       4         16384"));
 }
 
-TEST(ProgramShow, SaysWhichPieceARankHas) {
+TEST(ProgramShow, SaysWhichSegmentARankHas) {
   const Ended ended =
-      lockstep_program("show " + tiny_model + "--plan 'dp=2 cp=2' --pieces 2 --rank 3 --seq 16");
+      lockstep_program("show " + tiny_model + "--plan 'dp=2 cp=2' --segments 2 --rank 3 --seq 16");
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(says(ended.out, "rank 3 (dp 1, tp 0, pp 0, cp 1)", "no deadlock")) << ended.out.substr(0, 200);
   EXPECT_TRUE(says(ended.out, "spread ulysses", "all_to_all cp `layers.0.attn.q`", "swap_axes("));

@@ -55,12 +55,12 @@ struct GradientScene {
     Kept<double> kept = model.forward(tokens.data());
     return model.loss(kept, labels.data()).at(0);
   }
-  // By piece. Nothing is taken for zero that was not written.
-  std::vector<Tensors<double>> gradients(i64 pieces) {
-    std::vector<Tensors<double>> grads(static_cast<std::size_t>(pieces));
-    for (Tensors<double>& of_piece : grads)
-      for (const Param& param : table) of_piece.emplace_back(static_cast<std::size_t>(param.stored()), 7.0);
-    const Model<double> model(config, seq, 8, pieces, table, weights, ops, lanes);
+  // By segment. Nothing is taken for zero that was not written.
+  std::vector<Tensors<double>> gradients(i64 segments) {
+    std::vector<Tensors<double>> grads(static_cast<std::size_t>(segments));
+    for (Tensors<double>& of_segment : grads)
+      for (const Param& param : table) of_segment.emplace_back(static_cast<std::size_t>(param.stored()), 7.0);
+    const Model<double> model(config, seq, 8, segments, table, weights, ops, lanes);
     Kept<double> kept = model.forward(tokens.data());
     losses = model.loss(kept, labels.data());
     model.backward(kept, tokens.data(), labels.data(), scale, grads);
@@ -84,14 +84,14 @@ TEST_P(Gradient, EqualsFiniteDifferences) {
   GradientScene s(GetParam());
   const auto& table = s.table;
   Tensors<double>& weights = s.weights;
-  // The sum over two pieces is the gradient too.
+  // The sum over two segments is the gradient too.
   Tensors<double> grads;
-  for (const Tensors<double>& of_piece : s.gradients(2))
+  for (const Tensors<double>& of_segment : s.gradients(2))
     for (std::size_t p = 0; p < table.size(); ++p)
       if (grads.size() <= p)
-        grads.push_back(of_piece[p]);
+        grads.push_back(of_segment[p]);
       else
-        for (std::size_t i = 0; i < grads[p].size(); ++i) grads[p][i] += of_piece[p][i];
+        for (std::size_t i = 0; i < grads[p].size(); ++i) grads[p][i] += of_segment[p][i];
   if (s.config.tied)
     for (std::size_t i = 0; i < grads[0].size(); ++i) grads[0][i] += grads.back()[i];
 
@@ -123,77 +123,79 @@ TEST_P(Gradient, EqualsFiniteDifferences) {
 }
 
 // Where a sequence is cut changes where sums are, not what they are of.
-TEST_P(Gradient, OfAllPiecesIsTheWholeSequences) {
+TEST_P(Gradient, OfAllSegmentsIsTheWholeSequences) {
   GradientScene s(GetParam());
   const Tensors<double> whole = s.gradients(1).at(0);
   const double loss = s.losses.at(0);
-  for (const i64 pieces : {2, 4}) {
-    const auto grads = s.gradients(pieces);
-    ASSERT_EQ(s.losses.size(), static_cast<std::size_t>(pieces));
+  for (const i64 segments : {2, 4}) {
+    const auto grads = s.gradients(segments);
+    ASSERT_EQ(s.losses.size(), static_cast<std::size_t>(segments));
     double sum = 0;
     for (const double l : s.losses) sum += l;
     EXPECT_NEAR(sum, loss, 1e-13 * loss);
     for (std::size_t p = 0; p < s.table.size(); ++p) {
       Tensor<double> all(whole[p].size());
-      for (const auto& of_piece : grads)
-        for (std::size_t i = 0; i < all.size(); ++i) all[i] += of_piece[p][i];
+      for (const auto& of_segment : grads)
+        for (std::size_t i = 0; i < all.size(); ++i) all[i] += of_segment[p][i];
       EXPECT_LE(distance_of(all, whole[p]), 1e-12 * length_of(whole[p])) << s.table[p].name;
       EXPECT_GT(distance_of(grads[0][p], whole[p]), 0.01 * length_of(whole[p])) << s.table[p].name;
     }
   }
 }
 
-// Tokens do not meet in the final norm and the head: a piece's gradient is what only its labels give. Below
+// Tokens do not meet in the final norm and the head: a segment's gradient is what only its labels give. Below
 // they meet, and later ones see earlier ones, not the other way round.
-TEST_P(Gradient, OfAPieceIsOfItsTokens) {
+TEST_P(Gradient, OfASegmentIsOfItsTokens) {
   GradientScene s(GetParam());
-  const i64 pieces = 2, piece = s.seq / pieces;
-  const auto grads = s.gradients(pieces);
+  const i64 segments = 2, segment = s.seq / segments;
+  const auto grads = s.gradients(segments);
   const std::vector<double> losses = s.losses;
   const std::vector<i32> labels = s.labels;
   const std::size_t head = s.table.size() - 1, norm = head - 1;
-  for (i64 c = 0; c < pieces; ++c) {
+  for (i64 c = 0; c < segments; ++c) {
     for (i64 t = 0; t < s.seq; ++t)
-      s.labels[static_cast<std::size_t>(t)] = t / piece == c ? labels[static_cast<std::size_t>(t)] : -100;
+      s.labels[static_cast<std::size_t>(t)] = t / segment == c ? labels[static_cast<std::size_t>(t)] : -100;
     const Tensors<double> only = s.gradients(1).at(0);
     EXPECT_NEAR(s.losses.at(0), losses[static_cast<std::size_t>(c)], 1e-13 * losses[0]);
     for (const std::size_t p : {norm, head})
       EXPECT_LE(distance_of(grads[static_cast<std::size_t>(c)][p], only[p]), 1e-12 * length_of(only[p]))
           << s.table[p].name;
-    const auto by_piece = s.gradients(pieces);
+    const auto by_segment = s.gradients(segments);
     for (std::size_t p = 0; p < s.table.size(); ++p) {
-      const bool none = c == 0;  // of the first piece's loss the second piece's tokens have no part
+      const bool none = c == 0;  // of the first segment's loss the second segment's tokens have no part
       if (none) {
-        EXPECT_EQ(length_of(by_piece[1][p]), 0) << s.table[p].name;
+        EXPECT_EQ(length_of(by_segment[1][p]), 0) << s.table[p].name;
       }
-      EXPECT_GT(length_of(by_piece[static_cast<std::size_t>(c)][p]), 0) << s.table[p].name;
+      EXPECT_GT(length_of(by_segment[static_cast<std::size_t>(c)][p]), 0) << s.table[p].name;
     }
-    if (c == 1) {  // earlier tokens are keys and values for the second piece's, in every layer
-      EXPECT_GT(length_of(by_piece[0][param_index(1, k_proj)]), 0);
-      EXPECT_GT(length_of(by_piece[0][param_index(1, v_proj)]), 0);
-      EXPECT_GT(length_of(by_piece[0][param_index(0, down_proj)]), 0);
+    if (c == 1) {  // earlier tokens are keys and values for the second segment's, in every layer
+      EXPECT_GT(length_of(by_segment[0][param_index(1, k_proj)]), 0);
+      EXPECT_GT(length_of(by_segment[0][param_index(1, v_proj)]), 0);
+      EXPECT_GT(length_of(by_segment[0][param_index(0, down_proj)]), 0);
       for (const int p : {q_proj, o_proj, gate_proj, up_proj, down_proj})  // but in the last only that
-        EXPECT_EQ(length_of(by_piece[0][param_index(1, p)]), 0) << p;
+        EXPECT_EQ(length_of(by_segment[0][param_index(1, p)]), 0) << p;
     }
   }
 }
 
-// Where pieces have no token in common, an embedding's row has its gradient in the piece that has its token.
-TEST_P(Gradient, OfTheEmbeddingLiesWithTheTokensOfThePiece) {
+// Where segments have no token in common, an embedding's row has its gradient in the segment that has its
+// token.
+TEST_P(Gradient, OfTheEmbeddingLiesWithTheTokensOfTheSegment) {
   GradientScene s(GetParam());
-  const i64 pieces = 4, piece = s.seq / pieces;
+  const i64 segments = 4, segment = s.seq / segments;
   for (i64 t = 0; t < s.seq; ++t)
-    s.tokens[static_cast<std::size_t>(t)] = static_cast<i32>(10 * (t / piece) + t % piece % 2);  // one twice
+    s.tokens[static_cast<std::size_t>(t)] =
+        static_cast<i32>(10 * (t / segment) + t % segment % 2);  // one twice
   const Tensor<double> whole = s.gradients(1).at(0)[0];
-  const auto grads = s.gradients(pieces);
+  const auto grads = s.gradients(segments);
   const i64 D = s.config.hidden;
   for (i64 row = 0; row < s.table[0].stored_rows; ++row)
-    for (i64 c = 0; c < pieces; ++c) {
+    for (i64 c = 0; c < segments; ++c) {
       const bool here = row / 10 == c && row % 10 < 2;
       for (i64 d = 0; d < D; ++d) {
         const auto i = static_cast<std::size_t>(row * D + d);
         const double got = grads[static_cast<std::size_t>(c)][0][i];
-        ASSERT_EQ(got, here ? whole[i] : 0) << "piece " << c << ", row " << row;
+        ASSERT_EQ(got, here ? whole[i] : 0) << "segment " << c << ", row " << row;
         if (here) {
           ASSERT_NE(got, 0);
         }

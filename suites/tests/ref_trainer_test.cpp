@@ -38,18 +38,18 @@ auto tree_of_six(const std::vector<Value>& g) {
   return (g[0] + (g[1] + g[2])) + (g[3] + (g[4] + g[5]));
 }
 
-// Of one, two or four pieces: the tree over pieces stands above the trees over sequences.
+// Of one, two or four segments: the tree over segments stands above the trees over sequences.
 template <class Value>
-Value tree_of_pieces(const std::vector<Value>& g) {
+Value tree_of_segments(const std::vector<Value>& g) {
   if (g.size() == 4) return (g[0] + g[1]) + (g[2] + g[3]);
   return g.size() == 2 ? g[0] + g[1] : g.at(0);
 }
 
-TEST(Trainer, SumsOverPiecesAndSequencesAsATree) {
-  for (const auto& [tied, pieces] : {std::pair{false, 1}, {true, 1}, {false, 2}, {true, 2}, {true, 4}}) {
-    SCOPED_TRACE(pieces);
+TEST(Trainer, SumsOverSegmentsAndSequencesAsATree) {
+  for (const auto& [tied, segments] : {std::pair{false, 1}, {true, 1}, {false, 2}, {true, 2}, {true, 4}}) {
+    SCOPED_TRACE(segments);
     Settings s;
-    s.batch = 6, s.seq = 12, s.pieces = pieces;
+    s.batch = 6, s.seq = 12, s.segments = segments;
     const Batch batch(s);
     const ModelConfig config = small(tied);
     const Ops<float> ops = plain_ops<float>();
@@ -57,18 +57,18 @@ TEST(Trainer, SumsOverPiecesAndSequencesAsATree) {
     Trainer<float> trainer(config, s, ops, lanes);
     trainer.initialise();
 
-    // The gradient of each piece of each sequence, by itself: [piece][sequence].
+    // The gradient of each segment of each sequence, by itself: [segment][sequence].
     const auto& table = trainer.params();
     Tensors<float> weights;
     for (int p = 0; p < static_cast<int>(table.size()); ++p) weights.push_back(trainer.weight(p));
-    const Model<float> model(config, s.seq, s.leaves, s.pieces, table, weights, ops, lanes);
-    const auto P = static_cast<std::size_t>(pieces);
+    const Model<float> model(config, s.seq, s.leaves, s.segments, table, weights, ops, lanes);
+    const auto P = static_cast<std::size_t>(segments);
     std::vector<std::vector<Tensors<float>>> grads(P);
     std::vector<std::vector<double>> losses(P);
     for (i64 b = 0; b < 6; ++b) {
       std::vector<Tensors<float>> g(P);
-      for (Tensors<float>& of_piece : g)
-        for (const Param& param : table) of_piece.emplace_back(static_cast<std::size_t>(param.stored()));
+      for (Tensors<float>& of_segment : g)
+        for (const Param& param : table) of_segment.emplace_back(static_cast<std::size_t>(param.stored()));
       Kept<float> kept = model.forward(batch.tokens.data() + b * s.seq);
       const std::vector<double> loss = model.loss(kept, batch.labels.data() + b * s.seq);
       ASSERT_EQ(loss.size(), P);
@@ -77,19 +77,19 @@ TEST(Trainer, SumsOverPiecesAndSequencesAsATree) {
       for (std::size_t c = 0; c < P; ++c) grads[c].push_back(g[c]), losses[c].push_back(loss[c]);
     }
     auto tree = [&](std::size_t p, std::size_t i) {
-      std::vector<float> of_pieces;
+      std::vector<float> of_segments;
       for (const auto& sequences : grads) {
         std::vector<float> leaves;
         for (const Tensors<float>& g : sequences) leaves.push_back(g[p][i]);
-        of_pieces.push_back(tree_of_six(leaves));
+        of_segments.push_back(tree_of_six(leaves));
       }
-      return tree_of_pieces(of_pieces);
+      return tree_of_segments(of_segments);
     };
-    std::vector<double> loss_of_pieces;
-    for (const std::vector<double>& l : losses) loss_of_pieces.push_back(tree_of_six(l));
+    std::vector<double> loss_of_segments;
+    for (const std::vector<double>& l : losses) loss_of_segments.push_back(tree_of_six(l));
 
     const auto result = trainer.step(batch.tokens.data(), batch.labels.data());
-    EXPECT_EQ(result.loss, tree_of_pieces(loss_of_pieces) / 48);
+    EXPECT_EQ(result.loss, tree_of_segments(loss_of_segments) / 48);
     double squares = 0;
     for (std::size_t p = 0; p < table.size(); ++p) {
       if (table[p].tied_to >= 0) {
@@ -224,13 +224,14 @@ TEST(Trainer, WrongBatchesAndSettingsAreRefused) {
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.batch = 0; }), "batch is 0"));
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.seq = -1; }), "seq is -1"));
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.leaves = 6; }), "power of two"));
-  for (const i64 pieces : {0, 3, 8})  // none; no power of two; more than there are tokens
+  for (const i64 segments : {0, 3, 8})  // none; no power of two; more than there are tokens
     EXPECT_TRUE(
-        says(refused_settings([&](Settings& x) { x.pieces = pieces; }),
-             "pieces is " + std::to_string(pieces) + "; it must be a power of two that divides seq, 4"));
-  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.pieces = 4, x.seq = 6; }), "divides seq, 6"));
-  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.pieces = 3, x.seq = 6; }), "must be a power of two"));
-  EXPECT_EQ(refused_settings([](Settings& x) { x.pieces = 4; }), "");
+        says(refused_settings([&](Settings& x) { x.segments = segments; }),
+             "segments is " + std::to_string(segments) + "; it must be a power of two that divides seq, 4"));
+  EXPECT_TRUE(says(refused_settings([](Settings& x) { x.segments = 4, x.seq = 6; }), "divides seq, 6"));
+  EXPECT_TRUE(
+      says(refused_settings([](Settings& x) { x.segments = 3, x.seq = 6; }), "must be a power of two"));
+  EXPECT_EQ(refused_settings([](Settings& x) { x.segments = 4; }), "");
   EXPECT_TRUE(says(refused_settings([](Settings& x) { x.clip = 0; }), "clip is 0"));
 }
 
