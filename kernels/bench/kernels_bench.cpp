@@ -168,6 +168,9 @@ void add_rows_and_elements(const std::string& set, const Ops<float>& ops) {
   add("swap_axes", 8, [=](Arrays& x) {
     ops.swap_axes(one_lane(), x[0].data(), x[1].data(), 1, M, 2, D / 2);  // as two ranks of cp have it
   });
+  add("repeat_rows", 6,
+      [=](Arrays& x) { ops.repeat_rows(one_lane(), x[0].data(), x[1].data(), M, 2, D / 2); });
+  add("sum_rows", 6, [=](Arrays& x) { ops.sum_rows(one_lane(), x[0].data(), x[1].data(), M, 2, D / 2); });
   add("add_squares", 4, [=](Arrays& x) {
     i64 words[kSquareWords] = {};
     ops.add_squares(one_lane(), words, x[1].data(), n);

@@ -98,7 +98,9 @@ Sample KernelBench::time(const std::string& kernel, const std::vector<double>& n
   if (kernel.starts_with("matmul")) return matmuls(kernel, x);
   if (kernel.starts_with("attention")) return attentions(kernel, x);
   if (kernel.starts_with("embed") || kernel.starts_with("ce_")) return ends(kernel, x);
-  if (kernel.starts_with("rms_norm") || kernel == "rope" || kernel == "swap_axes") return rows(kernel, x);
+  if (kernel.starts_with("rms_norm") || kernel == "rope" || kernel == "swap_axes" ||
+      kernel.ends_with("_rows"))
+    return rows(kernel, x);
   return elements(kernel, x[0]);
 }
 
@@ -171,6 +173,10 @@ Sample KernelBench::rows(const std::string& kernel, const std::vector<i64>& x) {
     const i64 n = x[0] * x[1] * x[2] * x[3];
     return timed([&] { call(ops_.swap_axes, out(n), in(n), x[0], x[1], x[2], x[3]); });
   }
+  if (kernel == "repeat_rows")
+    return timed([&] { call(ops_.repeat_rows, out(M * D * x[2]), in(M * x[2]), M, D, x[2]); });
+  if (kernel == "sum_rows")
+    return timed([&] { call(ops_.sum_rows, out(M * x[2]), in(M * D * x[2]), M, D, x[2]); });
   const i64 T = x[1], heads = x[2], hd = x[3];
   const i64 half = T * hd / 2;
   std::vector<float> turn(static_cast<std::size_t>(2 * half), 0.6f);

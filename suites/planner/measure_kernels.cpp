@@ -40,6 +40,7 @@ Numbers numbers_of(const std::string& kernel, i64 n) {
     return {M, M, D / hd, hd, 0};
   }
   if (kernel == "swap_axes") return {1, M, 2, D / 2};
+  if (kernel == "repeat_rows" || kernel == "sum_rows") return {M, 2, D / 2};
   if (kernel == "embed") return {M, D, 0, 4096};
   if (kernel == "embed_dw") return {M, D, 0, 4 * M, 1};
   if (kernel == "ce_max") return {M, D, D};

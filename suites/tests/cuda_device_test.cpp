@@ -113,6 +113,7 @@ const KernelSet cuda_set(
       set<&T::ce_loss>(ops.ce_loss), set<&T::ce_dx>(ops.ce_dx), set<&T::add>(ops.add);
       set<&T::copy>(ops.copy), set<&T::zero>(ops.zero), set<&T::add_squares>(ops.add_squares);
       set<&T::adamw>(ops.adamw), set<&T::swap_axes>(ops.swap_axes);
+      set<&T::repeat_rows>(ops.repeat_rows), set<&T::sum_rows>(ops.sum_rows);
     });
 
 class CudaDevice : public testing::Test {

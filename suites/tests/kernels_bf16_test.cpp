@@ -319,6 +319,36 @@ TEST_P(Bf16Kernels, SwapAxesMovesBits) {
     }
 }
 
+// Sums in float32, rounded once; and those of float32 by the same kernels.
+TEST_P(Bf16Kernels, RowsAreRepeatedAndSummed) {
+  Lanes lanes(2);
+  for (const auto& [N, R, W] : kRepeats) {
+    const auto x = given<bf16>(N * W, 1), many = given<bf16>(N * R * W, 2);
+    const auto wide = given<float>(N * R * W, 3);
+    std::vector<bf16> repeated(many.size()), sums(x.size());
+    std::vector<float> wide_sums(x.size());
+    for (i64 n = 0; n < N; ++n)
+      for (i64 w = 0; w < W; ++w) {
+        std::vector<float> of, of_wide;
+        for (i64 r = 0; r < R; ++r) {
+          const i64 at = (n * R + r) * W + w;
+          repeated[at] = x[n * W + w];
+          of.push_back(many[at]), of_wide.push_back(wide[at]);
+        }
+        sums[n * W + w] = bf16(in_halves(of)), wide_sums[n * W + w] = in_halves(of_wide);
+      }
+    auto y = room<bf16>(N * R * W), s = room<bf16>(N * W);
+    auto f = room<float>(N * W);
+    ops().repeat_rows(lanes, y.data(), x.data(), N, R, W);
+    ops().sum_rows(lanes, s.data(), many.data(), N, R, W);
+    ops().sum_rows(lanes, f.data(), wide.data(), N, R, W);
+    const auto widened = [](const std::vector<bf16>& a) { return std::vector<float>(a.begin(), a.end()); };
+    expect_same_bits(widened(y), widened(repeated), "repeated");
+    expect_same_bits(widened(s), widened(sums), "sums");
+    expect_same_bits(f, wide_sums, "sums of float32");
+  }
+}
+
 TEST_P(Bf16Kernels, RefuseOtherTypes) {
   Lanes lanes;
   auto x = room<bf16>(4), y = room<bf16>(4);

@@ -99,6 +99,18 @@ inline const std::vector<Four> kSwaps{{1, 1, 1, 1}, {1, 1, 5, 3}, {1, 5, 1, 3}, 
                                       {3, 2, 5, 7}, {2, 4, 3, 8}, {1, 3, 2, 16},  {2, 6, 2, 20},
                                       {1, 2, 3, 4}, {5, 1, 4, 9}, {2, 40, 8, 32}, {3, 300, 4, 5}};
 
+// N, R, W of repeat_rows and sum_rows.
+inline const std::vector<std::array<i64, 3>> kRepeats{{1, 1, 1}, {3, 2, 5}, {2, 4, 8},   {5, 8, 1},
+                                                      {7, 3, 6}, {2, 5, 4}, {300, 4, 16}};
+
+// (first half) + (second half), each likewise; of an odd number the second is the longer.
+template <class Real>
+Real in_halves(const std::vector<Real>& a) {
+  if (a.size() == 1) return a[0];
+  const auto middle = a.begin() + static_cast<std::ptrdiff_t>(a.size() / 2);
+  return in_halves(std::vector<Real>(a.begin(), middle)) + in_halves(std::vector<Real>(middle, a.end()));
+}
+
 // The tree over the parts of a sum that ranks of a power-of-two axis hold.
 template <class Real>
 std::vector<Real> add_parts(std::vector<std::vector<Real>> parts) {

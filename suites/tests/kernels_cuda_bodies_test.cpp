@@ -35,7 +35,8 @@ TEST(CudaBodies, FillTheWholeTable) {
   differs(ops.ce_sum, table.ce_sum), differs(ops.ce_loss, table.ce_loss);
   differs(ops.ce_dx, table.ce_dx), differs(ops.add, table.add);
   differs(ops.copy, table.copy), differs(ops.zero, table.zero);
-  differs(ops.swap_axes, table.swap_axes);
+  differs(ops.swap_axes, table.swap_axes), differs(ops.repeat_rows, table.repeat_rows);
+  differs(ops.sum_rows, table.sum_rows);
   differs(ops.add_squares, table.add_squares), differs(ops.adamw, table.adamw);
   EXPECT_EQ(same, 0);
 }

@@ -50,6 +50,35 @@ TYPED_TEST(Elementwise, SwapAxesIsFourLoops) {
   }
 }
 
+// y[n,r,w] = x[n,w], and back the tree over r: of five ((0 + 1) + (2 + (3 + 4))).
+TYPED_TEST(Elementwise, RowsAreRepeatedAndSummed) {
+  for (const auto& [N, R, W] : kRepeats) {
+    const auto x = random_vector<TypeParam>(N * W, 1), many = random_vector<TypeParam>(N * R * W, 2);
+    std::vector<TypeParam> repeated(many.size()), sums(x.size());
+    for (i64 n = 0; n < N; ++n)
+      for (i64 w = 0; w < W; ++w) {
+        std::vector<TypeParam> of;
+        for (i64 r = 0; r < R; ++r) {
+          repeated[(n * R + r) * W + w] = x[n * W + w];
+          of.push_back(many[(n * R + r) * W + w]);
+        }
+        sums[n * W + w] = in_halves(of);
+      }
+    const auto got = on_lanes<TypeParam>([&, N = N, R = R, W = W](Lanes& lanes) {
+      std::vector<TypeParam> y(many.size(), TypeParam{7});
+      this->ops.repeat_rows(lanes, y.data(), x.data(), N, R, W);
+      return y;
+    });
+    expect_same_bits(got, repeated, "repeated");
+    const auto sum = on_lanes<TypeParam>([&, N = N, R = R, W = W](Lanes& lanes) {
+      std::vector<TypeParam> y(x.size(), TypeParam{7});
+      this->ops.sum_rows(lanes, y.data(), many.data(), N, R, W);
+      return y;
+    });
+    expect_same_bits(sum, sums, "sums");
+  }
+}
+
 TYPED_TEST(Elementwise, SwigluEqualsLongDouble) {
   for (const i64 n : kSizes) {
     const auto g = random_vector<TypeParam>(n, 1, 20.0), u = random_vector<TypeParam>(n, 2);

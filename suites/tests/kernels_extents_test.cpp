@@ -173,6 +173,18 @@ TEST_F(Extents, OfSwappedAxes) {
   EXPECT_EQ(y.last<float>(), 3);
 }
 
+TEST_F(Extents, OfRepeatedRows) {
+  const auto many = extents_of("repeat_rows", {3, 4, 5}), few = extents_of("sum_rows", {3, 4, 5});
+  EXPECT_EQ(few, (std::vector<i64>{3 * 5, 3 * 4 * 5}));
+  ASSERT_EQ(many, (std::vector<i64>{3 * 4 * 5, 3 * 5}));
+  const Ending y(many[0], kFloat), x(many[1], kFloat);
+  x.last<float>() = 3;
+  ops.repeat_rows(lanes, y, x, 3, 4, 5);
+  EXPECT_EQ(y.last<float>(), 3);
+  ops.sum_rows(lanes, x, y, 3, 4, 5);
+  EXPECT_EQ(x.last<float>(), 12);
+}
+
 TEST_F(Extents, EveryOtherKernelGoesAsFarAsItsCount) {
   for (const auto& [name, operands] :
        {std::pair{"swiglu", 3}, {"swiglu_dx", 5}, {"add", 3}, {"copy", 2}, {"zero", 1}})

@@ -61,6 +61,9 @@ TEST(Work, RowsAreBoundByWhatTheyMove) {
   expect_work(work_of("add", {n}), Work::rows, n, 4 * 3 * n);   // a, b, y
   expect_work(work_of("copy", {n}), Work::rows, 0, 4 * 2 * n);  // x, y
   expect_work(work_of("swap_axes", {5, rows, 2, width}), Work::rows, 0, 4 * 2 * 5 * rows * 2 * width);
+  expect_work(work_of("repeat_rows", {rows, 4, width}), Work::rows, 0, 4 * (1 + 4) * rows * width);
+  expect_work(work_of("sum_rows", {rows, 4, width}), Work::rows, 3 * rows * width,
+              4 * (4 + 1) * rows * width);
   expect_work(work_of("zero", {n}), Work::rows, 0, 4 * n);  // y
   expect_work(work_of("add_squares", {n}), Work::rows, 2 * n, 4 * n);
   EXPECT_DOUBLE_EQ(work_of("adamw", {n, 0.5}).bytes, 4 * 7 * n);  // g; w, m, v both ways
@@ -78,11 +81,11 @@ TEST(Work, EveryKernelOfTheTableHasAFormula) {
   const std::vector<double> sizes(10, 2.0);
   const Ops<float> o = plain_ops<float>();
   for (const char* name :
-       {o.matmul.name,       o.matmul_dx.name,   o.matmul_dw.name,   o.embed.name,  o.embed_dw.name,
-        o.rms_norm.name,     o.rms_norm_dx.name, o.rms_norm_dw.name, o.rope.name,   o.attention.name,
-        o.attention_dx.name, o.swiglu.name,      o.swiglu_dx.name,   o.ce_max.name, o.ce_sum.name,
-        o.ce_loss.name,      o.ce_dx.name,       o.add.name,         o.copy.name,   o.zero.name,
-        o.add_squares.name,  o.adamw.name,       o.swap_axes.name})
+       {o.matmul.name,       o.matmul_dx.name,   o.matmul_dw.name,   o.embed.name,       o.embed_dw.name,
+        o.rms_norm.name,     o.rms_norm_dx.name, o.rms_norm_dw.name, o.rope.name,        o.attention.name,
+        o.attention_dx.name, o.swiglu.name,      o.swiglu_dx.name,   o.ce_max.name,      o.ce_sum.name,
+        o.ce_loss.name,      o.ce_dx.name,       o.add.name,         o.copy.name,        o.zero.name,
+        o.add_squares.name,  o.adamw.name,       o.swap_axes.name,   o.repeat_rows.name, o.sum_rows.name})
     EXPECT_GT(work_of(name, sizes).bytes, 0) << name;
   EXPECT_THROW(work_of("transpose", sizes), std::logic_error);
 }

@@ -69,6 +69,7 @@ class FarEngine final : public Engine {
     set<&T::ce_sum>(ops_.ce_sum), set<&T::ce_loss>(ops_.ce_loss), set<&T::ce_dx>(ops_.ce_dx);
     set<&T::add>(ops_.add), set<&T::copy>(ops_.copy), set<&T::zero>(ops_.zero);
     set<&T::add_squares>(ops_.add_squares), set<&T::adamw>(ops_.adamw), set<&T::swap_axes>(ops_.swap_axes);
+    set<&T::repeat_rows>(ops_.repeat_rows), set<&T::sum_rows>(ops_.sum_rows);
   }
   const Ops<float>& ops() const override { return ops_; }
   Lanes& lanes() override { return lanes_; }

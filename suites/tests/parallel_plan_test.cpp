@@ -170,10 +170,14 @@ TEST(Plan, IllegalCutsOfSequencesAreRefusedByRule) {
   EXPECT_EQ(cut_rule("cp=3", {.seq = 60, .fast = true, .model = "gate-thirds"}), "")
       << "in fast mode any number";
   EXPECT_EQ(cut_rule("cp=4", {.segments = 4, .seq = 32}), "");
-  EXPECT_EQ(cut_rule("cp=4 tp=2", {.segments = 4, .seq = 32}), "cp-divides-heads") << "4 key/value heads";
-  EXPECT_EQ(cut_rule("cp=4", {.segments = 4, .seq = 32, .model = "gate-tiny"}), "cp-divides-heads");
-  EXPECT_EQ(cut_why("cp=4", {.segments = 4, .seq = 32, .model = "gate-tiny"}),
-            "cp x tp = 4 does not divide the model's 8 attention heads and 2 key/value heads");
+  EXPECT_EQ(cut_rule("cp=4 tp=2", {.segments = 4, .seq = 32}), "") << "2 key/value heads for 4 ranks of cp";
+  EXPECT_EQ(cut_rule("cp=4", {.segments = 4, .seq = 32, .model = "gate-tiny"}), "");
+  EXPECT_EQ(cut_why("cp=4 tp=4", {.segments = 4, .seq = 32}),
+            "cp x tp = 16 does not divide the model's 8 attention heads");
+  EXPECT_EQ(cut_rule("cp=4 tp=4", {.segments = 4, .seq = 32}), "cp-divides-heads");
+  EXPECT_EQ(cut_rule("cp=2", {.seq = 32, .model = "gate-thirds"}), "cp-and-kv-heads");
+  EXPECT_EQ(cut_why("cp=2", {.seq = 32, .model = "gate-thirds"}),
+            "cp=2 and 3 key/value heads of a rank of tp: one must be a multiple of the other");
   EXPECT_EQ(cut_why("cp=4", {.segments = 4}), "cp=4 does not divide the sequence of 30 tokens");
   EXPECT_EQ(cut_why("cp=2", {.segments = 1}),
             "cp=2 cuts sequences otherwise than the run's segments=1: exact mode needs them alike");

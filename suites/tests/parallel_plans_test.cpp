@@ -231,6 +231,25 @@ TEST(Plans, OfSegmentsOfOddSizesPassAllGates) {
     passes_all_gates(scene, plan);
 }
 
+// Fewer key/value heads than ranks of cp, on a rank of tp: each goes to several, and the parts of its
+// gradient are added up. Of 2 heads for 4 ranks, 1 for 4, and 1 that tp shares too.
+TEST(Plans, OfSegmentsThatShareHeadsPassAllGates) {
+  for (const char* dtype : {"float32", "bf16"})
+    for (const int segments : {2, 4}) {
+      Settings settings = run_of(4, 16, 2);
+      settings.segments = segments;
+      set_dtype(settings, dtype);
+      const Scene scene(named("gate-tiny"), settings);
+      const std::vector<const char*> plans =
+          segments == 2
+              ? std::vector{"cp=2 tp=2 sp=1 micro=2", "cp=2 tp=4 sp=1 ckpt=full", "cp=2 tp=4 zero=3"}
+              : std::vector{"cp=4", "cp=4 tp=2 sp=1 ckpt=attention", "cp=4 ckpt=full micro=2",
+                            "dp=2 cp=4 zero=2 activations=host",
+                            "cp=4 pp=2 schedule=zero-bubble ckpt=selective"};
+      for (const char* plan : plans) passes_all_gates(scene, plan);
+    }
+}
+
 // What is exchanged is stored as bf16, and rounded where one device rounds it.
 TEST(Plans, OfSegmentsInBf16PassAllGates) {
   Settings settings = run_of(4, 16, 2);

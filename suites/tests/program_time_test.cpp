@@ -123,6 +123,17 @@ TEST(Time, KernelsOfASegmentExchangeItsHeads) {
   }
 }
 
+// Of 2 heads of keys and values 4 ranks have two each: of k and v, and of the gradients of both.
+TEST(Time, KernelsOfASegmentRepeatTheHeadsThatRanksShare) {
+  std::map<std::string, int> calls;
+  for (const Row& r : timed("--plan cp=4")) {
+    EXPECT_GT(r.seconds, 0);
+    calls[r.kernel] += r.calls;
+  }
+  EXPECT_EQ(calls["repeat_rows"], 8 * 8 * 2);
+  EXPECT_EQ(calls["sum_rows"], 8 * 8 * 2);
+}
+
 TEST(Time, KernelsOfBf16MoveHalfTheBytes) {
   int swiglu = 0, moments = 0;
   for (const Row& r : timed("--dtype bf16")) {
