@@ -72,6 +72,7 @@ class Walk {
         devices_(devices),
         visit_(visit),
         share_(share),
+        shared_heads_(values.shared_heads),
         words_(in_turn(values)),
         values_(of_words(values, words_)),
         legality_(model, settings, words_, values_),
@@ -110,7 +111,8 @@ class Walk {
     const i64 number = std::stoll(value);
     if (word == "micro") return settings_.batch / mesh_.at("dp") % number == 0;
     const i64 rest = devices_ / mesh_["tp"] / mesh_["pp"] / mesh_["cp"];
-    return word == "dp" ? number == rest : rest % number == 0;
+    const bool apart = word != "cp" || number == 1 || model_.kv_heads % (mesh_["tp"] * number) == 0;
+    return word == "dp" ? number == rest : rest % number == 0 && (apart || shared_heads_);
   }
 
   // The plans below this depth, which are the part [from, to) of all; how many are legal.
@@ -158,6 +160,7 @@ class Walk {
   const i64 devices_;
   const VisitPlan& visit_;
   const VisitShare& share_;
+  const bool shared_heads_;
   const std::vector<std::string> words_;
   const std::vector<std::vector<std::string>> values_;
   Legality legality_;
@@ -183,6 +186,7 @@ bool some_mesh(i64 devices, const Values& values) {
 
 Values plan_values(const ModelConfig& model, const Settings& settings, i64 devices, const Values& given) {
   Values values;
+  values.shared_heads = given.count("cp") > 0;
   for (const Word& word : plan_words()) {
     std::vector<std::string>& list = values[word.name];
     if (const auto it = given.find(word.name); it != given.end())
@@ -192,9 +196,9 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
     else if (word.name == "dp" || word.name == "tp" || word.name == "pp")
       list = texts(divisors(devices));
     else if (word.name == "cp")
-      list =
-          texts(settings.batch < devices || settings.seq >= kLong ? divisors(std::gcd(devices, model.heads))
-                                                                  : std::vector<i64>{1});
+      list = texts(settings.batch < devices || settings.seq >= kLong
+                       ? divisors(std::gcd(devices, model.kv_heads))
+                       : std::vector<i64>{1});
     else if (word.name == "micro")
       list = texts(divisors(settings.batch));
     else if (word.name == "virtual")

@@ -20,7 +20,12 @@ struct Enumerated {
 // numbers. `given` words take these values only. Sequences are cut by themselves only where there are fewer
 // than devices or they are long (kLong): elsewhere it was measured to win nothing, and to take twice as long.
 constexpr i64 kLong = 32768;
-using Values = std::map<std::string, std::vector<std::string>>;
+struct Values : std::map<std::string, std::vector<std::string>> {
+  using map::map;
+  // Plans too whose ranks of cp share a key/value head: of a given cp. No published run has them, so that
+  // nothing holds their prediction.
+  bool shared_heads = true;
+};
 Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given);
 
 using VisitPlan = std::function<void(const Plan&)>;

@@ -183,6 +183,23 @@ TEST(Choose, SequencesAreCutWhereThatMayWin) {
   EXPECT_EQ(values(64, 8192, 64, parse_values("cp=2,16")), (List{"2", "16"}));
 }
 
+// 8 key/value heads are 2 on a rank of tp=4: for two ranks of cp one each, and for four only by request.
+TEST(Choose, RanksOfASequenceShareHeadsUponRequest) {
+  const ModelConfig model = load_model_config("suites/models/llama-3-8b.json");
+  const std::string words =
+      "tp=4 pp=1 micro=1 ckpt=none offload=none activations=device zero=3 sp=0 schedule=1f1b";
+  const auto found = [&](const std::string& given) {
+    Settings s;
+    s.batch = 4, s.seq = 8192, s.fast = true;
+    std::set<int> all;
+    each_legal_plan(model, s, 16, plan_values(model, s, 16, parse_values(words + given)),
+                    [&](const Plan& plan) { all.insert(plan.number("cp")); });
+    return all;
+  };
+  EXPECT_EQ(found(""), (std::set<int>{1, 2}));
+  EXPECT_EQ(found(" cp=1,2,4"), (std::set<int>{1, 2, 4}));
+}
+
 // The plan that is trained is one that its mode can: sums of exact mode have places, which segments fix.
 TEST(Choose, TheFastestHereCutsAsTheRunDoes) {
   AskedOfFour a;
