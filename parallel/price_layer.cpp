@@ -70,7 +70,6 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   auto qkv = [&] {
     if (!d.qkv || again_qkv) return;
     enter1();
-    at_least(making_qkv(z, false));
     made += z.Q + 2 * z.KH;
     again_qkv = true;
   };
@@ -116,11 +115,11 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   at_least(z.E + z.Q);  // do
   leave_through();
   if (split && d.attention) made -= z.Q;
-  at_least(z.O + z.Q);            // do, exchanged
   at_least(2 * z.Q + 2 * z.KHp);  // do, dq, dk, dv
   made -= (d.qkv ? z.Q + 2 * z.KH : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
-  if (z.O > 0) at_least(std::max(2 * z.Q + 2 * z.KHp, z.Q + 3 * z.KHp));  // dq, then dk is exchanged
-  if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);                     // dk is rounded, then dv
+  // Exchanged, dk: of q, k, v made again, do and dq as much is needed before or after.
+  if (z.O > 0) at_least(z.Q + 3 * z.KHp);
+  if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);  // dk is rounded, then dv
   enter1();
   at_least(z.Q + 2 * z.KV);
   made -= z.E + (d.norms ? z.X : 0);
