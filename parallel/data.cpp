@@ -140,7 +140,7 @@ const std::vector<Rule> rules = {
     {"bucket-needs-replicas",
      [](const Plan& p, const ModelConfig&, const Settings&) -> std::optional<std::string> {
        if (p.number("bucket") == 1 || p.sharers() > 1) return {};
-       return "bucket=" + p.text("bucket") + " needs dp of 2 or more: one replica reduces nothing";
+       return "bucket=" + p.text("bucket") + " needs dp x cp of 2 or more: one rank reduces nothing";
      }},
 };
 

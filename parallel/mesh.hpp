@@ -33,7 +33,9 @@ struct Group {
 };
 
 // With segments of sequences as samples, ranks of cp are ranks of dp: dp counts a plan's dp x cp. In the
-// order of samples, which is that of the sums over dp, the first segments of all sequences come first.
+// order of samples, which is that of the sums over dp, the first segments of all sequences come first; so
+// groups of replicas, which are neighbours in it, are ranks of one segment as long as there are as many
+// groups.
 struct Mesh {
   int dp = 1, tp = 1, pp = 1;
   int kv_replicas = 1;  // tensor-parallel ranks per key/value head

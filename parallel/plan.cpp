@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <sstream>
@@ -138,6 +139,12 @@ const std::string& Plan::text(const std::string& word) const {
 }
 int Plan::number(const std::string& word) const { return std::stoi(text(word)); }
 
+int Plan::product(std::initializer_list<const char*> words) const {
+  i64 all = 1;
+  for (const char* word : words) all = std::min<i64>(all * number(word), std::numeric_limits<int>::max());
+  return static_cast<int>(all);
+}
+
 const std::map<std::string, std::string>& Plan::words() const {
   if (read_)
     for (const auto& [word, value] : words_) *read_ |= word_bit(word);
@@ -220,7 +227,8 @@ const std::vector<Rule> mesh_rules = {
      [](const Plan& p, const ModelConfig&, const Settings& s) -> Broken {
        if (s.fast || p.number("cp") == s.segments) return {};
        return fmt::format(
-           "cp={} cuts sequences otherwise than the run's segments={}: exact mode needs them alike",
+           "cp={0} cuts sequences otherwise than the run's segments={1}: exact mode needs them alike "
+           "(--segments {0}, or segments = {0} in a suite)",
            p.number("cp"), s.segments);
      }},
     {"pp-at-most-layers",

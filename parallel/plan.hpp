@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -30,8 +31,8 @@ class Plan {
   static Plan parse(const std::string& line);
   int number(const std::string& word) const;
   const std::string& text(const std::string& word) const;
-  int ranks() const { return sharers() * number("tp") * number("pp"); }
-  int sharers() const { return number("dp") * number("cp"); }  // ranks with the same weights and other tokens
+  int ranks() const { return product({"dp", "cp", "tp", "pp"}); }
+  int sharers() const { return product({"dp", "cp"}); }  // ranks with the same weights and other tokens
   std::string line() const;  // every word that differs from its fallback, and dp tp pp always
   const std::map<std::string, std::string>& words() const;
   void set(const std::string& word, const std::string& value);
@@ -39,6 +40,8 @@ class Plan {
   void note_reads(WordSet* read) { read_ = read; }
 
  private:
+  int product(std::initializer_list<const char*> words) const;  // INT_MAX where it is more
+
   std::map<std::string, std::string> words_;
   WordSet* read_ = nullptr;
 };

@@ -16,7 +16,7 @@ namespace lockstep {
 struct Shape {
   i64 T, D, H, K, hd, F, V, Vp, L, R;  // the model's and the run's, whole; Vp: padded vocabulary
   bool tied;
-  i64 n;     // sequences a step, all ranks
+  i64 n;     // samples a step, all ranks: sequences, or segments of them
   i64 b;     // sequences a microbatch, one rank
   i64 m;     // microbatches a step, one rank
   i64 sums;  // weight gradients of a microbatch: one a sequence; in fast mode one

@@ -68,7 +68,7 @@ typename Trainer<T>::Result Trainer<T>::step(const i32* tokens, const i32* label
 
 // Gradient and loss of sequences [lo, hi), of each segment by itself: the first half's plus the second
 // half's. Adding in halves keeps rounding errors small (pairwise summation, Higham 1993) and needs log2(hi -
-// lo) sets of gradients.
+// lo) sets of gradients, each of as many as there are segments.
 template <class T>
 typename Trainer<T>::Sums Trainer<T>::sums_of(i64 lo, i64 hi, const i32* tokens, const i32* labels,
                                               Real scale) const {

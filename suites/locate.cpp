@@ -106,6 +106,14 @@ int along(const Mesh& mesh, Axis axis, int rank) {
          : axis == Axis::cp ? mesh.cp_of(rank)
                             : mesh.pp_of(rank);
 }
+// In a plan's words, of which dp and cp together are the mesh's dp.
+std::string name_of(const Mesh& mesh, Axis axis) {
+  return axis == Axis::dp && mesh.cp > 1 ? "dp x cp" : axis_name(axis);
+}
+std::string index_of(const Mesh& mesh, Axis axis, int i) {
+  if (axis != Axis::dp || mesh.cp == 1) return std::to_string(i);
+  return fmt::format("(dp {}, cp {})", i % (mesh.dp / mesh.cp), i / (mesh.dp / mesh.cp));
+}
 int size_of(const Mesh& mesh, Axis axis) {
   return axis == Axis::dp ? mesh.dp : axis == Axis::tp ? mesh.tp : axis == Axis::cp ? mesh.cp : mesh.pp;
 }
@@ -129,12 +137,12 @@ class Owners {
     }
     if (values < kEnough || dirty.none() || static_cast<int>(dirty.count()) == size_of(mesh_, axis))
       return {};
-    std::vector<int> indices;
+    std::vector<std::string> indices;
     for (int i = 0; i < size_of(mesh_, axis); ++i)
-      if (dirty[i]) indices.push_back(i);
-    return fmt::format("all {} differing values of tensors that {} cuts lie with its rank{} {}: suspect {}",
-                       values, axis_name(axis), indices.size() == 1 ? "" : "s", fmt::join(indices, ", "),
-                       axis_name(axis));
+      if (dirty[i]) indices.push_back(index_of(mesh_, axis, i));
+    return fmt::format(
+        "all {0} differing values of tensors that {1} cuts lie with its rank{2} {3}: suspect {1}", values,
+        name_of(mesh_, axis), indices.size() == 1 ? "" : "s", fmt::join(indices, ", "));
   }
 
   // Do only tensors differ that the ranks of an axis hold alike, while the same ranks cut others?
@@ -214,7 +222,7 @@ std::string axis_behind(const Mesh& mesh, const Owners& owners, const Tensors& d
   for (const Elements& e : differ) values += e.size();
   if (mesh.size() == 1 || values < kEnough) return {};
   return fmt::format("it follows no axis: what every rank computes{}",
-                     mesh.dp > 1 ? ", or a sum over samples or dp" : "");
+                     mesh.dp > 1 ? ", or a sum over samples or " + name_of(mesh, Axis::dp) : "");
 }
 
 }  // namespace

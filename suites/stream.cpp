@@ -73,7 +73,7 @@ class Follower {
         const float wanted = expected_[place][((first + i) * p_.run.settings.seq + from) * D + e];
         equal = same(y, wanted);
         if (!equal && seen_[place].differ.empty())
-          seen_[place].first = fmt::format("sample {}, token {}, [{}]: {:.9g} instead of {:.9g}", first + i,
+          seen_[place].first = fmt::format("sequence {}, token {}, [{}]: {:.9g} instead of {:.9g}", first + i,
                                            from + e / D, e % D, y, wanted);
       }
     (equal ? seen_[place].agree : seen_[place].differ).insert(rank);

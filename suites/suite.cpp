@@ -209,7 +209,7 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.admitting(plan));
     return Refusal{"limit-ranks",
                    fmt::format("{} ranks, but the suite's limit is {}", plan.ranks(), suite.max_ranks),
-                   {"dp", "tp", "pp"}};
+                   {"dp", "tp", "pp", "cp"}};
   };
 
   std::vector<Plan> all;

@@ -25,6 +25,10 @@ class Fsdp {
       cannot_run(fmt::format("accelerate's {} groups of replicas divide dp={}, segments of a sequence apart",
                              replicas, dp_),
                  p_, "--words \"replicas=1\"");
+    if (p_.number("replicas") > 1 && cp_ > 1)
+      say("replicas={} with cp={}: a group of the plan has one segment, accelerate's shares over neighbours "
+          "of all segments",
+          p_.number("replicas"), cp_);
     const Settings& s = q_.settings;
     const bool shards = fully_sharded();
     const bool bf16 = s.weight_bytes == 2;

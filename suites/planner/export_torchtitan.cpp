@@ -121,6 +121,10 @@ class Torchtitan {
       cannot_run(fmt::format("torchtitan's {} groups of replicas divide dp={}, segments of a sequence apart",
                              replicas, dp_),
                  p_, "--words \"replicas=1\"");
+    if (p_.number("replicas") > 1 && cp_ > 1)
+      say("replicas={} with cp={}: a group of the plan has one segment, torchtitan's shares over neighbours "
+          "of all segments",
+          p_.number("replicas"), cp_);
     x_.text = imports;
     model();
     if (pp_ > 1) x_.text += stages_text;

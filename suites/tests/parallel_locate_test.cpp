@@ -154,6 +154,15 @@ TEST(Locate, OneShardFollowsItsReplica) {
   EXPECT_TRUE(says(ran.said(), "dp cuts lie with its rank 1: suspect dp"));
 }
 
+// Shards are of dp x cp ranks, in the order segment, replica: the third quarter is the second segment's
+// first.
+TEST(Locate, OneShardOfSegmentsFollowsItsPlaceInThePlan) {
+  Trained ran = run("dp=2 cp=2 zero=1");
+  auto& e = gradient(ran, "embed_tokens");
+  change(e, e.size() / 2, 1000);
+  EXPECT_TRUE(says(ran.said(), "dp x cp cuts lie with its rank (dp 0, cp 1): suspect dp x cp"));
+}
+
 TEST(Locate, NormsAloneAreASumOverTensorParallelRanks) {
   Trained ran = run("tp=2 sp=1");
   change(gradient(ran, "layers.0.input_layernorm"));
@@ -265,7 +274,7 @@ TEST(LocateFault, AForwardPassIsFollowedToItsPlace) {
                                         {"layers.2.self_attn.v_proj", "model.layers.2.self_attn"},
                                         {"layers.2.post_attention_layernorm", "model.layers.2.mlp"}}) {
       const std::string said = wrong_from(plan, std::string("model.") + weight + ".weight");
-      EXPECT_TRUE(says(said, std::string("the residual stream is wrong from ") + place + " on (sample "))
+      EXPECT_TRUE(says(said, std::string("the residual stream is wrong from ") + place + " on (sequence "))
           << said;
       EXPECT_EQ(said.find("suspect"), std::string::npos) << said;
     }
@@ -298,7 +307,7 @@ TEST(LocateFault, AWrongTokenOfASegmentIsNamedByItsPlaceInTheSequence) {
     change(rows, static_cast<std::size_t>(tokens[static_cast<std::size_t>(at)] * D),
            static_cast<std::size_t>(D));
     const std::string where =
-        "on (sample " + std::to_string(at / T) + ", token " + std::to_string(at % T) + ", [0]: ";
+        "on (sequence " + std::to_string(at / T) + ", token " + std::to_string(at % T) + ", [0]: ";
     for (const char* plan : {"cp=2", "dp=2 cp=2 micro=2", "cp=2 tp=2 sp=1", "dp=2 cp=2 pp=2 zero=3"}) {
       const Prepared p = prepare({s.model, s.settings, Plan::parse(plan), &s.data});
       const std::string said = follow_stream(p, {}, {}, reference, 1);

@@ -114,6 +114,8 @@ TEST(ExportWords, WhatIsMissingIsSaid) {
       {"fsdp", "dp=4 cp=2", "zero=0 with cp=2"},
       {"torchtitan", "dp=4 cp=2 zero=3", "cp=2"},
       {"torchtitan", "dp=4 cp=2", "zero=0 with cp=2"},
+      {"fsdp", "dp=4 cp=2 zero=3 replicas=2", "replicas=2 with cp=2"},
+      {"torchtitan", "dp=4 cp=2 zero=3 replicas=2", "replicas=2 with cp=2"},
       {"torchtitan", "dp=2 pp=4 schedule=zero-bubble", "schedule=zero-bubble"},
       {"torchtitan", "dp=8 activations=disk", "activations=disk"},
       {"torchtitan", "dp=2 pp=4 zero=3", "zero=3"},

@@ -1,10 +1,13 @@
 // Covering arrays of plans, against brute force: the whole product of the axes, judged plan by plan.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <random>
 #include <set>
+#include <string>
 
 #include "suites/suite.hpp"
+#include "suites/tests/temporary_folder.hpp"
 
 namespace lockstep {
 namespace {
@@ -300,6 +303,23 @@ TEST(PlanSearch, SaysWhenItGivesUp) {
   for (const auto& c : cover.counts) undecided += c.undecided, legal += c.legal;
   EXPECT_GT(undecided, 0);
   EXPECT_EQ(legal, 0);
+}
+
+// A mesh that is too large with some cp is not for all of them.
+TEST(Suite, TheLimitOfRanksCountsThoseOfASequence) {
+  const TemporaryFolder folder;
+  for (const char* cp : {"[1, 2]", "[2, 1]"}) {
+    const Suite s = read_suite(folder.write(
+        "s.toml",
+        std::string("[run]\nmodel = \"") +
+            std::filesystem::absolute("suites/models/gate-untied.json").string() +
+            "\"\ndata = \"none.tok\"\nbatch = 16\nseq = 32\nmode = \"fast\"\n[cover]\ndp = [1, 8]\ncp = " +
+            cp + "\n[limits]\nranks = 8\n"));
+    std::set<std::string> lines;
+    for (const Plan& p : enumerate(s, load_model_config(s.model)).plans) lines.insert(p.line());
+    EXPECT_EQ(lines, (std::set<std::string>{"dp=1 tp=1 pp=1", "dp=1 tp=1 pp=1 cp=2", "dp=8 tp=1 pp=1"}))
+        << cp;
+  }
 }
 
 // ---- The suite that comes with the program
