@@ -180,7 +180,9 @@ TEST(Plan, IllegalCutsOfSequencesAreRefusedByRule) {
             "cp=2 and 3 key/value heads of a rank of tp: one must be a multiple of the other");
   EXPECT_EQ(cut_why("cp=4", {.segments = 4}), "cp=4 does not divide the sequence of 30 tokens");
   EXPECT_EQ(cut_why("cp=2", {.segments = 1}),
-            "cp=2 cuts sequences otherwise than the run's segments=1: exact mode needs them alike");
+            "cp=2 cuts sequences otherwise than the run's segments=1: exact mode needs them alike "
+            "(--segments 2, or "
+            "segments = 2 in a suite)");
   // The 30 tokens of a sequence are 15 on a rank, which two ranks of tp do not part.
   EXPECT_EQ(cut_rule("tp=2 sp=1", {.segments = 1}), "");
   EXPECT_EQ(cut_why("tp=2 sp=1 cp=2", {}), "sp=1 needs tp to divide the 15 tokens of a sequence");
