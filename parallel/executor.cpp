@@ -166,7 +166,7 @@ void Executor::load_tokens(i64 step) {
       i64 index = store_->sample(j, i);
       if (mutant("samples dealt by rank of the world")) index = (index + rank_) % seen_.batch;
       sample(*run_.data, order, step, index % order.batch, row_ids_.data(), row_labels_.data());
-      const i64 from = index / order.batch * T;
+      const i64 from = index / order.batch * T;  // the first segments of all sequences come first
       std::copy_n(row_ids_.begin() + from, T, host_ids_.begin() + row);
       std::copy_n(row_labels_.begin() + from, T, host_labels_.begin() + row);
     }

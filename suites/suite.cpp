@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <set>
 
 #include "suites/section.hpp"
@@ -204,6 +205,24 @@ std::map<std::string, i64> Enumeration::by_rule() const {
   return count;
 }
 
+namespace {
+
+// How often the search for a cover was refused by a rule, and what the rule said first.
+struct Asked {
+  i64 times;
+  std::string why;
+};
+std::string why_nothing(const std::map<std::string, Asked>& refusals) {
+  if (refusals.empty()) return "[cover] has no two axes to show values of together; [axes] takes one";
+  const auto most = std::max_element(refusals.begin(), refusals.end(), [](const auto& a, const auto& b) {
+    return a.second.times < b.second.times;
+  });
+  return fmt::format("no plan of [cover] is legal; most are refused by {}: {}", most->first,
+                     most->second.why);
+}
+
+}  // namespace
+
 Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
   auto judge = [&](const Plan& plan) -> std::optional<Refusal> {
     if (plan.ranks() <= suite.max_ranks) return refuse(plan, model, suite.admitting(plan));
@@ -225,7 +244,13 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
   }
   Enumeration result;
   if (suite.cover) {
-    CoveringArray cover = covering_array(*suite.cover, judge);
+    std::map<std::string, Asked> refusals;  // by rule
+    CoveringArray cover = covering_array(*suite.cover, [&](const Plan& plan) {
+      auto refusal = judge(plan);
+      if (refusal) ++refusals.try_emplace(refusal->rule, Asked{0, refusal->why}).first->second.times;
+      return refusal;
+    });
+    if (cover.plans.empty()) throw UserError("suite " + suite.name + ": " + why_nothing(refusals));
     all.insert(all.end(), cover.plans.begin(), cover.plans.end());
     result.covered = std::move(cover.counts);
     result.covering = cover.needed;

@@ -8,6 +8,7 @@
 
 #include "suites/suite.hpp"
 #include "suites/tests/temporary_folder.hpp"
+#include "suites/tests/user_error.hpp"
 
 namespace lockstep {
 namespace {
@@ -320,6 +321,19 @@ TEST(Suite, TheLimitOfRanksCountsThoseOfASequence) {
     EXPECT_EQ(lines, (std::set<std::string>{"dp=1 tp=1 pp=1", "dp=1 tp=1 pp=1 cp=2", "dp=8 tp=1 pp=1"}))
         << cp;
   }
+}
+
+TEST(Suite, ACoverOfNoPlanSaysWhy) {
+  const TemporaryFolder folder;
+  const auto mistake = [&](const std::string& cover) {
+    const Suite s = read_suite(folder.write(
+        "s.toml", "[run]\nmodel = \"" + std::filesystem::absolute("suites/models/gate-untied.json").string() +
+                      "\"\ndata = \"none.tok\"\nbatch = 16\nseq = 32\nsegments = 2\n[cover]\n" + cover));
+    return refusal([&] { enumerate(s, load_model_config(s.model)); });
+  };
+  EXPECT_TRUE(says(mistake("dp = [1, 2]\npp = [1, 2]\n"), "suite s: no plan of [cover] is legal",
+                   "cp-is-segments: cp=1 cuts"));
+  EXPECT_TRUE(says(mistake("dp = [1, 2]\n"), "suite s: [cover] has no two axes"));
 }
 
 // ---- The suite that comes with the program
