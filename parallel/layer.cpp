@@ -94,11 +94,12 @@ Layer::Layer(const Rank& r, int index, const Buf& cos, const Buf& sin)
 
 int Layer::local(int p) const { return r_.params.local(param_index(index_, p)); }
 View Layer::weight(int p) const { return r_.store.weight(local(p)); }
+Kind Layer::kind_of(Part p, Kind kept) const { return r_.stash.keeps(index_, p) ? kept : Kind::buffers; }
 Buf Layer::take(Part p, i64 elements, Kind kept) {
-  return r_.device.take(part_name(p), r_.stash.keeps(index_, p) ? kept : Kind::buffers, elements);
+  return r_.device.take(part_name(p), kind_of(p, kept), elements);
 }
 Buf Layer::take_statistic(Part p, i64 elements, Kind kept) {
-  return r_.device.take(part_name(p), r_.stash.keeps(index_, p) ? kept : Kind::buffers, elements, Type::f32);
+  return r_.device.take(part_name(p), kind_of(p, kept), elements, Type::f32);
 }
 void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
   for (const Part p : parts)
@@ -107,7 +108,7 @@ void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
 
 // q, k or v: of this rank's tokens by a matrix product, q and k turned by their positions; then by head.
 void Layer::project(Part p, int param, i64 heads, const std::string& name, int j, Saved& s, Kind kept) {
-  const Kind kind = r_.stash.keeps(index_, p) ? kept : Kind::buffers;
+  const Kind kind = kind_of(p, kept);
   Device& d = r_.device;
   const i64 hd = r_.model.head_dim;
   Buf tokens = d.take(part_name(p), r_.spread.parts() > 1 ? Kind::buffers : kind, inner_ * heads * hd);
@@ -145,8 +146,7 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       d.run(ops.attention, s[output], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H / parts,
             K * repeats / parts, hd);
       if (parts > 1)
-        s[Part::o] = r_.spread.to_tokens(s[output], H, r_.stash.keeps(index_, Part::o) ? kept : Kind::buffers,
-                                         names_.o.c_str(), j, b);
+        s[Part::o] = r_.spread.to_tokens(s[output], H, kind_of(Part::o, kept), names_.o.c_str(), j, b);
       break;
     }
     case middle: {

@@ -22,10 +22,11 @@ void zero(Lanes& lanes, Real* y, i64 n) {
   lanes.split(n, kElementGrain, [&](i64 begin, i64 end, int) { std::fill(y + begin, y + end, Real{0}); });
 }
 
+i64 row_grain(i64 W) { return std::max<i64>(1, kElementGrain / std::max<i64>(1, W)); }
+
 template <class X>
 void swap_axes(Lanes& lanes, X* y, const X* x, i64 B, i64 M, i64 N, i64 W) {
-  const i64 grain = std::max<i64>(1, kElementGrain / std::max<i64>(1, W));
-  lanes.split(B * M * N, grain, [&](i64 begin, i64 end, int) {
+  lanes.split(B * M * N, row_grain(W), [&](i64 begin, i64 end, int) {
     for (i64 i = begin; i < end; ++i) {  // of x
       const i64 n = i % N, m = i / N % M, b = i / (M * N);
       std::copy_n(x + i * W, W, y + ((b * N + n) * M + m) * W);
@@ -35,8 +36,7 @@ void swap_axes(Lanes& lanes, X* y, const X* x, i64 B, i64 M, i64 N, i64 W) {
 
 template <class X>
 void repeat_rows(Lanes& lanes, X* y, const X* x, i64 N, i64 R, i64 W) {
-  const i64 grain = std::max<i64>(1, kElementGrain / std::max<i64>(1, W));
-  lanes.split(N * R, grain, [&](i64 begin, i64 end, int) {
+  lanes.split(N * R, row_grain(W), [&](i64 begin, i64 end, int) {
     for (i64 i = begin; i < end; ++i) std::copy_n(x + i / R * W, W, y + i * W);
   });
 }

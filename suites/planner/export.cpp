@@ -136,6 +136,19 @@ void say_one_stage(const Plan& p, std::vector<std::string>& missing) {
                                   says_word(p, "schedule")));
 }
 
+void say_groups(const Plan& p, const char* system, std::vector<std::string>& missing) {
+  const int replicas = p.number("replicas"), dp = p.number("dp"), cp = p.number("cp");
+  if (dp % replicas != 0)
+    cannot_run(fmt::format("{}'s {} groups of replicas divide dp={}, segments of a sequence apart", system,
+                           replicas, dp),
+               p, "--words \"replicas=1\"");
+  if (replicas > 1 && cp > 1)
+    missing.push_back(
+        fmt::format("replicas={} with cp={}: a group of the plan has one segment, {}'s shares over "
+                    "neighbours of all segments",
+                    replicas, cp, system));
+}
+
 std::string torchrun(const Cluster& c, const Plan& p) {
   const int nodes = machines(c, p);
   return fmt::format("torchrun --nnodes {} --nproc-per-node {}", nodes, p.ranks() / nodes);

@@ -55,6 +55,9 @@ bool says_rate(const Settings&);
 std::string says_word(const Plan&, const std::string& word);  // "ckpt=norms"
 // GPipe of one stage holds all microbatches at once; elsewhere they are accumulated one by one.
 void say_one_stage(const Plan&, std::vector<std::string>& missing);
+// Groups of replicas divide dp in PyTorch's trainers, and share over cp too; a plan's are of one segment
+// where they can be. `system`: whose groups. UserError: they do not divide dp.
+void say_groups(const Plan&, const char* system, std::vector<std::string>& missing);
 std::string torchrun(const Cluster&, const Plan&);  // "torchrun --nnodes 8 ..."
 [[noreturn]] void cannot_run(const std::string& why, const Plan&, const std::string& words);
 

@@ -21,14 +21,7 @@ class Fsdp {
 
   Exported write() {
     if (p_.number("pp") > 1) cannot_run("accelerate's FSDP2 has no pipeline", p_, "--words \"pp=1\"");
-    if (const int replicas = p_.number("replicas"); dp_ % replicas != 0)
-      cannot_run(fmt::format("accelerate's {} groups of replicas divide dp={}, segments of a sequence apart",
-                             replicas, dp_),
-                 p_, "--words \"replicas=1\"");
-    if (p_.number("replicas") > 1 && cp_ > 1)
-      say("replicas={} with cp={}: a group of the plan has one segment, accelerate's shares over neighbours "
-          "of all segments",
-          p_.number("replicas"), cp_);
+    say_groups(p_, "accelerate", x_.missing);
     const Settings& s = q_.settings;
     const bool shards = fully_sharded();
     const bool bf16 = s.weight_bytes == 2;

@@ -117,14 +117,7 @@ class Torchtitan {
                  "--words \"tp=1\"");
     if (q_.model.tied && pp_ > 1)
       cannot_run("torchtitan has no pipeline for tied embeddings", p_, "--words \"pp=1\"");
-    if (const int replicas = p_.number("replicas"); dp_ % replicas != 0)
-      cannot_run(fmt::format("torchtitan's {} groups of replicas divide dp={}, segments of a sequence apart",
-                             replicas, dp_),
-                 p_, "--words \"replicas=1\"");
-    if (p_.number("replicas") > 1 && cp_ > 1)
-      say("replicas={} with cp={}: a group of the plan has one segment, torchtitan's shares over neighbours "
-          "of all segments",
-          p_.number("replicas"), cp_);
+    say_groups(p_, "torchtitan", x_.missing);
     x_.text = imports;
     model();
     if (pp_ > 1) x_.text += stages_text;
