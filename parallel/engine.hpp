@@ -60,6 +60,8 @@ class Accelerator {
  public:
   virtual ~Accelerator() = default;
   virtual std::string name() const = 0;  // "NVIDIA H200"
+  virtual int devices() const = 0;       // of this machine
+  virtual i64 free_bytes() const = 0;    // of the first one's memory, that nobody has taken
   // host: the kernels of host memory. Ranks above the number of devices share them in turn.
   virtual std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool fast) = 0;
 };

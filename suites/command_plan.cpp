@@ -74,6 +74,8 @@ std::string pace_text(const Pace& now, const Pace& then) {
 int print_times(const Options& o, const ModelConfig& model, const Settings& settings, Cluster cluster,
                 const Values& given) {
   check_isa(o.how.isa);
+  CheckHow how = o.how;
+  how.accelerator = device_here(o.device);
   // A machine in another phase than when it was measured: that is said, and corrected where it is asked for.
   const Pace then = cluster.pace, now = then.flops > 0 ? measure_pace(o.how.isa) : then;
   const Busy before = busy_seconds();
@@ -88,7 +90,7 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
   }
   fmt::print("{:>12}{:>12}{:>9}   plan\n", "predicted", "measured", "error");
   const CheckedTimes t =
-      check_times(model, settings, cluster, given, o.how, [](const CheckedTimes::Row& row) {
+      check_times(model, settings, cluster, given, how, [](const CheckedTimes::Row& row) {
         fmt::print("{:>9.3f} ms{:>9.3f} ms{:>7.1f} %   {}\n", 1e3 * row.predicted, 1e3 * row.measured,
                    100 * (row.predicted / row.measured - 1), row.plan);
         std::fflush(stdout);

@@ -28,7 +28,7 @@ std::vector<Answer> answers(bool one_plan) {
   return {{"--export", exports},
           {"--explain", {"--kernels", "--json"}},
           {"--fit", {"--words", "--markdown", "--json"}},
-          {"--check-times", {"--words", "--data", "--at-pace", "--plans", "--isa", "--threads"}},
+          {"--check-times", {"--words", "--data", "--at-pace", "--plans", "--device", "--isa", "--threads"}},
           {"--event-times", {"--data", "--isa", "--threads"}},
           {"", {"--words", "--top", "--pareto", "--json", "--out"}}};
 }
@@ -94,6 +94,8 @@ void add_plan_options(CLI::App& app, PlanOptions& o) {
   app.add_option("--plans", o.how.plans, "how many (--check-times)")
       ->capture_default_str()
       ->check(above_zero());
+  app.add_option("--device", o.device, "what trains: cpu, or one GPU, cuda (--check-times)")
+      ->capture_default_str();
   add_kernels(app, o.how.isa, o.how.threads);
   add_settings(app, o.settings);
   // Which plan is best hangs on them most of all: no default of a small training's is anybody's question.

@@ -14,7 +14,7 @@ struct PlanOptions {
   // Disks are considered where they are asked for.
   static constexpr const char* usual_words = "to=host activations=device,host";
 
-  std::string model, cluster, explain, system, out, events, words = usual_words;
+  std::string model, cluster, explain, system, out, events, device = "cpu", words = usual_words;
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
   bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false,

@@ -125,6 +125,13 @@ class Cuda final : public Accelerator {
     must(cudaGetDeviceProperties(&properties, 0), "the device's properties");
     return properties.name;
   }
+  int devices() const override { return devices_; }
+  i64 free_bytes() const override {
+    std::size_t free = 0, all = 0;
+    must(cudaSetDevice(0), "the device");
+    must(cudaMemGetInfo(&free, &all), "the device's memory");
+    return static_cast<i64>(free);
+  }
   std::unique_ptr<Engine> engine(int rank, const Ops<float>& host, bool fast) override {
     return std::make_unique<CudaEngine>(rank % devices_, host, fast);
   }

@@ -1,5 +1,6 @@
 #include "suites/planner/calibration.hpp"
 
+#include "parallel/engine.hpp"
 #include "reports/h5.hpp"
 #include "reports/record.hpp"
 
@@ -18,6 +19,8 @@ void write_measurements(const std::string& path, const MeasureHow& how, const Me
         std::pair{"isa", &here.isa}, std::pair{"started", &here.started}})
     file.attribute(name, *text);
   file.attribute("threads", i64{how.threads});
+  file.attribute("device", how.accelerator ? how.accelerator->name() : std::string("cpu"));
+  file.attribute("dtype", std::string(how.bf16 ? "bf16" : "float32"));
   const auto column = [&]<class T>(const char* name, const std::vector<T>& values) {
     file.write(name, values);
   };

@@ -1,15 +1,19 @@
 // What `lockstep calibrate` measured, one by one: the cluster's file is made of it, and it is kept beside
 // that.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
 #include "suites/planner/sampling.hpp"
+#include "suites/planner/stored.hpp"
 
 namespace lockstep {
 
+class Accelerator;
+
 struct Measurement {
-  std::string what;   // "kernel", "message start", "message wait", "copy", "disk", "process"
+  std::string what;   // "kernel", "host kernel", "message start", "message wait", "copy", "disk", ...
   std::string name;   // of the kernel, the verb, ...
   std::string sizes;  // the kernel's numbers, as a trace has them
   int ranks = 1;      // that did it at once
@@ -25,6 +29,10 @@ struct MeasureHow {
   // Bytes after which a kernel meets the same operands again: what a layer works through, for matmuls and
   // attention, whose weights come again with the next microbatch; what a step does, for what moves bytes.
   double near = 16e6, far = 48e6;
+  Accelerator* accelerator = nullptr;  // what is measured, instead of this processor
+  bool bf16 = false;                   // what weights and activations are stored as, else float32
+  StoredOperands stored{};             // of kernels that are not in it: all as float32
+  i64 most = i64{24} << 20;            // numbers that the operands of one call have together
 };
 
 // An HDF5 file, as reports/schema.md has it. UserError: it cannot be written.

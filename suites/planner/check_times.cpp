@@ -21,7 +21,8 @@ double measured(const Run& run, const CheckHow& how, const Repeats& repeats) {
   double seconds = 0, least = 1;
   for (int attempt = 0; attempt < 3 && (attempt == 0 || least > kDisturbed); ++attempt) {
     const Busy before = busy_seconds();
-    const double took = median(time_steps(prepared, {how.isa, how.threads}, {}, repeats).step_seconds);
+    const Launch launch{.isa = how.isa, .threads = how.threads, .accelerator = how.accelerator};
+    const double took = median(time_steps(prepared, launch, {}, repeats).step_seconds);
     const double others = others_part(before, busy_seconds());
     if (attempt == 0 || others < least) seconds = took, least = others;
   }
@@ -37,25 +38,28 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
   check_data(data, how.data, model, settings);
   Composer composer(model, settings, cluster);
   std::vector<std::string> lines;
-  for (i64 devices = 1; devices <= cluster.devices; devices *= 2)
+  // Of several GPUs the messages are processes', and not this program's.
+  const i64 most = how.accelerator ? 1 : cluster.devices;
+  for (i64 devices = 1; devices <= most; devices *= 2)
     each_legal_plan(model, settings, devices, plan_values(model, settings, devices, given),
                     [&](const Plan& plan) { lines.push_back(plan.line()); });
   if (lines.empty())
-    throw UserError(fmt::format("plan: no plan of these words is legal on 1, 2, 4, ... up to {} devices",
-                                cluster.devices));
+    throw UserError(fmt::format("plan: no plan of these words is legal on 1, 2, 4, ... up to {} devices", most));
   Dice dice(1);
   dice.shuffle(lines);
-  lines.resize(std::min(lines.size(), static_cast<std::size_t>(how.plans)));
 
   CheckedTimes out;
   std::vector<double> errors;
   for (const std::string& line : lines) {
-    const Plan plan = Plan::parse(line);
-    out.rows.push_back(
-        {line, composer.predict(plan).seconds, measured({model, settings, plan, &data}, how, how.repeats)});
+    if (std::ssize(out.rows) == how.plans) break;
+    const Run run{model, settings, Plan::parse(line), &data};
+    const Prediction foretold = composer.predict(run.plan);
+    if (lacks(needs(foretold, cluster, run.mesh()), has(cluster)) > 0) continue;
+    out.rows.push_back({line, foretold.seconds, measured(run, how, how.repeats)});
     errors.push_back(std::abs(out.rows.back().predicted / out.rows.back().measured - 1));
     say(out.rows.back());
   }
+  if (out.rows.empty()) throw UserError("plan: none of these plans fits");
   out.median_error = median(errors);
 
   // The top five of both, once more in turn, so that what else the machine does meets all of them alike.

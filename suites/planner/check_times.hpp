@@ -1,4 +1,4 @@
-// Predicted step times against measured ones, on plans that this machine has cores for.
+// Predicted step times against measured ones, on plans that this machine has cores for, or on one GPU.
 #pragma once
 #include <string>
 
@@ -10,6 +10,7 @@ namespace lockstep {
 struct CheckHow {
   std::string data, isa = "auto";
   int threads = 1, plans = 40;
+  Accelerator* accelerator = nullptr;
   Repeats repeats;
 };
 
@@ -26,7 +27,8 @@ struct CheckedTimes {
   double regret = 0;
 };
 
-// On 1, 2, 4, ... devices of the cluster, plans drawn at random. `say` is told each row.
+// On 1, 2, 4, ... devices of the cluster, or on an accelerator, plans that fit, drawn at random. `say` is told
+// each row.
 CheckedTimes check_times(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
                          const CheckHow&, const std::function<void(const CheckedTimes::Row&)>& say);
 

@@ -23,10 +23,10 @@ std::string cluster_text(const Cluster& c, const std::string& comment) {
                                 c.name, c.devices, c.per_node);
   out += fmt::format(
       "[device]\nmemory_gib = {:.4f}\ntflops = {:.6g}\nmemory_gb_per_s = {:.6g}\nlaunch_us = "
-      "{:.4g}\nweight_bytes "
-      "= {}\ngradient_bytes = {}\nactivation_bytes = {}\n\n[efficiency]\n",
-      c.memory / kGiB, c.flops / 1e12, c.memory_bandwidth / 1e9, c.launch * 1e6, c.weight_bytes,
-      c.gradient_bytes, c.activation_bytes);
+      "{:.4g}\ndispatch_us = {:.4g}\nweight_bytes = {}\ngradient_bytes = {}\nactivation_bytes = {}\n\n"
+      "[efficiency]\n",
+      c.memory / kGiB, c.flops / 1e12, c.memory_bandwidth / 1e9, c.launch * 1e6, c.dispatch * 1e6,
+      c.weight_bytes, c.gradient_bytes, c.activation_bytes);
   for (const auto& [name, curve] : c.efficiency) out += line(name, curve);
   out += "\n[crowd]\n";
   for (const auto& [name, curve] : c.crowd) out += line(name, curve);
@@ -40,7 +40,13 @@ std::string cluster_text(const Cluster& c, const std::string& comment) {
     for (const auto& [verb, carried] : c.carried)
       out += line(verb + "_start", carried.start, 1e9) + line(verb + "_wait", carried.wait, 1e9);
   }
-  if (c.node.bandwidth > 0) out += fmt::format("\n[node]\ngb_per_s = {:.6g}\n", c.node.bandwidth / 1e9);
+  for (const auto& [name, link] : {std::pair{"node", &c.node}, std::pair{"network", &c.network}}) {
+    if (link->bandwidth <= 0) continue;
+    out += fmt::format("\n[{}]\ngb_per_s = {:.6g}\nlatency_us = {:.4g}\n", name, link->bandwidth / 1e9,
+                       link->latency * 1e6);
+    out += line("by_bytes", link->by_bytes) + line("by_nodes", link->by_nodes) +
+           line("halves_by_nodes", link->halves_by_nodes);
+  }
   out += fmt::format(
       "\n[host]\nlink_gb_per_s = {:.6g}\nmemory_gib = {:.4f}\nmemory_gb_per_s = {:.6g}\n"
       "copies_block = {}\n",

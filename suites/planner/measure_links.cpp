@@ -10,20 +10,9 @@
 
 #include "parallel/disk.hpp"
 #include "suites/planner/measure_messages.hpp"
+#include "suites/planner/rates.hpp"
 
 namespace lockstep {
-namespace {
-
-Curve rates_of(const Measurements& notes, std::size_t from, const char* what) {
-  std::vector<std::pair<double, double>> points;
-  for (std::size_t i = from; i < notes.size(); ++i)
-    if (notes[i].what == what)
-      points.emplace_back(notes[i].amount, notes[i].amount / notes[i].sample.seconds);
-  return Curve(points);
-}
-
-}  // namespace
-
 void measure_messages(const MeasureHow& how, Cluster& c, Measurements& notes) {
   c.messages_block = true;
   for (const Verb verb : {Verb::all_reduce, Verb::reduce_scatter, Verb::all_gather, Verb::all_to_all,
@@ -39,8 +28,7 @@ void measure_messages(const MeasureHow& how, Cluster& c, Measurements& notes) {
                                   rates_of(notes, from, "message wait")};
   }
   // For what speaks of a link: what an all_reduce comes to, with two ranks the payload once each way.
-  const Curve& whole = c.carried["all_reduce"].wait;
-  for (const auto& [bytes, rate] : whole.points()) c.node.bandwidth = std::max(c.node.bandwidth, rate);
+  c.node.bandwidth = highest(c.carried["all_reduce"].wait);
 }
 
 void measure_copies(const MeasureHow& how, Cluster& c, Measurements& notes) {
@@ -56,10 +44,8 @@ void measure_copies(const MeasureHow& how, Cluster& c, Measurements& notes) {
     notes.push_back({"copy", "memcpy", std::to_string(bytes), 1, static_cast<double>(bytes), s});
   }
   const Curve rates = rates_of(notes, from, "copy");
-  for (const auto& [bytes, rate] : rates.points()) c.host.bandwidth = std::max(c.host.bandwidth, rate);
-  std::vector<std::pair<double, double>> parts = rates.points();
-  for (auto& [bytes, rate] : parts) rate /= c.host.bandwidth;
-  c.host.by_bytes = Curve(parts);
+  c.host.bandwidth = highest(rates);
+  c.host.by_bytes = times(rates, 1 / c.host.bandwidth);
   c.copies_block = true;
 }
 

@@ -11,6 +11,7 @@
 
 #include "parallel/disk.hpp"
 #include "suites/planner/process_memory.hpp"
+#include "suites/planner/small_model.hpp"
 #include "suites/resident.hpp"
 
 namespace lockstep {
@@ -44,13 +45,6 @@ class Tokens {
  private:
   std::string path_;
 };
-
-ModelConfig small_model() {
-  ModelConfig m;
-  m.vocab = 509, m.hidden = 256, m.intermediate = 704, m.layers = 2, m.heads = 8, m.kv_heads = 4;
-  m.head_dim = 32, m.max_position = 512;
-  return m;
-}
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "suites/planner/kernel_bench.hpp"
+#include "suites/planner/rates.hpp"
 
 namespace lockstep {
 
@@ -19,16 +20,6 @@ Pace measure_pace(const std::string& isa) {
   pace.bandwidth = 8 * n / far.time("copy", {n}).seconds;
   return pace;
 }
-
-namespace {
-
-Curve times(const Curve& curve, double factor) {
-  std::vector<std::pair<double, double>> points = curve.points();
-  for (auto& [x, y] : points) y *= factor;
-  return Curve(std::move(points));
-}
-
-}  // namespace
 
 Cluster at_pace(Cluster c, const Pace& now) {
   if (c.pace.flops <= 0 || c.pace.bandwidth <= 0) return c;

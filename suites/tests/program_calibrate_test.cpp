@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "reports/h5.hpp"
 #include "suites/planner/cluster.hpp"
@@ -88,6 +89,22 @@ TEST(Calibrating, APlaceThatCannotBeWrittenIsSaidAtOnce) {
   const Ended ended = lockstep_program("calibrate --quick --out /proc/none/here.toml");
   EXPECT_EQ(ended.status, 2);
   EXPECT_NE(ended.err.find("/proc/none/here.toml: cannot be written"), std::string::npos) << ended.err;
+}
+
+// Where there is no GPU, that is what is said of one.
+TEST(Calibrating, WhatIsOfAGpuNeedsOne) {
+  const TemporaryFolder folder;
+  const std::string out = " --quick --out " + folder.path() + "/here.toml ";
+  for (const auto& [options, sentence] :
+       {std::pair{"--dtype bf16", "calibrate: --dtype is of a GPU's: it needs --device cuda"},
+        {"--links suites/clusters/h100x64.toml", "calibrate: --links is of a GPU's: it needs --device cuda"},
+        {"--device cuda --links nowhere.toml", "nowhere.toml: no such file"},
+        {"--device tpu", "there is no device 'tpu'"}}) {
+    const Ended ended = lockstep_program("calibrate" + out + options);
+    EXPECT_EQ(ended.status, 2) << options;
+    EXPECT_NE(ended.err.find(sentence), std::string::npos) << options << ": " << ended.err;
+    EXPECT_FALSE(std::filesystem::exists(folder.path() + "/here.toml")) << options;
+  }
 }
 
 }  // namespace

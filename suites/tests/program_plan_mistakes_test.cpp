@@ -19,6 +19,7 @@ INSTANTIATE_TEST_SUITE_P(
          plan + "--explain dp=8 --out /proc/none",
          {"--out has no effect with --explain"}},
         {"ExplainAndFit", plan + "--explain dp=8 --fit", {"--fit has no effect with --explain"}},
+        {"ADeviceWithoutTraining", plan + "--device cuda", {"--device needs --check-times"}},
         {"ExplainAndPareto", plan + "--explain dp=8 --pareto", {"--pareto has no effect with --explain"}},
         {"ExplainAmongWords", plan + "--explain dp=8 --words tp=8", {"--words has no effect with --explain"}},
         {"ExplainTheTop", plan + "--explain dp=8 --top 3", {"--top has no effect with --explain"}},

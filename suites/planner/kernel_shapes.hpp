@@ -1,0 +1,17 @@
+// The sizes at which a machine's kernels are timed. A kernel's numbers are in the order of kernels/ops.hpp.
+#pragma once
+#include "suites/planner/calibration.hpp"
+#include "suites/planner/grid.hpp"
+
+namespace lockstep {
+
+// Of a matmul or attention: what a Grid of it is made at.
+std::array<std::vector<double>, 3> grid_shape(const std::string& kernel, const MeasureHow&);
+std::vector<double> numbers_of(const std::string& kernel, double rows, double columns, double sums);
+i64 largest(const std::string& kernel, const std::array<std::vector<double>, 3>& shape);  // call: its operands
+
+// Of all others: about how many numbers each operand has.
+std::vector<i64> operand_sizes(const std::string& kernel, const MeasureHow&);
+std::vector<double> numbers_of(const std::string& kernel, i64 n, const MeasureHow&);
+
+}  // namespace lockstep

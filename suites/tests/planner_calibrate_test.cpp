@@ -1,0 +1,219 @@
+// A GPU's calibration, on an accelerator that is not there: what is measured, and that the planner prices by
+// it what was measured.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "kernels/extents.hpp"
+#include "suites/planner/check_times.hpp"
+#include "suites/planner/cluster_text.hpp"
+#include "suites/planner/cost_model.hpp"
+#include "suites/planner/kernel_bench.hpp"
+#include "suites/planner/kernel_shapes.hpp"
+#include "suites/planner/measure.hpp"
+#include "suites/planner/prediction.hpp"
+#include "suites/tests/far_accelerator.hpp"
+#include "suites/tests/temporary_folder.hpp"
+#include "suites/tests/user_error.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr i64 kFree = i64{1} << 30, kOfEngine = 3 << 20, kCode = 5 << 20;
+
+// An engine takes some of its memory, and the first one leaves some code there.
+class Holding final : public far::Far {
+ public:
+  i64 free_bytes() const override { return kFree - held_; }
+  std::unique_ptr<Engine> engine(int, const Ops<float>& host, bool fast) override {
+    EXPECT_TRUE(fast);
+    return std::make_unique<One>(host, &seen, held_);
+  }
+
+ private:
+  struct One final : far::FarEngine {
+    One(const Ops<float>& host, far::Seen* seen, i64& held) : FarEngine(host, seen), held_(held) {
+      held_ += kOfEngine;
+    }
+    ~One() override { held_ = kCode; }
+    i64& held_;
+  };
+  i64 held_ = 0;
+};
+
+Calibration calibrated(bool bf16) {
+  Holding gpu;
+  Calibration found;
+  MeasureHow how;
+  how.quick = true, how.accelerator = &gpu, how.bf16 = bf16;
+  how.near = how.far = 1e6, how.most = i64{1} << 21;
+  for (const MeasureStep& step : measure_steps(how, found)) step.run();
+  EXPECT_EQ(gpu.seen.mixed > 0, bf16);
+  return found;
+}
+
+const Calibration& found_in_bf16() {
+  static const Calibration found = calibrated(true);
+  return found;
+}
+
+TEST(CalibrateGpu, ItsClusterPricesWhatWasMeasuredAsItWas) {
+  for (const bool bf16 : {true, false}) {
+    const Calibration found = bf16 ? found_in_bf16() : calibrated(false);
+    const Cluster& c = found.cluster;
+    const CostModel model(c, Mesh{});
+    std::map<std::string, int> kinds, kernels;
+    double least = 1e9, host = 0;
+    std::map<double, double> slower;  // copies: by bytes, seconds
+    for (const Measurement& m : found.notes) {
+      ++kinds[m.what];
+      if (m.what == "copy") slower[m.amount] = std::max(slower[m.amount], m.sample.seconds);
+      if (m.what == "host kernel") host = m.amount / m.sample.seconds;
+      if (m.what != "kernel") continue;
+      ++kernels[m.name];
+      least = std::min(least, m.sample.seconds);
+      Trace::Event e{Trace::Event::run};
+      e.name = m.name.c_str();
+      std::istringstream sizes(m.sizes);
+      for (double x; sizes >> x;) e.numbers.push_back(x);
+      const bool whole = m.name == "swiglu" || m.name.starts_with("matmul") || m.name.starts_with("attention");
+      if (!whole) continue;  // of these all operands are stored alike
+      const std::vector<double>& x = e.numbers;
+      if (m.name == "swiglu") {
+        EXPECT_DOUBLE_EQ(m.amount, (bf16 ? 2 : 4) * 3 * x[0]);
+      } else if (m.name == "matmul") {
+        EXPECT_DOUBLE_EQ(m.amount, 2 * x[0] * x[1] * x[2]);
+      }
+      View view;
+      view.type = bf16 ? Type::bf16 : Type::f32;
+      e.views.assign(extents_of(e.name, e.numbers).size(), view);
+      EXPECT_NEAR(model.kernel(e) / m.sample.seconds, 1, 1e-9) << m.name << " " << m.sizes;
+    }
+    for (const std::string& name : kernel_names_and_classes())
+      EXPECT_TRUE(name == "rows" || kernels[name] > 1) << name;
+    EXPECT_EQ(c.dispatch, least);
+    EXPECT_EQ(c.host_bandwidth, host);
+    EXPECT_GT(slower.size(), 1u);
+    for (const auto& [bytes, seconds] : slower)
+      EXPECT_NEAR(c.host.bandwidth * c.host.by_bytes.at(bytes) * seconds / bytes, 1, 1e-9) << bytes;
+    EXPECT_EQ(kinds["message start"] + kinds["message wait"] + kinds["process"], 0);
+  }
+}
+
+TEST(CalibrateGpu, ItsClusterIsOneDeviceAndKnowsWhatThatHolds) {
+  const Cluster& c = found_in_bf16().cluster;
+  EXPECT_EQ(c.name, "far");
+  EXPECT_EQ(c.devices, 1);
+  EXPECT_EQ(c.memory, kFree);
+  EXPECT_EQ(c.workspace, kOfEngine);
+  EXPECT_EQ(c.context, kCode);
+  EXPECT_EQ(c.weight_bytes, 2);
+  EXPECT_EQ(c.gradient_bytes, 4);
+  EXPECT_EQ(c.activation_bytes, 2);
+  EXPECT_FALSE(c.messages_block || c.copies_block);
+  EXPECT_EQ(c.pace.flops, 0) << "a core's, not a GPU's";
+
+  // What is written is what is read.
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/gpu.toml";
+  std::ofstream(path) << cluster_text(c, "of a test");
+  const Cluster again = load_cluster(path);
+  EXPECT_EQ(again.weight_bytes, 2);
+  EXPECT_NEAR(again.dispatch / c.dispatch, 1, 1e-3);
+  EXPECT_NEAR(again.memory / c.memory, 1, 1e-3);
+  EXPECT_NEAR(again.context / c.context, 1, 1e-3);
+  EXPECT_NEAR(again.host.bandwidth / c.host.bandwidth, 1, 1e-3);
+  for (const auto& [name, grid] : c.grids)
+    EXPECT_NEAR(again.grids.at(name).rates.back() / grid.rates.back(), 1, 1e-3) << name;
+}
+
+// The types are those of PyTorch's mixed precision: everything that layers hand on in 16 bits, what is summed
+// up and the optimizer's in 32.
+TEST(CalibrateGpu, KernelsAreTimedOnOperandsAsTheirTrainingStoresThem) {
+  Cluster c;
+  c.weight_bytes = c.activation_bytes = 2;
+  const StoredOperands bf16 = stored_operands(settings_on(c, {}));
+  c.weight_bytes = c.activation_bytes = 4;
+  const StoredOperands float32 = stored_operands(settings_on(c, {}));
+  for (const std::string& name : kernel_names_and_classes()) {
+    if (name == "rows") continue;
+    ASSERT_TRUE(bf16.count(name) && float32.count(name)) << name;
+    EXPECT_EQ(float32.at(name).halves, 0u) << name;
+    EXPECT_EQ(float32.at(name).number_bytes, 4) << name;
+  }
+  EXPECT_EQ(bf16.at("matmul").halves, 0b111u);
+  EXPECT_EQ(bf16.at("matmul_dw").halves, 0b110u) << "the gradient is a sum";
+  EXPECT_EQ(bf16.at("attention").halves, 0b11101u) << "o, q, k and v, not the logarithms";
+  EXPECT_EQ(bf16.at("swiglu").halves, 0b111u);
+  EXPECT_EQ(bf16.at("swiglu").number_bytes, 2);
+  EXPECT_EQ(bf16.at("rms_norm").halves, 0b1101u) << "not the inverse roots";
+  EXPECT_EQ(bf16.at("add_squares").halves, 0u);
+  EXPECT_EQ(bf16.at("adamw").halves, 0u) << "beside float32 master weights";
+}
+
+TEST(CalibrateGpu, ShapesAreThoseOfLargeModelsAndFitItsMemory) {
+  Holding gpu;
+  MeasureHow how;
+  how.accelerator = &gpu, how.bf16 = true;
+  for (const char* kernel : {"matmul", "matmul_dx", "matmul_dw", "attention", "attention_dx"})
+    for (const i64 most : {i64{3} << 29, i64{1} << 29, i64{1} << 28}) {
+      how.most = most;
+      const auto shape = grid_shape(kernel, how);
+      EXPECT_GE(shape[0].back(), 1024) << kernel;
+      const std::vector<double> call =
+          numbers_of(kernel, shape[0].back(), shape[1].back(), shape[2].back());
+      EXPECT_LE(KernelBench::operands(kernel, call), most) << kernel;
+    }
+  how.most = i64{3} << 29;
+  const auto matmul = grid_shape("matmul", how);
+  EXPECT_GE(matmul[0].back(), 16384) << "tokens of a microbatch";
+  EXPECT_GE(matmul[1].back(), 14336) << "Llama 3's ffn";
+  EXPECT_GE(matmul[2].back(), 14336);
+  const auto attention = grid_shape("attention", how);
+  EXPECT_EQ(attention[1], (std::vector<double>{64, 128})) << "heads that have kernels of their own";
+  for (const char* kernel : {"add", "adamw", "embed_dw", "ce_dx", "swap_axes"}) {
+    const std::vector<i64> sizes = operand_sizes(kernel, how);
+    ASSERT_GE(sizes.size(), 8u) << kernel;
+    EXPECT_LE(KernelBench::operands(kernel, numbers_of(kernel, sizes.back(), how)), how.most) << kernel;
+  }
+}
+
+struct Check {
+  ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Cluster cluster = found_in_bf16().cluster;
+  Settings settings;
+  far::Far gpu;
+  CheckHow how;
+  Check() {
+    cluster.devices = 4, cluster.weight_bytes = cluster.activation_bytes = 4;
+    settings.batch = 2, settings.seq = 16;
+    how.data = "datasets/excerpt-v509.tok", how.plans = 2, how.accelerator = &gpu, how.repeats = {1, 1};
+  }
+  CheckedTimes times() {
+    const Values words = parse_values("ckpt=none,full activations=device zero=0");
+    return check_times(model, settings_on(cluster, settings), cluster, words, how, [](const auto&) {});
+  }
+};
+
+TEST(CalibrateGpu, StepsAreCheckedOnItAndOfOneDeviceAlone) {
+  Check check;
+  const CheckedTimes t = check.times();
+  ASSERT_EQ(t.rows.size(), 2u);
+  for (const CheckedTimes::Row& row : t.rows) {
+    EXPECT_EQ(Plan::parse(row.plan).ranks(), 1) << row.plan;
+    EXPECT_GT(row.predicted, 0);
+    EXPECT_GT(row.measured, 0);
+  }
+  EXPECT_FALSE(check.gpu.seen.ranges.empty()) << "it trained there";
+}
+
+TEST(CalibrateGpu, PlansThatDoNotFitAreNotTried) {
+  Check check;
+  check.cluster.memory = 1000;
+  EXPECT_EQ(refusal([&] { check.times(); }), "plan: none of these plans fits");
+  EXPECT_TRUE(check.gpu.seen.ranges.empty());
+}
+
+}  // namespace
+}  // namespace lockstep
