@@ -4,22 +4,22 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
-#include <optional>
 
 #include "kernels/cores.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/comm/mpi.hpp"
 #include "ref/error.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
 #include "suites/planner/cluster_text.hpp"
 #include "suites/planner/measure.hpp"
+#include "suites/planner/measure_nccl.hpp"
 #include "suites/progress.hpp"
 
 namespace lockstep {
 namespace {
 
 struct Options {
-  std::string out, device = "cpu", dtype, links;
+  std::string out, device = "cpu", comm = "local", dtype, links;
   MeasureHow how;
 };
 
@@ -36,31 +36,16 @@ void take_links(const Cluster& from, Cluster& c) {
 }
 
 // The command that measures the same.
-std::string command_line(const Options& o) {
-  std::string line = fmt::format("lockstep calibrate --isa {} --threads {}", isa_here(o.how.isa), o.how.threads);
+std::string command_line(const Options& o, int ranks) {
+  std::string line = o.comm == "local" ? "" : fmt::format("mpirun -n {} ", ranks);
+  line += fmt::format("lockstep calibrate --isa {} --threads {}", isa_here(o.how.isa), o.how.threads);
+  if (o.comm != "local") line += fmt::format(" --comm {}", o.comm);
   if (o.how.accelerator) line += fmt::format(" --device {} --dtype {}", o.device, o.dtype);
   if (!o.links.empty()) line += fmt::format(" --links {}", o.links);
   return line;
 }
 
-int calibrate(Options& o) {
-  check_isa(o.how.isa);
-  if (o.device == "cpu" && !(o.dtype.empty() && o.links.empty()))
-    throw UserError(fmt::format("calibrate: {} is of a GPU's: it needs --device cuda",
-                                o.dtype.empty() ? "--links" : "--dtype"));
-  if (o.dtype.empty()) o.dtype = o.device == "cpu" ? "float32" : "bf16";
-  std::optional<Cluster> links;
-  if (!o.links.empty()) links = load_cluster(o.links);
-  o.how.accelerator = device_here(o.device);
-  o.how.bf16 = o.dtype == "bf16";
-  // A rank whose threads share cores is slower than any that would be planned with.
-  if (const int here = cores(); o.how.threads > here)
-    throw UserError(fmt::format("calibrate: --threads {} are more than the {} core{} here", o.how.threads,
-                                here, here == 1 ? "" : "s"));
-  std::FILE* file = std::fopen(o.out.c_str(), "w");
-  if (!file) throw UserError(fmt::format("{}: cannot be written", o.out));
-  Calibration found;
-  const std::vector<MeasureStep> steps = measure_steps(o.how, found);
+void show_and_run(const std::vector<MeasureStep>& steps) {
   std::vector<double> shares;
   for (const MeasureStep& step : steps) shares.push_back(step.share);
   Progress progress(std::move(shares));
@@ -70,23 +55,82 @@ int calibrate(Options& o) {
     progress.end(step.what);
   }
   progress.finish();
-  if (links) take_links(*links, found.cluster);
+}
+
+// By this process, or by each of a job's: the first one measures its own device, all of them what joins them.
+int calibrate_among(MpiWorld* job, Fabrics* fabrics, Options& o) {
+  o.how.accelerator = device_here(o.device);
+  const bool first = !job || job->rank() == 0;
+  Calibration found;
+  const std::vector<MeasureStep> alone = first ? measure_steps(o.how, found) : std::vector<MeasureStep>{};
+  OnRanks ranks;
+  std::vector<MeasureStep> together;
+  if (job) {
+    ranks = over_nccl(*job, *o.how.accelerator, *fabrics, o.how.isa);
+    together = link_steps(ranks, job->size() / job->ranks_here(), job->ranks_here(), o.how.quick, found);
+  }
+  if (!first) {
+    job->from_first(std::string());  // until its device is measured
+    for (const MeasureStep& step : together) step.run();
+    return 0;
+  }
+  std::FILE* file = std::fopen(o.out.c_str(), "w");
+  if (!file) throw UserError(fmt::format("{}: cannot be written", o.out));
+  std::vector<MeasureStep> steps = alone;
+  if (job) steps.push_back({"the other ranks", 0.1, [&] { job->from_first(std::string()); }});
+  steps.insert(steps.end(), together.begin(), together.end());
+  show_and_run(steps);
+  if (!o.links.empty()) take_links(load_cluster(o.links), found.cluster);
   const std::string text =
-      cluster_text(found.cluster, fmt::format("Measured by `{}`.", command_line(o)));
+      cluster_text(found.cluster, fmt::format("Measured by `{}`.", command_line(o, job ? job->size() : 1)));
   const bool written = std::fputs(text.c_str(), file) >= 0;
   if (std::fclose(file) != 0 || !written) throw UserError(fmt::format("{}: cannot be written", o.out));
   load_cluster(o.out);  // what is written can be read
   write_measurements(beside(o.out), o.how, found.notes);
   fmt::print("calibrated: {}, and what was measured, one by one: {}\n", o.out, beside(o.out));
-  if (o.how.accelerator && !links)
-    fmt::print("it is a cluster of one device; --links FILE takes over from a cluster's file what joins more\n");
+  if (o.how.accelerator && found.cluster.devices == 1)
+    fmt::print(
+        "it is a cluster of one device: --comm nccl measures what joins several, --links FILE takes it over "
+        "from a cluster's file\n");
   return 0;
+}
+
+int calibrate(Options& o) {
+  check_isa(o.how.isa);
+  const bool cpu = o.device == "cpu";
+  for (const auto& [option, said] : {std::pair{"--dtype", !o.dtype.empty()}, {"--links", !o.links.empty()}})
+    if (cpu && said)
+      throw UserError(fmt::format("calibrate: {} is of a GPU's: it needs --device cuda", option));
+  if (o.dtype.empty()) o.dtype = cpu ? "float32" : "bf16";
+  o.how.bf16 = o.dtype == "bf16";
+  if (!o.links.empty() && o.comm != "local")
+    throw UserError("calibrate: --comm nccl measures what --links takes over; leave one of them out");
+  if (!o.links.empty()) load_cluster(o.links);
+  // A rank whose threads share cores is slower than any that would be planned with.
+  if (const int here = cores(); o.how.threads > here)
+    throw UserError(fmt::format("calibrate: --threads {} are more than the {} core{} here", o.how.threads,
+                                here, here == 1 ? "" : "s"));
+  if (o.comm == "local") {
+    check_started_once("start it once, or with --comm nccl");
+    return calibrate_among(nullptr, nullptr, o);
+  }
+  check_comm(o.comm, o.device);
+  return with_mpi([&](MpiWorld& job) {
+    Fabrics* fabrics = fabrics_here(o.comm, o.device);
+    if (job.size() % job.ranks_here() != 0)
+      throw UserError("calibrate: every node must have as many ranks as the others");
+    return calibrate_among(&job, fabrics, o);
+  });
 }
 
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   app.add_option("--out", o->out, "the cluster's file, as `lockstep plan --cluster` reads it")->required();
   add_device(app, o->device);
+  app.add_option("--comm", o->comm,
+                 "nccl: each process of mpirun -n RANKS has a GPU, and what joins those is measured too")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"local", "nccl"}));
   app.add_option("--dtype", o->dtype, "of a GPU's weights and activations: bf16 (the default), float32")
       ->check(CLI::IsMember({"float32", "bf16"}));
   app.add_option("--links", o->links,

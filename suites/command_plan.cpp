@@ -89,12 +89,11 @@ int print_times(const Options& o, const ModelConfig& model, const Settings& sett
     if (o.at_pace) cluster = at_pace(cluster, now);
   }
   fmt::print("{:>12}{:>12}{:>9}   plan\n", "predicted", "measured", "error");
-  const CheckedTimes t =
-      check_times(model, settings, cluster, given, how, [](const CheckedTimes::Row& row) {
-        fmt::print("{:>9.3f} ms{:>9.3f} ms{:>7.1f} %   {}\n", 1e3 * row.predicted, 1e3 * row.measured,
-                   100 * (row.predicted / row.measured - 1), row.plan);
-        std::fflush(stdout);
-      });
+  const CheckedTimes t = check_times(model, settings, cluster, given, how, [](const CheckedTimes::Row& row) {
+    fmt::print("{:>9.3f} ms{:>9.3f} ms{:>7.1f} %   {}\n", 1e3 * row.predicted, 1e3 * row.measured,
+               100 * (row.predicted / row.measured - 1), row.plan);
+    std::fflush(stdout);
+  });
   fmt::print("{} plans: median error {:.1f} %\n", t.rows.size(), 100 * t.median_error);
   fmt::print("first choice `{}`: {:.1f} % slower than the fastest, `{}`\n", t.first, 100 * t.regret,
              t.fastest);

@@ -44,7 +44,8 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
     each_legal_plan(model, settings, devices, plan_values(model, settings, devices, given),
                     [&](const Plan& plan) { lines.push_back(plan.line()); });
   if (lines.empty())
-    throw UserError(fmt::format("plan: no plan of these words is legal on 1, 2, 4, ... up to {} devices", most));
+    throw UserError(
+        fmt::format("plan: no plan of these words is legal on 1, 2, 4, ... up to {} devices", most));
   Dice dice(1);
   dice.shuffle(lines);
 

@@ -27,8 +27,8 @@ struct CheckedTimes {
   double regret = 0;
 };
 
-// On 1, 2, 4, ... devices of the cluster, or on an accelerator, plans that fit, drawn at random. `say` is told
-// each row.
+// On 1, 2, 4, ... devices of the cluster, or on an accelerator, plans that fit, drawn at random. `say` is
+// told each row.
 CheckedTimes check_times(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
                          const CheckHow&, const std::function<void(const CheckedTimes::Row&)>& say);
 

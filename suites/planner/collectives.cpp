@@ -107,7 +107,8 @@ double collective_seconds(Verb verb, double bytes, const Placed& p, const Cluste
     case Verb::all_gather:
       return half();
     case Verb::all_to_all:  // to each rank its own part, one after another
-      return (g - 1) * (inside.latency + bytes / d / inside.bandwidth) +
+      // (A cluster whose nodes have one device each has no link within them.)
+      return (g > 1 ? (g - 1) * (inside.latency + bytes / d / inside.bandwidth) : 0) +
              (d - g) * (outside.latency + bytes / d / outside.bandwidth);
     case Verb::all_reduce: {
       double best = std::min(2 * half_ring(d, bytes, ring), tree(d, bytes, ring));

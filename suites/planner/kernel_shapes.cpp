@@ -50,8 +50,7 @@ std::array<Numbers, 3> grid_shape(const std::string& kernel, const MeasureHow& h
 }
 
 i64 largest(const std::string& kernel, const std::array<Numbers, 3>& shape) {
-  return KernelBench::operands(kernel,
-                               numbers_of(kernel, shape[0].back(), shape[1].back(), shape[2].back()));
+  return KernelBench::operands(kernel, numbers_of(kernel, shape[0].back(), shape[1].back(), shape[2].back()));
 }
 
 Numbers numbers_of(const std::string& kernel, double rows, double columns, double sums) {

@@ -8,7 +8,8 @@ namespace lockstep {
 // Of a matmul or attention: what a Grid of it is made at.
 std::array<std::vector<double>, 3> grid_shape(const std::string& kernel, const MeasureHow&);
 std::vector<double> numbers_of(const std::string& kernel, double rows, double columns, double sums);
-i64 largest(const std::string& kernel, const std::array<std::vector<double>, 3>& shape);  // call: its operands
+i64 largest(const std::string& kernel,
+            const std::array<std::vector<double>, 3>& shape);  // call: its operands
 
 // Of all others: about how many numbers each operand has.
 std::vector<i64> operand_sizes(const std::string& kernel, const MeasureHow&);

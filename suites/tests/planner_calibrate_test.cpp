@@ -77,7 +77,8 @@ TEST(CalibrateGpu, ItsClusterPricesWhatWasMeasuredAsItWas) {
       e.name = m.name.c_str();
       std::istringstream sizes(m.sizes);
       for (double x; sizes >> x;) e.numbers.push_back(x);
-      const bool whole = m.name == "swiglu" || m.name.starts_with("matmul") || m.name.starts_with("attention");
+      const bool whole =
+          m.name == "swiglu" || m.name.starts_with("matmul") || m.name.starts_with("attention");
       if (!whole) continue;  // of these all operands are stored alike
       const std::vector<double>& x = e.numbers;
       if (m.name == "swiglu") {
@@ -161,8 +162,7 @@ TEST(CalibrateGpu, ShapesAreThoseOfLargeModelsAndFitItsMemory) {
       how.most = most;
       const auto shape = grid_shape(kernel, how);
       EXPECT_GE(shape[0].back(), 1024) << kernel;
-      const std::vector<double> call =
-          numbers_of(kernel, shape[0].back(), shape[1].back(), shape[2].back());
+      const std::vector<double> call = numbers_of(kernel, shape[0].back(), shape[1].back(), shape[2].back());
       EXPECT_LE(KernelBench::operands(kernel, call), most) << kernel;
     }
   how.most = i64{3} << 29;

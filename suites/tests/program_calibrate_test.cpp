@@ -99,6 +99,8 @@ TEST(Calibrating, WhatIsOfAGpuNeedsOne) {
        {std::pair{"--dtype bf16", "calibrate: --dtype is of a GPU's: it needs --device cuda"},
         {"--links suites/clusters/h100x64.toml", "calibrate: --links is of a GPU's: it needs --device cuda"},
         {"--device cuda --links nowhere.toml", "nowhere.toml: no such file"},
+        {"--device cuda --comm nccl --links suites/clusters/h100x64.toml", "leave one of them out"},
+        {"--comm nccl", "--comm nccl carries messages between GPUs: it needs device cuda, not cpu"},
         {"--device tpu", "there is no device 'tpu'"}}) {
     const Ended ended = lockstep_program("calibrate" + out + options);
     EXPECT_EQ(ended.status, 2) << options;

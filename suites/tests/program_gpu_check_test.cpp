@@ -35,7 +35,7 @@ TEST(GpuCheck, EveryPartAsksForTheDeviceAndFailsWithoutOne) {
   const std::string summary = text_of(out + "/summary.txt");
   for (const char* part : {"hash", "kernels", "kernels-warpgroups", "fast", "bf16", "bf16-fast", "flash",
                            "graphs", "resume", "context", "speed", "speed-warpgroups", "speed-timed",
-                           "speed-graphs", "speed-1.1b", "gate", "sweep"}) {
+                           "speed-graphs", "speed-1.1b", "gate", "sweep", "calibrate"}) {
     EXPECT_NE(summary.find("FAILED  " + std::string(part) + " ("), std::string::npos) << part << " in\n"
                                                                                       << summary;
     if (std::string(part).starts_with("kernels")) continue;
