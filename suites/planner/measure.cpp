@@ -114,6 +114,9 @@ std::vector<MeasureStep> measure_steps(const MeasureHow& asked, Calibration& int
       c.dispatch = dispatch(notes);
       c.host_bandwidth = host_bandwidth(h, notes);
     });
+    add("under load", 3, [&](const MeasureHow& h) {
+      c.crowd["matmul"] = Curve({{1, measure_sustained(c.grids.at("matmul"), h, notes)}});
+    });
     add("copies", 2, [&](const MeasureHow& h) { measure_device_copies(h, c, notes); });
   } else {
     add("ranks at once", 2, [&, rates](const MeasureHow& h) {

@@ -29,9 +29,13 @@ class Bench {
       : how_(how),
         engine_(how.accelerator ? how.accelerator->engine(0, cpu_ops(how.isa), true) : nullptr),
         bench_(engine_ ? KernelBench(*engine_, far, most) : KernelBench(how.isa, how.threads, far, most)) {}
+  // A GPU's time begins where the host gives it the first kernel, and is long beside that.
+  double batch_seconds() const { return engine_ && !how_.quick ? 5e-3 : 1e-3; }
   Sample time(const std::string& kernel, const Numbers& numbers) {
-    // A GPU's clock begins where the host gives it the first kernel.
-    return bench_.time(kernel, numbers, engine_ && !how_.quick ? 5e-3 : 1e-3, stored(kernel).halves);
+    return time(kernel, numbers, batch_seconds());
+  }
+  Sample time(const std::string& kernel, const Numbers& numbers, double batch_seconds) {
+    return bench_.time(kernel, numbers, batch_seconds, stored(kernel).halves);
   }
   // What a call does: operations, or bytes as they are stored.
   Work work(const std::string& kernel, const Numbers& numbers) const {
@@ -108,6 +112,19 @@ double measure_crowd(int ranks, bool arithmetic, const MeasureHow& how, Measurem
     rates.push_back(amount / s.seconds);
   }
   return median(rates);
+}
+
+double measure_sustained(const Grid& matmul, const MeasureHow& how, Measurements& notes) {
+  std::array<double, 3> size{};
+  for (std::size_t a = 0; a < 3; ++a) size[a] = std::min(8192.0, matmul.sizes[a].back());
+  const Numbers numbers = numbers_of("matmul", size[0], size[1], size[2]);
+  Bench bench(how, how.near, KernelBench::operands("matmul", numbers));
+  const double flops = bench.work("matmul", numbers).flops;
+  const double long_enough = 60 * bench.batch_seconds();  // five such batches, and what leads to the first
+  bench.time("matmul", numbers, long_enough);
+  notes.push_back(noted("matmul", numbers, flops, bench.time("matmul", numbers, long_enough)));
+  notes.back().what = "sustained kernel";
+  return std::min(1.0, flops / notes.back().sample.seconds / matmul.at(size));
 }
 
 }  // namespace lockstep

@@ -16,4 +16,8 @@ Curve measure_rows(const std::string& kernel, const MeasureHow&, Measurements& n
 // bytes.
 double measure_crowd(int ranks, bool arithmetic, const MeasureHow&, Measurements& notes);
 
+// What part of a product's rate on the grid is left to a GPU that has been multiplying for seconds: power
+// lowers its clock.
+double measure_sustained(const Grid& matmul, const MeasureHow&, Measurements& notes);
+
 }  // namespace lockstep

@@ -63,6 +63,14 @@ TEST(CalibrateGpu, ItsClusterPricesWhatWasMeasuredAsItWas) {
     const Calibration found = bf16 ? found_in_bf16() : calibrated(false);
     const Cluster& c = found.cluster;
     const CostModel model(c, Mesh{});
+    const auto long_one = std::find_if(found.notes.begin(), found.notes.end(),
+                                       [](const Measurement& m) { return m.what == "sustained kernel"; });
+    ASSERT_NE(long_one, found.notes.end());
+    const auto same = std::find_if(found.notes.begin(), found.notes.end(), [&](const Measurement& m) {
+      return m.what == "kernel" && m.name == long_one->name && m.sizes == long_one->sizes;
+    });
+    ASSERT_NE(same, found.notes.end());
+    const double sustained = std::min(1.0, same->sample.seconds / long_one->sample.seconds);
     std::map<std::string, int> kinds, kernels;
     double least = 1e9, host = 0;
     std::map<double, double> slower;  // copies: by bytes, seconds
@@ -89,7 +97,9 @@ TEST(CalibrateGpu, ItsClusterPricesWhatWasMeasuredAsItWas) {
       View view;
       view.type = bf16 ? Type::bf16 : Type::f32;
       e.views.assign(extents_of(e.name, e.numbers).size(), view);
-      EXPECT_NEAR(model.kernel(e) / m.sample.seconds, 1, 1e-9) << m.name << " " << m.sizes;
+      // Products that go on for long may be slower, and attention with them.
+      const double left = m.name == "swiglu" ? 1 : sustained;
+      EXPECT_NEAR(model.kernel(e) * left / m.sample.seconds, 1, 1e-9) << m.name << " " << m.sizes;
     }
     for (const std::string& name : kernel_names_and_classes())
       EXPECT_TRUE(name == "rows" || kernels[name] > 1) << name;
