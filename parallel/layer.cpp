@@ -106,15 +106,17 @@ void Layer::drop(Saved& s, std::initializer_list<Part> parts) {
     if (!r_.stash.keeps(index_, p)) s[p].free();
 }
 
-// q, k or v: of this rank's tokens by a matrix product, q and k turned by their positions; then by head.
-void Layer::project(Part p, int param, i64 heads, const std::string& name, int j, Saved& s, Kind kept) {
+// q, k or v: of this rank's tokens by a matrix product, q and k turned by their positions; on its way to
+// where it is by head.
+Spread::Sent Layer::project(Part p, int param, i64 heads, const std::string& name, int j, Saved& s,
+                            Kind kept) {
   const Kind kind = kind_of(p, kept);
   Device& d = r_.device;
   const i64 hd = r_.model.head_dim;
   Buf tokens = d.take(part_name(p), r_.spread.parts() > 1 ? Kind::buffers : kind, inner_ * heads * hd);
   d.run(d.ops().matmul, tokens, s[Part::e1], weight(param), inner_, heads * hd, r_.model.hidden, 1);
   if (p != Part::v) d.run(d.ops().rope, tokens, cos_, sin_, inner_, r_.settings.seq, heads, hd, false);
-  s[p] = r_.spread.to_heads(std::move(tokens), heads, kind, name.c_str(), j, r_.b);
+  return r_.spread.send_tokens(std::move(tokens), heads, kind, name.c_str(), j, r_.b);
 }
 
 // One step of the forward pass, from parts to parts. `kept`: the kind of what the stash keeps.
@@ -134,11 +136,15 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
     case enter1:
       s[Part::e1] = r_.seam.enter(s[Part::h1], names_.attn_enter.c_str(), j, b);
       break;
-    case qkv:
-      project(Part::q, q_proj, H, names_.q, j, s, kept);
-      project(Part::k, k_proj, K, names_.k, j, s, kept);
-      project(Part::v, v_proj, K, names_.v, j, s, kept);
+    case qkv: {
+      Spread::Sent q = project(Part::q, q_proj, H, names_.q, j, s, kept);
+      Spread::Sent k = project(Part::k, k_proj, K, names_.k, j, s, kept);
+      Spread::Sent v = project(Part::v, v_proj, K, names_.v, j, s, kept);
+      s[Part::q] = r_.spread.take_by_head(std::move(q), b);
+      s[Part::k] = r_.spread.take_by_head(std::move(k), b);
+      s[Part::v] = r_.spread.take_by_head(std::move(v), b);
       break;
+    }
     case attend: {
       const Part output = parts > 1 ? Part::oh : Part::o;
       s[output] = take(output, inner_ * H * hd, kept);
@@ -146,7 +152,8 @@ void Layer::make(Step step, int j, Saved& s, Kind kept) {
       d.run(ops.attention, s[output], s[Part::lse], s[Part::q], s[Part::k], s[Part::v], b, T, H / parts,
             K * repeats / parts, hd);
       if (parts > 1)
-        s[Part::o] = r_.spread.to_tokens(s[output], H, kind_of(Part::o, kept), names_.o.c_str(), j, b);
+        s[Part::o] = r_.spread.take_tokens(
+            r_.spread.send_by_head(s[output], H, kind_of(Part::o, kept), names_.o.c_str(), j, b), b);
       break;
     }
     case middle: {
@@ -296,9 +303,10 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
   Buf dx2c = r_.seam.close_back(dx2, names_.attn_dout.c_str(), j, b);
   Buf dO = d.take("do", Kind::buffers, inner_ * H * hd);
   input_gradient(d, dO, {{{dx2c, D, weight(o_proj), D}}}, inner_, H * hd, 1);
+  Spread::Sent sent_do = r_.spread.send_tokens(std::move(dO), H, Kind::buffers, names_.d_o.c_str(), j, b);
   linear(o_proj, dx2c, s[Part::o], D, H * hd);
   dx2c.free();
-  dO = r_.spread.to_heads(std::move(dO), H, Kind::buffers, names_.d_o.c_str(), j, b);
+  dO = r_.spread.take_by_head(std::move(sent_do), b);
   Buf dq = d.take("dq", Kind::buffers, inner_ * H * hd);
   // Of this rank's query heads: others may use the same key/value head.
   const Type stored = dq.view().type, part = r_.mesh.kv_replicas > 1 || repeats > 1 ? d.partial() : stored;
@@ -308,17 +316,20 @@ Buf Layer::backward(int j, Saved& s, Buf dy, WorkList* later) {
         s[parts > 1 ? Part::oh : Part::o], s[Part::lse], b, T, H / parts, K * repeats / parts, hd);
   dO.free();
   for (const Part p : {Part::q, Part::k, Part::v, Part::o, Part::oh, Part::lse}) s[p].free();
-  dq = r_.spread.to_tokens(std::move(dq), H, Kind::buffers, names_.dq.c_str(), j, b);
-  dk = r_.spread.to_tokens(std::move(dk), K, Kind::buffers, names_.dk.c_str(), j, b);
-  dv = r_.spread.to_tokens(std::move(dv), K, Kind::buffers, names_.dv.c_str(), j, b);
-  r_.seam.kv_grad(dk, dv, names_.attn_dkv.c_str(), j, b);
-  dk = stored_as(d, stored, std::move(dk), "dk");
-  dv = stored_as(d, stored, std::move(dv), "dv");
+  Spread::Sent sent_dq = r_.spread.send_by_head(std::move(dq), H, Kind::buffers, names_.dq.c_str(), j, b);
+  Spread::Sent sent_dk = r_.spread.send_by_head(std::move(dk), K, Kind::buffers, names_.dk.c_str(), j, b);
+  Spread::Sent sent_dv = r_.spread.send_by_head(std::move(dv), K, Kind::buffers, names_.dv.c_str(), j, b);
+  dq = r_.spread.take_tokens(std::move(sent_dq), b);
   d.run(ops.rope, dq, cos_, sin_, inner_, r_.settings.seq, H, hd, true);
-  d.run(ops.rope, dk, cos_, sin_, inner_, r_.settings.seq, K, hd, true);
   need(Part::e1, j, s);
   s[Part::h1].free();
   linear(q_proj, dq, s[Part::e1], H * hd, D);
+  dk = r_.spread.take_tokens(std::move(sent_dk), b);
+  dv = r_.spread.take_tokens(std::move(sent_dv), b);
+  r_.seam.kv_grad(dk, dv, names_.attn_dkv.c_str(), j, b);
+  dk = stored_as(d, stored, std::move(dk), "dk");
+  dv = stored_as(d, stored, std::move(dv), "dv");
+  d.run(ops.rope, dk, cos_, sin_, inner_, r_.settings.seq, K, hd, true);
   linear(k_proj, dk, s[Part::e1], K * hd, D);
   linear(v_proj, dv, s[Part::e1], K * hd, D);
   s[Part::e1].free();

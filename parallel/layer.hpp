@@ -72,7 +72,7 @@ class Layer {
   void drop(Saved&, std::initializer_list<Part>);
   Kind kind_of(Part p, Kind kept) const;  // a buffer's, where the stash does not keep the part
   Buf take(Part p, i64 elements, Kind kept);
-  void project(Part p, int param, i64 heads, const std::string& name, int j, Saved&, Kind kept);
+  Spread::Sent project(Part p, int param, i64 heads, const std::string& name, int j, Saved&, Kind kept);
   Buf take_statistic(Part p, i64 elements, Kind kept);  // float32 whatever the activations are
   int local(int layer_param) const;
   View weight(int layer_param) const;

@@ -35,12 +35,12 @@ i64 kept_parts(const Sizes& z, const Dropped& d) {
 
 namespace {
 
-// Most while q, k and v are made, one after the other: where each is exchanged, also what it is made of.
-// `kept` as none of them is a temporary.
+// Most while q, k and v are made, one after the other: where they are exchanged, also what they are made of,
+// all of it while v is, and when q has come. `kept` as none of them is a temporary.
 i64 making_qkv(const Sizes& z, bool kept) {
   if (z.O == 0) return kept ? 0 : z.Q + 2 * z.KV;
-  const i64 repeated = z.KH > z.KV ? z.KH : 0, exchanged = std::max(z.KV + repeated, z.KH);
-  return kept ? std::max(z.Q, exchanged) : std::max(2 * z.Q, z.Q + z.KH + std::max(exchanged, 2 * z.KH));
+  const i64 sent = z.Q + 2 * z.KH;
+  return std::max(sent + (kept ? 0 : z.Q), sent + (z.KH > z.KV ? z.KV : 0));
 }
 
 }  // namespace
@@ -119,10 +119,13 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   made -= (d.qkv ? z.Q + 2 * z.KH : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
   // Exchanged, dk: of q, k, v made again, do and dq as much is needed before or after.
   if (z.O > 0) at_least(z.Q + 3 * z.KHp);
-  if (z.KVp > z.KV) at_least(z.Q + 2 * z.KVp + z.KV);  // dk is rounded, then dv
   enter1();
-  at_least(z.Q + 2 * z.KV);
-  made -= z.E + (d.norms ? z.X : 0);
+  at_least(z.Q + 2 * z.KHp);
+  const i64 q = split ? 0 : z.Q;  // whose weight's gradient comes first
+  if (split) made -= z.E + (d.norms ? z.X : 0);
+  if (z.KH > z.KV) at_least(q + 2 * z.KHp + z.KVp);  // dk is added up, then dv
+  if (z.KVp > z.KV) at_least(q + 2 * z.KVp + z.KV);  // and rounded
+  if (!split) made -= z.E + (d.norms ? z.X : 0);
   at_least((split ? 0 : z.Q + 2 * z.KV) + z.Wp);
   at_least(z.sum);
   if (!split) at_least(z.Xp + std::max(z.leaves, z.X));

@@ -55,6 +55,17 @@ void layer_kernels(const Pricing& p, const Dropped& d, StepWork& w) {
   w.run("matmul_dw", 7 * weights, m * 2 * s.D * (2 * z.Q + 2 * z.KV + 3 * z.F));
 }
 
+// Where heads are exchanged for tokens: all but the output, which is waited for at once, and its gradient
+// where o_proj's waits.
+void hidden_exchanges(const Pricing& p, i64 layer, StepWork& w) {
+  if (!p.spread.exchanges) return;
+  const i64 m = p.s.m, made = m * (p.stash.drops(p.s, layer).qkv ? 2 : 1);
+  const std::string at = "layers." + std::to_string(layer) + ".attn.";
+  for (const char* name : {"q", "k", "v"}) w.hide(at + name, made);
+  for (const char* name : {"dq", "dk", "dv"}) w.hide(at + name, m);
+  w.hide(at + "do", p.schedule.waiting(p.s) > 0 ? 0 : m);
+}
+
 void embedding_kernels(const Pricing& p, StepWork& w) {
   const Shape& s = p.s;
   w.run("embed", s.m, s.m * 2 * p.z.W);
@@ -223,7 +234,7 @@ StepWork step_work(const Plan& plan, const ModelConfig& model, const Settings& s
   const Shape& s = p.s;
   StepWork w;
   for (const Stretch& x : p.stretches) {
-    for (i64 l = x.from; l < x.to; ++l) layer_kernels(p, p.stash.drops(s, l), w);
+    for (i64 l = x.from; l < x.to; ++l) layer_kernels(p, p.stash.drops(s, l), w), hidden_exchanges(p, l, w);
     if (x.first) embedding_kernels(p, w);
     if (x.last) head_kernels(p, w);
   }

@@ -65,18 +65,28 @@ class Seam {
 // <-> [b, T, heads*repeats/parts*hd] of all tokens, fewer heads.
 class Spread {
  public:
+  // On its way: until it is taken other kernels run, and others may be sent.
+  struct Sent {
+    Buf buf;
+    Kind kind;  // of what is taken, which has the type of what was sent
+    Request request{};
+    const char* what = "";
+    i64 heads = 0;
+  };
   virtual ~Spread() = default;
   virtual int parts() const { return 1; }  // a sequence, and the seam's heads, are cut in so many
   // Of so many heads of the seam each is on so many ranks, for attention: the seam has fewer than parts.
   virtual i64 repeats(i64 /*heads*/) const { return 1; }
-  // Of the type of what they are given, and of this kind. What ranks have of a repeated head's gradient is
-  // added up on the way to tokens.
-  virtual Buf to_heads(Buf tokens, i64 /*heads*/, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) {
-    return tokens;
+  virtual Sent send_tokens(Buf tokens, i64 /*heads*/, Kind kind, const char* /*what*/, int /*j*/, i64 /*b*/) {
+    return {std::move(tokens), kind};
   }
-  virtual Buf to_tokens(Buf by_head, i64 /*heads*/, Kind, const char* /*what*/, int /*j*/, i64 /*b*/) {
-    return by_head;
+  virtual Buf take_by_head(Sent sent, i64 /*b*/) { return std::move(sent.buf); }
+  // What ranks have of a repeated head's gradient is added up where it is taken.
+  virtual Sent send_by_head(Buf by_head, i64 /*heads*/, Kind kind, const char* /*what*/, int /*j*/,
+                            i64 /*b*/) {
+    return {std::move(by_head), kind};
   }
+  virtual Buf take_tokens(Sent sent, i64 /*b*/) { return std::move(sent.buf); }
 };
 
 // ---- Schedule -----------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@
 // the query heads: in exact mode float32, rounded behind the sum.
 //
 // Weights are as those of dp x cp replicas, which is how their gradients are summed. A layer's microbatch
-// takes 4 exchanges forward (q, k, v; the output) and 4 backward, each of (cp - 1)/cp of the tensor.
+// takes 4 exchanges forward (q, k, v; the output) and 4 backward, each of (cp - 1)/cp of the tensor. Those of
+// q and k go beside the products that make k and v, that of the output's gradient beside o_proj's weight
+// gradient, and those of dk and dv beside q_proj's.
 #include <algorithm>
 
 #include "parallel/roles.hpp"
@@ -27,27 +29,34 @@ class Ulysses final : public Spread {
 
   i64 repeats(i64 heads) const override { return std::max<i64>(1, cp_ / heads); }
 
-  Buf to_heads(Buf tokens, i64 heads, Kind kind, const char* what, int j, i64 b) override {
+  Sent send_tokens(Buf tokens, i64 heads, Kind kind, const char* what, int j, i64 b) override {
     if (const i64 r = repeats(heads); r > 1) {
       Buf repeated = take(what, Kind::buffers, tokens.elements() * r, tokens);
       device_.run(device_.ops().repeat_rows, repeated, tokens, b * tokens_ * heads, r, width_);
       tokens = std::move(repeated);
     }
-    exchange(tokens, what, j, b);  // [b, T/cp, cp, w], by the rank that the tokens are from
-    Buf by_head = take(what, kind, tokens.elements(), tokens);
-    device_.run(device_.ops().swap_axes, by_head, tokens, b, tokens_, i64{cp_}, of_a_rank(tokens, b));
+    return exchange(std::move(tokens), heads, kind, what, j, b);
+  }
+  Buf take_by_head(Sent sent, i64 b) override {
+    device_.wait(sent.request);  // [b, T/cp, cp, w], by the rank that the tokens are from
+    Buf by_head = take(sent.what, sent.kind, sent.buf.elements(), sent.buf);
+    device_.run(device_.ops().swap_axes, by_head, sent.buf, b, tokens_, i64{cp_}, of_a_rank(sent.buf, b));
     return by_head;
   }
 
-  Buf to_tokens(Buf by_head, i64 heads, Kind kind, const char* what, int j, i64 b) override {
-    const i64 r = repeats(heads);
-    Buf tokens = take(what, r > 1 ? Kind::buffers : kind, by_head.elements(), by_head);
+  Sent send_by_head(Buf by_head, i64 heads, Kind kind, const char* what, int j, i64 b) override {
+    const Kind sent = repeats(heads) > 1 ? Kind::buffers : kind;
+    Buf tokens = take(what, sent, by_head.elements(), by_head);
     device_.run(device_.ops().swap_axes, tokens, by_head, b, i64{cp_}, tokens_, of_a_rank(by_head, b));
     by_head.free();
-    exchange(tokens, what, j, b);  // by the rank that the heads are from, which is by heads
-    if (r == 1) return tokens;
-    Buf sums = take(what, kind, tokens.elements() / r, tokens);
-    device_.run(device_.ops().sum_rows, sums, tokens, b * tokens_ * heads, r, width_);
+    return exchange(std::move(tokens), heads, kind, what, j, b);
+  }
+  Buf take_tokens(Sent sent, i64 b) override {
+    device_.wait(sent.request);  // by the rank that the heads are from, which is by heads
+    const i64 r = repeats(sent.heads);
+    if (r == 1) return std::move(sent.buf);
+    Buf sums = take(sent.what, sent.kind, sent.buf.elements() / r, sent.buf);
+    device_.run(device_.ops().sum_rows, sums, sent.buf, b * tokens_ * sent.heads, r, width_);
     return sums;
   }
 
@@ -56,7 +65,7 @@ class Ulysses final : public Spread {
     return device_.take(what, kind, elements, like.view().type);
   }
   i64 of_a_rank(const Buf& x, i64 b) const { return x.elements() / (b * tokens_ * cp_); }  // and token
-  void exchange(const Buf& x, const char* what, int j, i64 b) {
+  Sent exchange(Buf x, i64 heads, Kind kind, const char* what, int j, i64 b) {
     Message m;
     m.verb = Verb::all_to_all;
     m.axis = Axis::cp;
@@ -64,8 +73,8 @@ class Ulysses final : public Spread {
     m.n = of_a_rank(x, b);
     m.what = what;
     m.microbatch = j;
-    Request r = device_.start(m, x, x);
-    device_.wait(r);
+    Request request = device_.start(m, x, x);
+    return {std::move(x), kind, std::move(request), what, heads};
   }
 
   Device& device_;
