@@ -70,7 +70,7 @@ void add_plan_options(CLI::App& app, PlanOptions& o) {
       ->check(from_to(1, kMostOfAWord));
   app.add_option("--words", o.words,
                  "values that words of a plan take; of those not named `to` and `activations` keep these, "
-                 "others take all they have")
+                 "`bucket` and `every` are 1, and all others take what may win")
       ->capture_default_str();
   app.add_option("--top", o.top, "how many plans are printed")->capture_default_str()->check(above_zero());
   app.add_option("--explain", o.explain, "what this plan needs and takes, instead of choosing");

@@ -41,7 +41,7 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
   // Of several GPUs the messages are processes', and not this program's.
   const i64 most = how.accelerator ? 1 : cluster.devices;
   for (i64 devices = 1; devices <= most; devices *= 2)
-    each_legal_plan(model, settings, devices, plan_values(model, settings, devices, given),
+    each_legal_plan(model, settings, devices, plan_values(model, settings, devices, given, cluster.per_node),
                     [&](const Plan& plan) { lines.push_back(plan.line()); });
   if (lines.empty())
     throw UserError(

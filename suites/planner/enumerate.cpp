@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 #include <numeric>
 
@@ -21,6 +22,11 @@ std::vector<i64> divisors(i64 n) {
       if (d * d < n) all.push_back(n / d);
     }
   std::sort(all.begin(), all.end());
+  return all;
+}
+std::vector<i64> powers_of_two(i64 most) {
+  std::vector<i64> all;
+  for (i64 n = 1; n <= most; n *= 2) all.push_back(n);
   return all;
 }
 std::vector<i64> united(const std::vector<i64>& a, const std::vector<i64>& b) {
@@ -73,6 +79,7 @@ class Walk {
         visit_(visit),
         share_(share),
         shared_heads_(values.shared_heads),
+        least_of_a_group_(values.least_of_a_group),
         words_(in_turn(values)),
         values_(of_words(values, words_)),
         legality_(model, settings, words_, values_),
@@ -104,9 +111,23 @@ class Walk {
       result_.why.emplace(refusal->rule, refusal->why);
   }
 
+  i64 groups() { return legality_.plan().number("replicas"); }
+  // Of groups that nobody gave each has a node at least; every second of their numbers is looked at, since
+  // the next are as good to within half a percent, and groups of one node, as most have them. Pipelines,
+  // which gather for each microbatch anew, were not seen to win with them.
+  bool is_group(i64 replicas) {
+    if (least_of_a_group_ == 0) return true;
+    if (mesh_["pp"] > 1) return false;
+    const i64 devices = mesh_["dp"] * mesh_["tp"] * mesh_["cp"] / replicas;
+    const bool even = std::countr_zero(static_cast<std::uint64_t>(replicas)) % 2 == 0;
+    return devices == least_of_a_group_ || (even && devices > least_of_a_group_);
+  }
+
   // Whether the word at this depth may have the value, given those before it.
   bool allowed(std::size_t depth, const std::string& value) {
     const std::string& word = words_[depth];
+    if (word == "replicas") return value == "1" || is_group(std::stoll(value));
+    if (word == "zero") return least_of_a_group_ == 0 || value == "3" || groups() == 1;
     if (turns_[depth] > 2) return true;
     const i64 number = std::stoll(value);
     if (word == "micro") return settings_.batch / mesh_.at("dp") % number == 0;
@@ -137,7 +158,7 @@ class Walk {
     if (mesh) mesh_[words_[depth]] = 1;
     std::vector<int> list;
     for (std::size_t v = 0; v < values_[depth].size(); ++v)
-      if (!mesh || allowed(depth, values_[depth][v])) list.push_back(static_cast<int>(v));
+      if (allowed(depth, values_[depth][v])) list.push_back(static_cast<int>(v));
     i64 legal = 0;
     const double step = (to - from) / static_cast<double>(list.size());
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -161,6 +182,7 @@ class Walk {
   const VisitPlan& visit_;
   const VisitShare& share_;
   const bool shared_heads_;
+  const i64 least_of_a_group_;
   const std::vector<std::string> words_;
   const std::vector<std::vector<std::string>> values_;
   Legality legality_;
@@ -184,9 +206,11 @@ bool some_mesh(i64 devices, const Values& values) {
 
 }  // namespace
 
-Values plan_values(const ModelConfig& model, const Settings& settings, i64 devices, const Values& given) {
+Values plan_values(const ModelConfig& model, const Settings& settings, i64 devices, const Values& given,
+                   i64 per_node) {
   Values values;
   values.shared_heads = given.count("cp") > 0;
+  const i64 nodes = per_node > 0 ? devices / per_node : 1;
   for (const Word& word : plan_words()) {
     std::vector<std::string>& list = values[word.name];
     if (const auto it = given.find(word.name); it != given.end())
@@ -203,6 +227,8 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
       list = texts(divisors(settings.batch));
     else if (word.name == "virtual")
       list = texts(united(divisors(model.layers), divisors(model.layers + 2)));
+    else if (word.name == "replicas" && nodes > 1)
+      list = texts(powers_of_two(nodes)), values.least_of_a_group = per_node;
     else
       list = {word.fallback};
   }

@@ -16,17 +16,21 @@ struct Enumerated {
 };
 
 // The values that words take: those of the mesh such that dp x tp x pp x cp = devices, micro divides what a
-// replica has, virtual divides the layers; every value of words that list theirs, and the fallback of other
-// numbers. `given` words take these values only. Sequences are cut by themselves only where there are fewer
-// than devices or they are long (kLong): elsewhere it was measured to win nothing, and to take twice as long.
+// replica has, virtual divides the layers; every value of words that list theirs; some numbers of groups of
+// replicas (zero=3, pp=1, on several nodes); and the fallback of other numbers. `given` words take these
+// values only. Sequences are cut by themselves only where there are fewer than devices or they are long
+// (kLong): elsewhere it was measured to win nothing, and to take twice as long.
 constexpr i64 kLong = 32768;
 struct Values : std::map<std::string, std::vector<std::string>> {
   using map::map;
   // Plans too whose ranks of cp share a key/value head: of a given cp. No published run has them, so that
   // nothing holds their prediction.
   bool shared_heads = true;
+  // Where not 0, groups of replicas that nobody gave: of zero=3 and pp=1, each of so many devices or more.
+  i64 least_of_a_group = 0;
 };
-Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given);
+// per_node: devices of a node, of which groups of replicas are made; 0: one holds all, and there are none.
+Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given, i64 per_node = 0);
 
 using VisitPlan = std::function<void(const Plan&)>;
 using VisitShare = std::function<void(double part)>;  // how much of all combinations has been walked over

@@ -112,6 +112,14 @@ std::string counts_text(const Choices& c, const Question& q) {
     out += "\n";
   }
   (void)q;
+  std::string alone;
+  for (const Word& word : plan_words()) {
+    const auto values = c.walked.axes.find(word.name);
+    if (!word.values.empty() || values == c.walked.axes.end() || values->second.size() > 1) continue;
+    if (word.fallback == "1" && word.name != "dp" && values->second.begin()->first == word.fallback)
+      alone += fmt::format(" {}=1", word.name);
+  }
+  if (!alone.empty()) out += fmt::format("  not varied:{} (--words names other values)\n", alone);
   return out;
 }
 

@@ -15,7 +15,7 @@ Choices choose_in_sight(const Question& q, const Values& given, Wanted wanted) {
 
 void check_any_legal(const Choices& c, const Question& q, const Values& given) {
   const i64 n = q.cluster.devices;
-  check_any_legal(c.walked, q.settings, n, plan_values(q.model, q.settings, n, given));
+  check_any_legal(c.walked, q.settings, n, plan_values(q.model, q.settings, n, given, q.cluster.per_node));
 }
 
 }  // namespace lockstep

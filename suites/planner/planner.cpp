@@ -158,7 +158,7 @@ Enumerated without(Enumerated walked, const Enumerated& refused) {
 Choices choose(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
                const Values& given, const Wanted& wanted) {
   const auto start = std::chrono::steady_clock::now();
-  const Values values = plan_values(model, settings, cluster.devices, given);
+  const Values values = plan_values(model, settings, cluster.devices, given, cluster.per_node);
   Chooser chooser(model, settings, cluster, values, wanted);
   const Enumerated walked = each_legal_plan(
       model, settings, cluster.devices, values, [&](const Plan& plan) { chooser.look_at(plan); },
@@ -204,7 +204,8 @@ Plan fastest_here(const ModelConfig& model, const Settings& settings, const Clus
   if (!settings.fast) given["cp"] = {std::to_string(settings.segments)};  // no other is usable
   const Choices c = choose(model, settings_on(cluster, settings), cluster, given, wanted);
   if (!c.fit.empty()) return Plan::parse(c.fit.front().plan);
-  check_any_legal(c.walked, settings, cluster.devices, plan_values(model, settings, cluster.devices, given));
+  check_any_legal(c.walked, settings, cluster.devices,
+                  plan_values(model, settings, cluster.devices, given, cluster.per_node));
   throw UserError("plan=auto: none of " + std::to_string(c.walked.legal) + " plans fits " + cluster.name);
 }
 

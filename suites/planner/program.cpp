@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 
 namespace lockstep {
 
@@ -115,21 +116,22 @@ void Transit::apply(Clock& clock) const {
   std::copy(out.begin() + 1, out.end(), clock.free.begin());
 }
 
-Instruction& ProgramWriter::work() {
+Instruction& ProgramWriter::work(double seconds) {
   std::vector<Instruction>& all = program_.instructions;
   if (all.empty() || all.back().what != Instruction::work) all.emplace_back();
+  all.back().seconds += seconds, since_ += seconds;
   return all.back();
 }
 
 // A rank's own work for a message.
 void ProgramWriter::carry(const Message& m, double seconds) {
-  Instruction& o = work();
-  o.seconds += seconds, o.spent.exposed[static_cast<int>(in_one_queue(m.axis))] += seconds;
+  work(seconds).spent.exposed[static_cast<int>(in_one_queue(m.axis))] += seconds;
 }
 
 void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
   under_way_.erase(request);
   if (known[0] < 0) return;  // waited for where it started
+  if (!exchanges_.empty()) throw std::logic_error("something is waited for beside an exchange of cp's");
   Instruction o;
   o.what = Instruction::wait, o.stream = known[0], o.request = known[1];
   program_.instructions.push_back(o);
@@ -156,10 +158,10 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         break;
       }
       case Trace::Event::run: {
-        Instruction& o = work();
         const double seconds = costs_.kernel(e);
         program_.issue += costs_.issue(e);
-        o.seconds += seconds, (updating ? o.spent.update : o.spent.compute) += seconds;
+        Spent& spent = work(seconds).spent;
+        (updating ? spent.update : spent.compute) += seconds;
         break;
       }
       case Trace::Event::start: {
@@ -170,9 +172,16 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
           break;
         }
         const double seconds = costs_.message(e.message, {});
+        const double delay = costs_.delay(e.message);
+        if (e.message.axis == Axis::cp) {
+          if (exchanges_.empty()) since_ = exchange_free_ = 0;
+          exchange_free_ = std::max(exchange_free_, since_) + seconds;
+          exchanges_[e.request] = {e.message, exchange_free_, delay};
+          break;
+        }
         const double blocks = along_dp(e.message.axis) ? costs_.dp_blocks : 1;
         if (blocks > 0) carry(e.message, blocks * seconds);
-        if (const double delay = costs_.delay(e.message); delay > 0) work().delay += delay;
+        if (delay > 0) work(0).delay += delay;
         if (along_dp(e.message.axis))
           started(e.request, data, (1 - blocks) * seconds);
         else
@@ -182,8 +191,7 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
       case Trace::Event::copy: {
         const double seconds = costs_.copy(e);
         if (costs_.copies_block) {
-          Instruction& o = work();
-          o.seconds += seconds, o.spent.copies += seconds;
+          work(seconds).spent.copies += seconds;
           under_way_[e.request] = {-1, -1};
         } else {
           started(e.request, down + costs_.copy_stream(e), seconds);
@@ -194,6 +202,13 @@ void ProgramWriter::write(const Trace& trace, std::size_t from, std::size_t to) 
         if (const auto it = carried_.find(e.request); it != carried_.end()) {
           carry(it->second, costs_.message(it->second, {}));
           carried_.erase(it);
+          break;
+        }
+        if (const auto it = exchanges_.find(e.request); it != exchanges_.end()) {
+          const auto [message, done, delay] = it->second;
+          if (done > since_) carry(message, done - since_);
+          if (delay > 0) work(0).delay += delay;
+          exchanges_.erase(it);
           break;
         }
         [[fallthrough]];

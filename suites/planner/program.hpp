@@ -8,7 +8,8 @@
 
 namespace lockstep {
 
-// What goes on beside the kernels of a rank. Messages of other axes are waited for where they start.
+// What goes on beside the kernels of a rank. Messages of other axes are waited for where they start, but for
+// cp's exchanges: nothing but work lies between their start and wait, so that what is not hidden is known.
 enum Stream { data, down, up, disk, streams };  // dp's messages; copies to the host, from it, and the disk's
 
 // Bytes alive by medium: after all, and at the worst, relative to those at the beginning.
@@ -86,7 +87,7 @@ class ProgramWriter {
   bool updating = false;  // kernels are the update's
 
  private:
-  Instruction& work();
+  Instruction& work(double seconds);  // so much more of it
   void carry(const Message&, double seconds);
   void wait(int request, const std::array<int, 2>& known);
   const Costs& costs_;
@@ -95,6 +96,12 @@ class ProgramWriter {
   std::map<int, std::pair<std::size_t, i64>> blocks_;  // medium, bytes
   std::map<int, std::array<int, 2>> under_way_;        // by the trace's request: stream, request or -1
   std::map<int, Message> carried_;                     // by the trace's request: by the ranks themselves
+  struct Exchange {
+    Message message;
+    double done, delay;
+  };
+  std::map<int, Exchange> exchanges_;     // cp's that are under way, by the trace's request,
+  double since_ = 0, exchange_free_ = 0;  // on a clock that begins with the first of them
 };
 
 }  // namespace lockstep

@@ -1,4 +1,5 @@
 // What the planner chooses, against all plans tried one by one.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -47,21 +48,21 @@ TEST(Choose, FindsTheFastestPlanOfAll) {
           for (const int v : {1, 2, 4, 8})
             for (const int micro : {1, 2})
               for (const int zero : {0, 1, 2, 3})
-                for (const int sp : {0, 1}) {
-                  if (4 % (tp * pp) != 0) continue;
-                  const Plan plan =
-                      Plan::parse("dp=" + std::to_string(4 / tp / pp) + " tp=" + std::to_string(tp) +
-                                  " pp=" + std::to_string(pp) + " micro=" + std::to_string(micro) +
-                                  " zero=" + std::to_string(zero) + " sp=" + std::to_string(sp) +
-                                  " schedule=" + schedule + " virtual=" + std::to_string(v) + rest);
-                  if (refuse_anywhere(plan, a.model, a.settings)) continue;
-                  ++legal;
-                  const lockstep::Run run{a.model, a.settings, plan};
-                  const Prediction p = predict_by_trace(run, a.cluster);
-                  if (lacks(needs(p, a.cluster, run.mesh()), has(a.cluster)) > 0) continue;
-                  ++fit;
-                  fastest = std::min(fastest, p.seconds);
-                }
+                for (const int sp : {0, 1})
+                  for (const int groups : {1, 2}) {  // of a node each, where all is sharded and no stages are
+                    if (4 % (tp * pp) != 0 || (groups > 1 && (zero < 3 || pp > 1))) continue;
+                    const Plan plan = Plan::parse(
+                        fmt::format("dp={} tp={} pp={} micro={} zero={} sp={} schedule={} virtual={} "
+                                    "replicas={}{}",
+                                    4 / tp / pp, tp, pp, micro, zero, sp, schedule, v, groups, rest));
+                    if (refuse_anywhere(plan, a.model, a.settings)) continue;
+                    ++legal;
+                    const lockstep::Run run{a.model, a.settings, plan};
+                    const Prediction p = predict_by_trace(run, a.cluster);
+                    if (lacks(needs(p, a.cluster, run.mesh()), has(a.cluster)) > 0) continue;
+                    ++fit;
+                    fastest = std::min(fastest, p.seconds);
+                  }
   EXPECT_EQ(c.walked.legal, legal);
   EXPECT_EQ(c.fitting, fit);
   EXPECT_EQ(c.misfits, legal - fit);
@@ -181,6 +182,47 @@ TEST(Choose, SequencesAreCutWhereThatMayWin) {
   EXPECT_EQ(values(64, 32767, 64), (List{"1"}));
   EXPECT_EQ(values(1, 8192, 12), (List{"1", "2", "4"}));
   EXPECT_EQ(values(64, 8192, 64, parse_values("cp=2,16")), (List{"2", "16"}));
+}
+
+// Groups of replicas that nobody asked for: whole nodes or more of them, of plans that shard all and have no
+// stages. What was asked for is looked at everywhere.
+TEST(Choose, ReplicasAreGroupedWhereThereAreNodes) {
+  const ModelConfig model = load_model_config("suites/models/llama-3-8b.json");
+  using Found = std::map<int, std::set<int>>;  // groups by tp
+  const auto found = [&](i64 devices, i64 per_node, const std::string& given) {
+    Settings s;
+    s.batch = devices, s.seq = 8192, s.fast = true;
+    const Values values = plan_values(
+        model, s, devices, parse_values("micro=1 ckpt=none offload=none activations=device sp=0 " + given),
+        per_node);
+    Found all;
+    each_legal_plan(model, s, devices, values, [&](const Plan& plan) {
+      const int groups = plan.number("replicas");
+      all[plan.number("tp")].insert(groups);
+      if (groups == 1 || given.find("replicas") != std::string::npos) return;
+      EXPECT_EQ(plan.number("zero"), 3) << plan.line();
+      EXPECT_EQ(plan.number("pp"), 1) << plan.line();
+    });
+    return all;
+  };
+  EXPECT_EQ(found(8, 8, "tp=1"), (Found{{1, {1}}}));
+  EXPECT_EQ(found(16, 8, "tp=1,2"), (Found{{1, {1, 2}}, {2, {1, 2}}}));
+  EXPECT_EQ(found(64, 8, "tp=1,8"), (Found{{1, {1, 4, 8}}, {8, {1, 4}}}));
+  EXPECT_EQ(found(256, 8, "tp=1,2"), (Found{{1, {1, 4, 16, 32}}, {2, {1, 4, 16, 32}}}));
+  EXPECT_EQ(found(64, 8, "tp=1 zero=1,2"), (Found{{1, {1}}}));
+  EXPECT_EQ(found(64, 8, "tp=1 pp=2 zero=1 replicas=2"), (Found{{1, {2}}}));
+}
+
+// Where a network is slow they win.
+TEST(Choose, GroupsWinWhereTheNetworkIsSlow) {
+  AskedOfFour a;
+  a.cluster.memory = 1e9, a.cluster.network.bandwidth = 2e7;
+  const Choices c = choose(a.model, a.settings, a.cluster, parse_values("tp=1 pp=1 zero=3 micro=1 to=host"));
+  const Choices one =
+      choose(a.model, a.settings, a.cluster, parse_values("tp=1 pp=1 zero=3 micro=1 to=host replicas=1"));
+  ASSERT_FALSE(c.fit.empty() || one.fit.empty());
+  EXPECT_EQ(Plan::parse(c.fit.front().plan).number("replicas"), 2) << c.fit.front().plan;
+  EXPECT_LT(c.fit.front().seconds, 0.9 * one.fit.front().seconds);
 }
 
 // 8 key/value heads are 2 on a rank of tp=4: for two ranks of cp one each, and for four only by request.

@@ -38,7 +38,7 @@ struct Scene {
 Choices plain_loop(const Scene& s) {
   Choices all;
   Composer composer(s.model, s.settings, s.cluster);
-  const Values values = plan_values(s.model, s.settings, s.cluster.devices, s.given);
+  const Values values = plan_values(s.model, s.settings, s.cluster.devices, s.given, s.cluster.per_node);
   i64 place = 0;
   const auto visit = [&](const Plan& plan) {
     const Prediction p = composer.weigh(plan);
@@ -129,7 +129,7 @@ TEST(Prune, TwinsTakeNoPlace) {
 TEST(Prune, TheOutlookIsABound) {
   const Scene s({"gate-tiny", 16, 4, 1e9, 1e9});
   Composer composer(s.model, s.settings, s.cluster);
-  const Values values = plan_values(s.model, s.settings, 4, s.given);
+  const Values values = plan_values(s.model, s.settings, 4, s.given, s.cluster.per_node);
   double near = 0;
   i64 plans = 0;
   each_legal_plan(s.model, s.settings, 4, values, [&](const Plan& plan) {
