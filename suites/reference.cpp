@@ -103,11 +103,15 @@ const std::vector<Param>& Reference::table() const { return training_->table(); 
 Whole::Step Reference::step() { return training_->step(); }
 
 Whole reference_run(const ModelConfig& model, const Settings& settings, const TokenFile& data,
-                    const std::string& isa, int threads, const Weights& initial) {
+                    const std::string& isa, int threads, const Weights& initial,
+                    const std::function<void(double)>& share) {
   Reference reference(model, settings, data, isa, threads, initial);
   Whole whole;
   whole.table = reference.table();
-  for (i64 k = 0; k < settings.steps; ++k) whole.steps.push_back(reference.step());
+  for (i64 k = 0; k < settings.steps; ++k) {
+    whole.steps.push_back(reference.step());
+    if (share) share(static_cast<double>(k + 1) / static_cast<double>(settings.steps));
+  }
   return whole;
 }
 

@@ -1,5 +1,6 @@
 // The single-device run every plan must equal.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,8 +33,9 @@ class Reference {
   std::unique_ptr<Training> training_;
 };
 
-// All of settings.steps.
+// All of settings.steps. `share` is told what part of them is done.
 Whole reference_run(const ModelConfig&, const Settings&, const TokenFile&, const std::string& isa,
-                    int threads, const std::vector<std::vector<float>>& initial = {});
+                    int threads, const std::vector<std::vector<float>>& initial = {},
+                    const std::function<void(double)>& share = {});
 
 }  // namespace lockstep

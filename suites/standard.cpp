@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "suites/progress.hpp"
 #include "suites/record_of.hpp"
 #include "suites/reference_file.hpp"
 #include "suites/settings_list.hpp"
@@ -39,7 +40,9 @@ Made make(Standard& s, const std::string& folder_file, bool keep) {
   if (!kept) {
     const Clock::time_point start = Clock::now();
     kept.emplace();
-    kept->whole = reference_run(s.model, s.settings, s.data, s.suite.isa, s.suite.threads, s.initial);
+    PartProgress progress("the reference on one device");
+    kept->whole = reference_run(s.model, s.settings, s.data, s.suite.isa, s.suite.threads, s.initial,
+                                [&](double part) { progress.at(part); });
     made.together = kept->seconds = since(start);
     if (keep && !file.empty()) keep_reference(file, key, *kept);
   }

@@ -1,6 +1,7 @@
 #include "suites/sweep.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -25,13 +26,21 @@ constexpr const char* kNotFinished = "INVALID: not finished";
 
 volatile std::sig_atomic_t interrupted = 0;
 
-// The first signal ends the sweep after the present plan, with a record of what was done; the second at once.
+// The first signal ends the sweep after the present plans, with a record of what was done; a second one, of
+// whichever kind, at once.
 void listen_for_signals() {
   struct sigaction action {};
-  action.sa_handler = [](int) { interrupted = 1; };
-  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  action.sa_handler = [](int signal) {
+    if (interrupted) {
+      std::signal(signal, SIG_DFL), std::raise(signal);
+      return;
+    }
+    interrupted = 1;
+    constexpr char kSays[] = "\ninterrupted: ends when the plans under way do; a second time ends at once\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kSays, sizeof kSays - 1);
+  };
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
 }
 
 }  // namespace
@@ -82,7 +91,6 @@ Identity Sweep::identity() const {
 }
 
 int Sweep::run() {
-  listen_for_signals();
   introduce();
   take_up();
   if (suite_.expected_plans > 0 && all_.part.empty() &&
@@ -108,6 +116,7 @@ int Sweep::run() {
   for (const auto& [batch, standard] : standards_)
     if (const std::string why = strays(standard.float64, standard.settings); !why.empty())
       return end("INVALID: the reference is wrong: " + why, 1);
+  listen_for_signals();  // until now there was nothing to lose
   run_plans();
   return conclude();
 }

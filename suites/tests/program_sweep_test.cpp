@@ -239,31 +239,45 @@ TEST(ProgramSweep, APartOfASuiteIsSaidToBeOne) {
   EXPECT_TRUE(says(ended.out, "VALID: 1 plan, ", "(of 4: --only \"zero=0 dp=2\")")) << ended.out;
 }
 
+// A sweep that gets signals once its log shows such a line; how it ended, and its last words.
+Ended interrupted(const TemporaryFolder& folder, const std::string& suite, const std::string& line,
+                  const std::string& signals) {
+  const std::string log = folder.path() + "/log";
+  return shell("'" + beside("lockstep") + "' sweep " + suite + " --out " + folder.path() + "/out >" + log +
+               " & pid=$!\nuntil grep -q '" + line + "' " + log + " 2>/dev/null; do :; done\nfor s in " +
+               signals + "; do kill -$s $pid; done; wait $pid; status=$?; tail -n 1 " + log +
+               "; exit $status");
+}
+const char* const kManyPlans = "[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n";
+
 // A terminal's Ctrl-C: the record says which plans were checked before it.
 TEST(ProgramSweep, InterruptedSweepKeepsItsRecord) {
   const TemporaryFolder folder;
-  const std::string suite = folder.write(
-      "many.toml", swept_suite("[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n"));
-  const std::string out = folder.path() + "/out";
-  const std::string record = out + "/run.h5";
-  // The shell sends the signal once the log shows the first plan done.
-  const std::string script =
-      folder.write("interrupt.sh",
-                   "\"$1\" sweep \"$2\" --out \"$3\" >\"$3.log\" & pid=$!\n"
-                   "until grep -q '^1/' \"$3.log\" 2>/dev/null; do :; done\n"
-                   "kill -TERM $pid; wait $pid; status=$?; tail -n 1 \"$3.log\"; exit $status\n");
-  const std::string program =
-      (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "lockstep").string();
-  const int status = std::system(
-      ("bash " + script + " " + program + " " + suite + " " + out + " >" + out + ".last").c_str());
-  EXPECT_EQ(WEXITSTATUS(status), 1);
-  std::ostringstream last;
-  last << std::ifstream(out + ".last").rdbuf();
-  EXPECT_TRUE(says(last.str(), "INVALID: interrupted after "));
-  const h5::Reader run(record);
+  const std::string suite = folder.write("many.toml", swept_suite(kManyPlans));
+  const Ended ended = interrupted(folder, suite, "^1/", "TERM");
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_TRUE(says(ended.out, "INVALID: interrupted after "));
+  EXPECT_TRUE(says(ended.err, "ends when the plans under way do; a second time ends at once"));
+  const h5::Reader run(folder.path() + "/out/run.h5");
   EXPECT_GE(run.strings("/plans/plan").size(), 1u);
   EXPECT_TRUE(says(run.attribute("verdict"), "interrupted"));
   EXPECT_EQ(run.attribute("hash"), "");
+}
+
+TEST(ProgramSweep, ASecondSignalOfAnotherKindEndsAtOnce) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("many.toml", swept_suite(kManyPlans));
+  const Ended ended = interrupted(folder, suite, "^1/", "TERM INT");
+  EXPECT_GT(ended.status, 128) << ended.out << ended.err;  // by a signal, whichever came last
+}
+
+// Nothing is lost with a reference that is not made yet; of this one a step takes very long.
+TEST(ProgramSweep, ASignalEndsTheReference) {
+  const TemporaryFolder folder;
+  std::string text = swept_suite("[axes]\ndp = 1\n");
+  text.replace(text.find("batch = "), 8, "batch = 100000 #");
+  const Ended ended = interrupted(folder, folder.write("long.toml", text), "100000 x ", "TERM");
+  EXPECT_EQ(ended.status, 128 + 15) << ended.out << ended.err;
 }
 
 }  // namespace
