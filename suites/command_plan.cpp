@@ -20,6 +20,7 @@
 #include "suites/planner/fit.hpp"
 #include "suites/planner/in_sight.hpp"
 #include "suites/planner/kernel_shares.hpp"
+#include "suites/planner/nearest_llama.hpp"
 #include "suites/planner/pace.hpp"
 #include "suites/planner/plan_file.hpp"
 #include "suites/planner/plan_json.hpp"
@@ -41,9 +42,18 @@ std::string with_usual(const std::string& words) {
 
 using Options = PlanOptions;
 
+constexpr const char* kOurExecutor =
+    "of an executor that nothing but messages and bubbles keeps from its kernels; of other trainers with the "
+    "constants in suites/published/\n";
+
+void introduce(const Options& o, const Question& q, bool fitted) {
+  fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n{}", o.model, q.cluster.devices, q.cluster.name,
+             q.settings.batch, q.settings.seq, fitted ? "" : kOurExecutor);
+}
+
 // What the model needs, and the fastest plan on 1, 2, 4, ... devices of the cluster's kind. Exit status 1:
 // none fits.
-int print_fit(const Options& o, const Question& q, const Values& given) {
+int print_fit(const Options& o, const Question& q, const Values& given, bool fitted) {
   const std::vector<Fit> rows = fits(q, given, [](const Fit& f) {
     if (f.legal > 0)
       fmt::print(stderr, "{} device{}: {} of {} plans fit\n", f.devices, f.devices == 1 ? "" : "s", f.fit,
@@ -51,6 +61,7 @@ int print_fit(const Options& o, const Question& q, const Values& given) {
   });
   if (std::all_of(rows.begin(), rows.end(), [](const Fit& f) { return f.legal == 0; }))
     check_any_legal(choose_in_sight(q, given, {.top = 1, .by_value = false}), q, given);
+  if (!o.json) introduce(o, q, fitted);
   if (o.json)
     fmt::print("{}\n", json_of(rows, q));
   else
@@ -162,11 +173,10 @@ void make_folder(const std::string& path) {
 // The command that asks the same.
 std::string again(const Options& o, const Question& q) {
   return fmt::format(
-      "lockstep plan --model {} --cluster {} --devices {} --batch {} --seq {} --leaves {} --gradient-bytes "
-      "{} "
-      "--words \"{}\"",
-      o.model, o.cluster, q.cluster.devices, q.settings.batch, q.settings.seq, q.settings.leaves,
-      q.settings.gradient_bytes, o.words);
+      "lockstep plan --model {}{} --cluster {} --devices {} --batch {} --seq {} --leaves {} "
+      "--gradient-bytes {} --words \"{}\"",
+      o.model, o.as_llama ? " --as-llama" : "", o.cluster, q.cluster.devices, q.settings.batch,
+      q.settings.seq, q.settings.leaves, q.settings.gradient_bytes, o.words);
 }
 
 int print_events(const Options& o, const ModelConfig& model, const Settings& settings,
@@ -184,52 +194,63 @@ int print_events(const Options& o, const ModelConfig& model, const Settings& set
   return 0;
 }
 
-constexpr const char* kOurExecutor =
-    "of an executor that nothing but messages and bubbles keeps from its kernels; of other trainers with the "
-    "constants in suites/published/\n";
+// UserError: no Llama; where it is nearly one, with the option that takes it for one.
+ModelConfig model_of(const Options& o) {
+  if (o.as_llama) {
+    const NearestLlama nearest = nearest_llama(o.model);
+    for (const std::string& what : nearest.left_out) fmt::print(stderr, "{}: left out: {}\n", o.model, what);
+    return nearest.model;
+  }
+  try {
+    return load_model_config(o.model);
+  } catch (const UserError& e) {
+    if (!has_nearest_llama(o.model)) throw;
+    throw UserError(fmt::format("{} `plan --as-llama` predicts it as the nearest Llama.", e.what()));
+  }
+}
 
-int plan(const Options& o) {
-  // Traces come and go by the thousand: what they free is kept for the next ones.
-  mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
-  check_settings(o.settings);
-  if (o.settings.batch > kMostOfAWord)  // a microbatch may be all of it
-    throw UserError(
-        fmt::format("plan: batch is {}; it must be from 1 to {}", o.settings.batch, kMostOfAWord));
-  const ModelConfig model = load_model_config(o.model);
-  Cluster cluster = load_cluster(o.cluster);
-  if (o.devices) cluster.devices = o.devices;
-  if (cluster.devices > cluster.per_node && cluster.network.bandwidth <= 0)
+// UserError: these devices are no whole nodes, or nothing joins them. What the file does not say, and then
+// counts as nothing, is said.
+Cluster cluster_of(const Options& o, bool fitted) {
+  Cluster c = load_cluster(o.cluster);
+  if (o.devices) c.devices = o.devices;
+  if (c.devices > c.per_node && c.network.bandwidth <= 0)
     throw UserError(fmt::format("{}: {} devices are more than a node's {}, and it has no [network]",
-                                o.cluster, cluster.devices, cluster.per_node));
-  if (cluster.devices > cluster.per_node && cluster.devices % cluster.per_node != 0)
+                                o.cluster, c.devices, c.per_node));
+  if (c.devices > c.per_node && c.devices % c.per_node != 0)
     throw UserError(fmt::format("{}: {} devices fill no whole number of nodes of {}; they must", o.cluster,
-                                cluster.devices, cluster.per_node));
-  const bool fitted = cluster_file(o.cluster) != o.cluster;  // to a trainer's published runs
-  if (cluster.efficiency.empty() && cluster.grids.empty() && !fitted)
+                                c.devices, c.per_node));
+  if (c.efficiency.empty() && c.grids.empty() && !fitted)
     fmt::print(stderr,
                "{}: it has no [efficiency] and no [grid], so each kernel is taken to reach all of the peak\n",
                o.cluster);
-  if (o.gradient_bytes) cluster.gradient_bytes = o.gradient_bytes;
-  const Settings settings = settings_on(cluster, o.settings);
-  const Question q{model, settings, cluster};
-  const Values given = parse_values(o.words);
-  if (!o.system.empty()) return print_export(o, q, given);
-  if (!o.json)
-    fmt::print("{} on {} x {}: batch {}, {} tokens a sequence\n{}", o.model, cluster.devices, cluster.name,
-               settings.batch, settings.seq, fitted ? "" : kOurExecutor);
-  if (!o.explain.empty()) {
-    const Plan asked = asked_plan(o, q);
-    if (o.json) {
-      fmt::print("{}\n", json_of(asked.line(), q));
-      return 0;
-    }
-    fmt::print("{}", plan_text(asked.line(), q));
-    if (o.kernels) fmt::print("{}", kernel_shares_text(asked, q));
+  if (c.context + c.communicator + c.workspace + c.fragmentation == 0 && !fitted)
+    fmt::print(
+        stderr,
+        "{}: it has no [process], so a process is taken to hold nothing beside the plan's own buffers\n",
+        o.cluster);
+  if (o.gradient_bytes) c.gradient_bytes = o.gradient_bytes;
+  return c;
+}
+
+int print_plan(const Options& o, const Question& q, bool fitted) {
+  const Plan asked = asked_plan(o, q);
+  if (o.json) {
+    fmt::print("{}\n", json_of(asked.line(), q));
     return 0;
   }
-  if (!o.events.empty()) return print_events(o, model, settings, cluster);
-  if (o.check) return print_times(o, model, settings, cluster, given);
-  if (o.fit) return print_fit(o, q, given);
+  introduce(o, q, fitted);
+  fmt::print("{}", plan_text(asked.line(), q));
+  if (o.kernels) fmt::print("{}", kernel_shares_text(asked, q));
+  return 0;
+}
+
+// How sure that is, where less than usual holds it.
+const char* doubt_text(const std::string& first) {
+  return Plan::parse(first).number("cp") > 1 ? "no step with cp was timed yet against its prediction\n" : "";
+}
+
+int print_choice(const Options& o, const Question& q, const Values& given, bool fitted) {
   if (!o.out.empty()) {  // what cannot be written is said before the work
     make_folder(o.out);
     check_can_be_kept(cluster_file(o.cluster));
@@ -240,7 +261,6 @@ int plan(const Options& o) {
   wanted.pareto = o.pareto, wanted.within = kAlike;
   const Choices c = choose_in_sight(q, given, wanted);
   check_any_legal(c, q, given);
-  if (!o.json) fmt::print("{}", counts_text(c, q));
   if (!o.out.empty())
     write_plan_file({o.model, o.cluster, o.words, again(o, q)}, q, c, static_cast<std::size_t>(o.top),
                     o.out + "/plan.h5");
@@ -248,15 +268,44 @@ int plan(const Options& o) {
     fmt::print("{}\n", json_of(c, q, static_cast<std::size_t>(o.top), o.pareto));
     return c.fit.empty() ? 1 : 0;
   }
+  introduce(o, q, fitted);
+  fmt::print("{}", counts_text(c));
   if (c.fit.empty()) {
     fmt::print("no plan fits{}\n", no_host_text(q.cluster));
     return 1;
   }
-  fmt::print("\n{}{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)), alike_text(c));
+  const std::string& first = c.fit.front().plan;
+  fmt::print("\n{}{}{}\n", ranking_text(c, q, static_cast<std::size_t>(o.top)), alike_text(c),
+             doubt_text(first));
   if (o.pareto) fmt::print("memory against speed\n{}\n", pareto_text(c, q));
-  fmt::print("{}{}", plan_text(c.fit.front().plan, q), why_text(c, q));
+  fmt::print("{}{}", plan_text(first, q), why_text(c, q));
   if (!o.out.empty()) fmt::print("record: {}/plan.h5\n", o.out);
   return 0;
+}
+
+int plan(const Options& o) {
+  // Traces come and go by the thousand: what they free is kept for the next ones.
+  mallopt(M_TRIM_THRESHOLD, 1 << 29), mallopt(M_MMAP_THRESHOLD, 1 << 29);
+  check_settings(o.settings);
+  if (o.settings.batch > kMostOfAWord)  // a microbatch may be all of it
+    throw UserError(
+        fmt::format("plan: batch is {}; it must be from 1 to {}", o.settings.batch, kMostOfAWord));
+  const ModelConfig model = model_of(o);
+  const bool fitted = cluster_file(o.cluster) != o.cluster;  // to a trainer's published runs
+  const Cluster cluster = cluster_of(o, fitted);
+  if (o.settings.seq > model.max_position)
+    fmt::print(stderr, "{}: sequences of {} tokens are longer than its max_position_embeddings, {}\n",
+               o.model, o.settings.seq, model.max_position);
+  const Settings settings = settings_on(cluster, o.settings);
+  const Question q{model, settings, cluster};
+  const Values given = parse_values(o.words);
+  if (!o.system.empty()) return print_export(o, q, given);
+  if (!o.explain.empty()) return print_plan(o, q, fitted);
+  const bool trains = o.check || !o.events.empty();
+  if (!trains) return o.fit ? print_fit(o, q, given, fitted) : print_choice(o, q, given, fitted);
+  introduce(o, q, fitted);
+  return o.check ? print_times(o, model, settings, cluster, given)
+                 : print_events(o, model, settings, cluster);
 }
 
 Command::Action declare(CLI::App& app) {

@@ -47,8 +47,12 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
         "{0}: no option `{1}`{2}", command.get_name(), name,
         meant.empty() ? fmt::format("; `lockstep {} --help` lists them", command.get_name()) : meant));
   }
-  throw UserError(
-      fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), error.what()));
+  std::string what = error.what();  // "Could not convert: --batch = 4M"
+  const std::string prefix = "Could not convert: ";
+  if (const auto at = what.find(" = "); what.starts_with(prefix) && at != std::string::npos)
+    what = fmt::format("{}: {} is not such a number as it takes",
+                       what.substr(prefix.size(), at - prefix.size()), what.substr(at + 3));
+  throw UserError(fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), what));
 }
 
 bool is_utf8(const std::string& text) {

@@ -24,13 +24,13 @@ struct Answer {
 };
 
 std::vector<Answer> answers(bool one_plan) {
-  const std::set<std::string> exports = {"--out", one_plan ? "--explain" : "--words"};
+  const std::set<std::string> exports = {"--as-llama", "--out", one_plan ? "--explain" : "--words"};
   return {{"--export", exports},
-          {"--explain", {"--kernels", "--json"}},
-          {"--fit", {"--words", "--markdown", "--json"}},
+          {"--explain", {"--as-llama", "--kernels", "--json"}},
+          {"--fit", {"--as-llama", "--words", "--markdown", "--json"}},
           {"--check-times", {"--words", "--data", "--at-pace", "--plans", "--device", "--isa", "--threads"}},
           {"--event-times", {"--data", "--isa", "--threads"}},
-          {"", {"--words", "--top", "--pareto", "--json", "--out"}}};
+          {"", {"--as-llama", "--words", "--top", "--pareto", "--json", "--out"}}};
 }
 
 }  // namespace
@@ -61,6 +61,10 @@ void check_plan_options(const CLI::App& app) {
 
 void add_plan_options(CLI::App& app, PlanOptions& o) {
   app.add_option("--model", o.model, "config.json of a Llama")->required();
+  app.add_flag(
+      "--as-llama", o.as_llama,
+      "take a model that is nearly one (Qwen2, Qwen3, Mistral with its window, Phi-3, OLMo 2, Gemma) for a "
+      "Llama, and say what is left out");
   app.add_option("--cluster", o.cluster, "a file of suites/clusters/, or of `lockstep calibrate`")
       ->required();
   app.add_option("--out", o.out,

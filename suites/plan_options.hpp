@@ -18,7 +18,7 @@ struct PlanOptions {
   i64 devices = 0;
   int top = 5, gradient_bytes = 0;
   bool pareto = false, fit = false, markdown = false, check = false, at_pace = false, kernels = false,
-       json = false;
+       json = false, as_llama = false;
   CheckHow how;
   Settings settings;
 };

@@ -195,7 +195,11 @@ Suite read_suite(const std::string& path) {
   read_expected({path, "[expect]", expect}, suite);
   if (also) read_also(file, *also, path, suite);
   if (suite.grids.empty() && !suite.cover && suite.also.empty()) file.missing("[axes], [cover] or [[also]]");
-  check_settings(suite.settings);
+  try {
+    check_settings(suite.settings);
+  } catch (const UserError& e) {
+    throw UserError(path + ": " + e.what());
+  }
   return suite;
 }
 

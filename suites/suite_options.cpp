@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>  // program_invocation_name
+#include <sstream>
 
 #include "parallel/comm/comm.hpp"
 #include "parallel/disk.hpp"
@@ -78,6 +79,18 @@ void check_scratch(const Suite& suite, const std::vector<Plan>& plans) {
         said ? "--scratch" : "TMPDIR", folder, said ? "" : ", and --scratch names another folder for it"));
 }
 
+// No plan is left. UserError: why.
+[[noreturn]] void refuse_none(const SuiteOptions& o, const Enumeration& all) {
+  std::istringstream parts(o.only);
+  for (std::string part; parts >> part;)
+    if (part.find('=') != std::string::npos) Plan::parse(part);  // a value that nobody knows
+  std::string why = all.refused.empty() ? "" : fmt::format("{} refused", all.refused.size());
+  if (!o.only.empty()) why += fmt::format("{}no other has `{}`", why.empty() ? "" : ", and ", o.only);
+  throw UserError(fmt::format("{}: no plan to run{}{}; `lockstep sweep {} --dry-run{}` says which there are",
+                              o.suite, why.empty() ? "" : ": ", why, o.suite,
+                              o.most_ranks > 0 ? fmt::format(" --limit-ranks {}", o.most_ranks) : ""));
+}
+
 }  // namespace
 
 void check_one_sweep() {
@@ -110,10 +123,7 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
     chosen.all.part = fmt::format("of {}: --only \"{}\"", chosen.all.plans.size(), o.only);
     keep_matching(chosen.all, o.only);
   }
-  if (chosen.all.plans.empty() && !may_be_none)
-    throw UserError(fmt::format("{}: no plan to run: {} refused{}; `lockstep sweep --dry-run` says why",
-                                o.suite, chosen.all.refused.size(),
-                                o.only.empty() ? "" : ", none with `" + o.only + "`"));
+  if (chosen.all.plans.empty() && !may_be_none) refuse_none(o, chosen.all);
   if (!may_be_none) check_scratch(suite, chosen.all.plans);
   return chosen;
 }

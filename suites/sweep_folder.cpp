@@ -86,10 +86,14 @@ void SweepFolder::check_identity(const Identity& now) const {
     throw UserError(fmt::format("'{}' is damaged, so the sweep cannot go on; --fresh starts anew", path));
   }
   std::vector<std::string> changes;
-  for (const auto& [name, value] : now)
+  const auto same = [&](const char* name) { return then.count(name) && then.at(name) == now.at(name); };
+  for (const auto& [name, value] : now) {
+    // Of the build are the shared objects that carry messages and compute, which are then other ones.
+    if (name == "build" && !(same("comm") && same("device"))) continue;
     if (const auto old = then.find(name); old == then.end() || old->second != value)
       changes.push_back(fmt::format("{} was {} and is {}", name,
                                     old == then.end() ? "unknown" : in_words(old->second), in_words(value)));
+  }
   if (!changes.empty())
     throw UserError(
         fmt::format("'{}' holds another sweep: {}; --fresh starts anew, --out names another folder", path_,

@@ -89,7 +89,7 @@ std::vector<std::pair<std::string, double>> time_by_kind(const Prediction& p) {
   return list;
 }
 
-std::string counts_text(const Choices& c, const Question& q) {
+std::string counts_text(const Choices& c) {
   std::string out = fmt::format("weighed {} legal plans of {} combinations in {:.1f} s\n",
                                 grouped(c.walked.legal), grouped(c.walked.combinations), c.seconds);
   std::vector<std::pair<i64, std::string>> rules;
@@ -111,7 +111,6 @@ std::string counts_text(const Choices& c, const Question& q) {
     for (const auto& [value, n] : list) out += fmt::format(" {}: {} ", value, grouped(n));
     out += "\n";
   }
-  (void)q;
   std::string alone;
   for (const Word& word : plan_words()) {
     const auto values = c.walked.axes.find(word.name);

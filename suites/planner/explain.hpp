@@ -12,7 +12,7 @@ struct Question {
   const Cluster& cluster;
 };
 
-std::string counts_text(const Choices&, const Question&);
+std::string counts_text(const Choices&);
 // Behind "no plan fits": what a cluster without a host's memory leaves out.
 std::string no_host_text(const Cluster&);
 std::string ranking_text(const Choices&, const Question&, std::size_t top);

@@ -20,12 +20,13 @@ struct Mistake {
 
 inline std::string name_of(const testing::TestParamInfo<Mistake>& test) { return test.param.name; }
 
-inline void expect_one_sentence(const std::string& arguments, const std::vector<std::string>& said) {
+inline Ended expect_one_sentence(const std::string& arguments, const std::vector<std::string>& said) {
   const Ended ended = lockstep_program(arguments);
   EXPECT_EQ(ended.status, 2) << arguments << "\n" << ended.out;
   EXPECT_TRUE(ended.err.starts_with("lockstep: ")) << ended.err;
   EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
   for (const std::string& part : said) EXPECT_TRUE(says(ended.err, part));
+  return ended;
 }
 
 }  // namespace lockstep

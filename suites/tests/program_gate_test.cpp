@@ -165,7 +165,8 @@ TEST(ProgramGate, WhatCannotBeAskedIsOneSentence) {
   for (const auto& [arguments, sentence] :
        {std::pair{"--junit /nowhere/gate.xml", "--junit /nowhere/gate.xml: No such file"},
         {"--plan dp=3", "exact mode needs dp to be a power of two, not 3 (rule dp-power-of-two)"},
-        {"--only pp=8", "no plan to run: 0 refused, none with `pp=8`"},
+        {"--only pp=8", "no plan to run: no other has `pp=8`; `lockstep sweep "},
+        {"--only zero=5", "zero is one of 0, 1, 2, 3"},
         {"--only pp=2 --plan dp=2", "gate: --only excludes --plan"}}) {
     const Ended ended = lockstep_program("gate " + suite + " " + arguments);
     EXPECT_EQ(ended.status, 2) << arguments;

@@ -330,12 +330,17 @@ TEST(ProgramPlan, WhatIsTakenForGrantedIsSaid) {
                             cluster + "' " + more);
   };
   const std::string plain = folder.write("plain.toml", text),
-                    known = folder.write("known.toml", text + "[efficiency]\nmatmul = [[1e9, 0.5]]\n");
+                    known = folder.write("known.toml", text +
+                                                           "[efficiency]\nmatmul = [[1e9, 0.5]]\n"
+                                                           "[process]\ncontext_gib = 1\n");
   for (const char* more : {"--explain dp=8", "--explain dp=8 --json"})
     EXPECT_EQ(planned(plain, more).err,
               plain +
                   ": it has no [efficiency] and no [grid], so each kernel is taken to "
-                  "reach all of the peak\n");
+                  "reach all of the peak\n" +
+                  plain +
+                  ": it has no [process], so a process is taken to hold nothing beside the plan's own "
+                  "buffers\n");
   EXPECT_EQ(planned(known, "--explain dp=8").err, "");
   const std::string whose = "of an executor that nothing but messages and bubbles keeps from its kernels";
   EXPECT_TRUE(says(planned(known, "--explain dp=8").out, whose, "suites/published/"));
