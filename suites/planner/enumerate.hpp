@@ -20,7 +20,7 @@ struct Enumerated {
 // replicas (zero=3, pp=1, on several nodes); and the fallback of other numbers. `given` words take these
 // values only. Sequences are cut by themselves only where there are fewer than devices or they are long
 // (kLong): elsewhere it was measured to win nothing, and to take twice as long.
-constexpr i64 kLong = 32768;
+constexpr i64 kLong = 16384;
 struct Values : std::map<std::string, std::vector<std::string>> {
   using map::map;
   // Plans too whose ranks of cp share a key/value head: of a given cp. No published run has them, so that

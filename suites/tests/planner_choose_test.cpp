@@ -178,8 +178,8 @@ TEST(Choose, SequencesAreCutWhereThatMayWin) {
   using List = std::vector<std::string>;
   EXPECT_EQ(values(64, 8192, 64), (List{"1"}));
   EXPECT_EQ(values(63, 8192, 64), (List{"1", "2", "4", "8"}));
-  EXPECT_EQ(values(64, 32768, 64), (List{"1", "2", "4", "8"}));
-  EXPECT_EQ(values(64, 32767, 64), (List{"1"}));
+  EXPECT_EQ(values(64, 16384, 64), (List{"1", "2", "4", "8"}));
+  EXPECT_EQ(values(64, 16383, 64), (List{"1"}));
   EXPECT_EQ(values(1, 8192, 12), (List{"1", "2", "4"}));
   EXPECT_EQ(values(64, 8192, 64, parse_values("cp=2,16")), (List{"2", "16"}));
 }
