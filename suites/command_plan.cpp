@@ -127,11 +127,28 @@ Plan asked_plan(const Options& o, const Question& q) {
   return asked;
 }
 
+// Whether the plan is written with its own words. One that is not may still be what was asked for: where no
+// word becomes another of those that it was left to take.
+bool written_as_it_is(const Exporter& system, const Question& q, const Plan& plan, const Values& given) {
+  try {
+    const Plan written = as_written(system, q, plan);
+    return std::none_of(written.words().begin(), written.words().end(), [&](const auto& word) {
+      const auto& [name, value] = word;
+      const auto asked = given.find(name);
+      return value != plan.text(name) &&
+             (asked == given.end() ||
+              std::find(asked->second.begin(), asked->second.end(), value) != asked->second.end());
+    });
+  } catch (const UserError&) {  // the system has no such mesh
+    return false;
+  }
+}
+
 // Standard output is the export's alone.
-int print_export(const Options& o, const Question& q, Values given) {
+int print_export(const Options& o, const Question& q, const Values& given) {
   const Exporter& system = exporter(o.system);
   if (!o.explain.empty()) return write_export(o.system, o.out, q, asked_plan(o, q));
-  const Wanted fastest{.top = 1, .by_value = false};
+  Wanted fastest{.top = 1, .by_value = false};
   const Choices first = choose_in_sight(q, given, fastest);
   check_any_legal(first, q, given);
   if (first.fit.empty()) {
@@ -140,18 +157,12 @@ int print_export(const Options& o, const Question& q, Values given) {
   }
   const Weighed& best = first.fit.front();
   const Plan plan = Plan::parse(best.plan);
-  if (given.count("ckpt") || as_written(system, plan).line() == plan.line())
-    return write_export(o.system, o.out, q, plan);
+  if (written_as_it_is(system, q, plan, given)) return write_export(o.system, o.out, q, plan);
   // What is promised should be what is written.
-  const auto& words = plan_words();
-  const auto ckpt = std::find_if(words.begin(), words.end(), [](const Word& w) { return w.name == "ckpt"; });
-  for (const std::string& value : ckpt->values) {
-    Plan one = plan;
-    one.set("ckpt", value);
-    if (as_written(system, one).text("ckpt") == value) given["ckpt"].push_back(value);
-  }
+  fastest.usable = [&](const Plan& p) { return written_as_it_is(system, q, p, given); };
   const Choices writable = choose_in_sight(q, given, fastest);
   if (writable.fit.empty()) {
+    as_written(system, q, plan);  // throws where a mesh is the reason
     fmt::print(stderr, "no plan that can be written for {} fits{}\n", o.system, no_host_text(q.cluster));
     return 1;
   }

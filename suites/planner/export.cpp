@@ -25,8 +25,8 @@ const std::string& fallback(const std::string& name) {
 
 }  // namespace
 
-Exporter::Exporter(std::string n, Write w, std::string c, Kept k)
-    : name(std::move(n)), write(w), comment(std::move(c)), kept(k) {
+Exporter::Exporter(std::string n, Write w, std::string c)
+    : name(std::move(n)), write(w), comment(std::move(c)) {
   registered()[name] = this;
 }
 
@@ -65,11 +65,8 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan, const 
   return x;
 }
 
-Plan as_written(const Exporter& e, Plan plan) {
-  const std::string ckpt = plan.text("ckpt");
-  if (ckpt == "none" || ckpt == "full") return plan;
-  plan.set("ckpt", e.kept(ckpt));
-  if (plan.text("ckpt") == "none") plan.set("every", fallback("every"));
+Plan as_written(const Exporter& e, const Question& q, Plan plan) {
+  for (const auto& [word, value] : e.write(q, plan).instead) plan.set(word, value);
   return plan;
 }
 
@@ -78,7 +75,7 @@ namespace {
 // What is predicted of the plan that is run there. That it does not fit is said and not refused: whoever
 // names a plan may know better than a prediction.
 void foretell(const Exporter& e, const Question& q, const Plan& plan) {
-  const Plan written = as_written(e, plan);
+  const Plan written = as_written(e, q, plan);
   const Prediction p = predicted(written.line(), q);
   if (written.line() != plan.line())
     fmt::print(stderr, "as it is written, `{}`: {:.0f} tokens/s predicted, the plan {:.0f}\n", written.line(),
@@ -130,10 +127,11 @@ bool says_rate(const Settings& s) { return s.lr != Settings{}.lr; }
 
 std::string says_word(const Plan& p, const std::string& word) { return word + "=" + p.text(word); }
 
-void say_one_stage(const Plan& p, std::vector<std::string>& missing) {
-  if (p.number("pp") == 1 && p.text("schedule") != "1f1b")
-    missing.push_back(fmt::format("{} with pp=1: microbatches are accumulated one after the other",
+void say_one_stage(const Plan& p, Exported& x) {
+  if (p.number("pp") > 1 || p.text("schedule") == "1f1b") return;
+  x.missing.push_back(fmt::format("{} with pp=1: microbatches are accumulated one after the other",
                                   says_word(p, "schedule")));
+  x.instead["schedule"] = "1f1b";
 }
 
 void say_groups(const Plan& p, const char* system, std::vector<std::string>& missing) {

@@ -1,6 +1,7 @@
 // A plan taken elsewhere: the arguments or the configuration file of another trainer, and what that has no
 // words for. One system is one file, export_<name>.cpp, and registers itself.
 #pragma once
+#include <map>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,10 @@ struct Exported {
   std::string text;                  // as the system's own parser reads it
   std::vector<std::string> missing;  // a sentence for each thing that it cannot express, or only nearly
   std::vector<std::string> usage;    // how to run it
+  // The values that are run there, of words that it reads otherwise. Where no value of ours is quite that,
+  // the nearest that keeps no less on the device; where none is near, the word stays, and its sentence with
+  // it.
+  std::map<std::string, std::string> instead;
 };
 
 struct Exporter {
@@ -21,11 +26,7 @@ struct Exporter {
   std::string name;
   Write write;
   std::string comment;  // what begins a line of comment in its text; empty: it has none
-  // What is kept where this ckpt, of parts of a layer, is written: a ckpt too, the nearest that keeps no
-  // less.
-  using Kept = std::string (*)(const std::string& ckpt);
-  Kept kept;
-  Exporter(std::string name, Write write, std::string comment, Kept kept);
+  Exporter(std::string name, Write write, std::string comment);
 };
 
 // UserError: no such system; the sentence lists those there are.
@@ -36,8 +37,8 @@ std::vector<std::string> export_names();
 // `note`: what else is said of the plan.
 Exported exported(const Exporter&, const Question&, const Plan&, const std::string& note = "");
 
-// The plan that is run where this one is exported.
-Plan as_written(const Exporter&, Plan);
+// The plan that is run where this one is exported. UserError: as Exporter::Write.
+Plan as_written(const Exporter&, const Question&, Plan);
 
 // Writes to a file, or to standard output where its name is empty; the gaps to standard error. Returns the
 // exit status. UserError: as above, or the file cannot be written.
@@ -54,7 +55,7 @@ bool says_steps(const Settings&);
 bool says_rate(const Settings&);
 std::string says_word(const Plan&, const std::string& word);  // "ckpt=norms"
 // GPipe of one stage holds all microbatches at once; elsewhere they are accumulated one by one.
-void say_one_stage(const Plan&, std::vector<std::string>& missing);
+void say_one_stage(const Plan&, Exported&);
 // Groups of replicas divide dp in PyTorch's trainers, and share over cp too; a plan's are of one segment
 // where they can be. `system`: whose groups. UserError: they do not divide dp.
 void say_groups(const Plan&, const char* system, std::vector<std::string>& missing);

@@ -66,7 +66,7 @@ class DeepSpeed {
     if (tp_ > 1) tensor(j);
     if (cp_ > 1) sequences(j);
     if (pp_ > 1) pipeline(j);
-    say_one_stage(p_, x_.missing);
+    say_one_stage(p_, x_);
     recomputation(j);
     say("model: its shape is not in this file; the config.json that the plan was made with is transformers' "
         "own");
@@ -93,20 +93,26 @@ class DeepSpeed {
     if (pp_ == 1 && sharers_ == 1 && (weights || disk)) stage = 3;
     if (offload != "none" && stage == 0) {
       stage = 1;
-      if (sharers_ > 1)
+      if (sharers_ > 1) {
         say("{} with zero=0: DeepSpeed offloads from ZeRO 1 on; written is 1", word("offload"));
+        x_.instead["zero"] = "1", x_.instead["bucket"] = "1";  // ZeRO 1 of a plan has no other
+      }
     }
     Json z = {{"stage", stage}};
     if (offload != "none") {
       const bool nvme = disk && stage == 3;
-      if (disk && !nvme)
+      if (disk && !nvme) {
         say("{}: DeepSpeed keeps moments on a disk with ZeRO 3 only; written is the host", word("to"));
+        x_.instead["to"] = "host";
+      }
       const Json rest = nvme ? Json{{"device", "nvme"}, {"nvme_path", "/local_nvme"}}
                              : Json{{"device", "cpu"}, {"pin_memory", true}};
       z["offload_optimizer"] = rest;
       if (weights && stage == 3) z["offload_param"] = rest;
-      if (weights && stage < 3)
+      if (weights && stage < 3) {
         say("{}: DeepSpeed offloads weights with ZeRO 3 only; they stay", word("offload"));
+        x_.instead["offload"] = "optimizer";
+      }
       if (nvme) say("{}: which folder; write it for /local_nvme", word("to"));
     }
     if (stage > 0) {
@@ -127,11 +133,13 @@ class DeepSpeed {
           word("replicas"));
     } else if (replicas > 1) {
       say("{}: DeepSpeed has groups with ZeRO 3 only; written is one of all replicas", word("replicas"));
+      x_.instead["replicas"] = "1";
     }
     j["zero_optimization"] = z;
   }
 
   void tensor(Json& j) {
+    x_.instead["sp"] = "0";
     if (p_.number("sp"))
       say("{}: AutoTP keeps norms and the residual stream whole on every rank (DeepSpeed's own sequence "
           "parallelism "
@@ -162,6 +170,7 @@ class DeepSpeed {
     say("{}: DeepSpeed takes the number of stages in code, PipelineModule(layers, num_stages={}, "
         "partition_method=\"uniform\")",
         word("pp"), pp_);
+    x_.instead["schedule"] = "1f1b", x_.instead["virtual"] = "1";
     if (const std::string schedule = p_.text("schedule"); schedule != "1f1b")
       say("{}{}: DeepSpeed's pipeline runs 1F1B", word("schedule"),
           schedule == "interleaved" ? " " + word("virtual") : "");
@@ -170,6 +179,8 @@ class DeepSpeed {
   void recomputation(Json& j) {
     const std::string ckpt = p_.text("ckpt"), shelf = p_.text("activations");
     const bool full = ckpt == "full", each = p_.number("every") == 1;
+    x_.instead["ckpt"] = full ? "full" : "none", x_.instead["every"] = "1";
+    if (shelf != "device") x_.instead["activations"] = full ? "host" : "device";
     if (ckpt != "none" && !full)
       say("{}: DeepSpeed recomputes whole layers or nothing; written is nothing", word("ckpt"));
     if (!each) say("{}: DeepSpeed's file recomputes every layer or none", word("every"));
@@ -199,7 +210,7 @@ class DeepSpeed {
 
 Exported write(const Question& q, const Plan& p) { return DeepSpeed(q, p).write(); }
 
-const Exporter deepspeed("deepspeed", write, "", [](const std::string&) { return std::string("none"); });
+const Exporter deepspeed("deepspeed", write, "");
 
 }  // namespace
 }  // namespace lockstep

@@ -35,10 +35,11 @@ class Fsdp {
     if (shards) sharding();
     if (tp_ > 1 || cp_ > 1 || p_.number("replicas") > 1) mesh(shards);
     activations(shards);
-    say_one_stage(p_, x_.missing);
+    say_one_stage(p_, x_);
     if (bf16 && shards && s.gradient_bytes == 4)
       say("gradients of 4 bytes: accelerate's bf16 reduces them in bfloat16; a float32 reduction takes "
           "MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) in code");
+    if (shards) x_.instead["bucket"] = "1";
     if (const int bucket = p_.number("bucket"); p_.sharers() > 1 && (bucket != 1 || !shards))
       say("bucket={}: {}", bucket,
           shards ? "FSDP2 reduces layer by layer"
@@ -63,10 +64,12 @@ class Fsdp {
     const bool wants = p_.text("offload") != "none" || p_.text("ckpt") != "none";
     if (p_.sharers() == 1) return tp_ == 1 && wants;
     if (zero_ == 0 && tp_ == 1 && cp_ == 1) return false;
-    if (zero_ == 0)
+    if (zero_ == 0) {
+      x_.instead["zero"] = "1";  // gradients are whole until the last microbatch
       say("zero=0 with {}: accelerate joins {} parallelism with FSDP2 only; written is FSDP2 that keeps "
           "gathered weights until backward",
           word(cp_ > 1 ? "cp" : "tp"), cp_ > 1 ? "context" : "tensor");
+    }
     if (zero_ == 1)
       say("zero=1: FSDP2 shards weights and gradients too; written is its nearest, gathered weights kept "
           "until "
@@ -81,6 +84,7 @@ class Fsdp {
   void sharding() {
     const std::string offload = p_.text("offload"), ckpt = p_.text("ckpt"), shelf = p_.text("activations");
     const bool recompute = ckpt != "none";
+    const bool reshard = zero_ == 3 || p_.sharers() == 1;
     x_.text += fmt::format(
         "fsdp_config:\n  fsdp_version: 2\n  fsdp_reshard_after_forward: {}\n"
         "  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP\n  fsdp_transformer_layer_cls_to_wrap: "
@@ -88,8 +92,11 @@ class Fsdp {
         "  fsdp_offload_params: {}\n  fsdp_activation_checkpointing: {}\n"
         "  fsdp_activation_checkpointing_offload: {}\n"
         "  fsdp_cpu_ram_efficient_loading: false\n  fsdp_state_dict_type: SHARDED_STATE_DICT\n",
-        yes(zero_ == 3 || p_.sharers() == 1), yes(offload != "none"), yes(recompute),
-        yes(recompute && shelf != "device"));
+        yes(reshard), yes(offload != "none"), yes(recompute), yes(recompute && shelf != "device"));
+    if (offload != "none")
+      x_.instead["offload"] = reshard ? "weights" : "optimizer", x_.instead["to"] = "host";
+    if (offload == "weights" && !reshard)
+      say("offload=weights with {}: gathered weights stay on the device until backward", word("zero"));
     if (offload == "optimizer")
       say("offload=optimizer: FSDP2 offloads weights, gradients and optimizer state together; written is all "
           "three");
@@ -116,6 +123,7 @@ class Fsdp {
           "alone); the script's steps run within accelerator.maybe_context_parallel(...)",
           cp_);
     if (tp_ == 1) return;
+    x_.instead["sp"] = "0";
     if (p_.number("sp"))
       say("{}: the Llama of transformers splits matrices only; norms and the residual stream stay whole on "
           "every rank",
@@ -127,15 +135,20 @@ class Fsdp {
 
   void activations(bool shards) {
     const std::string shelf = p_.text("activations");
-    if (!shards && p_.text("offload") != "none")
+    const bool recompute = p_.text("ckpt") != "none";
+    if (recompute) x_.instead["ckpt"] = "full", x_.instead["every"] = "1";
+    if (shelf != "device") x_.instead["activations"] = shards && recompute ? "host" : "device";
+    if (!shards && p_.text("offload") != "none") {
       say("{} {}: accelerate offloads with FSDP2 only, which needs zero=3 and dp > 1; nothing is offloaded",
           word("offload"), word("to"));
-    if (!shards && p_.text("ckpt") != "none")
+      x_.instead["offload"] = "none", x_.instead["to"] = "host";
+    }
+    if (!shards && recompute)
       say("{} {}: this file can say so with FSDP2 only, which needs zero=3 and dp > 1; in the script "
           "model.gradient_checkpointing_enable() recomputes every layer whole",
           word("ckpt"), word("every"));
     if (shelf == "device") return;
-    if (!shards || p_.text("ckpt") == "none")
+    if (!shards || !recompute)
       say("{}: accelerate takes to the host the inputs of recomputed layers only; they stay",
           word("activations"));
     else if (p_.text("ckpt") == "full" && shelf == "disk")
@@ -180,7 +193,7 @@ class Fsdp {
 
 Exported write(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }
 
-const Exporter fsdp("fsdp", write, "#", [](const std::string&) { return std::string("full"); });
+const Exporter fsdp("fsdp", write, "#");
 
 }  // namespace
 }  // namespace lockstep

@@ -104,9 +104,11 @@ class Megatron {
       option("pipeline-model-parallel-layout", layout(chunks));
     else if (schedule == "interleaved")
       option("num-virtual-stages-per-pipeline-rank", p_.number("virtual"));
-    if (schedule != "interleaved" && schedule != "1f1b" && pp_ > 1)
+    if (schedule != "interleaved" && schedule != "1f1b" && pp_ > 1) {
       say("{}: Megatron-LM runs 1F1B, plain or interleaved; written is plain", word("schedule"));
-    say_one_stage(p_, x_.missing);
+      x_.instead["schedule"] = "1f1b";
+    }
+    say_one_stage(p_, x_);
   }
 
   // Its exchange of heads for tokens is Transformer Engine's. It deals each rank two segments, one from
@@ -145,9 +147,11 @@ class Megatron {
     }
     // Host offload works on the shards of a distributed optimizer; of one replica these are whole.
     if (zero_ == 1 || p_.text("offload") != "none") flag("use-distributed-optimizer");
-    if (zero_ == 0 && sharers_ > 1 && p_.text("offload") != "none")
+    if (zero_ == 0 && sharers_ > 1 && p_.text("offload") != "none") {
       say("zero=0 with {}: Megatron-LM offloads a distributed optimizer only; written is ZeRO 1",
           word("offload"));
+      x_.instead["zero"] = "1", x_.instead["bucket"] = "1";  // ZeRO 1 of a plan has no other
+    }
     if (sharers_ == 1) return;
     replicas();
     flag("overlap-grad-reduce");
@@ -181,6 +185,7 @@ class Megatron {
     } else {
       selective(ckpt);
       if (every != 1) say("every={}: Megatron-LM recomputes modules in all layers; written is all", every);
+      x_.instead["every"] = "1";
     }
   }
 
@@ -189,13 +194,16 @@ class Megatron {
                           : ckpt == "selective" ? "core_attn layernorm"
                                                 : "core_attn";
     option("recompute-modules", ckpt == "swiglu" ? "mlp" : modules);
-    if (ckpt == "attention" || ckpt == "selective")
+    if (ckpt == "attention" || ckpt == "selective") {
       say("{}: Megatron-LM makes attention again, yet keeps its output, which the projection's backward "
           "needs",
           word("ckpt"));
+      // What else it makes again, our kernel never kept.
+      x_.instead["ckpt"] = ckpt == "selective" ? "norms" : "none";
+    }
     if (ckpt == "selective")
       say("ckpt=selective: Megatron-LM has no recomputation of a dense layer's SwiGLU product alone");
-    if (ckpt == "swiglu")
+    if (ckpt == "swiglu")  // stays: the MLP drops more than the product
       say("ckpt=swiglu: the nearest module of Megatron-LM is the whole MLP, which costs its matmuls");
   }
 
@@ -207,6 +215,7 @@ class Megatron {
     if (offload == "weights")
       say("offload=weights: in Megatron-LM weights stay on the device; the optimizer is offloaded");
     if (p_.text("to") == "disk") say("to=disk: Megatron-LM offloads to the host; written is the host");
+    x_.instead["offload"] = "optimizer", x_.instead["to"] = "host";
     if (fsdp())
       say("{} with zero={}: Megatron-FSDP does not say that it works with host offload", word("offload"),
           zero_);
@@ -219,10 +228,13 @@ class Megatron {
     if (shelf == "device") return;
     if (shelf == "disk")
       say("activations=disk: Megatron-LM moves activations to the host; written is the host");
+    const bool all = pp_ == 1 && p_.text("ckpt") == "none";
+    // By module much of a layer stays, and no word of ours says how much.
+    x_.instead["activations"] = all ? "host" : "device";
     if (p_.text("ckpt") == "full") {
       say("{} with ckpt=full: Megatron-LM offloads no inputs of recomputed layers; they stay",
           word("activations"));
-    } else if (pp_ == 1 && p_.text("ckpt") == "none") {
+    } else if (all) {
       option("cpu-offloading-num-layers", q_.model.layers - 1);
       say("{}: Megatron-LM offloads all layers but one", word("activations"));
     } else {
@@ -244,13 +256,7 @@ class Megatron {
 
 Exported write(const Question& q, const Plan& p) { return Megatron(q, p).write(); }
 
-// Attention's output stays, and SwiGLU's product: what else core_attn makes again, our kernel never kept. The
-// MLP's recomputation drops more than the product.
-std::string kept(const std::string& ckpt) {
-  return ckpt == "selective" ? "norms" : ckpt == "attention" ? "none" : ckpt;
-}
-
-const Exporter megatron("megatron", write, "#", kept);
+const Exporter megatron("megatron", write, "#");
 
 }  // namespace
 }  // namespace lockstep

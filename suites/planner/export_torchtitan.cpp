@@ -160,10 +160,12 @@ class Torchtitan {
     const int micro = p_.number("micro");
     const std::string reshard = sharding(), recomputed = recomputation(),
                       stages = pp_ > 1 ? pipeline(micro) : "";
-    say_one_stage(p_, x_.missing);
+    say_one_stage(p_, x_);
     if (s.gradient_bytes == 2) say("gradients of 2 bytes: torchtitan reduces them in float32");
-    if (p_.text("activations") != "device")
+    if (p_.text("activations") != "device") {
       say("{}: torchtitan keeps activations on the device", word("activations"));
+      x_.instead["activations"] = "device";
+    }
     x_.text += fmt::format(
         config_text, fmt::arg("lr", s.lr), fmt::arg("beta1", s.beta1), fmt::arg("beta2", s.beta2),
         fmt::arg("eps", s.eps), fmt::arg("weight_decay", s.weight_decay), fmt::arg("vocab", q_.model.vocab),
@@ -186,31 +188,40 @@ class Torchtitan {
     say("cp={}: torchtitan does not exchange heads for tokens: each rank attends from its own tokens, and "
         "gathers all keys and values of the sequence for that",
         cp_);
-    if (zero_ == 0)
+    if (zero_ == 0) {
       say("zero=0 with cp={}: torchtitan shards over cp whatever is asked for; written is FSDP2 of cp ranks "
           "that keeps gathered weights until backward",
           cp_);
+      if (dp_ % cp_ == 0 || cp_ % dp_ == 0)  // groups of replicas that a plan has
+        x_.instead["zero"] = pp_ > 1 ? "1" : "2", x_.instead["replicas"] = std::to_string(dp_);
+    }
     return fmt::format(",\n            context_parallel_degree={}, context_parallel_load_balancer=\"ptrr\"",
                        cp_);
   }
 
   std::string sharding() {
-    if (pp_ > 1 && zero_ >= 2)
+    if (pp_ > 1 && zero_ >= 2) {
       say("zero={}: in a pipeline PyTorch's stages keep gathered weights, and gradients, whole until the "
           "last "
           "microbatch, as ZeRO 1 does",
           zero_);
-    else if (zero_ == 2)
+      x_.instead["zero"] = "1";
+    } else if (zero_ == 2) {
       say("zero=2: the nearest in FSDP2 is to keep gathered weights until backward; they are shards between "
           "steps and "
           "gathered once a microbatch");
-    if (pp_ == 1 && zero_ == 1)
+    }
+    if (pp_ == 1 && zero_ == 1) {
       say("zero=1: FSDP2 shards weights and gradients too; written is its nearest, gathered weights kept "
           "until backward");
+      x_.instead["zero"] = "2";  // which reduces gradients every microbatch, too
+    }
     if (pp_ == 1 && p_.sharers() > 1 && zero_ <= 1 && microbatches(q_.settings, p_) > 1)
       say("zero={}: torchtitan reduces gradients every microbatch, the plan once a step", zero_);
-    if (const int bucket = p_.number("bucket"); bucket > 1)
+    if (const int bucket = p_.number("bucket"); bucket > 1) {
       say("bucket={}: FSDP2 reduces layer by layer", bucket);
+      x_.instead["bucket"] = "1";
+    }
     return zero_ == 3 ? "always" : "never";
   }
 
@@ -221,6 +232,11 @@ class Torchtitan {
       say("offload=optimizer: torchtitan offloads weights, gradients and optimizer state together; written "
           "is all three");
     if (p_.text("to") == "disk") say("to=disk: torchtitan offloads to the host; written is the host");
+    const bool stay = zero_ < 3 || pp_ > 1;  // once they are gathered
+    if (offload == "weights" && stay)
+      say("offload=weights with {}: gathered weights stay on the device until backward",
+          word(pp_ > 1 ? "pp" : "zero"));
+    x_.instead["offload"] = stay ? "optimizer" : "weights", x_.instead["to"] = "host";
     return true;
   }
 
@@ -238,6 +254,7 @@ class Torchtitan {
           "which has the plan's stages");
     else if (schedule != "1f1b" && schedule != "gpipe" && schedule != "interleaved")
       say("schedule={}: torchtitan has no such schedule; written is 1F1B", schedule);
+    if (schedule != "gpipe" && schedule != "interleaved") x_.instead["schedule"] = "1f1b";
     return fmt::format(
         ",\n            pipeline_parallel_schedule=\"{}\", pipeline_parallel_microbatch_size={},\n"
         "            module_fqns_per_model_part=parts([{}])",
@@ -250,6 +267,7 @@ class Torchtitan {
   std::string recomputation() {
     const std::string ckpt = p_.text("ckpt");
     if (ckpt == "none") return "None";
+    x_.instead["every"] = "1";
     if (p_.number("every") != 1)
       say("{}: torchtitan recomputes in every layer or none; written is every layer", word("every"));
     if (ckpt == "full") return "FullAC.Config()";
@@ -257,6 +275,8 @@ class Torchtitan {
         "second matmul "
         "again, and keeps attention's output",
         word("ckpt"));
+    // Of what it drops, which is more than norms or SwiGLU's product, no word of ours drops all.
+    if (ckpt != "norms") x_.instead["ckpt"] = "swiglu";
     return "SelectiveAC.Config()";
   }
 
@@ -268,13 +288,7 @@ class Torchtitan {
 
 Exported write(const Question& q, const Plan& p) { return Torchtitan(q, p).write(); }
 
-// Attention's output stays. Of what it drops, which is more than norms or SwiGLU's product, no word of ours
-// drops all.
-std::string kept(const std::string& ckpt) {
-  return ckpt == "selective" || ckpt == "attention" ? "swiglu" : ckpt;
-}
-
-const Exporter torchtitan("torchtitan", write, "#", kept);
+const Exporter torchtitan("torchtitan", write, "#");
 
 }  // namespace
 }  // namespace lockstep

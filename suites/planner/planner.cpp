@@ -93,7 +93,7 @@ class Chooser {
       return;
     }
     ++out_.fitting;
-    if ((wanted_.usable && !wanted_.usable(plan)) || !best_.may_be(plan, w)) return;
+    if (!best_.may_be(plan, w) || (wanted_.usable && !wanted_.usable(plan))) return;
     w.seconds = std::max(w.seconds, composer_.seconds_at_least(plan));
     if (best_.may_be(plan, w)) waiting_.emplace_back(plan, w);
   }

@@ -1,30 +1,13 @@
 // No word of a plan is lost on its way to another system: it changes what is written, or a sentence names it.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "suites/planner/export.hpp"
+#include "suites/tests/asked_export.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
 namespace {
-
-struct Asked {
-  ModelConfig model;
-  Cluster cluster = load_cluster("suites/clusters/h100x64.toml");
-  Settings settings;
-  explicit Asked(const std::string& name, int devices = 8)
-      : model(load_model_config("suites/models/" + name + ".json")) {
-    cluster.devices = devices;
-    settings = settings_on(cluster, {});
-    settings.batch = 16, settings.seq = 64;
-  }
-  Question question() const { return {model, settings, cluster}; }
-  Exported to(const std::string& system, const std::string& plan) const {
-    return exported(exporter(system), question(), Plan::parse(plan));
-  }
-};
 
 // What is said to the system: the text, and how it is run.
 std::string said(const Exporter& e, const Exported& x) {
@@ -36,13 +19,8 @@ std::string said(const Exporter& e, const Exported& x) {
   return kept;
 }
 
-bool named(const std::vector<std::string>& sentences, const std::string& what) {
-  return std::any_of(sentences.begin(), sentences.end(),
-                     [&](const std::string& s) { return s.find(what) != std::string::npos; });
-}
-
 TEST(ExportWords, NoneIsLost) {
-  const Asked a("gate-untied");
+  const AskedExport a("gate-untied");
   const Values values = plan_values(
       a.model, a.settings, 8, parse_values("micro=1,2 every=1,2 bucket=1,3 virtual=1,2 replicas=1,2 cp=1,2"));
   i64 plans = 0, words = 0, refused = 0;
@@ -90,7 +68,7 @@ TEST(ExportWords, NoneIsLost) {
 
 // A sentence for each thing that a system has no word for, of the plan's own words.
 TEST(ExportWords, WhatIsMissingIsSaid) {
-  const Asked a("gate-untied");
+  const AskedExport a("gate-untied");
   const struct {
     const char *system, *plan, *says;
   } cases[] = {
@@ -134,7 +112,7 @@ TEST(ExportWords, AScheduleThatNobodyKnowsIsSaid) {
     EXPECT_EXIT(
         {
           declare_word({"schedule", "1f1b", {"mine"}, ""});
-          const Exported x = Asked("gate-untied").to(system, "dp=2 pp=4 schedule=mine");
+          const Exported x = AskedExport("gate-untied").to(system, "dp=2 pp=4 schedule=mine");
           std::exit(named(x.missing, "schedule=mine") ? 0 : 1);
         },
         testing::ExitedWithCode(0), "")
@@ -142,7 +120,7 @@ TEST(ExportWords, AScheduleThatNobodyKnowsIsSaid) {
 }
 
 TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
-  Asked a("gate-untied");
+  AskedExport a("gate-untied");
   const Exported none = a.to("deepspeed", "dp=8");
   EXPECT_EQ(none.text.find("\"lr\""), std::string::npos) << none.text;
   EXPECT_EQ(none.text.find("scheduler"), std::string::npos) << none.text;
@@ -160,7 +138,7 @@ TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
 // here (program_export_test.cpp). Llama 3 8B on two nodes of eight; a layer on one of two tp ranks has
 // 4096 128 (2 16 + 2 4) + 3 4096 7168 + 2 4096 weights.
 TEST(ExportWords, NumbersStandUnderTheirNames) {
-  Asked a("llama-3-8b", 16);
+  AskedExport a("llama-3-8b", 16);
   a.settings.batch = 64, a.settings.seq = 8192, a.settings.lr = 2e-3, a.settings.steps = 1000;
   const auto to = [&](const char* system, const char* plan) {
     const Exported x = a.to(system, plan);
@@ -176,7 +154,7 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
                    "\n--lr-warmup-iters 2\n", "\n--adam-beta1 0.9\n", "\n--adam-beta2 0.95\n",
                    "\n--weight-decay 0.1\n", "\n--ddp-bucket-size 109060096\n"));
   // Chunks of unequal length say how many there are; then nothing else may.
-  Asked large("llama-3.1-405b", 16);
+  AskedExport large("llama-3.1-405b", 16);
   large.settings.batch = 64, large.settings.seq = 8192;
   const std::string chunks = large.to("megatron", "tp=8 pp=2 schedule=interleaved virtual=2").text;
   EXPECT_TRUE(says(chunks, "\n--pipeline-model-parallel-layout Et*31|t*32|t*32|t*31L\n"));
@@ -209,7 +187,7 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
 
 // Sixteen ranks in two groups of eight that share.
 TEST(ExportWords, GroupsOfReplicasStandUnderTheirNames) {
-  const Asked a("llama-3-8b", 16);
+  const AskedExport a("llama-3-8b", 16);
   const char* plan = "dp=16 zero=3 replicas=2";
   EXPECT_TRUE(says(a.to("megatron", plan).text, "\n--num-distributed-optimizer-instances 2\n"));
   EXPECT_TRUE(says(a.to("fsdp", plan).text, "dp_replicate_size: 2\n", "dp_shard_size: 8\n", "tp_size: 1\n"));
@@ -222,7 +200,7 @@ TEST(ExportWords, GroupsOfReplicasStandUnderTheirNames) {
 
 // Sixteen ranks, of which two share each sequence.
 TEST(ExportWords, SegmentsOfSequencesStandUnderTheirNames) {
-  const Asked a("llama-3-8b", 16);
+  const AskedExport a("llama-3-8b", 16);
   const char* plan = "dp=8 cp=2 zero=3 micro=2";
   const Exported megatron = a.to("megatron", plan);
   EXPECT_TRUE(says(megatron.text, "\n--context-parallel-size 2\n--cp-comm-type a2a\n",
@@ -249,8 +227,8 @@ TEST(ExportWords, SegmentsOfSequencesStandUnderTheirNames) {
 
 // accelerate asks each node for its number and where the first one is.
 TEST(ExportWords, TheFirstNodesAddressIsTheUsersToSay) {
-  const std::string one = Asked("gate-untied", 8).to("fsdp", "dp=8 zero=3").text,
-                    two = Asked("gate-untied", 16).to("fsdp", "dp=16 zero=3").text;
+  const std::string one = AskedExport("gate-untied", 8).to("fsdp", "dp=8 zero=3").text,
+                    two = AskedExport("gate-untied", 16).to("fsdp", "dp=16 zero=3").text;
   EXPECT_EQ(one.find("main_process_ip"), std::string::npos) << one;
   EXPECT_TRUE(
       says(two, "on each of the 2 nodes, and yours to say", "--machine_rank ... --main_process_ip ..."));
@@ -258,7 +236,7 @@ TEST(ExportWords, TheFirstNodesAddressIsTheUsersToSay) {
 
 // What each system has is not called missing.
 TEST(ExportWords, WhatIsThereIsNotCalledMissing) {
-  const Asked a("llama-2-7b");
+  const AskedExport a("llama-2-7b");
   EXPECT_TRUE(a.to("megatron", "dp=2 tp=2 pp=2 sp=1 zero=1 ckpt=full schedule=interleaved virtual=2")
                   .missing.empty());
   EXPECT_TRUE(a.to("megatron", "dp=8 zero=3 ckpt=norms").missing.empty());
@@ -268,7 +246,7 @@ TEST(ExportWords, WhatIsThereIsNotCalledMissing) {
 
 // A mesh that the system does not have is refused: a file would be of another plan.
 TEST(ExportWords, MeshesThatCannotBeAreRefused) {
-  const Asked a("gate-untied"), tied("gate-tiny");
+  const AskedExport a("gate-untied"), tied("gate-tiny");
   EXPECT_TRUE(
       says(refusal([&] { a.to("fsdp", "dp=4 pp=2"); }), "no pipeline", "dp=4 tp=1 pp=2", "--words \"pp=1\""));
   EXPECT_TRUE(says(refusal([&] { a.to("deepspeed", "dp=4 pp=2 zero=3"); }), "ZeRO", "--words"));
@@ -277,7 +255,7 @@ TEST(ExportWords, MeshesThatCannotBeAreRefused) {
   for (const char* system : {"fsdp", "torchtitan"})
     EXPECT_TRUE(says(refusal([&] { a.to(system, "dp=2 cp=4 zero=1 replicas=4"); }), "4 groups", "dp=2",
                      "--words \"replicas=1\""));
-  Asked odd("gate-untied");
+  AskedExport odd("gate-untied");
   odd.settings.seq = 62;
   EXPECT_TRUE(says(refusal([&] { odd.to("megatron", "dp=4 cp=2"); }), "62 tokens", "--words \"cp=1\""));
   EXPECT_TRUE(says(refusal([&] { tied.to("torchtitan", "dp=4 pp=2"); }), "tied", "--words \"pp=1\""));

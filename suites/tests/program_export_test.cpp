@@ -203,6 +203,11 @@ TEST(ExportCommand, WhatIsWrittenIsForetold) {
                    "as it is written, `dp=64 tp=1 pp=1 micro=2 zero=3`: "));
   const std::string norms = said("megatron --explain 'dp=64 micro=2 ckpt=norms zero=3'");
   EXPECT_EQ(norms.find("as it is written"), std::string::npos) << norms;
+  // Other words too: activations that stay on the device.
+  for (const char* system : {"torchtitan", "deepspeed", "fsdp"})
+    EXPECT_TRUE(says(said(std::string(system) + " --explain 'dp=64 micro=4 zero=3 activations=host'"),
+                     "as it is written, `dp=64 tp=1 pp=1 micro=4 zero=3`: ", "DOES NOT FIT"))
+        << system;
   // What is chosen is what will be run.
   for (const char* system : {"deepspeed", "megatron"}) {
     const std::string chosen =
@@ -212,6 +217,22 @@ TEST(ExportCommand, WhatIsWrittenIsForetold) {
     EXPECT_TRUE(
         says(chosen, "the first choice, `dp=64 tp=1 pp=1 micro=4 ckpt=selective zero=3`, cannot be written"));
   }
+}
+
+// Without --explain a plan is chosen that is written with its own words, or those that were asked for.
+TEST(ExportCommand, WhatIsChosenIsWhatIsWritten) {
+  const std::string plan = "plan" + h100_model + "llama-2-13b.json --batch 256 --seq 4096 --export ";
+  const auto said = [&](const std::string& more) { return lockstep_program(plan + more).err; };
+  EXPECT_TRUE(
+      says(said("torchtitan --words 'zero=3 offload=optimizer,weights pp=1 tp=1'"), "offload=weights",
+           "the first choice, `dp=64 tp=1 pp=1 micro=4 ckpt=selective offload=optimizer zero=3`, cannot "
+           "be written"));
+  const std::string pipeline = said("fsdp --words 'zero=0,1 pp=1,2'");
+  EXPECT_TRUE(says(pipeline, "pp=1 micro=2 zero=1` for fsdp", "pp=2 schedule=interleaved"));
+  EXPECT_EQ(pipeline.find("as it is written"), std::string::npos) << pipeline;
+  const std::string asked = said("torchtitan --words 'pp=4 tp=1 micro=1 schedule=zero-bubble'");
+  EXPECT_TRUE(says(asked, "schedule=zero-bubble zero=1` for torchtitan", "as it is written, `"));
+  EXPECT_TRUE(says(said("fsdp --words 'pp=2 tp=1 micro=1'"), "no pipeline", "--words \"pp=1\""));
 }
 
 // Of all legal plans of a small model some are tried: whatever is not refused, the parser takes.
