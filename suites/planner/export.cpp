@@ -149,7 +149,18 @@ void say_groups(const Plan& p, const char* system, std::vector<std::string>& mis
 
 std::string torchrun(const Cluster& c, const Plan& p) {
   const int nodes = machines(c, p);
-  return fmt::format("torchrun --nnodes {} --nproc-per-node {}", nodes, p.ranks() / nodes);
+  // Without these torchrun waits for the other nodes at 127.0.0.1.
+  return fmt::format("torchrun --nnodes {} --nproc-per-node {}{}", nodes, p.ranks() / nodes,
+                     nodes > 1 ? " --node-rank NODE --master-addr HOST --master-port PORT" : "");
+}
+
+void say_nodes(const Cluster& c, const Plan& p, std::vector<std::string>& usage, const char* number,
+               const char* address, const char* port) {
+  if (const int nodes = machines(c, p); nodes > 1)
+    usage.push_back(fmt::format(
+        "on each of the {} nodes, and yours to say: its number from 0 ({}), the address of node 0 ({}) and a "
+        "free port there ({})",
+        nodes, number, address, port));
 }
 
 void cannot_run(const std::string& why, const Plan& plan, const std::string& words) {

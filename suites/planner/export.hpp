@@ -59,7 +59,11 @@ void say_one_stage(const Plan&, Exported&);
 // Groups of replicas divide dp in PyTorch's trainers, and share over cp too; a plan's are of one segment
 // where they can be. `system`: whose groups. UserError: they do not divide dp.
 void say_groups(const Plan&, const char* system, std::vector<std::string>& missing);
-std::string torchrun(const Cluster&, const Plan&);  // "torchrun --nnodes 8 ..."
+// "torchrun --nnodes 8 ...", with capitals where several nodes must be told of each other.
+std::string torchrun(const Cluster&, const Plan&);
+// Of several nodes: what each of them is told, by the names that the line has for it.
+void say_nodes(const Cluster&, const Plan&, std::vector<std::string>& usage, const char* number = "NODE",
+               const char* address = "HOST", const char* port = "PORT");
 [[noreturn]] void cannot_run(const std::string& why, const Plan&, const std::string& words);
 
 }  // namespace lockstep

@@ -75,6 +75,12 @@ class DeepSpeed {
         "parameter groups");
     x_.text = j.dump(2) + "\n";
     x_.usage = {torchrun(q_.cluster, p_) + " YOUR_SCRIPT --deepspeed THIS_FILE"};
+    say_nodes(q_.cluster, p_, x_.usage);
+    if (const int nodes = machines(q_.cluster, p_); nodes > 1)
+      x_.usage.push_back(
+          fmt::format("or on one of them, by its own launcher over ssh: deepspeed --hostfile HOSTS "
+                      "YOUR_SCRIPT --deepspeed THIS_FILE; HOSTS has a line `ADDRESS slots={}` for each node",
+                      p_.ranks() / nodes));
     return std::move(x_);
   }
 

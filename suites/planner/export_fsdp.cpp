@@ -173,12 +173,7 @@ class Fsdp {
             "--weight_decay {} --max_grad_norm {} --warmup_steps {} --lr_scheduler_type cosine_with_min_lr",
             s.weight_decay, s.clip, s.warmup),
         fmt::format("--lr_scheduler_kwargs '{{\"min_lr_rate\": {}}}'", s.min_ratio)};
-    if (const int nodes = machines(q_.cluster, p_); nodes > 1)
-      x_.usage.push_back(
-          fmt::format("on each of the {} nodes, and yours to say: its number from 0 (--machine_rank), the "
-                      "address of node 0 "
-                      "(--main_process_ip) and a free port there (--main_process_port)",
-                      nodes));
+    say_nodes(q_.cluster, p_, x_.usage, "--machine_rank", "--main_process_ip", "--main_process_port");
     // Else accumulation keeps gradients whole until the last microbatch.
     if (zero_ >= 2 && microbatches(s, p_) > 1)
       x_.usage.push_back(

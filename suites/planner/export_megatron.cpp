@@ -32,6 +32,7 @@ class Megatron {
         environment_ + torchrun(q_.cluster, p_) + " pretrain_gpt.py $(grep -v '^#' THIS_FILE)",
         "and, yours to say: --data-path ..., --tokenizer-type ... (to try: --mock-data --tokenizer-type "
         "NullTokenizer)"};
+    say_nodes(q_.cluster, p_, x_.usage);
     return std::move(x_);
   }
 

@@ -125,6 +125,7 @@ class Torchtitan {
     x_.usage = {
         "as a file NAME.py where Python looks (PYTHONPATH); its tokenizer and data set are yours to say:",
         torchrun(q_.cluster, p_) + " -m torchtitan.train --module NAME --config plan --hf_assets_path ..."};
+    say_nodes(q_.cluster, p_, x_.usage);
     return std::move(x_);
   }
 

@@ -225,13 +225,31 @@ TEST(ExportWords, SegmentsOfSequencesStandUnderTheirNames) {
       4);
 }
 
-// accelerate asks each node for its number and where the first one is.
+// Each node is told its number and where the first one is: by itself it would wait for ever.
 TEST(ExportWords, TheFirstNodesAddressIsTheUsersToSay) {
-  const std::string one = AskedExport("gate-untied", 8).to("fsdp", "dp=8 zero=3").text,
-                    two = AskedExport("gate-untied", 16).to("fsdp", "dp=16 zero=3").text;
-  EXPECT_EQ(one.find("main_process_ip"), std::string::npos) << one;
-  EXPECT_TRUE(
-      says(two, "on each of the 2 nodes, and yours to say", "--machine_rank ... --main_process_ip ..."));
+  const struct {
+    const char *system, *line, *names;
+  } cases[] = {
+      {"fsdp", "--machine_rank ... --main_process_ip ... --main_process_port ...",
+       "its number from 0 (--machine_rank), the address of node 0 (--main_process_ip) and a free port there "
+       "(--main_process_port)"},
+      {"megatron",
+       "torchrun --nnodes 2 --nproc-per-node 8 --node-rank NODE --master-addr HOST --master-port PORT",
+       "its number from 0 (NODE), the address of node 0 (HOST) and a free port there (PORT)"},
+      {"torchtitan",
+       "--nproc-per-node 8 --node-rank NODE --master-addr HOST --master-port PORT -m torchtitan.train",
+       "its number from 0 (NODE), the address of node 0 (HOST) and a free port there (PORT)"},
+      {"deepspeed", "--nproc-per-node 8 --node-rank NODE --master-addr HOST --master-port PORT YOUR_SCRIPT",
+       "deepspeed --hostfile HOSTS YOUR_SCRIPT --deepspeed THIS_FILE; HOSTS has a line `ADDRESS slots=8`"},
+  };
+  for (const auto& c : cases) {
+    const auto one = AskedExport("gate-untied", 8).to(c.system, "dp=8 zero=3").usage,
+               two = AskedExport("gate-untied", 16).to(c.system, "dp=16 zero=3").usage;
+    EXPECT_TRUE(named(two, "on each of the 2 nodes, and yours to say")) << c.system;
+    EXPECT_TRUE(named(two, c.line) && named(two, c.names)) << c.system;
+    for (const char* none : {"of the", "NODE", "HOST", "machine_rank"})
+      EXPECT_FALSE(named(one, none)) << c.system << ": " << none;
+  }
 }
 
 // What each system has is not called missing.
