@@ -89,7 +89,10 @@ Numbers numbers_of(const std::string& kernel, i64 n, const MeasureHow& how) {
   if (kernel == "ce_max") return {M, D, D};
   if (kernel == "ce_sum") return {M, D, D, 0, 1};
   if (kernel == "ce_dx") return {M, D, D, 0, 0};
-  if (kernel == "ce_loss") return {1, static_cast<double>(n)};
+  if (kernel == "ce_loss") {  // a sequence is one chain of sums, which a GPU has many of side by side
+    const i64 tokens = large ? std::min<i64>(n, 4096) : n;
+    return {static_cast<double>(n / tokens), static_cast<double>(tokens)};
+  }
   for (const char* name : {"swiglu", "swiglu_dx", "add", "copy", "zero", "add_squares"})
     if (kernel == name) return {all};
   if (kernel == "adamw") return {all, 1};
