@@ -97,13 +97,6 @@ else
     summary+=("skipped sanitizer: no compute-sanitizer here")
 fi
 part sweep 100 "$bin/lockstep" sweep suites/gpu.toml --only "tp=1 pp=1" --out "$out/sweep"
-# This GPU as a cluster of one, and how far the planner's seconds on it are from those measured above and here.
-part calibrate 120 "$bin/lockstep" calibrate --device cuda --out "$out/gpu.toml"
-if [[ -s $out/gpu.toml ]]; then
-    part predicted 20 "$bin/lockstep" plan --cluster "$out/gpu.toml" --model "${large[@]}" --explain "micro=$micro" --kernels
-    part check-times 150 "$bin/lockstep" plan --cluster "$out/gpu.toml" --model suites/models/smol-100m.json --batch 32 \
-        --seq 1024 --check-times --data datasets/excerpt-v509.tok --device cuda --plans 6
-fi
 part speed-graphs 90 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" --graphs
 part speed-1.1b 60 "${timed[@]}" --model "${small[@]}" --plan "micro=16"
 # NCCL: one process a GPU, by the Open MPI that was packed along, with the NCCL that lies here, be it PyTorch's.
@@ -144,6 +137,13 @@ else
         part nccl-speed 90 bash -c 'with_mpi "$@"' _ $mpirun "$ranks" "${timed[@]}" --model "${large[@]}" \
             --plan "dp=$ranks micro=2 zero=1" --comm nccl
     fi
+fi
+# This GPU as a cluster of one, and how far the planner's seconds on it are from those measured above and here.
+part calibrate 120 "$bin/lockstep" calibrate --device cuda --out "$out/gpu.toml"
+if [[ -s $out/gpu.toml ]]; then
+    part predicted 20 "$bin/lockstep" plan --cluster "$out/gpu.toml" --model "${large[@]}" --explain "micro=$micro" --kernels
+    part check-times 150 "$bin/lockstep" plan --cluster "$out/gpu.toml" --model suites/models/smol-100m.json --batch 32 \
+        --seq 1024 --check-times --data datasets/excerpt-v509.tok --device cuda --plans 6
 fi
 echo "== gpu-check, $((SECONDS - started)) s"
 printf '%s\n' "${summary[@]}" | tee "$out/summary.txt"

@@ -42,6 +42,7 @@ std::string command_line(const Options& o, int ranks) {
   if (o.comm != "local") line += fmt::format(" --comm {}", o.comm);
   if (o.how.accelerator) line += fmt::format(" --device {} --dtype {}", o.device, o.dtype);
   if (!o.links.empty()) line += fmt::format(" --links {}", o.links);
+  if (o.how.quick) line += " --quick";
   return line;
 }
 
@@ -117,8 +118,11 @@ int calibrate(Options& o) {
   check_comm(o.comm, o.device);
   return with_mpi([&](MpiWorld& job) {
     Fabrics* fabrics = fabrics_here(o.comm, o.device);
-    if (job.size() % job.ranks_here() != 0)
-      throw UserError("calibrate: every node must have as many ranks as the others");
+    const int here = job.from_first(job.ranks_here());
+    if (job.ranks_here() != here || job.rank() % here != job.rank_here())
+      throw UserError(
+          "calibrate: every node must have as many ranks as the others, and neighbours among them "
+          "(mpirun --map-by slot)");
     return calibrate_among(&job, fabrics, o);
   });
 }

@@ -206,14 +206,14 @@ int print_events(const Options& o, const ModelConfig& model, const Settings& set
 }
 
 // UserError: no Llama; where it is nearly one, with the option that takes it for one.
-ModelConfig model_of(const Options& o) {
+NearestLlama model_of(const Options& o) {
   if (o.as_llama) {
-    const NearestLlama nearest = nearest_llama(o.model);
+    NearestLlama nearest = nearest_llama(o.model);
     for (const std::string& what : nearest.left_out) fmt::print(stderr, "{}: left out: {}\n", o.model, what);
-    return nearest.model;
+    return nearest;
   }
   try {
-    return load_model_config(o.model);
+    return {load_model_config(o.model), {}};
   } catch (const UserError& e) {
     if (!has_nearest_llama(o.model)) throw;
     throw UserError(fmt::format("{} `plan --as-llama` predicts it as the nearest Llama.", e.what()));
@@ -258,7 +258,9 @@ int print_plan(const Options& o, const Question& q, bool fitted) {
 
 // How sure that is, where less than usual holds it.
 const char* doubt_text(const std::string& first) {
-  return Plan::parse(first).number("cp") > 1 ? "no step with cp was timed yet against its prediction\n" : "";
+  return Plan::parse(first).number("cp") > 1
+             ? "the first choice has cp, and no step with cp was timed against its prediction yet\n"
+             : "";
 }
 
 int print_choice(const Options& o, const Question& q, const Values& given, bool fitted) {
@@ -301,14 +303,14 @@ int plan(const Options& o) {
   if (o.settings.batch > kMostOfAWord)  // a microbatch may be all of it
     throw UserError(
         fmt::format("plan: batch is {}; it must be from 1 to {}", o.settings.batch, kMostOfAWord));
-  const ModelConfig model = model_of(o);
+  const auto [model, left_out] = model_of(o);
   const bool fitted = cluster_file(o.cluster) != o.cluster;  // to a trainer's published runs
   const Cluster cluster = cluster_of(o, fitted);
   if (o.settings.seq > model.max_position)
     fmt::print(stderr, "{}: sequences of {} tokens are longer than its max_position_embeddings, {}\n",
                o.model, o.settings.seq, model.max_position);
   const Settings settings = settings_on(cluster, o.settings);
-  const Question q{model, settings, cluster};
+  const Question q{model, settings, cluster, left_out};
   const Values given = parse_values(o.words);
   if (!o.system.empty()) return print_export(o, q, given);
   if (!o.explain.empty()) return print_plan(o, q, fitted);

@@ -83,7 +83,11 @@ void check_scratch(const Suite& suite, const std::vector<Plan>& plans) {
 [[noreturn]] void refuse_none(const SuiteOptions& o, const Enumeration& all) {
   std::istringstream parts(o.only);
   for (std::string part; parts >> part;)
-    if (part.find('=') != std::string::npos) Plan::parse(part);  // a value that nobody knows
+    if (part.find('=') != std::string::npos) try {
+        Plan::parse(part);
+      } catch (const UserError& e) {  // a value that nobody knows
+        throw UserError(fmt::format("--only {}: {}", part, e.what()));
+      }
   std::string why = all.refused.empty() ? "" : fmt::format("{} refused", all.refused.size());
   if (!o.only.empty()) why += fmt::format("{}no other has `{}`", why.empty() ? "" : ", and ", o.only);
   throw UserError(fmt::format("{}: no plan to run{}{}; `lockstep sweep {} --dry-run{}` says which there are",

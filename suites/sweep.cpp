@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <fstream>
 #include <sstream>
@@ -36,8 +37,10 @@ void listen_for_signals() {
       return;
     }
     interrupted = 1;
+    const int was = errno;
     constexpr char kSays[] = "\ninterrupted: ends when the plans under way do; a second time ends at once\n";
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kSays, sizeof kSays - 1);
+    errno = was;
   };
   action.sa_flags = SA_RESTART;
   for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <iterator>
 #include <numeric>
 
@@ -22,11 +21,6 @@ std::vector<i64> divisors(i64 n) {
       if (d * d < n) all.push_back(n / d);
     }
   std::sort(all.begin(), all.end());
-  return all;
-}
-std::vector<i64> powers_of_two(i64 most) {
-  std::vector<i64> all;
-  for (i64 n = 1; n <= most; n *= 2) all.push_back(n);
   return all;
 }
 std::vector<i64> united(const std::vector<i64>& a, const std::vector<i64>& b) {
@@ -112,15 +106,15 @@ class Walk {
   }
 
   i64 groups() { return legality_.plan().number("replicas"); }
-  // Of groups that nobody gave each has a node at least; every second of their numbers is looked at, since
-  // the next are as good to within half a percent, and groups of one node, as most have them. Pipelines,
-  // which gather for each microbatch anew, were not seen to win with them.
+  // Groups that nobody gave are of whole nodes: of one, as most have them, and from there every second number
+  // of them, since those between are as good to within half a percent. Pipelines, which gather for each
+  // microbatch anew, were not seen to win with them.
   bool is_group(i64 replicas) {
     if (least_of_a_group_ == 0) return true;
-    if (mesh_["pp"] > 1) return false;
-    const i64 devices = mesh_["dp"] * mesh_["tp"] * mesh_["cp"] / replicas;
-    const bool even = std::countr_zero(static_cast<std::uint64_t>(replicas)) % 2 == 0;
-    return devices == least_of_a_group_ || (even && devices > least_of_a_group_);
+    const i64 devices = mesh_["dp"] * mesh_["tp"] * mesh_["cp"], nodes = devices / least_of_a_group_;
+    if (mesh_["pp"] > 1 || devices % least_of_a_group_ != 0 || nodes % replicas != 0) return false;
+    const std::vector<i64> all = divisors(nodes);
+    return (all.end() - std::find(all.begin(), all.end(), replicas)) % 2 == 1;
   }
 
   // Whether the word at this depth may have the value, given those before it.
@@ -228,7 +222,7 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
     else if (word.name == "virtual")
       list = texts(united(divisors(model.layers), divisors(model.layers + 2)));
     else if (word.name == "replicas" && nodes > 1)
-      list = texts(powers_of_two(nodes)), values.least_of_a_group = per_node;
+      list = texts(divisors(nodes)), values.least_of_a_group = per_node;
     else
       list = {word.fallback};
   }

@@ -10,6 +10,7 @@ struct Question {
   const ModelConfig& model;
   const Settings& settings;
   const Cluster& cluster;
+  std::vector<std::string> left_out{};  // of a model that is taken for a Llama, in words
 };
 
 std::string counts_text(const Choices&);

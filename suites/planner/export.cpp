@@ -51,6 +51,8 @@ Exported exported(const Exporter& e, const Question& q, const Plan& plan, const 
     if (!(asked & word_bit(word)) && value != fallback(word))
       x.missing.push_back(
           fmt::format("{}={}: the export to {} does not know this word", word, value, e.name));
+  for (const std::string& what : q.left_out)
+    x.missing.push_back(fmt::format("of the model, which is taken for a Llama: {}", what));
   x.usage.push_back(
       fmt::format("{}{} steps with a learning rate of {:g} after {} of warm-up: yours to say, here "
                   "by --steps, --lr, --warmup, --total",

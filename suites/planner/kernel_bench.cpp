@@ -6,8 +6,33 @@
 #include <stdexcept>
 
 #include "kernels/extents.hpp"
+#include "kernels/normal.hpp"
 
 namespace lockstep {
+
+namespace {
+
+// A number that is none of the small ones which take longer, read as bf16 too.
+const std::vector<float>& quarters() {
+  static const std::vector<float> all(std::size_t{1} << 20, 0.25f);
+  return all;
+}
+
+// Normal numbers, two in bf16 or about the first of them in float32: a GPU's power, and with it the clock
+// that it keeps, depends on the bits that its products see.
+const std::vector<float>& halves_of_normals() {
+  static const std::vector<float> all = [] {
+    constexpr std::size_t n = std::size_t{1} << 20;
+    std::vector<float> normals(2 * n), pairs(n);
+    normal_numbers(1, 0, 2 * n, 1, normals.data());
+    const std::vector<bf16> halves(normals.begin(), normals.end());
+    std::memcpy(pairs.data(), halves.data(), n * sizeof(float));
+    return pairs;
+  }();
+  return all;
+}
+
+}  // namespace
 
 KernelBench::KernelBench(const std::string& isa, int threads, double far, i64 most)
     : KernelBench(nullptr, cpu_ops(isa), std::make_unique<Lanes>(threads), far, most) {}
@@ -26,8 +51,9 @@ KernelBench::KernelBench(Engine* engine, const Ops<float>& ops, std::unique_ptr<
   const i64 half = static_cast<i64>(far / sizeof(float)) / 2, size = half + most;
   for (Ring* ring : {&read_, &written_}) {
     *ring = {memory<float>(size), half, size};
-    fill(*ring, size);
+    fill(*ring, size, quarters());
   }
+  if (engine_) fill(read_, size, halves_of_normals());
   const std::vector<i64> zeros(kSquareWords);
   put(words_, zeros.data(), kSquareWords * static_cast<i64>(sizeof(i64)));
 }
@@ -47,12 +73,10 @@ void KernelBench::put(void* to, const void* from, i64 bytes) {
     std::memcpy(to, from, static_cast<std::size_t>(bytes));
 }
 
-// With a number that is none of the small ones which take longer, read as bf16 too.
-void KernelBench::fill(const Ring& ring, i64 n) {
-  static const std::vector<float> quarters(std::size_t{1} << 20, 0.25f);
-  const i64 chunk = static_cast<i64>(quarters.size());
+void KernelBench::fill(const Ring& ring, i64 n, const std::vector<float>& with) {
+  const i64 chunk = static_cast<i64>(with.size());
   for (i64 at = 0; at < n; at += chunk)
-    put(ring.numbers + at, quarters.data(), std::min(chunk, n - at) * static_cast<i64>(sizeof(float)));
+    put(ring.numbers + at, with.data(), std::min(chunk, n - at) * static_cast<i64>(sizeof(float)));
 }
 
 void KernelBench::Ring::next_call() {
@@ -189,7 +213,7 @@ Sample KernelBench::rows(const std::string& kernel, const std::vector<i64>& x) {
 
 // Sums and steps in place, as a trainer has them.
 Sample KernelBench::elements(const std::string& kernel, i64 n) {
-  fill(written_, written_.far + std::min(most_, 4 * n));
+  fill(written_, written_.far + std::min(most_, 4 * n), quarters());
   if (kernel == "swiglu") return timed([&] { call(ops_.swiglu, out(n), in(n), in(n), n); });
   if (kernel == "swiglu_dx")
     return timed([&] { call(ops_.swiglu_dx, out(n), out(n), in(n), in(n), in(n), n); });

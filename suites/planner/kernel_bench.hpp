@@ -40,7 +40,7 @@ class KernelBench {
   template <class T>
   T* memory(i64 n);
   void put(void* to, const void* from, i64 bytes);
-  void fill(const Ring&, i64 n);
+  void fill(const Ring&, i64 n, const std::vector<float>& with);
   template <class Call>
   Sample timed(const Call& call);
   template <class... P, class... A>

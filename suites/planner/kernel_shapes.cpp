@@ -60,6 +60,15 @@ Numbers numbers_of(const std::string& kernel, double rows, double columns, doubl
   return {1, rows, sums, sums, columns};
 }
 
+std::array<double, 3> sustained_shape(const std::array<Numbers, 3>& matmul) {
+  constexpr double kLarge = 8192;
+  std::array<double, 3> size{};
+  for (std::size_t a = 0; a < 3; ++a)
+    for (const double x : matmul[a])
+      if (x <= kLarge) size[a] = x;
+  return size;
+}
+
 std::vector<i64> operand_sizes(const std::string& kernel, const MeasureHow& how) {
   constexpr i64 kEnough = i64{1} << 28;  // beyond that rates change no more
   std::vector<i64> sizes;

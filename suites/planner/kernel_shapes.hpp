@@ -11,6 +11,9 @@ std::vector<double> numbers_of(const std::string& kernel, double rows, double co
 i64 largest(const std::string& kernel,
             const std::array<std::vector<double>, 3>& shape);  // call: its operands
 
+// One of a product's that goes on for long: large, and on its grid.
+std::array<double, 3> sustained_shape(const std::array<std::vector<double>, 3>& matmul);
+
 // Of all others: about how many numbers each operand has.
 std::vector<i64> operand_sizes(const std::string& kernel, const MeasureHow&);
 std::vector<double> numbers_of(const std::string& kernel, i64 n, const MeasureHow&);

@@ -115,8 +115,7 @@ double measure_crowd(int ranks, bool arithmetic, const MeasureHow& how, Measurem
 }
 
 double measure_sustained(const Grid& matmul, const MeasureHow& how, Measurements& notes) {
-  std::array<double, 3> size{};
-  for (std::size_t a = 0; a < 3; ++a) size[a] = std::min(8192.0, matmul.sizes[a].back());
+  const std::array<double, 3> size = sustained_shape(matmul.sizes);
   const Numbers numbers = numbers_of("matmul", size[0], size[1], size[2]);
   Bench bench(how, how.near, KernelBench::operands("matmul", numbers));
   const double flops = bench.work("matmul", numbers).flops;

@@ -21,7 +21,7 @@ const std::map<std::string, std::vector<std::string>> kNearly = {
     {"Qwen2ForCausalLM", {"biases of q, k and v"}},
     {"Qwen3ForCausalLM", {"norms of q and k"}},
     {"Olmo2ForCausalLM", {"norms of q and k, and of what branches give"}},
-    {"GemmaForCausalLM", {"GELU in place of SiLU"}},
+    {"GemmaForCausalLM", {"GELU in place of SiLU, and the embedding's scale"}},
 };
 
 bool is_on(const json& object, const char* key) {
@@ -62,11 +62,20 @@ NearestLlama nearest_llama(const std::string& path) {
   leave_out("attention_bias", "biases of attention");
   leave_out("mlp_bias", "biases of the MLP");
   leave_out("attention_dropout", "dropout of attention");
-  leave_out("rope_scaling", "how positions are scaled");
-  leave_out("rope_parameters", "how positions are scaled");
+  // What GemmaConfig takes where the file says nothing.
+  if (object["architectures"][0] == "GemmaForCausalLM") object.emplace("tie_word_embeddings", true);
   object.erase("hidden_act"), object.erase("hidden_activation");
   object["architectures"] = {"LlamaForCausalLM"};
-  nearest.model = parse_model_config(object.dump(), file);
+  try {
+    nearest.model = parse_model_config(object.dump(), file);
+  } catch (const UserError&) {  // perhaps for how its positions are scaled
+    if (const auto rope = object.find("rope_parameters");
+        rope != object.end() && rope->contains("rope_theta"))
+      object["rope_theta"] = (*rope)["rope_theta"];
+    leave_out("rope_scaling", "how positions are scaled");
+    leave_out("rope_parameters", "how positions are scaled");
+    nearest.model = parse_model_config(object.dump(), file);
+  }
   return nearest;
 }
 

@@ -31,6 +31,7 @@ struct Seen {
   std::vector<std::string> ranges;
   int graphs = 0, graph_runs = 0;
   int mixed = 0;  // kernels called with operands in bf16
+  int downloads = 0;
 };
 
 // What is called while a graph is kept runs when that graph does.
@@ -87,6 +88,7 @@ class FarEngine : public Engine {
   }
   void download(void* to, const void* from, i64 bytes) override {
     EXPECT_FALSE(lanes_.keeping);
+    if (seen_) ++seen_->downloads;
     std::memcpy(to, real(from), static_cast<std::size_t>(bytes));
   }
   // As late as it may be.

@@ -50,6 +50,10 @@ Calibration calibrated(bool bf16) {
   how.near = how.far = 1e6, how.most = i64{1} << 21;
   for (const MeasureStep& step : measure_steps(how, found)) step.run();
   EXPECT_EQ(gpu.seen.mixed > 0, bf16);
+  // Kernels go on when their calls have returned: each of five batches is waited for.
+  const auto kernels = std::count_if(found.notes.begin(), found.notes.end(),
+                                     [](const Measurement& m) { return m.what == "kernel"; });
+  EXPECT_GE(gpu.seen.downloads, 5 * kernels);
   return found;
 }
 
@@ -180,6 +184,11 @@ TEST(CalibrateGpu, ShapesAreThoseOfLargeModelsAndFitItsMemory) {
   EXPECT_GE(matmul[0].back(), 16384) << "tokens of a microbatch";
   EXPECT_GE(matmul[1].back(), 14336) << "Llama 3's ffn";
   EXPECT_GE(matmul[2].back(), 14336);
+  const std::array<double, 3> sustained = sustained_shape(matmul);
+  for (std::size_t a = 0; a < 3; ++a) {
+    EXPECT_GE(sustained[a], 4096);
+    EXPECT_EQ(std::count(matmul[a].begin(), matmul[a].end(), sustained[a]), 1) << "it is on the grid";
+  }
   const auto attention = grid_shape("attention", how);
   EXPECT_EQ(attention[1], (std::vector<double>{64, 128})) << "heads that have kernels of their own";
   for (const char* kernel : {"add", "adamw", "embed_dw", "ce_dx", "swap_axes"}) {

@@ -207,8 +207,10 @@ TEST(Choose, ReplicasAreGroupedWhereThereAreNodes) {
   };
   EXPECT_EQ(found(8, 8, "tp=1"), (Found{{1, {1}}}));
   EXPECT_EQ(found(16, 8, "tp=1,2"), (Found{{1, {1, 2}}, {2, {1, 2}}}));
-  EXPECT_EQ(found(64, 8, "tp=1,8"), (Found{{1, {1, 4, 8}}, {8, {1, 4}}}));
-  EXPECT_EQ(found(256, 8, "tp=1,2"), (Found{{1, {1, 4, 16, 32}}, {2, {1, 4, 16, 32}}}));
+  EXPECT_EQ(found(64, 8, "tp=1,8"), (Found{{1, {1, 2, 8}}, {8, {1, 2}}}));
+  EXPECT_EQ(found(256, 8, "tp=1,2"), (Found{{1, {1, 2, 8, 32}}, {2, {1, 2, 8, 32}}}));
+  EXPECT_EQ(found(48, 8, "tp=1"), (Found{{1, {1, 2, 6}}}));
+  EXPECT_EQ(found(192, 8, "tp=1"), (Found{{1, {1, 2, 4, 8, 24}}}));
   EXPECT_EQ(found(64, 8, "tp=1 zero=1,2"), (Found{{1, {1}}}));
   EXPECT_EQ(found(64, 8, "tp=1 pp=2 zero=1 replicas=2"), (Found{{1, {2}}}));
 }

@@ -71,33 +71,39 @@ TEST(Links, NodesOfOneDeviceNeedNoneWithin) {
   EXPECT_DOUBLE_EQ(collective_seconds(Verb::all_to_all, 6e6, {3, 1, 3}, c), 2 * (5e-6 + 2e6 / 10e9));
 }
 
-// A group, as it was measured: who is in it, and how its first rank's message was stated.
-OnRanks on_stand_in(std::vector<Mesh>& meshes, test::StandIns& fabrics) {
+// What was asked of the ranks: on which meshes, and how often the first one waited for what it had started.
+struct Asked {
+  std::vector<Mesh> meshes{};
+  int settled = 0;
+};
+
+OnRanks on_stand_in(Asked& asked, test::StandIns& fabrics) {
   return [&](const Mesh& mesh, const CommNeeds& needs, const std::function<void(const LinkRank&)>& body) {
-    meshes.push_back(mesh);
+    asked.meshes.push_back(mesh);
     LocalWorld(mesh, {.largest_bytes = NcclComm::kIntroduction}, Timing::eager)
         .run([&](int rank, Comm& introducer) {
           const auto fabric = fabrics.fabric(nullptr, mesh.size());
           NcclComm comm(introducer, *fabric, mesh, rank, needs, {.fast = true});
           const auto n = static_cast<std::size_t>(needs.largest_bytes / 4 + 16);
           std::vector<float> in(n, 1), out(n);
-          body({rank, comm, in.data(), out.data(), [] {}, 1000});
+          body({rank, comm, in.data(), out.data(), [&, rank] { asked.settled += rank == 0; }, 1000});
           comm.finish();
         });
   };
 }
 
-Calibration measured(int nodes, int per_node, std::vector<Mesh>& meshes) {
+Calibration measured(int nodes, int per_node, Asked& asked) {
   test::StandIns fabrics;
   Calibration found;
-  const OnRanks ranks = on_stand_in(meshes, fabrics);
+  const OnRanks ranks = on_stand_in(asked, fabrics);
   for (const MeasureStep& step : link_steps(ranks, nodes, per_node, /*quick=*/true, found)) step.run();
   return found;
 }
 
 TEST(Links, OfAJobAreThoseWithinItsNodesAndBetweenThem) {
-  std::vector<Mesh> meshes;
-  const Calibration found = measured(4, 2, meshes);
+  Asked asked;
+  const Calibration found = measured(4, 2, asked);
+  const std::vector<Mesh>& meshes = asked.meshes;
   EXPECT_EQ(found.cluster.devices, 8);
   EXPECT_EQ(found.cluster.per_node, 2);
   EXPECT_EQ(found.cluster.communicator, 1000);
@@ -108,6 +114,8 @@ TEST(Links, OfAJobAreThoseWithinItsNodesAndBetweenThem) {
   EXPECT_EQ(meshes[2].group(Axis::dp, 0).ranks, (std::vector<int>{0, 2}));
   EXPECT_EQ(meshes[2].group(Axis::dp, 5).ranks, (std::vector<int>{5, 7})) << "all nodes talk at once";
   EXPECT_EQ(meshes[3].group(Axis::dp, 1).ranks, (std::vector<int>{1, 3, 5, 7}));
+  // Of five batches each is waited for, and the meeting before it.
+  EXPECT_GE(asked.settled, 10 * std::ssize(found.notes));
   std::map<std::string, int> of;
   for (const Measurement& m : found.notes) {
     ++of[m.what + " " + m.name + " among " + std::to_string(m.ranks)];
@@ -121,17 +129,17 @@ TEST(Links, OfAJobAreThoseWithinItsNodesAndBetweenThem) {
 }
 
 TEST(Links, OfOneNodeOrOfSingleDevicesThereIsOneKind) {
-  std::vector<Mesh> meshes;
-  const Cluster node = measured(1, 2, meshes).cluster;
+  Asked asked;
+  const Cluster node = measured(1, 2, asked).cluster;
   EXPECT_GT(node.node.bandwidth, 0);
   EXPECT_EQ(node.network.bandwidth, 0);
-  const Cluster singles = measured(3, 1, meshes).cluster;
+  const Cluster singles = measured(3, 1, asked).cluster;
   EXPECT_EQ(singles.node.bandwidth, 0);
   EXPECT_GT(singles.network.bandwidth, 0);
   EXPECT_EQ(singles.devices, 3);
-  meshes.clear();
-  EXPECT_EQ(measured(1, 1, meshes).notes.size(), 0u);
-  EXPECT_TRUE(meshes.empty());
+  asked = {};
+  EXPECT_EQ(measured(1, 1, asked).notes.size(), 0u);
+  EXPECT_TRUE(asked.meshes.empty());
 }
 
 }  // namespace

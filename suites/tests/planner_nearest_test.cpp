@@ -49,6 +49,17 @@ const Published kPublished[] = {
          "vocab_size": 32000})",
      7241732096,
      {kWindow}},
+    // google/gemma-2b, allenai/OLMo-2-1124-7B
+    {R"({"architectures": ["GemmaForCausalLM"], "head_dim": 256, "hidden_act": "gelu", "hidden_size": 2048,
+         "intermediate_size": 16384, "num_attention_heads": 8, "num_hidden_layers": 18,
+         "num_key_value_heads": 1, "vocab_size": 256000, "attention_bias": false})",
+     2506172416,
+     {"GELU in place of SiLU, and the embedding's scale"}},
+    {R"({"architectures": ["Olmo2ForCausalLM"], "hidden_act": "silu", "hidden_size": 4096,
+         "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 32,
+         "num_key_value_heads": 32, "tie_word_embeddings": false, "vocab_size": 100352})",
+     7298617344,
+     {"norms of q and k, and of what branches give"}},
 };
 
 TEST(NearestLlama, HasTheParametersThatArePublished) {
@@ -64,10 +75,27 @@ TEST(NearestLlama, HasTheParametersThatArePublished) {
 }
 
 TEST(NearestLlama, OfALlamaIsItself) {
-  const NearestLlama nearest = nearest_llama("suites/models/llama-3-8b.json");
-  EXPECT_EQ(model_config_text(nearest.model),
-            model_config_text(load_model_config("suites/models/llama-3-8b.json")));
-  EXPECT_TRUE(nearest.left_out.empty());
+  for (const char* file : {"suites/models/llama-3-8b.json", "suites/models/llama-3.1-405b.json"}) {
+    const NearestLlama nearest = nearest_llama(file);
+    EXPECT_EQ(model_config_text(nearest.model), model_config_text(load_model_config(file)));
+    EXPECT_TRUE(nearest.left_out.empty()) << file;
+  }
+}
+
+TEST(NearestLlama, KeepsHowPositionsTurn) {
+  const TemporaryFolder folder;
+  const auto with = [&](const std::string& rope) {
+    return nearest_llama(folder.write(
+        "config.json", R"({"architectures": ["Qwen3ForCausalLM"], "hidden_size": 64, "intermediate_size": 64,
+            "num_attention_heads": 4, "num_hidden_layers": 1, "vocab_size": 99, "rope_parameters": )" +
+                           rope + "}"));
+  };
+  const NearestLlama plain = with(R"({"rope_theta": 1000000, "rope_type": "default"})");
+  EXPECT_EQ(plain.model.rope_theta, 1000000);
+  EXPECT_EQ(plain.left_out.size(), 1u) << "norms alone";
+  const NearestLlama scaled = with(R"({"rope_theta": 500000, "rope_type": "yarn", "factor": 4.0})");
+  EXPECT_EQ(scaled.model.rope_theta, 500000);
+  EXPECT_EQ(scaled.left_out.back(), "how positions are scaled");
 }
 
 TEST(NearestLlama, OfAnotherShapeThereIsNone) {

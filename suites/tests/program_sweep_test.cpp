@@ -244,9 +244,9 @@ Ended interrupted(const TemporaryFolder& folder, const std::string& suite, const
                   const std::string& signals) {
   const std::string log = folder.path() + "/log";
   return shell("'" + beside("lockstep") + "' sweep " + suite + " --out " + folder.path() + "/out >" + log +
-               " & pid=$!\nuntil grep -q '" + line + "' " + log + " 2>/dev/null; do :; done\nfor s in " +
-               signals + "; do kill -$s $pid; done; wait $pid; status=$?; tail -n 1 " + log +
-               "; exit $status");
+               " & pid=$!\nuntil grep -q '" + line + "' " + log +
+               " 2>/dev/null; do kill -0 $pid || break; done\nfor s in " + signals +
+               "; do kill -$s $pid; done; wait $pid; status=$?; tail -n 1 " + log + "; exit $status");
 }
 const char* const kManyPlans = "[axes]\ndp = [1, 2, 4, 8]\nmicro = [1, 2, 4, 8]\npp = [1, 2, 4, 8]\n";
 
