@@ -39,8 +39,7 @@ namespace {
 // all of it while v is, and when q has come. `kept` as none of them is a temporary.
 i64 making_qkv(const Sizes& z, bool kept) {
   if (z.O == 0) return kept ? 0 : z.Q + 2 * z.KV;
-  const i64 sent = z.Q + 2 * z.KH;
-  return std::max(sent + (kept ? 0 : z.Q), sent + (z.KH > z.KV ? z.KV : 0));
+  return z.Q + 2 * z.KH + std::max(kept ? 0 : z.Q, z.KH > z.KV ? z.KV : 0);
 }
 
 }  // namespace

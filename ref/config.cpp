@@ -186,14 +186,14 @@ nlohmann::ordered_json fields_of(const ModelConfig& m) {
   return fields;
 }
 
-std::string file_of(const std::string& path) {
+}  // namespace
+
+std::string model_config_file(const std::string& path) {
   return std::filesystem::is_directory(path) ? path + "/config.json" : path;
 }
 
-}  // namespace
-
 ModelConfig load_model_config(const std::string& path) {
-  const std::string file = file_of(path);
+  const std::string file = model_config_file(path);
   return parse_model_config(text_of(file), file);
 }
 
@@ -227,7 +227,7 @@ std::string model_config_text(const ModelConfig& config) { return fields_of(conf
 
 void save_model_config(const std::string& path, const std::string& origin, const ModelConfig& config) {
   nlohmann::ordered_json object = fields_of(config);
-  const json given = parse(text_of(file_of(origin)), origin);
+  const json given = parse(text_of(model_config_file(origin)), origin);
   for (const auto& [key, value] : given.items())
     if (!object.contains(key)) object[key] = value;  // what does not change the numbers: token ids, ...
   for (const char* key : {"dtype", "torch_dtype"}) object.erase(key);

@@ -28,6 +28,9 @@ struct ModelConfig {
   RopeScaling rope_scaling;
 };
 
+// The file itself: of a folder its config.json.
+std::string model_config_file(const std::string& path);
+
 // Throws UserError: unreadable file, another architecture, missing or impossible field.
 ModelConfig load_model_config(const std::string& path);
 // The same of the file's text; `origin` names it where something is wrong.

@@ -79,15 +79,22 @@ void check_scratch(const Suite& suite, const std::vector<Plan>& plans) {
         said ? "--scratch" : "TMPDIR", folder, said ? "" : ", and --scratch names another folder for it"));
 }
 
+// UserError: a word or value that nobody knows.
+void check_only(const std::string& only) {
+  std::istringstream parts(only);
+  for (std::string part; parts >> part;) {
+    if (part.find('=') == std::string::npos) continue;
+    try {
+      Plan::parse(part);
+    } catch (const UserError& e) {
+      throw UserError(fmt::format("--only {}: {}", part, e.what()));
+    }
+  }
+}
+
 // No plan is left. UserError: why.
 [[noreturn]] void refuse_none(const SuiteOptions& o, const Enumeration& all) {
-  std::istringstream parts(o.only);
-  for (std::string part; parts >> part;)
-    if (part.find('=') != std::string::npos) try {
-        Plan::parse(part);
-      } catch (const UserError& e) {  // a value that nobody knows
-        throw UserError(fmt::format("--only {}: {}", part, e.what()));
-      }
+  check_only(o.only);
   std::string why = all.refused.empty() ? "" : fmt::format("{} refused", all.refused.size());
   if (!o.only.empty()) why += fmt::format("{}no other has `{}`", why.empty() ? "" : ", and ", o.only);
   throw UserError(fmt::format("{}: no plan to run{}{}; `lockstep sweep {} --dry-run{}` says which there are",

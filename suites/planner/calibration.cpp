@@ -1,6 +1,5 @@
 #include "suites/planner/calibration.hpp"
 
-#include "parallel/engine.hpp"
 #include "reports/h5.hpp"
 #include "reports/record.hpp"
 

@@ -1,16 +1,13 @@
 // What `lockstep calibrate` measured, one by one: the cluster's file is made of it, and it is kept beside
 // that.
 #pragma once
-#include <map>
 #include <string>
 #include <vector>
 
-#include "suites/planner/sampling.hpp"
+#include "suites/planner/kernel_bench.hpp"
 #include "suites/planner/stored.hpp"
 
 namespace lockstep {
-
-class Accelerator;
 
 struct Measurement {
   std::string what;   // "kernel", "host kernel", "message start", "message wait", "copy", "disk", ...
@@ -32,7 +29,7 @@ struct MeasureHow {
   Accelerator* accelerator = nullptr;  // what is measured, instead of this processor
   bool bf16 = false;                   // what weights and activations are stored as, else float32
   StoredOperands stored{};             // of kernels that are not in it: all as float32
-  i64 most = i64{24} << 20;            // numbers that the operands of one call have together
+  i64 most = KernelBench::kMost;       // numbers that the operands of one call have together
 };
 
 // An HDF5 file, as reports/schema.md has it. UserError: it cannot be written.

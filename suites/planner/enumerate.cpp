@@ -73,7 +73,7 @@ class Walk {
         visit_(visit),
         share_(share),
         shared_heads_(values.shared_heads),
-        least_of_a_group_(values.least_of_a_group),
+        node_(values.node),
         words_(in_turn(values)),
         values_(of_words(values, words_)),
         legality_(model, settings, words_, values_),
@@ -107,12 +107,12 @@ class Walk {
 
   i64 groups() { return legality_.plan().number("replicas"); }
   // Groups that nobody gave are of whole nodes: of one, as most have them, and from there every second number
-  // of them, since those between are as good to within half a percent. Pipelines, which gather for each
-  // microbatch anew, were not seen to win with them.
+  // of them, since those between were as good to within half a percent where tried. Pipelines, which gather
+  // for each microbatch anew, were not seen to win with them.
   bool is_group(i64 replicas) {
-    if (least_of_a_group_ == 0) return true;
-    const i64 devices = mesh_["dp"] * mesh_["tp"] * mesh_["cp"], nodes = devices / least_of_a_group_;
-    if (mesh_["pp"] > 1 || devices % least_of_a_group_ != 0 || nodes % replicas != 0) return false;
+    if (node_ == 0) return true;
+    const i64 devices = mesh_["dp"] * mesh_["tp"] * mesh_["cp"], nodes = devices / node_;
+    if (mesh_["pp"] > 1 || devices % node_ != 0 || nodes % replicas != 0) return false;
     const std::vector<i64> all = divisors(nodes);
     return (all.end() - std::find(all.begin(), all.end(), replicas)) % 2 == 1;
   }
@@ -121,7 +121,7 @@ class Walk {
   bool allowed(std::size_t depth, const std::string& value) {
     const std::string& word = words_[depth];
     if (word == "replicas") return value == "1" || is_group(std::stoll(value));
-    if (word == "zero") return least_of_a_group_ == 0 || value == "3" || groups() == 1;
+    if (word == "zero") return node_ == 0 || value == "3" || groups() == 1;
     if (turns_[depth] > 2) return true;
     const i64 number = std::stoll(value);
     if (word == "micro") return settings_.batch / mesh_.at("dp") % number == 0;
@@ -176,7 +176,7 @@ class Walk {
   const VisitPlan& visit_;
   const VisitShare& share_;
   const bool shared_heads_;
-  const i64 least_of_a_group_;
+  const i64 node_;
   const std::vector<std::string> words_;
   const std::vector<std::vector<std::string>> values_;
   Legality legality_;
@@ -222,7 +222,7 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
     else if (word.name == "virtual")
       list = texts(united(divisors(model.layers), divisors(model.layers + 2)));
     else if (word.name == "replicas" && nodes > 1)
-      list = texts(divisors(nodes)), values.least_of_a_group = per_node;
+      list = texts(divisors(nodes)), values.node = per_node;
     else
       list = {word.fallback};
   }

@@ -26,8 +26,9 @@ struct Values : std::map<std::string, std::vector<std::string>> {
   // Plans too whose ranks of cp share a key/value head: of a given cp. No published run has them, so that
   // nothing holds their prediction.
   bool shared_heads = true;
-  // Where not 0, groups of replicas that nobody gave: of zero=3 and pp=1, each of so many devices or more.
-  i64 least_of_a_group = 0;
+  // Where not 0, devices of a node: groups of replicas that nobody gave are of whole ones, of zero=3 and
+  // pp=1.
+  i64 node = 0;
 };
 // per_node: devices of a node, of which groups of replicas are made; 0: one holds all, and there are none.
 Values plan_values(const ModelConfig&, const Settings&, i64 devices, const Values& given, i64 per_node = 0);

@@ -111,12 +111,14 @@ std::string counts_text(const Choices& c) {
     for (const auto& [value, n] : list) out += fmt::format(" {}: {} ", value, grouped(n));
     out += "\n";
   }
+  const auto varies = [&](const char* word) {
+    const auto values = c.walked.axes.find(word);
+    return values == c.walked.axes.end() || values->second.size() > 1 || values->second.begin()->first != "1";
+  };
   std::string alone;
-  for (const Word& word : plan_words()) {
-    const auto values = c.walked.axes.find(word.name);
-    if (!word.values.empty() || values == c.walked.axes.end() || values->second.size() > 1) continue;
-    if (word.fallback == "1" && word.name != "dp" && values->second.begin()->first == word.fallback)
-      alone += fmt::format(" {}=1", word.name);
+  for (const char* word : {"cp", "replicas", "bucket", "every"}) {
+    const bool of_several = word == std::string("cp") || word == std::string("replicas");
+    if (!varies(word) && (varies("dp") || !of_several)) alone += fmt::format(" {}=1", word);
   }
   if (!alone.empty()) out += fmt::format("  not varied:{} (--words names other values)\n", alone);
   return out;

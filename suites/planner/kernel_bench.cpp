@@ -51,9 +51,8 @@ KernelBench::KernelBench(Engine* engine, const Ops<float>& ops, std::unique_ptr<
   const i64 half = static_cast<i64>(far / sizeof(float)) / 2, size = half + most;
   for (Ring* ring : {&read_, &written_}) {
     *ring = {memory<float>(size), half, size};
-    fill(*ring, size, quarters());
+    fill(*ring, size, engine_ && ring == &read_ ? halves_of_normals() : quarters());
   }
-  if (engine_) fill(read_, size, halves_of_normals());
   const std::vector<i64> zeros(kSquareWords);
   put(words_, zeros.data(), kSquareWords * static_cast<i64>(sizeof(i64)));
 }

@@ -16,7 +16,7 @@ namespace lockstep {
 class KernelBench {
  public:
   // most: numbers that all operands of one call may have together.
-  KernelBench(const std::string& isa, int threads, double far, i64 most = i64{24} << 20);
+  KernelBench(const std::string& isa, int threads, double far, i64 most = kMost);
   // In the memory of an accelerator, by its kernels. The engine has to stay, and keeps that memory.
   KernelBench(Engine&, double far, i64 most);
   // `numbers`, `halves`: the kernel's, as a trace has them. std::logic_error: no kernel of that name, or too
@@ -24,6 +24,7 @@ class KernelBench {
   Sample time(const std::string& kernel, const std::vector<double>& numbers, double batch_seconds = 1e-3,
               unsigned halves = 0);
   static i64 operands(const std::string& kernel, const std::vector<double>& numbers);  // of a call, numbers
+  static constexpr i64 kMost = i64{24} << 20;
 
  private:
   KernelBench(Engine*, const Ops<float>&, std::unique_ptr<Lanes>, double far, i64 most);

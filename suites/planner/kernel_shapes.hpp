@@ -8,8 +8,8 @@ namespace lockstep {
 // Of a matmul or attention: what a Grid of it is made at.
 std::array<std::vector<double>, 3> grid_shape(const std::string& kernel, const MeasureHow&);
 std::vector<double> numbers_of(const std::string& kernel, double rows, double columns, double sums);
-i64 largest(const std::string& kernel,
-            const std::array<std::vector<double>, 3>& shape);  // call: its operands
+// Numbers that the operands of the largest of such calls have together.
+i64 largest(const std::string& kernel, const std::array<std::vector<double>, 3>& shape);
 
 // One of a product's that goes on for long: large, and on its grid.
 std::array<double, 3> sustained_shape(const std::array<std::vector<double>, 3>& matmul);

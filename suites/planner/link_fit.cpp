@@ -6,6 +6,8 @@
 #include <map>
 #include <stdexcept>
 
+#include "suites/planner/rates.hpp"
+
 namespace lockstep {
 namespace {
 
@@ -74,11 +76,10 @@ Link link_of(const std::vector<LinkSample>& samples) {
     if (s.placed.nodes == fewest) by_bytes[s.bytes].add(rate);
     if (s.bytes == largest) (is_half(s.verb) ? halves : whole)[s.placed.nodes].add(rate);
   }
-  for (const auto& [bytes, mean] : by_bytes) link.bandwidth = std::max(link.bandwidth, mean.value());
-  std::vector<std::pair<double, double>> parts;
+  std::vector<std::pair<double, double>> rates;
   for (const auto& [bytes, mean] : by_bytes)
-    if (mean.number > 0) parts.emplace_back(bytes, mean.value() / link.bandwidth);
-  link.by_bytes = Curve(parts);
+    if (mean.number > 0) rates.emplace_back(bytes, mean.value());
+  set_rates(link, Curve(rates));
   link.by_nodes = left_by_nodes(whole), link.halves_by_nodes = left_by_nodes(halves);
   return link;
 }

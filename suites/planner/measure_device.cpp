@@ -2,15 +2,10 @@
 
 #include <algorithm>
 
-#include "parallel/engine.hpp"
 #include "suites/planner/rates.hpp"
 
 namespace lockstep {
 namespace {
-
-std::unique_ptr<Engine> engine_of(const MeasureHow& how) {
-  return how.accelerator->engine(0, cpu_ops(how.isa), true);
-}
 
 Measurement held(const char* name, double bytes) {
   Sample sample;
@@ -19,6 +14,10 @@ Measurement held(const char* name, double bytes) {
 }
 
 }  // namespace
+
+std::unique_ptr<Engine> engine_of(const MeasureHow& how) {
+  return how.accelerator ? how.accelerator->engine(0, cpu_ops(how.isa), true) : nullptr;
+}
 
 void measure_device_memory(const MeasureHow& how, Cluster& c, Measurements& notes) {
   const auto free = [&] { return static_cast<double>(how.accelerator->free_bytes()); };
@@ -50,9 +49,7 @@ void measure_device_copies(const MeasureHow& how, Cluster& c, Measurements& note
           5, 5e-3);
       notes.push_back({"copy", name, std::to_string(bytes), 1, static_cast<double>(bytes), s});
     }
-  const Curve rates = rates_of(notes, from, "copy");
-  c.host.bandwidth = highest(rates);
-  c.host.by_bytes = times(rates, 1 / c.host.bandwidth);
+  set_rates(c.host, rates_of(notes, from, "copy"));
 }
 
 }  // namespace lockstep

@@ -5,6 +5,9 @@
 
 namespace lockstep {
 
+// Of fast mode, on the first of them; null: nothing but this processor is measured.
+std::unique_ptr<Engine> engine_of(const MeasureHow&);
+
 // What is free of its memory, and what a rank's engine takes of that: to be asked first.
 void measure_device_memory(const MeasureHow&, Cluster&, Measurements& notes);
 // What the process has come to hold of it since, its kernels' code: to be asked last.

@@ -8,9 +8,8 @@
 #include <thread>
 
 #include "kernels/work.hpp"
-#include "parallel/engine.hpp"
-#include "suites/planner/kernel_bench.hpp"
 #include "suites/planner/kernel_shapes.hpp"
+#include "suites/planner/measure_device.hpp"
 
 namespace lockstep {
 namespace {
@@ -27,7 +26,7 @@ class Bench {
   // most: numbers of a call's operands together.
   Bench(const MeasureHow& how, double far, i64 most)
       : how_(how),
-        engine_(how.accelerator ? how.accelerator->engine(0, cpu_ops(how.isa), true) : nullptr),
+        engine_(engine_of(how)),
         bench_(engine_ ? KernelBench(*engine_, far, most) : KernelBench(how.isa, how.threads, far, most)) {}
   // A GPU's time begins where the host gives it the first kernel, and is long beside that.
   double batch_seconds() const { return engine_ && !how_.quick ? 5e-3 : 1e-3; }

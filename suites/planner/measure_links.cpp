@@ -43,9 +43,7 @@ void measure_copies(const MeasureHow& how, Cluster& c, Measurements& notes) {
     });
     notes.push_back({"copy", "memcpy", std::to_string(bytes), 1, static_cast<double>(bytes), s});
   }
-  const Curve rates = rates_of(notes, from, "copy");
-  c.host.bandwidth = highest(rates);
-  c.host.by_bytes = times(rates, 1 / c.host.bandwidth);
+  set_rates(c.host, rates_of(notes, from, "copy"));
   c.copies_block = true;
 }
 

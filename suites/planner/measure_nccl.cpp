@@ -50,9 +50,10 @@ Sample time_message(const Message& m, const LinkRank& r, i64 bytes, bool quick) 
 }
 
 // All verbs and sizes along one axis of a mesh; rank 0's clock counts.
-std::vector<LinkSample> along(Axis axis, const Mesh& mesh, const Placed& placed, const OnRanks& ranks,
-                              bool quick, Measurements& notes) {
+std::vector<LinkSample> along(Axis axis, const Mesh& mesh, i64 per_node, const OnRanks& ranks, bool quick,
+                              Measurements& notes) {
   std::vector<LinkSample> samples;
+  const Placed placed = place(mesh, axis, per_node);
   const i64 largest = quick ? i64{1} << 16 : kLargest;
   ranks(mesh, needs_on(axis, largest), [&](const LinkRank& r) {
     const int size = mesh.group(axis, r.rank).size();
@@ -113,16 +114,15 @@ std::vector<MeasureStep> link_steps(const OnRanks& ranks, int nodes, int per_nod
                      }});
   if (per_node > 1)
     steps.push_back({"within a node", 5, [&, all, quick, per_node] {
-                       keep(c.node, along(Axis::tp, all, {per_node, per_node, 1}, ranks, quick, notes));
+                       keep(c.node, along(Axis::tp, all, per_node, ranks, quick, notes));
                      }});
   if (nodes == 1) return steps;
   const auto found = std::make_shared<std::vector<LinkSample>>();
   for (int together = 2; together <= nodes; ++together) {
     if (nodes % together != 0) continue;  // all nodes talk at once, in groups
     const Mesh mesh{.dp = together, .tp = per_node, .pp = nodes / together};
-    steps.push_back({fmt::format("between {} nodes", together), 5, [&, mesh, together, quick, found] {
-                       const Placed placed{together, 1, together};
-                       const auto samples = along(Axis::dp, mesh, placed, ranks, quick, notes);
+    steps.push_back({fmt::format("between {} nodes", together), 5, [&, mesh, per_node, quick, found] {
+                       const auto samples = along(Axis::dp, mesh, per_node, ranks, quick, notes);
                        found->insert(found->end(), samples.begin(), samples.end());
                        keep(c.network, *found);
                      }});

@@ -1,6 +1,5 @@
 #include "suites/planner/nearest_llama.hpp"
 
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -41,14 +40,10 @@ std::optional<json> known(const std::string& file) {
   return object;
 }
 
-std::string file_of(const std::string& path) {
-  return std::filesystem::is_directory(path) ? path + "/config.json" : path;
-}
-
 }  // namespace
 
 NearestLlama nearest_llama(const std::string& path) {
-  const std::string file = file_of(path);
+  const std::string file = model_config_file(path);
   std::optional<json> found = known(file);
   if (!found) return {load_model_config(path), {}};
   json& object = *found;
@@ -80,7 +75,7 @@ NearestLlama nearest_llama(const std::string& path) {
 }
 
 bool has_nearest_llama(const std::string& path) {
-  if (!known(file_of(path))) return false;
+  if (!known(model_config_file(path))) return false;
   try {
     nearest_llama(path);
     return true;

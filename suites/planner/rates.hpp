@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "suites/planner/calibration.hpp"
-#include "suites/planner/curve.hpp"
+#include "suites/planner/cluster.hpp"
 
 namespace lockstep {
 
@@ -33,6 +33,12 @@ inline Curve times(const Curve& curve, double factor) {
   std::vector<std::pair<double, double>> points = curve.points();
   for (auto& [x, y] : points) y *= factor;
   return Curve(std::move(points));
+}
+
+// A link's bandwidth is the highest rate on it, and by size the others are parts of that.
+inline void set_rates(Link& link, const Curve& rates) {
+  link.bandwidth = highest(rates);
+  link.by_bytes = times(rates, 1 / link.bandwidth);
 }
 
 }  // namespace lockstep

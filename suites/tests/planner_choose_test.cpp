@@ -215,6 +215,18 @@ TEST(Choose, ReplicasAreGroupedWhereThereAreNodes) {
   EXPECT_EQ(found(64, 8, "tp=1 pp=2 zero=1 replicas=2"), (Found{{1, {2}}}));
 }
 
+// What could be other and was not looked at; of one device there is no other mesh.
+TEST(Choose, SaysWhatItHasNotVaried) {
+  AskedOfFour a;
+  a.cluster.memory = 1e9;
+  const Values given = parse_values("micro=1 to=host activations=device ckpt=none offload=none");
+  EXPECT_TRUE(says(counts_text(choose(a.model, a.settings, a.cluster, given)),
+                   "\n  not varied: cp=1 bucket=1 every=1 (--words names other values)\n"));
+  a.cluster.devices = 1;
+  EXPECT_TRUE(says(counts_text(choose(a.model, a.settings, a.cluster, given)),
+                   "\n  not varied: bucket=1 every=1 (--words names other values)\n"));
+}
+
 // Where a network is slow they win.
 TEST(Choose, GroupsWinWhereTheNetworkIsSlow) {
   AskedOfFour a;
