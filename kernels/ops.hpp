@@ -25,9 +25,10 @@ struct Op {
   // these.
   void (*mixed)(Lanes&, unsigned halves, A...) = nullptr;
   void (*mixed_on_host)(Lanes&, unsigned halves, A...) = nullptr;  // as on_host is to call
-  void operator()(Lanes& lanes, A... a) const { call(lanes, a...); }
+  // Inlined, because files that call them are compiled for different instruction sets.
+  [[gnu::always_inline]] void operator()(Lanes& lanes, A... a) const { call(lanes, a...); }
   template <class... B>
-  requires(kHalves<B...> != 0) void operator()(Lanes& lanes, B... b) const {
+  requires(kHalves<B...> != 0) [[gnu::always_inline]] void operator()(Lanes& lanes, B... b) const {
     mixed(lanes, kHalves<B...>, retyped<A>(b)...);
   }
 };

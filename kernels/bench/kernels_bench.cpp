@@ -1,4 +1,5 @@
-// Times of the kernels, one thread, each set of kernels that runs here. Names: kernel/set/shape.
+// Times of the kernels, one thread, each set of kernels that runs here. Names: kernel/set/shape; a kernel on
+// numbers stored as bf16 is kernel_bf16.
 // Counters: peak% = share of the set's fma peak, measured just before; GB/s = bytes read and written.
 //
 //   make bench                                        everything
@@ -20,11 +21,17 @@ namespace {
 using Floats = std::vector<float>;
 using benchmark::State;
 
-Floats random_floats(i64 n) {
+template <class X>
+std::vector<X> random(i64 n) {
   static std::mt19937 bits(1);
-  Floats x(static_cast<std::size_t>(n));
-  for (float& a : x) a = static_cast<float>(bits() >> 8) * 0x1p-23f - 1.0f;
+  std::vector<X> x(static_cast<std::size_t>(n));
+  for (X& a : x) a = static_cast<X>(static_cast<float>(bits() >> 8) * 0x1p-23f - 1.0f);
   return x;
+}
+
+template <class X>
+std::string named(const char* kernel) {
+  return std::string(kernel) + (std::is_same_v<X, float> ? "" : "_bf16");
 }
 
 Lanes& one_lane() {
@@ -56,34 +63,37 @@ const MatmulShape kMatmuls[] = {{64, 32, 32},    {256, 96, 32},    {512, 256, 70
 // The plain kernels are what the others are compared with; where one run of them takes seconds, nothing is.
 bool worth_it(const std::string& set, double flops) { return set != "plain" || flops < 2e8; }
 
+template <class X>
 void add_matmuls(const std::string& set, const Ops<float>& ops) {
   for (const auto& [M, N, K] : kMatmuls) {
     const double flops = 2.0 * static_cast<double>(M * N * K);
     if (!worth_it(set, flops)) continue;
     const auto shape = fmt::format("M{}_N{}_K{}", M, N, K);
     for (i64 leaves : {1, 8}) {
-      benchmark::RegisterBenchmark(fmt::format("matmul/{}/{}_R{}", set, shape, leaves).c_str(),
-                                   [=, M = M, N = N, K = K](State& state) {
-                                     const Floats x = random_floats(M * K), w = random_floats(N * K);
-                                     Floats y(static_cast<std::size_t>(M * N));
-                                     measure(state, set, flops, 0, [&] {
-                                       ops.matmul(one_lane(), y.data(), x.data(), w.data(), M, N, K, leaves);
-                                     });
-                                   });
-      benchmark::RegisterBenchmark(fmt::format("matmul_dx/{}/{}_R{}", set, shape, leaves).c_str(),
-                                   [=, M = M, N = N, K = K](State& state) {
-                                     const Floats dy = random_floats(M * N), w = random_floats(N * K);
-                                     Floats dx(static_cast<std::size_t>(M * K));
-                                     measure(state, set, flops, 0, [&] {
-                                       ops.matmul_dx(one_lane(), dx.data(), dy.data(), N, w.data(), N,
-                                                     nullptr, 0, nullptr, 0, nullptr, 0, nullptr, 0, M, K,
-                                                     leaves);
-                                     });
-                                   });
+      benchmark::RegisterBenchmark(
+          fmt::format("{}/{}/{}_R{}", named<X>("matmul"), set, shape, leaves).c_str(),
+          [=, M = M, N = N, K = K](State& state) {
+            const auto x = random<X>(M * K), w = random<X>(N * K);
+            std::vector<X> y(static_cast<std::size_t>(M * N));
+            measure(state, set, flops, 0,
+                    [&] { ops.matmul(one_lane(), y.data(), x.data(), w.data(), M, N, K, leaves); });
+          });
+      benchmark::RegisterBenchmark(
+          fmt::format("{}/{}/{}_R{}", named<X>("matmul_dx"), set, shape, leaves).c_str(),
+          [=, M = M, N = N, K = K](State& state) {
+            const auto dy = random<X>(M * N), w = random<X>(N * K);
+            const X* none = nullptr;
+            std::vector<X> dx(static_cast<std::size_t>(M * K));
+            measure(state, set, flops, 0, [&] {
+              ops.matmul_dx(one_lane(), dx.data(), dy.data(), N, w.data(), N, none, 0, none, 0, none, 0, none,
+                            0, M, K, leaves);
+            });
+          });
     }
     benchmark::RegisterBenchmark(
-        fmt::format("matmul_dw/{}/{}", set, shape).c_str(), [=, M = M, N = N, K = K](State& state) {
-          const Floats dy = random_floats(M * N), x = random_floats(M * K);
+        fmt::format("{}/{}/{}", named<X>("matmul_dw"), set, shape).c_str(),
+        [=, M = M, N = N, K = K](State& state) {
+          const auto dy = random<X>(M * N), x = random<X>(M * K);
           Floats dw(static_cast<std::size_t>(N * K));
           measure(state, set, flops, 0,
                   [&] { ops.matmul_dw(one_lane(), dw.data(), dy.data(), x.data(), M, N, K, false); });
@@ -91,6 +101,7 @@ void add_matmuls(const std::string& set, const Ops<float>& ops) {
   }
 }
 
+template <class X>
 void add_attention(const std::string& set, const Ops<float>& ops) {
   struct Shape {
     i64 T, H, K, hd;
@@ -102,19 +113,22 @@ void add_attention(const std::string& set, const Ops<float>& ops) {
     if (!worth_it(set, 5 * product)) continue;
     const auto shape = fmt::format("T{}_H{}_K{}_hd{}", T, H, K, hd);
     benchmark::RegisterBenchmark(
-        fmt::format("attention/{}/{}", set, shape).c_str(), [=, T = T, H = H, K = K, hd = hd](State& state) {
-          const Floats q = random_floats(q_floats), k = random_floats(k_floats), v = random_floats(k_floats);
-          Floats o(q.size()), lse(static_cast<std::size_t>(T * H));
+        fmt::format("{}/{}/{}", named<X>("attention"), set, shape).c_str(),
+        [=, T = T, H = H, K = K, hd = hd](State& state) {
+          const auto q = random<X>(q_floats), k = random<X>(k_floats), v = random<X>(k_floats);
+          std::vector<X> o(q.size());
+          Floats lse(static_cast<std::size_t>(T * H));
           measure(state, set, 2 * product, 0, [&] {
             ops.attention(one_lane(), o.data(), lse.data(), q.data(), k.data(), v.data(), 1, T, H, K, hd);
           });
         });
     benchmark::RegisterBenchmark(
-        fmt::format("attention_dx/{}/{}", set, shape).c_str(),
+        fmt::format("{}/{}/{}", named<X>("attention_dx"), set, shape).c_str(),
         [=, T = T, H = H, K = K, hd = hd](State& state) {
-          const Floats q = random_floats(q_floats), k = random_floats(k_floats), v = random_floats(k_floats);
-          const Floats dO = random_floats(q_floats);
-          Floats o(q.size()), lse(static_cast<std::size_t>(T * H)), dq(q.size()), dk(k.size()), dv(k.size());
+          const auto q = random<X>(q_floats), k = random<X>(k_floats), v = random<X>(k_floats);
+          const auto dO = random<X>(q_floats);
+          std::vector<X> o(q.size()), dq(q.size()), dk(k.size()), dv(k.size());
+          Floats lse(static_cast<std::size_t>(T * H));
           ops.attention(one_lane(), o.data(), lse.data(), q.data(), k.data(), v.data(), 1, T, H, K, hd);
           measure(state, set, 5 * product, 0, [&] {
             ops.attention_dx(one_lane(), dq.data(), dk.data(), dv.data(), dO.data(), q.data(), k.data(),
@@ -124,76 +138,94 @@ void add_attention(const std::string& set, const Ops<float>& ops) {
   }
 }
 
+// Bytes are of an element's operands stored as X, and of those that are float32 all the same.
+template <class X>
 void add_rows_and_elements(const std::string& set, const Ops<float>& ops) {
   const i64 M = 1024, D = 768, n = M * D;
-  const auto add = [&](const char* name, double bytes_per_element, auto f) {
-    benchmark::RegisterBenchmark(fmt::format("{}/{}/M{}_D{}", name, set, M, D).c_str(), [=](State& state) {
-      std::vector<Floats> x;
-      for (int i = 0; i < 5; ++i) x.push_back(random_floats(n));
-      for (float& a : x[4]) a = a * a;
-      measure(state, set, 0, bytes_per_element * static_cast<double>(n), [&] { f(x); });
-      state.counters["ns/element"] =
-          benchmark::Counter(1e-9 * static_cast<double>(n * state.iterations()),
-                             benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
-    });
+  struct Arrays {
+    std::vector<std::vector<X>> x;
+    std::vector<Floats> f;  // the last has no negative numbers
   };
-  using Arrays = std::vector<Floats>;
-  add("rms_norm", 8, [=](Arrays& x) {
-    ops.rms_norm(one_lane(), x[0].data(), x[1].data(), x[2].data(), x[3].data(), M, D, 1e-5);
+  const auto add = [&](const char* name, double stored, double wide, auto f) {
+    benchmark::RegisterBenchmark(
+        fmt::format("{}/{}/M{}_D{}", named<X>(name), set, M, D).c_str(), [=](State& state) {
+          Arrays arrays;
+          for (int i = 0; i < 5; ++i) arrays.x.push_back(random<X>(n)), arrays.f.push_back(random<float>(n));
+          for (float& a : arrays.f[4]) a = a * a;
+          measure(state, set, 0, (stored * sizeof(X) + wide * sizeof(float)) * static_cast<double>(n),
+                  [&] { f(arrays); });
+          state.counters["ns/element"] =
+              benchmark::Counter(1e-9 * static_cast<double>(n * state.iterations()),
+                                 benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+        });
+  };
+  static const std::vector<i32> labels(static_cast<std::size_t>(M), 1);
+  add("rms_norm", 2, 0, [=](Arrays& a) {
+    ops.rms_norm(one_lane(), a.x[0].data(), a.f[0].data(), a.x[1].data(), a.x[2].data(), M, D, 1e-5);
   });
-  add("rms_norm_dx", 12, [=](Arrays& x) {
-    ops.rms_norm_dx(one_lane(), x[0].data(), x[1].data(), x[2].data(), x[3].data(), x[3].data(), M, D);
+  add("rms_norm_dx", 3, 0, [=](Arrays& a) {
+    ops.rms_norm_dx(one_lane(), a.x[0].data(), a.x[1].data(), a.x[2].data(), a.f[0].data(), a.x[3].data(), M,
+                    D);
   });
-  add("rms_norm_dw", 8, [=](Arrays& x) {
-    ops.rms_norm_dw(one_lane(), x[0].data(), x[1].data(), x[2].data(), x[3].data(), M, D, 8, false);
+  add("rms_norm_dw", 2, 0, [=](Arrays& a) {
+    ops.rms_norm_dw(one_lane(), a.f[0].data(), a.x[1].data(), a.x[2].data(), a.f[1].data(), M, D, 8, false);
   });
-  add("rope", 8, [=](Arrays& x) {
-    ops.rope(one_lane(), x[0].data(), x[1].data(), x[2].data(), M, M, D / 64, 64, false);
+  add("rope", 2, 0, [=](Arrays& a) {
+    ops.rope(one_lane(), a.x[0].data(), a.f[0].data(), a.f[1].data(), M, M, D / 64, 64, false);
   });
-  add("swiglu", 12, [=](Arrays& x) { ops.swiglu(one_lane(), x[0].data(), x[1].data(), x[2].data(), n); });
-  add("swiglu_dx", 20, [=](Arrays& x) {
-    ops.swiglu_dx(one_lane(), x[0].data(), x[1].data(), x[2].data(), x[3].data(), x[4].data(), n);
+  add("swiglu", 3, 0,
+      [=](Arrays& a) { ops.swiglu(one_lane(), a.x[0].data(), a.x[1].data(), a.x[2].data(), n); });
+  add("swiglu_dx", 5, 0, [=](Arrays& a) {
+    ops.swiglu_dx(one_lane(), a.x[0].data(), a.x[1].data(), a.x[2].data(), a.x[3].data(), a.x[4].data(), n);
   });
-  add("ce_sum", 4, [=](Arrays& x) {
-    static const std::vector<i32> labels(static_cast<std::size_t>(M), 1);
-    ops.ce_sum(one_lane(), x[0].data(), x[1].data(), x[2].data(), x[3].data(), labels.data(), M, D, D, 0, 8);
+  add("ce_sum", 1, 0, [=](Arrays& a) {
+    ops.ce_sum(one_lane(), a.f[0].data(), a.f[1].data(), a.x[2].data(), a.f[3].data(), labels.data(), M, D, D,
+               0, 8);
   });
-  add("ce_dx", 8, [=](Arrays& x) {
-    static const std::vector<i32> labels(static_cast<std::size_t>(M), 1);
-    std::memcpy(x[0].data(), x[1].data(), x[0].size() * sizeof(float));  // it works in place
-    ops.ce_dx(one_lane(), x[0].data(), x[3].data(), x[4].data(), labels.data(), M, D, D, 0, 0.01f);
+  add("ce_dx", 2, 0, [=](Arrays& a) {
+    std::memcpy(a.x[0].data(), a.x[1].data(), a.x[0].size() * sizeof(X));  // it works in place
+    ops.ce_dx(one_lane(), a.x[0].data(), a.f[3].data(), a.f[4].data(), labels.data(), M, D, D, 0, 0.01f);
   });
-  add("add", 12, [=](Arrays& x) { ops.add(one_lane(), x[0].data(), x[1].data(), x[2].data(), n); });
-  add("copy", 8, [=](Arrays& x) { ops.copy(one_lane(), x[0].data(), x[1].data(), n); });
-  add("swap_axes", 8, [=](Arrays& x) {
-    ops.swap_axes(one_lane(), x[0].data(), x[1].data(), 1, M, 2, D / 2);  // as two ranks of cp have it
+  add("add", 3, 0, [=](Arrays& a) { ops.add(one_lane(), a.x[0].data(), a.x[1].data(), a.x[2].data(), n); });
+  add("swap_axes", 2, 0, [=](Arrays& a) {
+    ops.swap_axes(one_lane(), a.x[0].data(), a.x[1].data(), 1, M, 2, D / 2);  // as two ranks of cp have it
   });
-  add("repeat_rows", 6,
-      [=](Arrays& x) { ops.repeat_rows(one_lane(), x[0].data(), x[1].data(), M, 2, D / 2); });
-  add("sum_rows", 6, [=](Arrays& x) { ops.sum_rows(one_lane(), x[0].data(), x[1].data(), M, 2, D / 2); });
-  add("add_squares", 4, [=](Arrays& x) {
-    i64 words[kSquareWords] = {};
-    ops.add_squares(one_lane(), words, x[1].data(), n);
-    benchmark::DoNotOptimize(words[0]);
-  });
-  add("adamw", 28, [=](Arrays& x) {
-    const AdamWStep<float> step{0.9999f, 0.9f, 0.1f, 0.95f, 0.05f, 0.222f, 1e-8f, 1e-4f};
-    ops.adamw(one_lane(), x[0].data(), x[1].data(), x[4].data(), x[3].data(), n, 1.0f, step);
-  });
+  add("repeat_rows", 1.5, 0,
+      [=](Arrays& a) { ops.repeat_rows(one_lane(), a.x[0].data(), a.x[1].data(), M, 2, D / 2); });
+  add("sum_rows", 1.5, 0,
+      [=](Arrays& a) { ops.sum_rows(one_lane(), a.x[0].data(), a.x[1].data(), M, 2, D / 2); });
+  add("copy", 1, 1, [=](Arrays& a) { ops.copy(one_lane(), a.x[0].data(), a.f[1].data(), n); });
+  if constexpr (std::is_same_v<X, float>) {  // of float32 whatever the activations are
+    add("add_squares", 1, 0, [=](Arrays& a) {
+      i64 words[kSquareWords] = {};
+      ops.add_squares(one_lane(), words, a.x[1].data(), n);
+      benchmark::DoNotOptimize(words[0]);
+    });
+    add("adamw", 7, 0, [=](Arrays& a) {
+      const AdamWStep<float> step{0.9999f, 0.9f, 0.1f, 0.95f, 0.05f, 0.222f, 1e-8f, 1e-4f};
+      ops.adamw(one_lane(), a.x[0].data(), a.x[1].data(), a.f[4].data(), a.x[3].data(), n, 1.0f, step);
+    });
+  }
+}
+
+template <class X>
+void add_kernels(const std::string& set, const Ops<float>& ops) {
+  add_matmuls<X>(set, ops);
+  add_attention<X>(set, ops);
+  add_rows_and_elements<X>(set, ops);
 }
 
 void memory_copy(State& state) {
   const i64 n = i64{64} << 20;
-  const Floats from = random_floats(n / 4);
+  const Floats from = random<float>(n / 4);
   Floats to(from.size());
   measure(state, "", 0, 2.0 * static_cast<double>(n),
           [&] { std::memcpy(to.data(), from.data(), static_cast<std::size_t>(n)); });
 }
 
 void add_all() {
-  add_matmuls("plain", plain_ops<float>());
-  add_attention("plain", plain_ops<float>());
-  add_rows_and_elements("plain", plain_ops<float>());
+  add_kernels<float>("plain", plain_ops<float>());
+  add_kernels<bf16>("plain", plain_ops<float>());
   for (const KernelSet* kernel_set : kernel_sets()) {
     if (!kernel_set->runs_here()) continue;
     const std::string set = kernel_set->name;
@@ -203,9 +235,8 @@ void add_all() {
       state.counters["Gflop/s"] = 1e-9 * peak;
     });
     const Ops<float> ops = cpu_ops(set);
-    add_matmuls(set, ops);
-    add_attention(set, ops);
-    add_rows_and_elements(set, ops);
+    add_kernels<float>(set, ops);
+    add_kernels<bf16>(set, ops);
   }
   benchmark::RegisterBenchmark("memcpy", memory_copy);
 }

@@ -13,17 +13,22 @@ template <class V, class F>
 void for_elements(Lanes& lanes, i64 n, F f) {
   lanes.split(n, kElementGrain, [&](i64 i, i64 end, int) {
     for (; i + V::kWidth <= end; i += V::kWidth)
-      f([i](const float* p) { return V::load(p + i); }, [i](float* p, V x) { x.store(p + i); });
+      f([i](const auto* p) { return V::load(p + i); }, [i](auto* p, V x) { x.store(p + i); });
     if (i < end) {
       typename V::Mask m = V::first(end - i);
-      f([i, m](const float* p) { return V::load(p + i, m); }, [i, m](float* p, V x) { x.store(p + i, m); });
+      f([i, m](const auto* p) { return V::load(p + i, m); }, [i, m](auto* p, V x) { x.store(p + i, m); });
     }
   });
 }
 
-template <class V>
-void add(Lanes& lanes, float* y, const float* a, const float* b, i64 n) {
+template <class V, class Y, class B>
+void add(Lanes& lanes, Y* y, const Y* a, const B* b, i64 n) {
   for_elements<V>(lanes, n, [=](auto load, auto store) { store(y, load(a) + load(b)); });
+}
+
+template <class V, class Y, class X>
+void copy(Lanes& lanes, Y* y, const X* x, i64 n) {
+  for_elements<V>(lanes, n, [=](auto load, auto store) { store(y, load(x)); });
 }
 
 // Shazeer, "GLU Variants Improve Transformer" (2020), equation 5.
@@ -32,16 +37,16 @@ LOCKSTEP_INLINE V sigmoid(V g) {
   return V::all(1.0f) / (V::all(1.0f) + exp(V::all(-0.0f) - g));  // -0 - g is -g, also for zeros
 }
 
-template <class V>
-void swiglu(Lanes& lanes, float* a, const float* g, const float* u, i64 n) {
+template <class V, class X>
+void swiglu(Lanes& lanes, X* a, const X* g, const X* u, i64 n) {
   for_elements<V>(lanes, n, [=](auto load, auto store) {
     V gate = load(g);
     store(a, (gate * sigmoid(gate)) * load(u));
   });
 }
 
-template <class V>
-void swiglu_dx(Lanes& lanes, float* dg, float* du, const float* da, const float* g, const float* u, i64 n) {
+template <class V, class X>
+void swiglu_dx(Lanes& lanes, X* dg, X* du, const X* da, const X* g, const X* u, i64 n) {
   for_elements<V>(lanes, n, [=](auto load, auto store) {
     V one = V::all(1.0f), grad = load(da), gate = load(g), up = load(u);
     V sg = sigmoid(gate);

@@ -3,102 +3,14 @@
 // The terms of a sum form one long row of *segments*: leaf 0 of piece 0, leaf 0 of piece 1, ..., leaf 1 of
 // piece 0, ... A leaf is one chain over its segments; finished leaves meet in a binary tree. Segments are
 // packed chunk by chunk, so scratch does not grow with k; a tile that waits for the next chunk keeps its
-// chain and the finished subtrees in memory, which changes no bit.
+// chain and the finished subtrees in memory, float32 whatever the operands are, which changes no bit.
 #pragma once
+#include "kernels/bf16.hpp"
+#include "kernels/cpu/chunks.hpp"
 #include "kernels/cpu/tile.hpp"
 #include "kernels/ops.hpp"
 
 namespace lockstep::simd {
-
-// One product A_i B_i of a sum of products; k_i terms.
-struct Piece {
-  const float* a;
-  i64 a_tile;  // from the first row of a tile of rows to the next tile's, divided by the rows of a tile
-  i64 a_row, a_col;
-  const float* b;
-  i64 ldb;
-  i64 k;
-};
-
-struct Product {
-  float* c;
-  i64 rows, cols, ldc;
-  bool add;         // C = C + the sum
-  bool transposed;  // B(k, j) = b[j * ldb + k], else b[k * ldb + j]
-  Piece piece[3];
-  int pieces;
-  i64 leaves;
-};
-
-// How many pairs of subtrees meet once leaf r is done, going left to right through tree(0, leaves).
-LOCKSTEP_INLINE int merges_after(i64 r, i64 leaves) {
-  int merges = 0;
-  for (i64 lo = 0, hi = leaves; hi - lo > 1;) {
-    i64 mid = lo + (hi - lo) / 2;
-    if (r >= mid)
-      lo = mid, ++merges;
-    else
-      hi = mid, merges = 0;
-  }
-  return merges;
-}
-
-struct Segment {
-  const float* a;
-  i64 a_tile, a_row, a_col;
-  const float* b;
-  i64 ldb;
-  i64 k;
-  bool opens, closes;  // the first, the last of its leaf
-  int merges;          // subtrees met when it closes
-};
-
-struct Chunk {
-  static constexpr int kSegments = 48;
-  static constexpr i64 kTerms = 384;  // packed rows of B
-  Segment segment[kSegments];
-  int segments = 0;
-  i64 terms = 0;
-};
-
-// Walks the segments of a product.
-struct Cursor {
-  i64 leaf = 0;
-  int piece = 0;
-  i64 done = 0;  // terms of this leaf and piece already handed out
-};
-
-// Fills the next chunk; false when nothing is left.
-template <class V>
-bool next_chunk(Chunk& chunk, const Product& m, Cursor& at) {
-  chunk.segments = 0;
-  chunk.terms = 0;
-  while (at.leaf < m.leaves && chunk.segments < Chunk::kSegments && chunk.terms < Chunk::kTerms) {
-    const Piece& p = m.piece[at.piece];
-    i64 begin = at.leaf * p.k / m.leaves + at.done, end = (at.leaf + 1) * p.k / m.leaves;
-    bool whole = end - begin <= Chunk::kTerms - chunk.terms;
-    i64 k = whole ? end - begin : Chunk::kTerms - chunk.terms;
-    bool closes = whole && at.piece + 1 == m.pieces;
-    chunk.segment[chunk.segments++] = {p.a + begin * p.a_col,
-                                       p.a_tile,
-                                       p.a_row,
-                                       p.a_col,
-                                       m.transposed ? p.b + begin : p.b + begin * p.ldb,
-                                       p.ldb,
-                                       k,
-                                       at.piece == 0 && at.done == 0,
-                                       closes,
-                                       closes ? merges_after(at.leaf, m.leaves) : 0};
-    chunk.terms += k;
-    if (!whole) {
-      at.done += k;
-    } else {
-      at.done = 0;
-      if (++at.piece == m.pieces) at.piece = 0, ++at.leaf;
-    }
-  }
-  return chunk.segments > 0;
-}
 
 // Where a tile's sum stands between two chunks. Memory per tile: subtree 0, subtree 1, ..., chain.
 struct Progress {
@@ -107,10 +19,34 @@ struct Progress {
   i64 closed = 0;  // leaves done
 };
 
+// A tile's rows of A, as it reads them.
+template <class V>
+LOCKSTEP_INLINE View tile_rows(const float* a, i64 row, i64 col, i64 rows, i64 /*k*/, float* /*wide*/) {
+  return {a, row, col, rows};
+}
+// Widened: along k, or where they lie across memory side by side for each k.
+template <class V>
+LOCKSTEP_INLINE View tile_rows(const bf16* a, i64 row, i64 col, i64 rows, i64 k, float* wide) {
+  const i64 exist = rows < V::kTileRows ? rows : V::kTileRows;
+  if (col == 1) {
+    for (i64 i = 0; i < exist; ++i) {
+      i64 at = 0;
+      for (; at + V::kWidth <= k; at += V::kWidth) V::load(a + i * row + at).store(wide + i * kTerms + at);
+      for (; at < k; ++at) wide[i * kTerms + at] = a[i * row + at];
+    }
+    return {wide, kTerms, 1, rows};
+  }
+  for (i64 at = 0; at < k; ++at)
+    for (i64 i = 0; i < exist; ++i) wide[at * V::kTileRows + i] = a[i * row + at * col];
+  return {wide, 1, V::kTileRows, rows};
+}
+template <class V>
+inline constexpr i64 kWideFloats = i64{V::kTileRows} * kTerms;
+
 // Runs one chunk for one tile whose C starts at row i, column j.
-template <class V, int Vectors>
-LOCKSTEP_INLINE void run_tile(const Product& m, const Chunk& chunk, const float* b, float* memory,
-                              Progress state, i64 i, i64 j) {
+template <class V, int Vectors, class Y, class A, class B>
+LOCKSTEP_INLINE void run_tile(const Product<Y, A, B>& m, const Chunk<A, B>& chunk, const float* b,
+                              float* wide, float* memory, Progress state, i64 i, i64 j) {
   using T = Tile<V, Vectors>;
   T t;
   float* chain = memory + state.max_subtrees * T::kFloats;
@@ -119,8 +55,10 @@ LOCKSTEP_INLINE void run_tile(const Product& m, const Chunk& chunk, const float*
   else
     t.load(chain, T::kCols);
   for (int s = 0; s < chunk.segments; ++s) {
-    const Segment& seg = chunk.segment[s];
-    if (seg.k > 0) t.chain({seg.a + i * seg.a_tile, seg.a_row, seg.a_col, m.rows - i}, b, T::kCols, seg.k);
+    const Segment<A, B>& seg = chunk.segment[s];
+    if (seg.k > 0)
+      t.chain(tile_rows<V>(seg.a + i * seg.a_tile, seg.a_row, seg.a_col, m.rows - i, seg.k, wide), b,
+              T::kCols, seg.k);
     b += seg.k * T::kCols;
     if (!seg.closes) continue;
     for (int n = 0; n < seg.merges; ++n) t.add(memory + --state.subtrees * T::kFloats, T::kCols);
@@ -133,30 +71,32 @@ LOCKSTEP_INLINE void run_tile(const Product& m, const Chunk& chunk, const float*
   if (!chunk.segment[chunk.segments - 1].closes) t.store(chain, T::kCols);
 }
 
-// How a lane's scratch is shared out, in floats: a panel of B and the tiles' memory, then a packed A.
+// How a lane's scratch is shared out, in floats: a panel of B, a tile's widened rows of A and the tiles'
+// memory; then a packed A.
 inline constexpr i64 kPanelFloats = 3 << 18, kPackedFloats = 1 << 18;
 static_assert(kPanelFloats + kPackedFloats <= i64(Lanes::kScratchBytes / sizeof(float)));
 
 // Columns [j, j + Vectors * width).
-template <class V, int Vectors>
-void run_panel(const Product& m, i64 j, float* scratch) {
+template <class V, int Vectors, class Y, class A, class B>
+void run_panel(const Product<Y, A, B>& m, i64 j, float* scratch) {
   using T = Tile<V, Vectors>;
   Progress state;
   while ((i64{1} << state.max_subtrees) < m.leaves) ++state.max_subtrees;
   float* packed = scratch;
-  float* memory = scratch + Chunk::kTerms * T::kCols;
+  float* wide = packed + kTerms * T::kCols;
+  float* memory = wide + kWideFloats<V>;
   const i64 tile_memory = (state.max_subtrees + 1) * T::kFloats;
-  const i64 rows = (kPanelFloats - Chunk::kTerms * T::kCols) / tile_memory * T::kRows;  // that can wait
+  const i64 rows = (kPanelFloats - (memory - scratch)) / tile_memory * T::kRows;  // that can wait
   const i64 cols = m.cols - j < T::kCols ? m.cols - j : T::kCols;
 
   for (i64 begin = 0; begin < m.rows; begin += rows) {
     const i64 end = begin + rows < m.rows ? begin + rows : m.rows;
-    Chunk chunk;
+    Chunk<A, B> chunk;
     Cursor cursor;
-    for (Progress p = state; next_chunk<V>(chunk, m, cursor);) {
+    for (Progress p = state; next_chunk(chunk, m, cursor);) {
       float* b = packed;
       for (int s = 0; s < chunk.segments; ++s) {
-        const Segment& seg = chunk.segment[s];
+        const Segment<A, B>& seg = chunk.segment[s];
         if (seg.k == 0) continue;
         if (m.transposed)
           pack_transposed<V>(b, T::kCols, seg.b + j * seg.ldb, seg.ldb, seg.k, cols);
@@ -168,7 +108,7 @@ void run_panel(const Product& m, i64 j, float* scratch) {
       const bool waits = cursor.leaf < m.leaves || p.closed > 0 || !chunk.segment[0].opens;
       float* tile = memory;
       for (i64 i = begin; i < end; i += T::kRows) {
-        run_tile<V, Vectors>(m, chunk, packed, tile, p, i, j);
+        run_tile<V, Vectors>(m, chunk, packed, wide, tile, p, i, j);
         if (waits) tile += tile_memory;
       }
       for (int s = 0; s < chunk.segments; ++s)
@@ -177,52 +117,77 @@ void run_panel(const Product& m, i64 j, float* scratch) {
   }
 }
 
-// A whose rows lie across memory (dyT): a tile of rows side by side for each k. Memory is read along its
-// lines; two spare columns keep the tiles, written in step, off each other's cache sets.
+// A, where its rows lie across memory (dyT): a tile of rows side by side for each k. Memory is read along its
+// lines; two spare columns keep the tiles, written in step, off each other's cache sets. And bf16, widened
+// once for all panels of B.
 inline constexpr i64 kSpareColumns = 2;
-template <class V>
-void pack_a(Piece& p, i64 rows, float* packed) {
+template <class V, class X>
+Piece<float, X> pack_a(const Piece<X, X>& p, i64 rows, float* packed) {
   const i64 stride = p.k + kSpareColumns;
+  if (p.a_col == 1) {
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 k = 0; k < p.k; k += V::kWidth) {
+        const typename V::Mask m = V::first(p.k - k);
+        V::load(p.a + i * p.a_row + k, m).store(packed + i * stride + k, m);
+      }
+    return {packed, stride, stride, 1, p.b, p.ldb, p.k};
+  }
   const typename V::Mask tile = V::first(V::kTileRows);
   for (i64 k = 0; k < p.k; ++k) {
-    const float* from = p.a + k * p.a_col;
+    const X* from = p.a + k * p.a_col;
     float* to = packed + k * V::kTileRows;
     i64 i = 0;
     for (; i + V::kTileRows <= rows; i += V::kTileRows) V::load(from + i, tile).store(to + i * stride, tile);
     if (i < rows) V::load(from + i, V::first(rows - i)).store(to + i * stride, tile);
   }
-  p.a = packed;
-  p.a_tile = stride;
-  p.a_row = 1;
-  p.a_col = V::kTileRows;
+  return {packed, stride, 1, V::kTileRows, p.b, p.ldb, p.k};
 }
 
-template <class V>
-void run_product(const Product& m, i64 row_begin, i64 row_end, i64 col_begin, i64 col_end, float* scratch) {
+template <class V, class Y, class A, class B>
+void run_panels(const Product<Y, A, B>& m, i64 col_begin, float* scratch) {
+  for (i64 j = col_begin; j < m.cols;) {
+    const i64 vectors = panel_vectors<V>(m.cols - j);
+    with_vectors<V>(vectors, [&](auto n) { run_panel<V, n>(m, j, scratch); });
+    j += vectors * V::kWidth;
+  }
+}
+
+template <class V, class Y, class X>
+void run_product(const Product<Y, X>& m, i64 row_begin, i64 row_end, i64 col_begin, i64 col_end,
+                 float* scratch) {
   // A block of rows of A stays in the second-level cache while all panels of B pass by.
-  i64 block = V::kTileRows * 64;
-  const i64 fit = kPackedFloats / (m.piece[0].k + kSpareColumns) / V::kTileRows * V::kTileRows;
-  const bool pack = m.piece[0].a_col != 1 && fit > 0;
+  i64 block = V::kTileRows * 64, width = 0;
+  for (int n = 0; n < m.pieces; ++n) width += m.piece[n].k + kSpareColumns;
+  const i64 fit = kPackedFloats / width / V::kTileRows * V::kTileRows;
+  // B is packed anew for each block of rows, so where A could be read as it lies there must be many.
+  const bool across = m.piece[0].a_col != 1, widens = !std::is_same_v<X, float>;
+  const bool pack = across ? fit > 0 : widens && fit >= block / 4;
   if (pack && fit < block) block = fit;
   for (i64 i = row_begin; i < row_end; i += block) {
-    Product part = m;
+    Product<Y, X> part = m;
     part.rows = i + block < row_end ? block : row_end - i;
     part.cols = col_end;
     part.c += i * m.ldc;
-    for (Piece& p : part.piece)
+    for (Piece<X, X>& p : part.piece)
       if (p.k > 0) p.a += i * p.a_row;
-    if (pack) pack_a<V>(part.piece[0], part.rows, scratch + kPanelFloats);
-    for (i64 j = col_begin; j < col_end;) {
-      i64 vectors = panel_vectors<V>(col_end - j);
-      with_vectors<V>(vectors, [&](auto n) { run_panel<V, n>(part, j, scratch); });
-      j += vectors * V::kWidth;
+    if (!pack) {
+      run_panels<V>(part, col_begin, scratch);
+      continue;
     }
+    Product<Y, float, X> packed{part.c,          part.rows,    part.cols,   part.ldc,   part.add,
+                                part.transposed, {{}, {}, {}}, part.pieces, part.leaves};
+    float* to = scratch + kPanelFloats;
+    for (int n = 0; n < m.pieces; ++n) {
+      packed.piece[n] = pack_a<V>(part.piece[n], part.rows, to);
+      to += part.rows * (m.piece[n].k + kSpareColumns);
+    }
+    run_panels<V>(packed, col_begin, scratch);
   }
 }
 
 // Lanes share out columns if there are enough of them (then nothing is packed twice), else rows.
-template <class V>
-void product(Lanes& lanes, const Product& m) {
+template <class V, class Y, class X>
+void product(Lanes& lanes, const Product<Y, X>& m) {
   if (m.cols >= m.rows || m.cols >= i64{2} * lanes.count() * V::kTileVectors * V::kWidth)
     lanes.split(m.cols, V::kWidth, [&](i64 lo, i64 hi, int lane) {
       run_product<V>(m, 0, m.rows, lo, hi, static_cast<float*>(lanes.scratch(lane)));
@@ -234,19 +199,18 @@ void product(Lanes& lanes, const Product& m) {
 }
 
 // y[M,N] = x[M,K] w[N,K]^T
-template <class V>
-void matmul(Lanes& lanes, float* y, const float* x, const float* w, i64 M, i64 N, i64 K, i64 leaves) {
-  product<V>(lanes, {y, M, N, N, false, true, {{x, K, K, 1, w, K, K}, {}, {}}, 1, leaves});
+template <class V, class Y, class X>
+void matmul(Lanes& lanes, Y* y, const X* x, const X* w, i64 M, i64 N, i64 K, i64 leaves) {
+  product<V, Y, X>(lanes, {y, M, N, N, false, true, {{x, K, K, 1, w, K, K}, {}, {}}, 1, leaves});
 }
 
 // dx[M,K] = sum over pieces of dy_i[M,N_i] w_i[N_i,K]
-template <class V>
-void matmul_dx(Lanes& lanes, float* dx, const float* dy0, i64 ld0, const float* w0, i64 N0, const float* dy1,
-               i64 ld1, const float* w1, i64 N1, const float* dy2, i64 ld2, const float* w2, i64 N2, i64 M,
-               i64 K, i64 leaves) {
+template <class V, class Y, class X>
+void matmul_dx(Lanes& lanes, Y* dx, const X* dy0, i64 ld0, const X* w0, i64 N0, const X* dy1, i64 ld1,
+               const X* w1, i64 N1, const X* dy2, i64 ld2, const X* w2, i64 N2, i64 M, i64 K, i64 leaves) {
   int pieces = N2 > 0 ? 3 : N1 > 0 ? 2 : 1;
-  product<V>(lanes,
-             {dx,
+  product<V, Y, X>(
+      lanes, {dx,
               M,
               K,
               K,
@@ -258,9 +222,9 @@ void matmul_dx(Lanes& lanes, float* dx, const float* dy0, i64 ld0, const float* 
 }
 
 // dw[N,K] (+)= dy[T,N]^T x[T,K]
-template <class V>
-void matmul_dw(Lanes& lanes, float* dw, const float* dy, const float* x, i64 T, i64 N, i64 K, bool add) {
-  product<V>(lanes, {dw, N, K, K, add, false, {{dy, 1, 1, N, x, K, T}, {}, {}}, 1, 1});
+template <class V, class X>
+void matmul_dw(Lanes& lanes, float* dw, const X* dy, const X* x, i64 T, i64 N, i64 K, bool add) {
+  product<V, float, X>(lanes, {dw, N, K, K, add, false, {{dy, 1, 1, N, x, K, T}, {}, {}}, 1, 1});
 }
 
 }  // namespace lockstep::simd

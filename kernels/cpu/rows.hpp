@@ -15,11 +15,11 @@ LOCKSTEP_INLINE void for_row(i64 n, F&& f) {
   if (i < n) f(i, V::first(n - i));
 }
 
-template <class V>
-void rms_norm(Lanes& lanes, float* y, float* rstd, const float* x, const float* w, i64 M, i64 D, double eps) {
+template <class V, class X>
+void rms_norm(Lanes& lanes, X* y, float* rstd, const X* x, const X* w, i64 M, i64 D, double eps) {
   lanes.split(M, 1, [&](i64 begin, i64 end, int) {
     for (i64 m = begin; m < end; ++m) {
-      const float* row = x + m * D;
+      const X* row = x + m * D;
       const float mean = lane_dot<V>(row, row, D) / static_cast<float>(D);
       const float rs = 1.0f / __builtin_sqrtf(mean + static_cast<float>(eps));
       rstd[m] = rs;
@@ -30,9 +30,8 @@ void rms_norm(Lanes& lanes, float* y, float* rstd, const float* x, const float* 
   });
 }
 
-template <class V>
-void rms_norm_dx(Lanes& lanes, float* dx, const float* dy, const float* x, const float* rstd, const float* w,
-                 i64 M, i64 D) {
+template <class V, class X, class Dy>
+void rms_norm_dx(Lanes& lanes, X* dx, const Dy* dy, const X* x, const float* rstd, const X* w, i64 M, i64 D) {
   lanes.split(M, 1, [&](i64 begin, i64 end, int) {
     for (i64 m = begin; m < end; ++m) {
       const V rs = V::all(rstd[m]);
@@ -52,8 +51,8 @@ void rms_norm_dx(Lanes& lanes, float* dx, const float* dy, const float* x, const
 }
 
 // Four vectors of columns at a time; subtrees over chunks wait on a stack in scratch.
-template <class V>
-void rms_norm_dw(Lanes& lanes, float* dw, const float* dy, const float* x, const float* rstd, i64 T, i64 D,
+template <class V, class X, class Dy>
+void rms_norm_dw(Lanes& lanes, float* dw, const Dy* dy, const X* x, const float* rstd, i64 T, i64 D,
                  i64 leaves, bool add) {
   constexpr int kVectors = 4;
   constexpr i64 kCols = kVectors * V::kWidth;
@@ -89,16 +88,16 @@ void rms_norm_dw(Lanes& lanes, float* dw, const float* dy, const float* x, const
   });
 }
 
-template <class V>
-void rope(Lanes& lanes, float* x, const float* cos, const float* sin, i64 M, i64 T, i64 heads, i64 hd,
+template <class V, class X>
+void rope(Lanes& lanes, X* x, const float* cos, const float* sin, i64 M, i64 T, i64 heads, i64 hd,
           bool inverse) {
   const i64 half = hd / 2;
   const V sign = V::all(inverse ? -1.0f : 1.0f);
   lanes.split(M, 1, [&](i64 begin, i64 end, int) {
     for (i64 m = begin; m < end; ++m)
       for (i64 h = 0; h < heads; ++h) {
-        float* low = x + (m * heads + h) * hd;
-        float* high = low + half;
+        X* low = x + (m * heads + h) * hd;
+        X* high = low + half;
         const i64 at = m % T * half;
         for_row<V>(half, [&](i64 j, typename V::Mask k) {
           V c = V::load(cos + at + j, k), s = sign * V::load(sin + at + j, k);

@@ -5,7 +5,8 @@
 //
 // A is read where it lies, by broadcast, with any two strides. B is packed: the tile's columns of each k
 // side by side. This is the loop structure of Goto and van de Geijn, "Anatomy of High-Performance Matrix
-// Multiplication" (2008), without packing A.
+// Multiplication" (2008), without packing A. What is stored as bf16 is widened first, and only a sum's last
+// store rounds.
 #pragma once
 #include <type_traits>
 
@@ -70,14 +71,15 @@ struct Tile {
       for (int j = 0; j < Vectors; ++j) c[i][j] = V::all(s) * c[i][j];
   }
   // Rows and columns outside the matrix are left alone.
-  LOCKSTEP_INLINE void store(float* p, i64 ld, i64 rows, i64 cols, bool add) const {
+  template <class Y>
+  LOCKSTEP_INLINE void store(Y* p, i64 ld, i64 rows, i64 cols, bool add) const {
     typename V::Mask last = V::first(cols - (Vectors - 1) * V::kWidth);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
       if (i >= rows) break;
 #pragma GCC unroll 3
       for (int j = 0; j < Vectors; ++j) {
-        float* q = p + i * ld + j * V::kWidth;
+        Y* q = p + i * ld + j * V::kWidth;
         if (j < Vectors - 1)
           (add ? V::load(q) + c[i][j] : c[i][j]).store(q);
         else
@@ -124,8 +126,8 @@ LOCKSTEP_INLINE void with_vectors(i64 vectors, F&& f) {
 }
 
 // dst[k][0..width) = src[k * ld + 0..cols), zeros beyond cols. width is a whole number of vectors.
-template <class V>
-void pack_rows(float* dst, i64 width, const float* src, i64 ld, i64 k, i64 cols) {
+template <class V, class X>
+void pack_rows(float* dst, i64 width, const X* src, i64 ld, i64 k, i64 cols) {
   const i64 last = width - V::kWidth;
   const typename V::Mask mask = V::first(cols - last);
   for (; k > 0; --k, src += ld, dst += width) {
@@ -135,22 +137,22 @@ void pack_rows(float* dst, i64 width, const float* src, i64 ld, i64 k, i64 cols)
 }
 
 // dst[k][0..width) = src[(0..cols) * ld + k], zeros beyond cols.
-template <class V>
-void pack_transposed(float* dst, i64 width, const float* src, i64 ld, i64 k, i64 cols) {
+template <class V, class X>
+void pack_transposed(float* dst, i64 width, const X* src, i64 ld, i64 k, i64 cols) {
   for (i64 j = 0; j < width; j += V::kWidth) {
-    const float* s = src + j * ld;
+    const X* s = src + j * ld;
     i64 rows = cols - j < V::kWidth ? cols - j : V::kWidth;
     i64 p = 0;
     if (rows == V::kWidth)
       for (; p + 4 <= k; p += 4) V::transpose4(s + p, ld, dst + p * width + j, width);
     for (; p < k; ++p)
-      for (i64 i = 0; i < V::kWidth; ++i) dst[p * width + j + i] = i < rows ? s[i * ld + p] : 0.0f;
+      for (i64 i = 0; i < V::kWidth; ++i) dst[p * width + j + i] = i < rows ? float{s[i * ld + p]} : 0.0f;
   }
 }
 
 // All panels of B, one after another: the panel that starts at column j lies at dst + j * k.
-template <class V>
-void pack_panels(float* dst, const float* src, i64 ld, i64 k, i64 cols, bool transposed) {
+template <class V, class X>
+void pack_panels(float* dst, const X* src, i64 ld, i64 k, i64 cols, bool transposed) {
   for (i64 j = 0; j < cols;) {
     i64 width = panel_vectors<V>(cols - j) * V::kWidth;
     i64 exist = cols - j < width ? cols - j : width;

@@ -1,8 +1,6 @@
 // Eight floats in one AVX register: the twin of vec_avx512.hpp, for files compiled for AVX2 and FMA.
 #pragma once
-#include <immintrin.h>
-
-#include "kernels/cpu/always_inline.hpp"
+#include "kernels/cpu/four.hpp"
 #include "kernels/lanes.hpp"
 
 namespace lockstep::simd {
@@ -44,6 +42,41 @@ struct Avx2 {
   static LOCKSTEP_INLINE Avx2 load(const float* p, Mask m) { return {_mm256_maskload_ps(p, m.m)}; }
   LOCKSTEP_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   LOCKSTEP_INLINE void store(float* p, Mask m) const { _mm256_maskstore_ps(p, m.m, v); }
+
+  // bf16.hpp, lane by lane: widened exactly, rounded to the nearest, ties to even.
+  static LOCKSTEP_INLINE Avx2 load(const bf16* p) {
+    return widened(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  LOCKSTEP_INLINE void store(bf16* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), rounded()); }
+  // AVX2 has no masks for halves: one by one, at the edges alone.
+  static LOCKSTEP_INLINE Avx2 load(const bf16* p, Mask m) {
+    const int n = count(m);
+    if (n == kWidth) return load(p);
+    bf16 halves[kWidth] = {};
+    for (int i = 0; i < n; ++i) halves[i] = p[i];
+    return load(halves);
+  }
+  LOCKSTEP_INLINE void store(bf16* p, Mask m) const {
+    const int n = count(m);
+    if (n == kWidth) return store(p);
+    bf16 halves[kWidth];
+    store(halves);
+    for (int i = 0; i < n; ++i) p[i] = halves[i];
+  }
+  static LOCKSTEP_INLINE int count(Mask m) {  // of first()
+    return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(m.m))));
+  }
+  static LOCKSTEP_INLINE Avx2 widened(__m128i halves) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
+  }
+  LOCKSTEP_INLINE __m128i rounded() const {
+    const __m256i wide = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(wide, 16), _mm256_set1_epi32(1));
+    const __m256i near = _mm256_add_epi32(_mm256_add_epi32(wide, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i y = _mm256_blendv_epi8(_mm256_srli_epi32(near, 16), _mm256_set1_epi32(0x7fc0), nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+  }
 
   static LOCKSTEP_INLINE Mask first(i64 n) {
     int k = n >= 8 ? 8 : n <= 0 ? 0 : int(n);
@@ -95,12 +128,13 @@ struct Avx2 {
   }
 
   // dst[k * ld + j] = src[j * src_ld + k] for 8 rows j and 4 columns k.
-  static LOCKSTEP_INLINE void transpose4(const float* src, i64 src_ld, float* dst, i64 ld) {
+  template <class X>
+  static LOCKSTEP_INLINE void transpose4(const X* src, i64 src_ld, float* dst, i64 ld) {
     __m256 q[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const float* p = src + j * src_ld;
-      q[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * src_ld), 1);
+      const X* p = src + j * src_ld;
+      q[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(four(p)), four(p + 4 * src_ld), 1);
     }
     __m256 a = _mm256_unpacklo_ps(q[0], q[1]), b = _mm256_unpackhi_ps(q[0], q[1]);
     __m256 c = _mm256_unpacklo_ps(q[2], q[3]), d = _mm256_unpackhi_ps(q[2], q[3]);

@@ -3,14 +3,7 @@
 // own and the linker can never mix them.
 #pragma once
 
-// GCC 12 takes the intrinsics' own "undefined" operands for a mistake (GCC bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
-#include "kernels/cpu/always_inline.hpp"
+#include "kernels/cpu/four.hpp"
 #include "kernels/lanes.hpp"
 
 namespace lockstep::simd {
@@ -56,6 +49,25 @@ struct Avx512 {
   LOCKSTEP_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
   LOCKSTEP_INLINE void store(float* p, Mask m) const { _mm512_mask_storeu_ps(p, m, v); }
 
+  // bf16.hpp, lane by lane: widened exactly, rounded to the nearest, ties to even.
+  static LOCKSTEP_INLINE Avx512 load(const bf16* p) { return widened(_mm256_loadu_epi16(p)); }
+  static LOCKSTEP_INLINE Avx512 load(const bf16* p, Mask m) {
+    return widened(_mm256_maskz_loadu_epi16(m, p));
+  }
+  LOCKSTEP_INLINE void store(bf16* p) const { _mm256_storeu_epi16(p, rounded()); }
+  LOCKSTEP_INLINE void store(bf16* p, Mask m) const { _mm256_mask_storeu_epi16(p, m, rounded()); }
+  static LOCKSTEP_INLINE Avx512 widened(__m256i halves) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+  }
+  LOCKSTEP_INLINE __m256i rounded() const {
+    const __m512i wide = _mm512_castps_si512(v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(wide, 16), _mm512_set1_epi32(1));
+    const __m512i near = _mm512_add_epi32(_mm512_add_epi32(wide, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(
+        _mm512_mask_mov_epi32(_mm512_srli_epi32(near, 16), nan, _mm512_set1_epi32(0x7fc0)));
+  }
+
   // Lanes 0 .. n-1, for any n.
   static LOCKSTEP_INLINE Mask first(i64 n) {
     return n >= 16 ? Mask(0xffff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
@@ -98,16 +110,17 @@ struct Avx512 {
   }
 
   // dst[k * ld + j] = src[j * src_ld + k] for 16 rows j and 4 columns k.
-  static LOCKSTEP_INLINE void transpose4(const float* src, i64 src_ld, float* dst, i64 ld) {
+  template <class X>
+  static LOCKSTEP_INLINE void transpose4(const X* src, i64 src_ld, float* dst, i64 ld) {
     // Register q holds four elements of rows q, q+4, q+8, q+12; a 4x4 transpose within each quarter.
     __m512 q[4];
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const float* p = src + j * src_ld;
-      __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(p));
-      x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 4 * src_ld), 1);
-      x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 8 * src_ld), 2);
-      q[j] = _mm512_insertf32x4(x, _mm_loadu_ps(p + 12 * src_ld), 3);
+      const X* p = src + j * src_ld;
+      __m512 x = _mm512_castps128_ps512(four(p));
+      x = _mm512_insertf32x4(x, four(p + 4 * src_ld), 1);
+      x = _mm512_insertf32x4(x, four(p + 8 * src_ld), 2);
+      q[j] = _mm512_insertf32x4(x, four(p + 12 * src_ld), 3);
     }
     __m512 a = _mm512_unpacklo_ps(q[0], q[1]), b = _mm512_unpackhi_ps(q[0], q[1]);
     __m512 c = _mm512_unpacklo_ps(q[2], q[3]), d = _mm512_unpackhi_ps(q[2], q[3]);

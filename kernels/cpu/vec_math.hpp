@@ -47,8 +47,8 @@ LOCKSTEP_INLINE void for_lanes16(i64 n, F&& f) {
 }
 
 // lane sum over i of a[i] * b[i]. A missing term is fma(0, 0, chain) = chain.
-template <class V>
-LOCKSTEP_INLINE float lane_dot(const float* a, const float* b, i64 n) {
+template <class V, class X>
+LOCKSTEP_INLINE float lane_dot(const X* a, const X* b, i64 n) {
   Lanes16<V> sum;
   for_lanes16<V>(n, [&](i64 i, int j, typename V::Mask m) {
     sum.lane[j] = V::fma(V::load(a + i, m), V::load(b + i, m), sum.lane[j]);

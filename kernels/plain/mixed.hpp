@@ -10,15 +10,17 @@ namespace lockstep {
 
 namespace lockstep::plain {
 
+// Inlined, because files that call them are compiled for different instruction sets.
 template <class... B, class... A>
-bool called(void (*kernel)(Lanes&, B...), Lanes& lanes, unsigned halves, unsigned given, A... a) {
+[[gnu::always_inline]] inline bool called(void (*kernel)(Lanes&, B...), Lanes& lanes, unsigned halves,
+                                          unsigned given, A... a) {
   if ((halves ^ kHalves<B...>)&given) return false;
   kernel(lanes, retyped<B>(a)...);
   return true;
 }
 
 template <class A>
-bool is_given(A a) {
+[[gnu::always_inline]] inline bool is_given(A a) {
   if constexpr (std::is_pointer_v<A>)
     return a != nullptr;
   else

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -15,6 +16,8 @@ namespace lockstep::simd_test {
 
 // The sizes at which vectors, tiles and lanes of 16 have their edges.
 inline const std::vector<i64> kSizes{1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 48, 49, 63, 65, 100};
+inline const std::vector<i64> kLeaves{1, 2, 8, 64};
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 class Random {
  public:
@@ -38,27 +41,29 @@ class Random {
   std::mt19937 bits_;
 };
 
-// n floats to be written, with a wide margin before and after that nobody may touch.
-class Output {
+// n numbers to be written, with a wide margin before and after that nobody may touch.
+template <class X>
+class OutputOf {
  public:
-  explicit Output(i64 n) : Output(std::vector<float>(static_cast<std::size_t>(n), 77.0f)) {}
-  explicit Output(const std::vector<float>& x) : all_(x.size() + 2 * kMargin, kUntouched) {
+  explicit OutputOf(i64 n) : OutputOf(std::vector<X>(static_cast<std::size_t>(n), X(77.0f))) {}
+  explicit OutputOf(const std::vector<X>& x) : all_(x.size() + 2 * kMargin, X(kUntouched)) {
     std::copy(x.begin(), x.end(), all_.begin() + kMargin);
   }
-  float* data() { return all_.data() + kMargin; }
-  const float* data() const { return all_.data() + kMargin; }
+  X* data() { return all_.data() + kMargin; }
+  const X* data() const { return all_.data() + kMargin; }
   i64 size() const { return static_cast<i64>(all_.size() - 2 * kMargin); }
   bool margin_untouched() const {
     for (std::size_t i = 0; i < kMargin; ++i)
-      if (all_[i] != kUntouched || all_[all_.size() - 1 - i] != kUntouched) return false;
+      if (float{all_[i]} != kUntouched || float{all_[all_.size() - 1 - i]} != kUntouched) return false;
     return true;
   }
 
  private:
   static constexpr std::size_t kMargin = 64;
-  static constexpr float kUntouched = -12345.0f;
-  std::vector<float> all_;
+  static constexpr float kUntouched = -12352.0f;  // bf16 has it
+  std::vector<X> all_;
 };
+using Output = OutputOf<float>;
 
 // -0 counts as +0, and every NaN as one.
 inline std::uint32_t comparable_bits(float x) {
@@ -68,12 +73,14 @@ inline std::uint32_t comparable_bits(float x) {
 }
 
 // Rows of `width`, to name the first place that differs.
-inline testing::AssertionResult same(const Output& plain, const Output& simd, i64 width, const char* name) {
+template <class X>
+testing::AssertionResult same(const OutputOf<X>& plain, const OutputOf<X>& simd, i64 width,
+                              const char* name) {
   for (i64 i = 0; i < plain.size(); ++i)
     if (comparable_bits(plain.data()[i]) != comparable_bits(simd.data()[i]))
       return testing::AssertionFailure() << name << "[" << i / width << ", " << i % width << "]: plain "
-                                         << testing::PrintToString(plain.data()[i]) << ", simd "
-                                         << testing::PrintToString(simd.data()[i]);
+                                         << testing::PrintToString(float{plain.data()[i]}) << ", simd "
+                                         << testing::PrintToString(float{simd.data()[i]});
   if (!simd.margin_untouched()) return testing::AssertionFailure() << name << ": written outside";
   return testing::AssertionSuccess();
 }

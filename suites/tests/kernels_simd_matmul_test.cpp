@@ -6,8 +6,6 @@
 namespace lockstep::simd_test {
 namespace {
 
-const std::vector<i64> kLeaves{1, 2, 8, 64};
-
 #if defined(__x86_64__)
 TEST(SimdSets, AreRegistered) {
   std::string names;

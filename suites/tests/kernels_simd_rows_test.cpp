@@ -9,8 +9,6 @@
 namespace lockstep::simd_test {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 TEST(SimdRows, RmsNormEqualsPlain) {
   Random random(1);
   for (i64 D : kSizes)
