@@ -34,10 +34,13 @@ int command_gate(const Options& o) {
   none.verdict = "INVALID: no plan was judged";
   begin(junit_text(none, {}));
   Chosen chosen = chosen_plans(o.which);
+  std::vector<NotJudged> refused;
+  for (const auto& [plan, refusal] : chosen.all.refused)
+    refused.push_back({plan.line(), refusal.rule, refusal.why});
   Sweep sweep(chosen.suite, std::move(chosen.all), {.timed = false, .jobs = o.which.jobs});
   const auto text = [&] {
-    return junit_text(sweep.record(),
-                      [&](const std::string& plan) { return judge_again(chosen.suite, plan); });
+    return junit_text(
+        sweep.record(), [&](const std::string& plan) { return judge_again(chosen.suite, plan); }, refused);
   };
   begin(text());
   const int status = sweep.run();
@@ -48,7 +51,8 @@ int command_gate(const Options& o) {
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_suite(app, o->which);
-  app.add_option("--junit", o->junit, "JUnit XML file to write, a testcase a plan");
+  app.add_option("--junit", o->junit,
+                 "JUnit XML file to write, a testcase a plan; what a rule refuses is skipped");
   return [o] { return command_gate(*o); };
 }
 
