@@ -78,7 +78,8 @@ Skipped skipped_of(const std::string& suite, const std::vector<NotJudged>& refus
 }  // namespace
 
 std::string junit_text(const RunRecord& run, const std::function<std::string(const std::string&)>& again,
-                       const std::vector<NotJudged>& refused) {
+                       const std::vector<NotJudged>& refused, const std::string& part) {
+  const auto of_part = [&](const std::string& name) { return part.empty() ? name : name + " " + part; };
   std::string cases;
   const Skipped left_out = skipped_of(run.suite, refused);
   std::size_t failures = 0, errors = 0, tests = run.plans.size() + left_out.tests;
@@ -97,12 +98,12 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
   }
   if (failures + errors == 0 && !run.verdict.starts_with("VALID")) {
     ++tests, ++errors;
-    cases += testcase(run.suite, "the suite", 0, problem("error", "suite", run.verdict, ""));
+    cases += testcase(run.suite, of_part("the suite"), 0, problem("error", "suite", run.verdict, ""));
   }
   cases += left_out.cases;
   const std::string counts =
       fmt::format("name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" time=\"{:.3f}\"",
-                  escaped(run.suite), tests, failures, errors, seconds);
+                  escaped(of_part(run.suite)), tests, failures, errors, seconds);
   std::string properties;
   const auto property = [&](const std::string& name, const std::string& value) {
     properties += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", escaped(name), escaped(value));

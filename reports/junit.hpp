@@ -17,10 +17,11 @@ struct NotJudged {
 // combinations, which no reader of a report goes through, and some cannot hold.
 inline constexpr std::size_t kMostSkipped = 100;
 
-// again: the command that judges a plan again. A run that is INVALID though none of its plans failed has a
-// failed testcase of its own: no reader may take it for a success.
+// again: the command that judges a plan again. part: "2/4" of a suite that several jobs share, for no two of
+// their suites may have one name: readers merge them, or keep one. A run that is INVALID though none of its
+// plans failed has a failed testcase of its own: no reader may take it for a success.
 std::string junit_text(const RunRecord&, const std::function<std::string(const std::string& plan)>& again,
-                       const std::vector<NotJudged>& refused = {});
+                       const std::vector<NotJudged>& refused = {}, const std::string& part = "");
 
 // Written aside and renamed. UserError: it cannot be written.
 void write_text(const std::string& path, const std::string& text);

@@ -269,6 +269,7 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     else
       result.plans.push_back(plan);
   }
+  result.in_suite = static_cast<i64>(result.plans.size());
   return result;
 }
 
