@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "ref/error.hpp"
 #include "ref/write_aside.hpp"
@@ -45,11 +46,43 @@ std::string problem(const char* element, const std::string& type, const std::str
                      escaped(found + more));
 }
 
+std::string skipped(const std::string& suite, const std::string& name, const std::string& why) {
+  return testcase(suite, name, 0, fmt::format("<skipped message=\"{}\"/>", escaped(why)));
+}
+
+// A testcase a plan, under the name that it has where it is judged: a plan that a change makes impossible is
+// the same testcase, passed before and skipped after.
+struct Skipped {
+  std::string cases;
+  std::size_t tests = 0;
+};
+Skipped skipped_of(const std::string& suite, const std::vector<NotJudged>& refused) {
+  std::map<std::string, std::vector<const NotJudged*>> by_rule;
+  for (const NotJudged& n : refused) by_rule[n.rule].push_back(&n);
+  Skipped result;
+  for (const auto& [rule, plans] : by_rule) {
+    if (plans.size() > kMostSkipped) {
+      const NotJudged& first = *plans.front();
+      result.cases += skipped(suite, "refused by " + rule,
+                              fmt::format("{} plans, the first {}: {}", plans.size(), first.plan, first.why));
+      ++result.tests;
+      continue;
+    }
+    for (const NotJudged* n : plans)
+      result.cases += skipped(suite, n->plan, fmt::format("{} (rule {})", n->why, rule));
+    result.tests += plans.size();
+  }
+  return result;
+}
+
 }  // namespace
 
-std::string junit_text(const RunRecord& run, const std::function<std::string(const std::string&)>& again) {
+std::string junit_text(const RunRecord& run, const std::function<std::string(const std::string&)>& again,
+                       const std::vector<NotJudged>& refused, const std::string& part) {
+  const auto of_part = [&](const std::string& name) { return part.empty() ? name : name + " " + part; };
   std::string cases;
-  std::size_t failures = 0, errors = 0, tests = run.plans.size();
+  const Skipped left_out = skipped_of(run.suite, refused);
+  std::size_t failures = 0, errors = 0, tests = run.plans.size() + left_out.tests;
   double seconds = 0;
   for (const PlanRecord& p : run.plans) {
     std::string body;
@@ -65,11 +98,12 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
   }
   if (failures + errors == 0 && !run.verdict.starts_with("VALID")) {
     ++tests, ++errors;
-    cases += testcase(run.suite, "the suite", 0, problem("error", "suite", run.verdict, ""));
+    cases += testcase(run.suite, of_part("the suite"), 0, problem("error", "suite", run.verdict, ""));
   }
+  cases += left_out.cases;
   const std::string counts =
       fmt::format("name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" time=\"{:.3f}\"",
-                  escaped(run.suite), tests, failures, errors, seconds);
+                  escaped(of_part(run.suite)), tests, failures, errors, seconds);
   std::string properties;
   const auto property = [&](const std::string& name, const std::string& value) {
     properties += fmt::format("      <property name=\"{}\" value=\"{}\"/>\n", escaped(name), escaped(value));
@@ -80,15 +114,15 @@ std::string junit_text(const RunRecord& run, const std::function<std::string(con
                                     {"isa", &run.isa},
                                     {"device", &run.device}})
     property(name, *value);
-  i64 refused = 0;
-  for (const auto& [rule, plans] : run.refused) refused += plans;
-  property("refused", fmt::format("{}", refused));
+  i64 all_refused = 0;
+  for (const auto& [rule, plans] : run.refused) all_refused += plans;
+  property("refused", fmt::format("{}", all_refused));
   for (const auto& [rule, plans] : run.refused) property("refused by " + rule, fmt::format("{}", plans));
   return fmt::format(
-      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {0}>\n  <testsuite {0} skipped=\"0\" "
-      "timestamp=\"{1}\" hostname=\"{2}\">\n    <properties>\n{3}    </properties>\n{4}  </testsuite>\n"
-      "</testsuites>\n",
-      counts, escaped(run.started), escaped(run.host), properties, cases);
+      "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {0}>\n  <testsuite {0} "
+      "skipped=\"{1}\" timestamp=\"{2}\" hostname=\"{3}\">\n    <properties>\n{4}    </properties>\n{5}  "
+      "</testsuite>\n</testsuites>\n",
+      counts, left_out.tests, escaped(run.started), escaped(run.host), properties, cases);
 }
 
 void write_text(const std::string& path, const std::string& text) {

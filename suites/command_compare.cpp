@@ -18,8 +18,7 @@ namespace {
 
 struct Options {
   std::string a, b;
-  std::optional<double> slower;  // percent
-  bool all = false;
+  RunsAsked asked;
 };
 
 // A sweep's folder stands for the run in it.
@@ -48,14 +47,15 @@ int command_compare(const Options& o) {
   if (run && b.empty())
     throw UserError(fmt::format("'{}' is a run of a sweep; name a second one to compare it with", a));
   if (run && other) {
-    const RunComparison result = compare_runs(read_run(a), read_run(b), o.slower, o.all);
+    const RunComparison result = compare_runs(read_run(a), read_run(b), o.asked);
     fmt::print("{}", result.text);
     return result.well ? 0 : 1;
   }
   if (run || other)
     throw UserError(fmt::format("'{}' is a run of a sweep and '{}' is not; compare two runs, or two dumps",
                                 run ? a : b, run ? b : a));
-  if (o.slower || o.all) throw UserError("--slower and --all are for two runs of sweeps, not for dumps");
+  if (o.asked.slower || o.asked.all || o.asked.allow_missing)
+    throw UserError("--slower, --all and --allow-missing are for two runs of sweeps, not for dumps");
   if (b.empty()) {
     const Certificate certificate = certify(a);
     fmt::print("{}\n", certificate.text);
@@ -77,11 +77,13 @@ Command::Action declare(CLI::App& app) {
       "b", o->b,
       "another dump of the same model, to be equal bit for bit; without it each step of the first is held "
       "to float64, within the bound of fast mode; or a later run, to be held to the first plan by plan");
-  app.add_option("--slower", o->slower,
+  app.add_option("--slower", o->asked.slower,
                  "of runs, for CI: it is a fault if a plan's median step is slower by more than this many "
                  "percent, and by more than the medians' 95 % intervals allow")
       ->check(zero_or_more());
-  app.add_flag("--all", o->all, "of runs: every row, not the first 20");
+  app.add_flag("--allow-missing", o->asked.allow_missing,
+               "of runs: it is no fault if the later one lacks plans of the first");
+  app.add_flag("--all", o->asked.all, "of runs: every row, not the first 20");
   return [o] { return command_compare(*o); };
 }
 

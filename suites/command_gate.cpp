@@ -9,6 +9,7 @@
 #include "reports/junit.hpp"
 #include "suites/command.hpp"
 #include "suites/command_options.hpp"
+#include "suites/shard.hpp"
 #include "suites/suite_options.hpp"
 #include "suites/sweep.hpp"
 
@@ -32,12 +33,16 @@ int command_gate(const Options& o) {
   RunRecord none;
   none.suite = std::filesystem::path(o.which.suite).stem().string();
   none.verdict = "INVALID: no plan was judged";
-  begin(junit_text(none, {}));
+  begin(junit_text(none, {}, {}, o.which.shard));
   Chosen chosen = chosen_plans(o.which);
+  std::vector<NotJudged> refused;
+  for (const auto& [plan, refusal] : chosen.all.refused)
+    refused.push_back({plan.line(), refusal.rule, refusal.why});
   Sweep sweep(chosen.suite, std::move(chosen.all), {.timed = false, .jobs = o.which.jobs});
   const auto text = [&] {
-    return junit_text(sweep.record(),
-                      [&](const std::string& plan) { return judge_again(chosen.suite, plan); });
+    return junit_text(
+        sweep.record(), [&](const std::string& plan) { return judge_again(chosen.suite, plan); }, refused,
+        o.which.shard);
   };
   begin(text());
   const int status = sweep.run();
@@ -48,7 +53,16 @@ int command_gate(const Options& o) {
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_suite(app, o->which);
-  app.add_option("--junit", o->junit, "JUnit XML file to write, a testcase a plan");
+  app.add_option(
+         "--shard", o->which.shard,
+         "judge one part of the plans, 2/4 the second of four: several jobs share a suite, and together "
+         "judge all of it")
+      ->excludes(app.get_option("--plan"))
+      ->check([](const std::string& said) {
+        return shard_of(said) ? "" : fmt::format("`{}` is no part; {}", said, kShardForm);
+      });
+  app.add_option("--junit", o->junit,
+                 "JUnit XML file to write, a testcase a plan; what a rule refuses is skipped");
   return [o] { return command_gate(*o); };
 }
 

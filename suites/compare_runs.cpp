@@ -39,12 +39,27 @@ std::vector<PlanTwice> in_both(const RunRecord& before, const RunRecord& after) 
   return pairs;
 }
 
-// How many plans of one run the other has not.
-std::size_t missing(const RunRecord& of, const RunRecord& in) {
+// Plans of one run that the other has not.
+std::vector<std::string> missing(const RunRecord& of, const RunRecord& in) {
   std::set<std::string> there;
   for (const PlanRecord& p : in.plans) there.insert(p.plan);
-  return static_cast<std::size_t>(std::count_if(of.plans.begin(), of.plans.end(),
-                                                [&](const PlanRecord& p) { return !there.count(p.plan); }));
+  std::vector<std::string> plans;
+  for (const PlanRecord& p : of.plans)
+    if (!there.count(p.plan)) plans.push_back(p.plan);
+  return plans;
+}
+
+// New plans are no news that anybody has to act on: their number is enough.
+std::string in_one(const std::vector<std::string>& before, const std::vector<std::string>& after, bool all) {
+  std::string text;
+  if (!before.empty()) {
+    const std::size_t rows = rows_of(before.size(), all);
+    text += fmt::format("only before: {}\n", many(before.size(), "plan"));
+    for (std::size_t i = 0; i < rows; ++i) text += fmt::format("  {}\n", before[i]);
+    text += left_out(before.size() - rows);
+  }
+  if (!after.empty()) text += fmt::format("only after: {}\n", many(after.size(), "plan"));
+  return text;
 }
 
 // ---- What the runs were ------------------------------------------------------------------------------
@@ -157,16 +172,14 @@ std::string differences(const std::vector<PlanTwice>& pairs, bool all) {
 
 }  // namespace
 
-RunComparison compare_runs(const RunRecord& before, const RunRecord& after, std::optional<double> percent,
-                           bool all) {
+RunComparison compare_runs(const RunRecord& before, const RunRecord& after, const RunsAsked& asked) {
+  const auto& [percent, all, allow_missing] = asked;
   const std::vector<PlanTwice> pairs = in_both(before, after);
   if (pairs.empty()) throw UserError("the two runs have no plan in common; compare two runs of one suite");
   const std::vector<TimedTwice> timings = timed_in_both(pairs);
-  std::string text = circumstances(before, after) + times_table(timings, all) + differences(pairs, all);
-  const std::size_t only_before = missing(before, after), only_after = missing(after, before);
-  if (only_before + only_after)
-    text +=
-        fmt::format("only before: {}; only after: {}\n", many(only_before, "plan"), many(only_after, "plan"));
+  const std::vector<std::string> only_before = missing(before, after);
+  std::string text = circumstances(before, after) + times_table(timings, all) + differences(pairs, all) +
+                     in_one(only_before, missing(after, before), all);
 
   const std::vector<std::string> other = other_training(before, after);
   // Under weak scaling the batch is of one replica, so that a plan's line does not say how much it trains on.
@@ -193,9 +206,15 @@ RunComparison compare_runs(const RunRecord& before, const RunRecord& after, std:
   if (other.empty() && one_batch(before, after) && !before.reference_hash.empty() &&
       !after.reference_hash.empty() && before.reference_hash != after.reference_hash)
     faults.push_back("the reference of another hash, though " + equal);
-  const std::string both = fmt::format("of {} in both{}", many(pairs.size(), "plan"),
-                                       only_before ? fmt::format(", {} no longer there", only_before) : "");
-  if (!faults.empty()) return {false, text + fmt::format("worse: {}, {}\n", both, fmt::join(faults, ", "))};
+  const std::string both = fmt::format(
+      "of {} in both{}", many(pairs.size(), "plan"),
+      allow_missing && !only_before.empty() ? fmt::format(", {} no longer there", only_before.size()) : "");
+  std::vector<std::string> worse;
+  if (!allow_missing && !only_before.empty())
+    worse.push_back(fmt::format("{} of {} no longer there (first {}), which --allow-missing allows",
+                                only_before.size(), many(before.plans.size(), "plan"), only_before.front()));
+  if (!faults.empty()) worse.push_back(fmt::format("{}, {}", both, fmt::join(faults, ", ")));
+  if (!worse.empty()) return {false, text + fmt::format("worse: {}\n", fmt::join(worse, "; "))};
   std::string hashes = "with the same hashes";
   if (!other.empty())
     hashes = fmt::format("but hashes say nothing, for {} differ{}", fmt::join(other, ", "),

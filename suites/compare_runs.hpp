@@ -12,11 +12,17 @@ struct RunComparison {
   std::string text;   // lines; the last one is the verdict
 };
 
-// Faults are: a plan that was ok and is not; another hash of the same training (model, data, dtype, batch,
-// seq, steps, seed), of a plan that is ok in both or of the reference; with `percent`, a plan timed in both
-// that became slower by more, if its medians' 95 % intervals do not meet. Tables end after 20 rows but for
-// `all`. UserError: the runs have no plan in common, or one is damaged.
-RunComparison compare_runs(const RunRecord& before, const RunRecord& after, std::optional<double> percent,
-                           bool all);
+struct RunsAsked {
+  std::optional<double> slower = {};  // it is a fault to be slower by more percent than that
+  bool all = false;                   // tables do not end after 20 rows
+  bool allow_missing = false;
+};
+
+// Faults are: a plan that the second run lacks, unless that is allowed, for what is not run fails nowhere; a
+// plan that was ok and is not; another hash of the same training (model, data, dtype, batch, seq, steps,
+// seed), of a plan that is ok in both or of the reference; with `slower`, a plan timed in both that became
+// slower by more, if its medians' 95 % intervals do not meet. UserError: the runs have no plan in common, or
+// one is damaged.
+RunComparison compare_runs(const RunRecord& before, const RunRecord& after, const RunsAsked& = {});
 
 }  // namespace lockstep

@@ -12,7 +12,8 @@
 
 namespace lockstep {
 
-// Every key that is asked for becomes known; finish() refuses the others.
+// Every key that is asked for becomes known; finish() refuses the others, and says what is missing: a
+// required key that is misspelled is both, and what helps is the word that is wrong.
 class Section {
  public:
   Section(const std::string& file, const std::string& name, const toml::table* table)
@@ -24,6 +25,8 @@ class Section {
   [[noreturn]] void missing(const std::string& key) const {
     throw UserError(fmt::format("{}: {} is missing in {}", file_, key, name_));
   }
+  // For finish() to say: only then are all keys known.
+  void lacks(const std::string& key) { lacking_.push_back(key); }
 
   const toml::node* find(const std::string& key) {
     known_.push_back(key);
@@ -67,10 +70,12 @@ class Section {
   }
 
   void finish() const {
-    if (!table_) return;
-    for (const auto& [key, node] : *table_)
-      if (const std::string wrong(key.str()); std::find(known_.begin(), known_.end(), wrong) == known_.end())
-        fail(node, fmt::format("no key `{}` in {}{}", wrong, name_, did_you_mean(wrong, known_)));
+    if (table_)
+      for (const auto& [key, node] : *table_)
+        if (const std::string wrong(key.str());
+            std::find(known_.begin(), known_.end(), wrong) == known_.end())
+          fail(node, fmt::format("no key `{}` in {}{}", wrong, name_, meant(wrong)));
+    if (!lacking_.empty()) missing(lacking_.front());
   }
 
   static std::string type_of(const toml::node& node) {
@@ -91,10 +96,18 @@ class Section {
   }
 
  private:
+  // `memory_gb` beside `memory_gb_per_s` is what is still missing, `memory_gib`.
+  std::string meant(const std::string& wrong) const {
+    const std::string required = did_you_mean(wrong, lacking_);
+    if (!required.empty()) return required;
+    const std::string near = did_you_mean(wrong, known_);
+    return near.empty() && !lacking_.empty() ? fmt::format("; {} is missing", lacking_.front()) : near;
+  }
+
   const std::string& file_;
   std::string name_;
   const toml::table* table_;
-  std::vector<std::string> known_;
+  std::vector<std::string> known_, lacking_;
 };
 
 }  // namespace lockstep

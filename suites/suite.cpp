@@ -30,7 +30,7 @@ void located(const Section& section, const toml::node& at, const Action& action)
 void read_run(Section run, const std::filesystem::path& folder, Suite& suite) {
   for (const auto& [key, path] : {std::pair{"model", &suite.model}, std::pair{"data", &suite.data}}) {
     run.read(key, *path);
-    if (path->empty()) run.missing(key);
+    if (path->empty()) run.lacks(key);
     *path = (folder / *path).lexically_normal().string();
   }
   for (const Setting& s : settings_list())
@@ -269,6 +269,7 @@ Enumeration enumerate(const Suite& suite, const ModelConfig& model) {
     else
       result.plans.push_back(plan);
   }
+  result.in_suite = static_cast<i64>(result.plans.size());
   return result;
 }
 

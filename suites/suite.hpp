@@ -65,6 +65,7 @@ struct Enumeration {
   std::vector<Plan> plans;
   std::vector<Refused> refused;
   std::string part{};  // which part of a suite this is, for who reads the verdict; empty: all of it
+  i64 in_suite = 0;    // plans that may run of the whole suite; 0: not known, some were asked for
   // Of the covering array, if there is one: what it covers, and with how many plans.
   std::vector<CoveringArray::Count> covered;
   int covering = 0;

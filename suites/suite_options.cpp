@@ -4,12 +4,14 @@
 
 #include <CLI/CLI.hpp>
 #include <cerrno>  // program_invocation_name
+#include <limits>
 #include <sstream>
 
 #include "parallel/comm/comm.hpp"
 #include "parallel/disk.hpp"
 #include "ref/error.hpp"
 #include "suites/command_options.hpp"
+#include "suites/shard.hpp"
 
 namespace lockstep {
 namespace {
@@ -102,6 +104,31 @@ void check_only(const std::string& only) {
                               o.most_ranks > 0 ? fmt::format(" --limit-ranks {}", o.most_ranks) : ""));
 }
 
+i64 least_batch(const Suite& suite, const std::vector<Plan>& plans) {
+  i64 least = std::numeric_limits<i64>::max();
+  for (const Plan& p : plans) least = std::min(least, suite.settings_of(p).batch);
+  return least;
+}
+
+// Some of a suite's plans: those that were asked for, of which this part.
+void choose(const SuiteOptions& o, Suite& suite, Enumeration& all, bool may_be_none) {
+  const std::size_t before = all.plans.size();
+  // Under weak scaling the hash is of the smallest batch, which not every part of the suite has.
+  const i64 least = least_batch(suite, all.plans);
+  if (!o.only.empty()) {
+    keep_matching(all, o.only);
+    all.part = fmt::format("of {}: --only \"{}\"", before, o.only);
+    all.in_suite = 0;
+  }
+  if (all.plans.empty() && !may_be_none) refuse_none(o, all);
+  if (!o.shard.empty()) {
+    deal(all, *shard_of(o.shard));
+    all.part =
+        fmt::format("{} --shard {}", all.part.empty() ? fmt::format("of {}:", before) : all.part, o.shard);
+  }
+  if (least_batch(suite, all.plans) != least) suite.expected_hash.clear();
+}
+
 }  // namespace
 
 void check_one_sweep() {
@@ -126,15 +153,12 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
     const Plan plan = Plan::parse(o.plan);
     chosen.all.plans.push_back(legal_plan(o.plan, model, suite.admitting(plan)));
     chosen.all.part = "--plan";
+    if (suite.weak) suite.expected_hash.clear();  // of the smallest batch, which may be another
     check_scratch(suite, chosen.all.plans);
     return chosen;
   }
   chosen.all = enumerate(suite, model);
-  if (!o.only.empty()) {
-    chosen.all.part = fmt::format("of {}: --only \"{}\"", chosen.all.plans.size(), o.only);
-    keep_matching(chosen.all, o.only);
-  }
-  if (chosen.all.plans.empty() && !may_be_none) refuse_none(o, chosen.all);
+  choose(o, suite, chosen.all, may_be_none);
   if (!may_be_none) check_scratch(suite, chosen.all.plans);
   return chosen;
 }

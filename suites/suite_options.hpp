@@ -12,6 +12,7 @@ namespace lockstep {
 
 struct SuiteOptions {
   std::string suite, only, plan, isa, device, scratch;
+  std::string shard;         // "2/4", of a gate alone; empty: all
   std::string launch, comm;  // what starts ranks as processes, and carries their messages; empty: threads
   int threads = 0;           // 0, and an empty isa: as the suite says
   int jobs = 0;              // plans judged at once; 0: one per core, at most eight

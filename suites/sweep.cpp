@@ -96,17 +96,15 @@ Identity Sweep::identity() const {
 int Sweep::run() {
   introduce();
   take_up();
-  if (suite_.expected_plans > 0 && all_.part.empty() &&
-      static_cast<i64>(all_.plans.size()) != suite_.expected_plans)
+  if (suite_.expected_plans > 0 && all_.in_suite > 0 && all_.in_suite != suite_.expected_plans)
     return end(
         fmt::format(
             "INVALID: {} plans may run, and the suite expects {}; `lockstep sweep --dry-run` says which "
             "rules refuse the others",
-            all_.plans.size(), suite_.expected_plans),
+            all_.in_suite, suite_.expected_plans),
         1);
   make_references();
-  // Under weak scaling a part of the suite may have other batches, and so another hash.
-  if (!(suite_.weak && !all_.part.empty()) && !run_.reference_hash.starts_with(suite_.expected_hash))
+  if (!run_.reference_hash.starts_with(suite_.expected_hash))
     return end(
         fmt::format("INVALID: the reference's hash is {}, and the suite expects {}: kernels, model, text or "
                     "settings are not those that it was written for",
@@ -314,13 +312,13 @@ int Sweep::conclude() {
                              : exact > 0  ? fmt::format("one hash {} of {}, {} in fast mode alone",
                                                         run_.hash.substr(0, 16), exact, all - exact)
                                           : "in fast mode alone";
-  return end(
-      fmt::format("VALID: {} plan{}, {}, {} refused, {:.0f} s{}", all, all == 1 ? "" : "s", behind,
-                  all_.refused.size(), progress_.seconds(), all_.part.empty() ? "" : " (" + all_.part + ")"),
-      0);
+  return end(fmt::format("VALID: {} plan{}, {}, {} refused, {:.0f} s", all, all == 1 ? "" : "s", behind,
+                         all_.refused.size(), progress_.seconds()),
+             0);
 }
 
-int Sweep::end(const std::string& verdict, int status) {
+int Sweep::end(const std::string& outcome, int status) {
+  const std::string verdict = all_.part.empty() ? outcome : fmt::format("{} ({})", outcome, all_.part);
   progress_.finish();
   save(verdict);
   if (folder_) folder_->note(verdict);

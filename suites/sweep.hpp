@@ -47,7 +47,7 @@ class Sweep {
   ForkedWorker::Limits limits() const;
   void save(const std::string& verdict);
   int conclude();
-  int end(const std::string& verdict, int status);
+  int end(const std::string& outcome, int status);
 
   const Suite& suite_;
   const ModelConfig model_;

@@ -112,7 +112,7 @@ void read_process(Section section, const toml::table* table, Cluster& c) {
 
 std::vector<double> read_list(Section& section, const std::string& key, const Limit& limit) {
   const toml::node* node = section.find(key);
-  if (!node) section.missing(key);
+  if (!node) return section.lacks(key), std::vector<double>{};
   std::vector<double> list;
   const toml::array* numbers = node->as_array();
   if (numbers)
@@ -139,11 +139,11 @@ void read_grids(const std::string& file, Section section, Cluster& c) {
       points *= grid.sizes[a].size();
     }
     grid.rates = read_list(of, "gflops", kGigaflops);
+    of.finish();
     if (grid.rates.size() != points)
       of.fail(*table->get("gflops"),
               fmt::format("gflops has {} numbers; the sizes make {}", grid.rates.size(), points));
     for (double& rate : grid.rates) rate *= 1e9;
-    of.finish();
   }
   section.finish();
 }
@@ -227,14 +227,14 @@ Cluster read_cluster(const toml::table& file, const std::string& path) {
   for (const auto& [key, value] :
        {std::pair{"devices", &c.devices}, std::pair{"devices_per_node", &c.per_node}}) {
     const toml::node* node = file.get(key);
-    if (!node) top.missing(key);
+    if (!node) top.lacks(key);
     top.read(key, *value);
-    if (*value < 1 || *value > kMostOfAWord)
+    if (node && (*value < 1 || *value > kMostOfAWord))
       top.fail(*node, fmt::format("{} is {}; it must be from 1 to {}", key, *value, kMostOfAWord));
   }
   const auto section = [&](const char* name, bool required) {
     const toml::table* table = top.table(name);
-    if (!table && required) top.missing(fmt::format("[{}]", name));
+    if (!table && required) top.lacks(fmt::format("[{}]", name));
     return table;
   };
   if (const auto* t = section("device", true)) read_device({path, "[device]", t}, t, c);

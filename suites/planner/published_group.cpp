@@ -140,7 +140,7 @@ void complete(toml::table& table, const std::string& file, Section& section) {
 
 void read_clusters(PublishedGroup& g, Section& top, toml::table& file) {
   const toml::table* all = top.table("cluster");
-  if (!all) top.missing("[cluster.<gpu_type>]");
+  if (!all) return top.lacks("[cluster.<gpu_type>]");
   for (auto& [key, node] : *file.get("cluster")->as_table()) {
     toml::table* table = node.as_table();
     if (!table) top.fail(node, fmt::format("write [cluster.{}]", key.str()));
@@ -166,11 +166,11 @@ PublishedGroup load_published_group(const std::string& path) {
     throw UserError(fmt::format("{}: this is a cluster, and no group of published rows", path));
   Section top(g.file, "the file", &file);
   top.read("name", g.name);
-  if (g.name.empty()) top.missing("name");
+  if (g.name.empty()) top.lacks("name");
   std::string shape, unit = "GiB", memory = "process";
   const auto one_of = [&](const char* key, std::string& value, const std::vector<std::string>& allowed) {
     top.read(key, value);
-    if (value.empty()) top.missing(key);
+    if (value.empty()) return top.lacks(key);
     if (std::find(allowed.begin(), allowed.end(), value) == allowed.end())
       top.fail(*file.get(key),
                fmt::format("{} is \"{}\"; it must be {}", key, value, fmt::join(allowed, " or ")));

@@ -38,7 +38,7 @@ class Units {
     const toml::node* node = table_ ? table_->get(key) : nullptr;
     double number = value / unit;
     section_.read(key, number);
-    if (!node && required) section_.missing(key);
+    if (!node && required) section_.lacks(key);
     if (node && !(std::isfinite(number) && (required ? number > 0 : number >= 0)))
       section_.fail(*node, fmt::format("{} is {}; it must be {}", key, number,
                                        required ? "greater than 0" : "0 or more"));

@@ -39,12 +39,11 @@ RunRecord run_of(const std::vector<PlanRecord>& plans) {
 }
 
 // Through files, as the program does it.
-RunComparison compared(const RunRecord& before, const RunRecord& after, std::optional<double> percent = {},
-                       bool all = false) {
+RunComparison compared(const RunRecord& before, const RunRecord& after, const RunsAsked& asked = {}) {
   const TemporaryFolder folder;
   write_run(before, folder.path() + "/a.h5");
   write_run(after, folder.path() + "/b.h5");
-  return compare_runs(read_run(folder.path() + "/a.h5"), read_run(folder.path() + "/b.h5"), percent, all);
+  return compare_runs(read_run(folder.path() + "/a.h5"), read_run(folder.path() + "/b.h5"), asked);
 }
 
 std::string last_line(const std::string& text) { return text.substr(text.rfind('\n', text.size() - 2) + 1); }
@@ -127,7 +126,7 @@ TEST(CompareRuns, TheMostChangedStandsFirstAndTheMedianIsComparedNotTheMean) {
 TEST(CompareRuns, FewerThanSixStepsAreBeyondNothing) {
   const RunRecord before = run_of({plan("p1", {1, 1, 1, 1, 1}), plan("p2", steady)});
   const RunRecord after = run_of({plan("p1", steady), plan("p2", {1, 1, 1, 1, 1})});
-  const RunComparison result = compared(before, after, 5);
+  const RunComparison result = compared(before, after, {.slower = 5});
   EXPECT_TRUE(result.well);
   EXPECT_TRUE(
       says(result.text, "10.000  10.000\n", "0 slower, 0 faster, 2 within noise\n",
@@ -140,18 +139,19 @@ TEST(CompareRuns, SlowerThanAskedIsAFault) {
   const RunRecord after =
       run_of({plan("p1", {11.5, 12, 12, 12, 12, 13}), plan("p2", {11.5, 13, 13, 13, 13, 14})});
   EXPECT_TRUE(compared(before, after).well);
-  EXPECT_TRUE(compared(before, after, 31).well);
-  EXPECT_TRUE(says(last_line(compared(before, after, 31).text),
+  EXPECT_TRUE(compared(before, after, {.slower = 31}).well);
+  EXPECT_TRUE(says(last_line(compared(before, after, {.slower = 31}).text),
                    "2 slower and 0 faster of 2, none slower by more than 31 %\n"));
-  const RunComparison one = compared(before, after, 25), two = compared(before, after, 0);
+  const RunComparison one = compared(before, after, {.slower = 25}),
+                      two = compared(before, after, {.slower = 0});
   EXPECT_FALSE(one.well);
   EXPECT_EQ(last_line(one.text), "worse: of 2 plans in both, 1 slower by more than 25 % (p2: by 30.0 %)\n");
   EXPECT_FALSE(two.well);
   EXPECT_TRUE(says(last_line(two.text), "2 slower by more than 0 % (first p2: by 30.0 %)"));
   // Twice as long, but the intervals meet.
   const RunRecord noisy = run_of({plan("p1", {10, 20, 20, 20, 20, 21}), plan("p2", steady)});
-  EXPECT_TRUE(compared(before, noisy, 5).well);
-  EXPECT_TRUE(compared(after, before, 5).well);  // faster is none
+  EXPECT_TRUE(compared(before, noisy, {.slower = 5}).well);
+  EXPECT_TRUE(compared(after, before, {.slower = 5}).well);  // faster is none
 }
 
 TEST(CompareRuns, APlanThatIsNoLongerOkIsAFault) {
@@ -222,13 +222,43 @@ TEST(CompareRuns, MemoryAndTrafficThatDifferAreSaidAndNoFault) {
       << result.text;
 }
 
-TEST(CompareRuns, CountsPlansThatOnlyOneHas) {
-  const RunRecord before = run_of({plan("p1", {}), plan("p2", {})});
+// What is not run any more fails nowhere else.
+TEST(CompareRuns, APlanThatIsMissingAfterwardsIsAFaultUnlessThatIsAllowed) {
+  const RunRecord before = run_of({plan("p1", {}), plan("p2", {}), plan("p5", {})});
   const RunRecord after = run_of({plan("p4", {}), plan("p2", {}), plan("p3", {})});
-  EXPECT_TRUE(
-      says(compared(before, after).text, "only before: 1 plan; only after: 2 plans\n", "of 1 plan in both"));
-  EXPECT_TRUE(compared(before, after).well);
-  EXPECT_TRUE(says(refusal([&] { compared(before, run_of({plan("p5", {})})); }), "no plan in common"));
+  const RunComparison result = compared(before, after),
+                      allowed = compared(before, after, {.allow_missing = true});
+  EXPECT_FALSE(result.well);
+  EXPECT_TRUE(has(result.text, "only before: 2 plans\n  p1\n  p5\nonly after: 2 plans\nworse: "))
+      << result.text;
+  EXPECT_EQ(last_line(result.text),
+            "worse: 2 of 3 plans no longer there (first p1), which --allow-missing allows\n");
+  EXPECT_TRUE(allowed.well);
+  EXPECT_TRUE(has(allowed.text,
+                  "only before: 2 plans\n  p1\n  p5\nonly after: 2 plans\nas right as before: of 1 plan in "
+                  "both, 2 no longer there, all that were ok still are,"))
+      << allowed.text;
+  // One that failed is missed as well; one that is new is not.
+  RunRecord failed = run_of({plan("p2", {}), plan("p6", {})});
+  failed.plans[1].status = "failed", failed.plans[1].numbers = "step 0: loss";
+  EXPECT_EQ(last_line(compared(failed, after).text),
+            "worse: 1 of 2 plans no longer there (first p6), which --allow-missing allows\n");
+  const RunRecord fewer = run_of({plan("p2", {})});
+  EXPECT_TRUE(compared(fewer, after).well);
+  EXPECT_TRUE(has(compared(fewer, after).text, "\nonly after: 2 plans\nas right as before: "));
+  // The other faults stay faults.
+  RunRecord crashed = fewer;
+  crashed.plans[0].status = "crashed", crashed.plans[0].ended = "SIGSEGV";
+  EXPECT_EQ(last_line(compared(before, crashed).text),
+            "worse: 2 of 3 plans no longer there (first p1), which --allow-missing allows; of 1 plan in "
+            "both, 1 no longer ok (p2: crashed)\n");
+  EXPECT_EQ(last_line(compared(before, crashed, {.allow_missing = true}).text),
+            "worse: of 1 plan in both, 2 no longer there, 1 no longer ok (p2: crashed)\n");
+  std::vector<PlanRecord> many;
+  for (int i = 0; i < 23; ++i) many.push_back(plan("p" + std::to_string(i), {}));
+  EXPECT_TRUE(has(compared(run_of(many), fewer).text, "  p20\n  and 2 more: --all\nworse"));
+  EXPECT_TRUE(has(compared(run_of(many), fewer, {.all = true}).text, "  p21\n  p22\nworse"));
+  EXPECT_TRUE(says(refusal([&] { compared(before, run_of({plan("p7", {})})); }), "no plan in common"));
 }
 
 TEST(CompareRuns, ShowsTwentyRowsUnlessAllAreAskedFor) {
@@ -240,7 +270,7 @@ TEST(CompareRuns, ShowsTwentyRowsUnlessAllAreAskedFor) {
   }
   slower[22].hash = "bbbb";
   const std::string some = compared(run_of(plans), run_of(slower)).text;
-  const std::string every = compared(run_of(plans), run_of(slower), {}, true).text;
+  const std::string every = compared(run_of(plans), run_of(slower), {.all = true}).text;
   EXPECT_TRUE(says(some, "  and 3 more: --all\ngeometric", "  and 3 more: --all\nworse", "\np103 ",
                    "23 slower",
                    "traffic\n  p122: hash"));  // what makes a fault stands first

@@ -318,8 +318,9 @@ TEST_F(BrokenFile, RunsAreComparedWithRuns) {
                    "two runs, or two dumps");
   expect_refused("compare " + folder_.path(), "run.h5' is a run of a sweep; name a second one");
   expect_refused("compare " + run + " Makefile", "'Makefile' cannot be read as HDF5");
-  expect_refused("compare --slower 5 " + dump, "--slower and --all are for two runs of sweeps");
-  expect_refused("compare --all " + dump + " " + dump, "--slower and --all are for two runs of sweeps");
+  for (const std::string& two :
+       {"--slower 5 " + dump, "--all " + dump + " " + dump, "--allow-missing " + dump})
+    expect_refused("compare " + two, "--slower, --all and --allow-missing are for two runs of sweeps");
 }
 
 TEST_F(BrokenFile, RunCutOffOrWithADamagedByte) {

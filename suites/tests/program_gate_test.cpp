@@ -6,6 +6,7 @@
 #include "reports/junit.hpp"
 #include "suites/suite_options.hpp"
 #include "suites/sweep.hpp"
+#include "suites/tests/junit_reader.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -18,23 +19,6 @@ std::string gate_suite(const std::string& more, const std::string& model = "gate
 
 std::string last_line(const std::string& text) { return text.substr(text.rfind('\n', text.size() - 2) + 1); }
 
-// What Python's parser of XML makes of the file: "tests failures errors", its testcases, those with a
-// problem.
-std::string read_junit(const std::string& path) {
-  const TemporaryFolder folder;
-  const std::string script = folder.write("read.py",
-                                          "import sys, xml.etree.ElementTree as tree\n"
-                                          "suite = tree.parse(sys.argv[1]).getroot().find('testsuite')\n"
-                                          "print(*(suite.get(k) for k in ('tests', 'failures', 'errors')))\n"
-                                          "for case in suite.iter('testcase'): print(case.get('name'), "
-                                          "*(c.tag + ': ' + c.text for c in case))\n");
-  const std::string command = "python3 " + script + " " + path + " >" + folder.path() + "/out 2>&1";
-  const int status = std::system(command.c_str());
-  std::ostringstream text;
-  text << std::ifstream(folder.path() + "/out").rdbuf();
-  return (status == 0 ? "" : "not XML: ") + text.str();
-}
-
 TEST(ProgramGate, PassesAndSaysWhoStandsBehindTheHash) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = [1, 2, 3]\npp = [1, 2]\n"));
@@ -43,7 +27,14 @@ TEST(ProgramGate, PassesAndSaysWhoStandsBehindTheHash) {
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   EXPECT_TRUE(says(last_line(ended.out), "VALID: 4 plans, one hash ", ", 2 refused, ")) << ended.out;
   EXPECT_TRUE(says(ended.out, " of 4 plans; fast: 4 plans within ", " of the bound ("));
-  EXPECT_EQ(read_junit(junit), "4 0 0\ndp=1 tp=1 pp=1\ndp=1 tp=1 pp=2\ndp=1 tp=2 pp=1\ndp=1 tp=2 pp=2\n");
+  EXPECT_EQ(
+      read_junit(junit),
+      "6 0 0\ndp=1 tp=1 pp=1\ndp=1 tp=1 pp=2\ndp=1 tp=2 pp=1\ndp=1 tp=2 pp=2\n"
+      "dp=1 tp=3 pp=1 skipped: tp=3 does not divide the model's 8 attention heads (rule tp-divides-heads)\n"
+      "dp=1 tp=3 pp=2 skipped: tp=3 does not divide the model's 8 attention heads (rule tp-divides-heads)\n");
+  std::ostringstream text;
+  text << std::ifstream(junit).rdbuf();
+  EXPECT_TRUE(says(text.str(), "<property name=\"refused by tp-divides-heads\" value=\"2\"/>"));
 }
 
 // A rule that refuses too much, and kernels that are wrong for all plans alike.
@@ -66,17 +57,6 @@ TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
   // Under weak scaling the hash is of the smallest batch, which a part may not have.
   EXPECT_EQ(lockstep_program("gate suites/weak.toml --plan dp=2").status, 0);
   EXPECT_EQ(ended("plans = 0\n").status, 2);
-}
-
-TEST(ProgramGate, RefusedPlansAreCountedInJUnit) {
-  const TemporaryFolder folder;
-  const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = [1, 3]\npp = [1, 2]\n")),
-                    junit = folder.path() + "/gate.xml";
-  ASSERT_EQ(lockstep_program("gate " + suite + " --junit " + junit).status, 0);
-  std::ostringstream text;
-  text << std::ifstream(junit).rdbuf();
-  EXPECT_TRUE(says(text.str(), "<property name=\"refused\" value=\"2\"/>",
-                   "<property name=\"refused by tp-divides-heads\" value=\"2\"/>"));
 }
 
 // What the limit on a file's size cuts off is as on a full disk.
@@ -218,31 +198,6 @@ TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
   const Ended ended = lockstep_program(again.substr(again.find("gate ")));
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(says(ended.out, "VALID: 1 plan, one hash " + sweep.record().reference_hash.substr(0, 16)));
-}
-
-TEST(JUnit, TimeAndCountsAreOfAllPlans) {
-  RunRecord run;
-  run.suite = "s", run.verdict = "INVALID: 2 of 3 plans failed";
-  run.plans.resize(3);
-  for (int i = 0; i < 3; ++i)
-    run.plans[i].plan = "dp=" + std::to_string(i), run.plans[i].wall_seconds = 1.5 * (i + 1);
-  run.plans[0].status = "ok";
-  run.plans[1].status = "failed", run.plans[1].numbers = "wrong";
-  run.plans[2].status = "crashed", run.plans[2].ended = "SIGSEGV";
-  const std::string text = junit_text(run, [](const std::string& plan) { return "gate " + plan; });
-  EXPECT_TRUE(says(text, "<testsuites name=\"s\" tests=\"3\" failures=\"1\" errors=\"1\" time=\"9.000\"",
-                   "name=\"dp=1\" time=\"3.000\"><failure type=\"numbers\"",
-                   "name=\"dp=2\" time=\"4.500\"><error type=\"crashed\"", "again: gate dp=2"))
-      << text;
-}
-
-TEST(JUnit, TextIsEscaped) {
-  RunRecord run;
-  run.suite = "a<b", run.verdict = "INVALID: \"x\" & y\x01";
-  const TemporaryFolder folder;
-  const std::string path = folder.path() + "/j.xml";
-  write_text(path, junit_text(run, [](const std::string&) { return ""; }));
-  EXPECT_EQ(read_junit(path), "1 0 1\nthe suite error: INVALID: \"x\" & y \n");
 }
 
 // ---- Fast mode alone ------------------------------------------------------------------------------------

@@ -179,6 +179,15 @@ TEST(ProgramSweep, TwoSweepsAreComparedPlanByPlan) {
   EXPECT_FALSE(says(same.out, "another status"));
   EXPECT_EQ(lockstep_program("compare --slower 1e9 " + before + " " + after).status, 0);
 
+  // A plan that the second sweep does not run any more.
+  const std::string one = sweep("one", "dp = [1, 2]", "dp = [1]");
+  const Ended missing = lockstep_program("compare " + before + " " + one);
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_TRUE(
+      says(missing.out, "\nonly before: 1 plan\n  dp=2 tp=1 pp=1\nworse: 1 of 2 plans no longer there "));
+  EXPECT_EQ(lockstep_program("compare --allow-missing " + before + " " + one).status, 0);
+  EXPECT_EQ(lockstep_program("compare " + one + " " + before).status, 0);
+
   const Ended seed = lockstep_program("compare " + before + " " + sweep("seed", "seed = 1", "seed = 2"));
   EXPECT_EQ(seed.status, 0);
   EXPECT_TRUE(says(seed.out, "  seed: 1 -> 2\n", "  model hash: ", "  reference hash: ",

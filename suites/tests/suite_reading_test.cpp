@@ -139,6 +139,8 @@ TEST(Suite, MistakesInACoverAreNamed) {
 
 TEST(Suite, UnknownKeysAreNamedWithTheNearestKnownOne) {
   EXPECT_TRUE(says(mistake(run + "stesp = 3\n"), "s.toml:4: ", "no key `stesp` in [run]", "`steps`"));
+  EXPECT_TRUE(says(mistake("[run]\nmodle = \"m.json\"\ndata = \"d.tok\"\n"),
+                   "s.toml:2: no key `modle` in [run]; did you mean `model`?"));
   EXPECT_TRUE(says(mistake(run + "[axis]\n"), "s.toml:4: ", "`axis`", "`axes`"));
   EXPECT_TRUE(says(mistake(run + "[axes]\ndp = 1\ntpp = [1, 2]\n"), "s.toml:6: ", "`tpp` in [axes]", "`tp`"));
   EXPECT_TRUE(says(mistake(run + "[limits]\nrank = 3\n"), "s.toml:5: ", "`rank` in [limits]", "`ranks`"));
