@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <type_traits>
 
 #include "ref/error.hpp"
 #include "ref/write_aside.hpp"
@@ -247,6 +248,23 @@ T Reader::scalar(const std::string& name) const {
   return array.values[0];
 }
 
+template <class T>
+Array<T> Reader::numbers(const std::string& name) const {
+  if (!has(name)) throw UserError(fmt::format("'{}' holds no {}", path_, name));
+  Array<T> array;
+  const Handle set = open(name, &array.shape, 1);
+  const Handle type(H5Dget_type(set), H5Tclose);
+  constexpr bool whole = std::is_integral_v<T>;
+  if (H5Tget_class(type) != (whole ? H5T_INTEGER : H5T_FLOAT))
+    throw UserError(
+        fmt::format("'{}': {} is not of {} numbers", path_, name, whole ? "whole" : "floating-point"));
+  array.values.resize(count(array.shape));
+  if (!array.values.empty() &&
+      H5Dread(set, Type<T>::native(), H5S_ALL, H5S_ALL, H5P_DEFAULT, array.values.data()) < 0)
+    damaged(fmt::format("array '{}' cannot be read", name));
+  return array;
+}
+
 std::vector<std::string> Reader::strings(const std::string& name) const {
   Shape shape;
   const Handle set = open(name, &shape, 1);
@@ -295,6 +313,10 @@ std::string Reader::attribute(const std::string& name) const {
     char* value = nullptr;
     if ((status = H5Aread(opened, type, &value)) >= 0) text = value ? value : "";
     if (value) H5free_memory(value);
+  } else if (H5Tget_class(stored) == H5T_STRING) {  // of a fixed length, as other writers have them
+    std::vector<char> value(H5Tget_size(stored) + 1);
+    const Handle type(H5Tcopy(stored), H5Tclose);
+    if ((status = H5Aread(opened, type, value.data())) >= 0) text = value.data();
   } else if (H5Tget_class(stored) == H5T_INTEGER) {
     i64 value = 0;
     status = H5Aread(opened, H5T_NATIVE_INT64, &value);
@@ -311,7 +333,8 @@ std::string Reader::attribute(const std::string& name) const {
 #define LOCKSTEP_H5_TYPE(T)                                                   \
   template void Writer::write<T>(const std::string&, const Shape&, const T*); \
   template Array<T> Reader::read<T>(const std::string&) const;                \
-  template T Reader::scalar<T>(const std::string&) const;
+  template T Reader::scalar<T>(const std::string&) const;                     \
+  template Array<T> Reader::numbers<T>(const std::string&) const;
 LOCKSTEP_H5_TYPE(float)
 LOCKSTEP_H5_TYPE(double)
 LOCKSTEP_H5_TYPE(i32)

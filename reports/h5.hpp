@@ -85,6 +85,10 @@ class Reader {
   Array<T> read(const std::string& name) const;
   template <class T>
   T scalar(const std::string& name) const;
+  // Of another program's file: stored as any kind of whole (T whole) or floating-point number, and converted.
+  // UserError, which does not call the file damaged: no such array, or other than that.
+  template <class T>
+  Array<T> numbers(const std::string& name) const;
   std::vector<std::string> strings(const std::string& name) const;
   bool holds_strings(const std::string& name) const;
 

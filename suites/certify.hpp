@@ -1,6 +1,7 @@
 // A training run that another program wrote down (reports/schema.md, "Dump"), judged as fast mode judges a
 // plan: each step from the dump's own weights, its gradients by their distance from float64.
 #pragma once
+#include <functional>
 #include <string>
 
 #include "kernels/lanes.hpp"
@@ -9,16 +10,22 @@ namespace lockstep {
 
 struct Certificate {
   bool right = false;
-  std::string text;  // "within the bound: ...", or the first thing beyond it, in order of computation
+  bool complete = false;  // nothing was left unjudged or untold
+  std::string text;       // "within the bound: ...", or the first thing beyond it, in order of computation
 };
 
 // What is judged of each step, as far as the dump holds it:
-//   loss, gradients   fast mode's bound (suites/gates/fast.hpp) at the weights that the step begins with
+//   loss              fast mode's bound (suites/gates/fast.hpp) at the weights that the step begins with
+//   gradients         |g - g64| at most (kFastMultiple r + kFastFloor) |g64|. r is rounding: the largest part of
+//                     its float64 gradient by which the reference's in float32 was off, at these weights and at
+//                     weights that differ in their last bits, of tensors of this name in any layer, up to this
+//                     step. One tensor's rounding may come out small by chance, and a long run has thousands
 //   gradient norm     of the dump's own gradients, to 2^-18
-//   weights after it  AdamW on the dump's own gradients from zero moments, in float64: |w - w64| at most
-//                     kFastMultiple |w32 - w64| + kFastFloor |w64|; w32: this program's AdamW in float32
-// What was judged is counted, and what the dump lacks for it is said.
+//   weights after it  AdamW on the dump's own gradients from zero moments (suites/adamw_variants.hpp)
+// What was judged is counted, what the dump lacks for it is said, and what AdamW could not be told from.
 // UserError: not a dump, one of another version or layout, with a step left out, or without gradients.
-Certificate certify(const std::string& dump);
+// at(part): called as steps are done.
+Certificate certify(
+    const std::string& dump, int threads = 1, const std::function<void(double)>& at = [](double) {});
 
 }  // namespace lockstep

@@ -4,8 +4,8 @@
     for step, (tokens, labels) in enumerate(batches):         # of all microbatches and replicas, in any order
         ...forward and backward of all of it...
         dump.gradients(step, tokens, labels, loss, lr)        # whole and reduced, before clipping
-        ...clip, optimizer.step()...
-        dump.weights(step)
+        norm = ...clip; optimizer.step()...
+        dump.weights(step, norm)                              # the gradients' norm before clipping, if there is one
 """
 import json
 
@@ -35,6 +35,8 @@ class Dump:
         self.file[f"step{step}/loss"], self.file[f"step{step}/lr"] = float(loss), float(lr)
         self._write(f"step{step}/grad", lambda parameter: parameter.grad)
 
-    def weights(self, step):
+    def weights(self, step, grad_norm=None):
+        if grad_norm is not None:
+            self.file[f"step{step}/grad_norm"] = float(grad_norm)
         self._write(f"step{step}/weight", lambda parameter: parameter)
         self.file.flush()

@@ -78,9 +78,9 @@ def main():
             replica.zero_grad(set_to_none=False)
         loss = backward(replicas, tokens, labels, o.bug)
         dump.gradients(step, tokens, next_tokens(labels.numpy()), loss, lr=1e-3)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
-        dump.weights(step)
+        dump.weights(step, norm)
         for replica in replicas[1:]:  # broadcast
             for name, parameter in replica.named_parameters():
                 if o.bug == "stale-weight" and name == "model.layers.1.self_attn.v_proj.weight":

@@ -121,15 +121,15 @@ Weights shared(MpiWorld& job, Weights weights) {
 }  // namespace
 
 struct Float64::Training {
-  Lanes lanes{1};
+  Lanes lanes;
   const double floor;
   Trainer<double> trainer;
-  Training(const ModelConfig& model, const Settings& settings)
-      : floor(fast_floor(settings)), trainer(model, settings, double_ops(), lanes) {}
+  Training(const ModelConfig& model, const Settings& settings, int threads)
+      : lanes(threads), floor(fast_floor(settings)), trainer(model, settings, double_ops(), lanes) {}
 };
 
-Float64::Float64(const ModelConfig& model, const Settings& settings)
-    : training_(new Training(model, settings)) {}
+Float64::Float64(const ModelConfig& model, const Settings& settings, int threads)
+    : training_(new Training(model, settings, threads)) {}
 Float64::~Float64() = default;
 
 FastReference::Step Float64::step(const Weights& before, const i32* tokens, const i32* labels,

@@ -36,7 +36,7 @@ std::string strays(const FastReference&, const Settings&);
 // Of one step of any tokens and labels [B, T], from any weights. reference: the reference's step.
 class Float64 {
  public:
-  Float64(const ModelConfig&, const Settings&);
+  Float64(const ModelConfig&, const Settings&, int threads = 1);
   ~Float64();
   FastReference::Step step(const std::vector<std::vector<float>>& before, const i32* tokens,
                            const i32* labels, const Whole::Step& reference);

@@ -2,7 +2,9 @@
 // `ci/venv.sh fixtures`, and are skipped without.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
+#include <tuple>
 
 #include "reports/h5.hpp"
 #include "suites/tests/program_runner.hpp"
@@ -36,9 +38,8 @@ TEST(Certify, ARightLoopIsWithinTheBound) {
     EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
     // Three layers of 9 tensors, embedding, last norm and, where it is not tied, the head.
     EXPECT_TRUE(says(ended.out, "within the bound: 3 steps; at most 0.",
-                     *options ? "; judged: 3 losses, 87 gradients, weights of 3 steps"
-                              : "; judged: 3 losses, 90 gradients, weights of 3 steps"));
-    EXPECT_EQ(ended.out.find("not judged"), std::string::npos) << ended.out;
+                     *options ? "; judged: 3 losses, 87 gradients, 3 gradient norms, weights of 3 steps\n"
+                              : "; judged: 3 losses, 90 gradients, 3 gradient norms, weights of 3 steps\n"));
   }
 }
 
@@ -68,8 +69,10 @@ TEST(Certify, ADecayedNormIsTheOptimizers) {
   NEEDS_TORCH;
   const Ended ended = judged("--bug decayed-norms");
   EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
-  EXPECT_TRUE(says(ended.out,
-                   "beyond the bound: step 0: weight of model.layers.0.input_layernorm.weight after AdamW"));
+  EXPECT_TRUE(
+      says(ended.out, "beyond the bound: step 0: weight of model.layers.0.input_layernorm.weight after AdamW",
+           "; 7 of 30 weights of the step are beyond it, and all are what there is with decay of norms "
+           "too\n"));
 }
 
 // This program's own dumps have the reference's very error, which the bound allows four times.
@@ -95,7 +98,7 @@ TEST(Certify, OwnDumpsAreRightAndAChangedOneIsNot) {
   EXPECT_EQ(wrong.status, 1);
   EXPECT_TRUE(says(wrong.out,
                    "beyond the bound: step 1: gradient of model.layers.3.self_attn.k_proj.weight: ",
-                   "it is 1.0001 times what it should be"));
+                   "it is 1.0001 times what it should be; 1 of 74 gradients of the step are beyond it\n"));
 }
 
 // What a dump lacks is not judged, and it says so. gate-tiny has 8 layers of 9 tensors, embedding, norm and
@@ -117,6 +120,16 @@ class Lacking : public ::testing::Test {
       for (const std::string& name : names) ASSERT_GE(H5Ldelete(file, name.c_str(), H5P_DEFAULT), 0) << name;
     });
   }
+  void set(const char* name, double value) {
+    edit([&](hid_t file) {
+      if (H5Aexists(file, name) > 0) H5Adelete(file, name);
+      const hid_t space = H5Screate(H5S_SCALAR),
+                  at = H5Acreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT);
+      H5Awrite(at, H5T_NATIVE_DOUBLE, &value);
+      H5Aclose(at), H5Sclose(space);
+    });
+  }
+  double attribute(const char* name) const { return std::stod(h5::Reader(dump_).attribute(name)); }
   Ended judged() const { return lockstep_program("compare " + dump_); }
   static std::string gradients(int steps) { return std::to_string(steps * kTensors) + " gradients"; }
 
@@ -129,6 +142,166 @@ TEST_F(Lacking, NothingIsLacking) {
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   EXPECT_TRUE(says(ended.out, "within the bound: 3 steps; at most ",
                    "; judged: 3 losses, " + gradients(3) + ", 3 gradient norms, weights of 3 steps\n"));
+}
+
+// Exit status 1 where anything was left, if that is asked for.
+TEST_F(Lacking, CompleteIsWithNothingLacking) {
+  EXPECT_EQ(lockstep_program("compare --complete " + dump_).status, 0);
+  lose({"/step1/grad_norm"});
+  const Ended ended = lockstep_program("compare --complete " + dump_);
+  EXPECT_EQ(ended.status, 1) << ended.out;
+  EXPECT_TRUE(says(ended.out, "within the bound", "; not judged: the gradient norm of 1 step\n"));
+  const Ended two = lockstep_program("compare --complete " + dump_ + " " + dump_);
+  EXPECT_EQ(two.status, 2);
+  EXPECT_TRUE(says(two.err, "--complete is for one dump"));
+}
+
+TEST_F(Lacking, AnAttributeOfAdamW) {
+  for (const char* name : {"beta1", "beta2", "eps", "weight_decay"}) {
+    const double value = attribute(name);
+    edit([&](hid_t file) { ASSERT_GE(H5Adelete(file, name), 0); });
+    const Ended ended = judged();
+    EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+    EXPECT_TRUE(says(ended.out, std::string("; not judged: weights of 3 steps (") + name + " not said)\n"));
+    set(name, value);
+  }
+}
+
+// The numbers that are there say what was done, whatever the attributes say of it.
+TEST_F(Lacking, AnotherAdamWIsNamed) {
+  for (const auto& [name, value, fault] :
+       {std::tuple{"weight_decay", 0.1, "no weight decay"}, {"beta2", 0.95, "beta2 = 0.999"}}) {
+    const std::string options = name == std::string("beta2") ? " --beta2 0.999" : " --weight-decay 0";
+    ASSERT_EQ(lockstep_program("train " + tiny_run + "--steps 3 --dump " + dump_ + options).status, 0);
+    set(name, value);
+    const Ended ended = judged();
+    EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
+    EXPECT_TRUE(
+        says(ended.out, " after AdamW: ", std::string(", and all are what there is with ") + fault + "\n"));
+  }
+}
+
+TEST_F(Lacking, AttributesThatNoAdamWHas) {
+  for (const auto& [name, value, sentence] :
+       {std::tuple{"beta1", 1.0, "attribute beta1 is 1; it must be a number from 0 on, below 1"},
+        {"beta2", -0.5, "attribute beta2 is -0.5; it must be a number from 0 on, below 1"},
+        {"eps", 0.0, "attribute eps is 0; it must be a number above 0"},
+        {"weight_decay", std::nan(""), "attribute weight_decay is nan; it must be a number from 0 on"},
+        {"clip", 0.0,
+         "attribute clip is 0; it must be a number above 0, or left out where nothing is clipped"}}) {
+    const double before = attribute(name);
+    set(name, value);
+    const Ended ended = judged();
+    EXPECT_EQ(ended.status, 2) << ended.out;
+    EXPECT_TRUE(says(ended.err, "'" + dump_ + "': " + sentence));
+    set(name, before);
+  }
+}
+
+// What is too small for float32 is not certified in silence.
+TEST_F(Lacking, ARateAtWhichNothingCanBeTold) {
+  ASSERT_EQ(lockstep_program("train " + tiny_run + "--steps 2 --lr 1e-8 --dump " + dump_).status, 0);
+  const Ended ended = judged();
+  EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
+  EXPECT_TRUE(
+      says(ended.out, "; not told from AdamW: no weight decay, decay of norms too", "moments in bf16"));
+  EXPECT_EQ(lockstep_program("compare --complete " + dump_).status, 1);
+}
+
+TEST_F(Lacking, TheModelsOwnShapes) {
+  const auto model = [&](const std::string& from, const std::string& to) {
+    const std::string text = h5::Reader(dump_).attribute("model");
+    const std::size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos) << text;
+    edit([&](hid_t file) {
+      const std::string changed = text.substr(0, at) + to + text.substr(at + from.size());
+      H5Adelete(file, "model");
+      // Of a fixed length, as other writers have it.
+      const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+      H5Tset_size(type, changed.size());
+      const hid_t set = H5Acreate2(file, "model", type, space, H5P_DEFAULT, H5P_DEFAULT);
+      H5Awrite(set, type, changed.data());
+      H5Aclose(set), H5Sclose(space), H5Tclose(type);
+    });
+  };
+  for (const auto& [from, to, sentence] :
+       {std::tuple{
+            "\"num_hidden_layers\":8", "\"num_hidden_layers\":900000",
+            "the model has 900000 layers, and there is no /initial/model.layers.8.input_layernorm.weight"},
+        {"\"num_hidden_layers\":900000", "\"num_hidden_layers\":7",
+         "/initial holds model.layers.7.input_layernorm.weight, which is no parameter of the model"},
+        {"\"num_hidden_layers\":7", "\"num_hidden_layers\":8", ""},
+        {"\"vocab_size\":509", "\"vocab_size\":1000000000",
+         "/initial/model.embed_tokens.weight has shape [509, 64]"}}) {
+    model(from, to);
+    const Ended ended = judged();
+    EXPECT_EQ(ended.status, *sentence ? 2 : 0) << ended.out << ended.err;
+    EXPECT_TRUE(says(ended.err, sentence));
+  }
+}
+
+// Numbers of another width are converted; text is none.
+TEST_F(Lacking, TheKindOfNumber) {
+  edit([](hid_t file) {
+    for (const auto& [name, wide] : {std::pair{"/step0/loss", H5T_IEEE_F32LE},
+                                     {"/step1/tokens", H5T_STD_I64LE},
+                                     {"/step2/grad/model.norm.weight", H5T_IEEE_F64LE}}) {
+      const hid_t old = H5Dopen2(file, name, H5P_DEFAULT), space = H5Dget_space(old);
+      std::vector<double> values(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
+      H5Dread(old, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+      H5Dclose(old), H5Ldelete(file, name, H5P_DEFAULT);
+      const hid_t made = H5Dcreate2(file, name, wide, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+      H5Dwrite(made, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+      H5Dclose(made), H5Sclose(space);
+    }
+  });
+  EXPECT_EQ(judged().status, 0) << judged().out << judged().err;
+  lose({"/step2/labels"});
+  EXPECT_EQ(judged().status, 2);
+  EXPECT_TRUE(says(judged().err, "holds no /step2/labels"));
+  edit([](hid_t file) {
+    H5Lcreate_hard(file, "/step0/loss", file, "/step2/labels", H5P_DEFAULT, H5P_DEFAULT);
+  });
+  EXPECT_TRUE(says(judged().err, "/step2/labels is not of whole numbers"));
+}
+
+TEST_F(Lacking, ATensorThatIsNotTheModels) {
+  edit([](hid_t file) {
+    H5Lcreate_hard(file, "/step1/grad/model.norm.weight", file, "/step1/grad/lm_head.weight", H5P_DEFAULT,
+                   H5P_DEFAULT);
+  });
+  const Ended ended = judged();
+  EXPECT_EQ(ended.status, 2) << ended.out;
+  EXPECT_TRUE(says(ended.err,
+                   "/step1/grad holds lm_head.weight, which is no parameter of the model: its head is tied"));
+}
+
+TEST_F(Lacking, NumbersThatAreNone) {
+  edit([](hid_t file) {
+    const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.mlp.up_proj.weight", H5P_DEFAULT);
+    std::vector<float> values(172 * 64);
+    H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    values[5 * 64 + 7] = std::nanf("");
+    H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    H5Dclose(set);
+  });
+  const Ended ended = judged();
+  EXPECT_EQ(ended.status, 1) << ended.out;
+  EXPECT_TRUE(
+      says(ended.out, "step 1: gradient of model.layers.3.mlp.up_proj.weight: nan at [5, 7]; 1 of 74"));
+}
+
+TEST_F(Lacking, ATokenThatIsNone) {
+  edit([](hid_t file) {
+    const hid_t set = H5Dopen2(file, "/step1/tokens", H5P_DEFAULT), space = H5Dget_space(set);
+    std::vector<i32> values(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
+    H5Dread(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    values[1] = 509;
+    H5Dwrite(set, H5T_NATIVE_INT32, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+    H5Sclose(space), H5Dclose(set);
+  });
+  EXPECT_EQ(judged().status, 2);
+  EXPECT_TRUE(says(judged().err, "/step1/tokens[0, 1] is 509, outside the model's vocabulary of 509"));
 }
 
 TEST_F(Lacking, AStepInBetween) {
@@ -159,7 +332,7 @@ TEST_F(Lacking, LossesAndNorms) {
   const Ended ended = judged();
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
   EXPECT_TRUE(says(ended.out, "; judged: " + gradients(3) + ", weights of 3 steps",
-                   "; not judged: the loss of 3 steps\n"));
+                   "; not judged: the loss of 3 steps, the gradient norm of 3 steps\n"));
 }
 
 // Without a step's gradients nothing says what AdamW's moments are in the next.
