@@ -68,8 +68,8 @@ struct Cursor {
   i64 done = 0;  // terms of this leaf and piece already handed out
 };
 
-// Fills the next chunk; false when nothing is left.
-template <class Y, class A, class B>
+// Fills the next chunk; false when nothing is left. Of V as all that is not inlined: each set its own.
+template <class V, class Y, class A, class B>
 bool next_chunk(Chunk<A, B>& chunk, const Product<Y, A, B>& m, Cursor& at) {
   chunk.segments = 0;
   chunk.terms = 0;

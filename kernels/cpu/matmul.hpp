@@ -93,7 +93,7 @@ void run_panel(const Product<Y, A, B>& m, i64 j, float* scratch) {
     const i64 end = begin + rows < m.rows ? begin + rows : m.rows;
     Chunk<A, B> chunk;
     Cursor cursor;
-    for (Progress p = state; next_chunk(chunk, m, cursor);) {
+    for (Progress p = state; next_chunk<V>(chunk, m, cursor);) {
       float* b = packed;
       for (int s = 0; s < chunk.segments; ++s) {
         const Segment<A, B>& seg = chunk.segment[s];
