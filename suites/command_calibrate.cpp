@@ -40,7 +40,8 @@ std::string command_line(const Options& o, int ranks) {
   std::string line = o.comm == "local" ? "" : fmt::format("mpirun -n {} ", ranks);
   line += fmt::format("lockstep calibrate --isa {} --threads {}", isa_here(o.how.isa), o.how.threads);
   if (o.comm != "local") line += fmt::format(" --comm {}", o.comm);
-  if (o.how.accelerator) line += fmt::format(" --device {} --dtype {}", o.device, o.dtype);
+  if (o.how.accelerator) line += fmt::format(" --device {}", o.device);
+  if (o.how.accelerator || o.how.bf16) line += fmt::format(" --dtype {}", o.dtype);
   if (!o.links.empty()) line += fmt::format(" --links {}", o.links);
   if (o.how.quick) line += " --quick";
   return line;
@@ -99,9 +100,7 @@ int calibrate_among(MpiWorld* job, Fabrics* fabrics, Options& o) {
 int calibrate(Options& o) {
   check_isa(o.how.isa);
   const bool cpu = o.device == "cpu";
-  for (const auto& [option, said] : {std::pair{"--dtype", !o.dtype.empty()}, {"--links", !o.links.empty()}})
-    if (cpu && said)
-      throw UserError(fmt::format("calibrate: {} is of a GPU's: it needs --device cuda", option));
+  if (cpu && !o.links.empty()) throw UserError("calibrate: --links is of a GPU's: it needs --device cuda");
   if (o.dtype.empty()) o.dtype = cpu ? "float32" : "bf16";
   o.how.bf16 = o.dtype == "bf16";
   if (!o.links.empty() && o.comm != "local")
@@ -135,7 +134,8 @@ Command::Action declare(CLI::App& app) {
                  "nccl: each process of mpirun -n RANKS has a GPU, and what joins those is measured too")
       ->capture_default_str()
       ->check(CLI::IsMember({"local", "nccl"}));
-  app.add_option("--dtype", o->dtype, "of a GPU's weights and activations: bf16 (the default), float32")
+  app.add_option("--dtype", o->dtype,
+                 "of weights and activations: float32 (the default), bf16 (a GPU's default)")
       ->check(CLI::IsMember({"float32", "bf16"}));
   app.add_option("--links", o->links,
                  "a cluster's file: of a GPU's, the devices and what joins them are taken over from it");

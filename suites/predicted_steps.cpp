@@ -6,18 +6,22 @@
 
 #include "ref/error.hpp"
 #include "suites/planner/compose.hpp"
+#include "suites/settings_list.hpp"
 #include "suites/toml_file.hpp"
 
 namespace lockstep {
 
-Cluster cluster_of_sweep(const std::string& path) {
+Cluster cluster_of_sweep(const std::string& path, const Settings& s) {
   const Cluster c = load_cluster(path);
   check_can_be_kept(cluster_file(path));
-  if (c.weight_bytes != 4 || c.gradient_bytes != 4 || c.activation_bytes != 4)
-    throw UserError(fmt::format(
-        "{}: its devices hold numbers of 2 bytes, and a sweep computes in float32; take a file that "
-        "`lockstep calibrate` made here",
-        path));
+  if (c.weight_bytes != s.weight_bytes || c.gradient_bytes != s.gradient_bytes ||
+      c.activation_bytes != s.activation_bytes)
+    throw UserError(
+        fmt::format("{}: its devices hold weights, gradients and activations of {}, {} and {} bytes, and the "
+                    "suite's are of {}, {} "
+                    "and {}; take a file that `lockstep calibrate --dtype {}` made here",
+                    path, c.weight_bytes, c.gradient_bytes, c.activation_bytes, s.weight_bytes,
+                    s.gradient_bytes, s.activation_bytes, dtype_of(s)));
   return c;
 }
 

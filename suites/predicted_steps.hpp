@@ -9,8 +9,8 @@
 
 namespace lockstep {
 
-// UserError: as load_cluster(), or a cluster whose devices do not compute in float32, as a sweep does.
-Cluster cluster_of_sweep(const std::string& path);
+// UserError: as load_cluster(), or a cluster of other numbers than the suite's.
+Cluster cluster_of_sweep(const std::string& path, const Settings&);
 
 // Sets `predicted_seconds` of the plans that were timed and have at most as many ranks as the cluster
 // devices.

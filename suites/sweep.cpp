@@ -67,7 +67,7 @@ Sweep::Sweep(const Suite& suite, Enumeration plans, const SweepOptions& options)
   run_.refused = all_.by_rule();
   run_.verdict = kNotFinished;
   if (options.timed && !suite.cluster.empty()) {
-    cluster_ = cluster_of_sweep(suite.cluster);
+    cluster_ = cluster_of_sweep(suite.cluster, suite.settings);
     std::ostringstream text;
     text << std::ifstream(cluster_file(suite.cluster)).rdbuf();
     run_.predicted_with = text.str();

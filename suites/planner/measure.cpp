@@ -82,13 +82,11 @@ std::vector<MeasureStep> measure_steps(const MeasureHow& asked, Calibration& int
   Measurements& notes = into.notes;
   const bool gpu = how.accelerator;
   describe(how, c);
-  if (gpu) {
-    how.stored = stored_operands(settings_on(c, {}));
-    if (!how.quick) {
-      how.near = how.far = 512e6;  // what its caches hold several times over
-      // A bench has room for that twice: for what is read, and for what is written.
-      how.most = std::min(i64{3} << 29, how.accelerator->free_bytes() / i64{sizeof(float)} / 4);
-    }
+  how.stored = stored_operands(settings_on(c, {}));
+  if (gpu && !how.quick) {
+    how.near = how.far = 512e6;  // what its caches hold several times over
+    // A bench has room for that twice: for what is read, and for what is written.
+    how.most = std::min(i64{3} << 29, how.accelerator->free_bytes() / i64{sizeof(float)} / 4);
   }
   std::vector<MeasureStep> steps;
   const auto add = [&](const std::string& what, double share, std::function<void(const MeasureHow&)> run) {

@@ -85,6 +85,32 @@ TEST(Calibrating, KeepsEveryMeasurementAndMakesTheClusterOfThem) {
   EXPECT_NE(never.out.find("\nINVALID: 3 plans"), std::string::npos) << never.out;
 }
 
+// Kernels on operands as a step in bf16 stores them.
+TEST(Calibrating, OfBf16) {
+  const TemporaryFolder folder;
+  const std::string here = folder.path() + "/here.toml";
+  const Ended ended = lockstep_program("calibrate --quick --dtype bf16 --out " + here);
+  ASSERT_EQ(ended.status, 0) << ended.err;
+  const Cluster c = load_cluster(here);
+  EXPECT_EQ(c.weight_bytes, 2);
+  EXPECT_EQ(c.activation_bytes, 2);
+  EXPECT_EQ(c.gradient_bytes, 4);
+  const h5::Reader file(folder.path() + "/here.h5");
+  EXPECT_EQ(file.attribute("dtype"), "bf16");
+  const std::vector<std::string> what = file.strings("what"), name = file.strings("name"),
+                                 sizes = file.strings("sizes");
+  const std::vector<double> amount = Hdf5Reader(folder.path() + "/here.h5").read<double>("amount");
+  int seen = 0;
+  for (std::size_t i = 0; i < what.size(); ++i) {
+    // Three numbers of 2 bytes for each; of AdamW, four that are read and three written, of 4.
+    const double bytes = name[i] == "swiglu" ? 6 : name[i] == "adamw" ? 28 : 0;
+    if (what[i] != "kernel" || bytes == 0) continue;
+    EXPECT_DOUBLE_EQ(amount[i], bytes * std::stod(sizes[i])) << name[i];
+    ++seen;
+  }
+  EXPECT_GT(seen, 2);
+}
+
 TEST(Calibrating, APlaceThatCannotBeWrittenIsSaidAtOnce) {
   const Ended ended = lockstep_program("calibrate --quick --out /proc/none/here.toml");
   EXPECT_EQ(ended.status, 2);
@@ -96,8 +122,8 @@ TEST(Calibrating, WhatIsOfAGpuNeedsOne) {
   const TemporaryFolder folder;
   const std::string out = " --quick --out " + folder.path() + "/here.toml ";
   for (const auto& [options, sentence] :
-       {std::pair{"--dtype bf16", "calibrate: --dtype is of a GPU's: it needs --device cuda"},
-        {"--links suites/clusters/h100x64.toml", "calibrate: --links is of a GPU's: it needs --device cuda"},
+       {std::pair{"--links suites/clusters/h100x64.toml",
+                  "calibrate: --links is of a GPU's: it needs --device cuda"},
         {"--device cuda --links nowhere.toml", "nowhere.toml: no such file"},
         {"--device cuda --comm nccl --links suites/clusters/h100x64.toml", "leave one of them out"},
         {"--comm nccl", "--comm nccl carries messages between GPUs: it needs device cuda, not cpu"},

@@ -11,13 +11,12 @@
 namespace lockstep {
 namespace {
 
-// A machine of two devices that compute in numbers of so many bytes.
+// A machine of two devices, whose weights and activations are numbers of so many bytes.
 std::string cluster_text(const std::string& tflops, int bytes = 4) {
   const std::string b = std::to_string(bytes);
   return "name = \"made up\"\ndevices = 2\ndevices_per_node = 2\n[device]\nmemory_gib = 1\ntflops = " +
          tflops + "\nmemory_gb_per_s = 100\nlaunch_us = 0.1\nweight_bytes = " + b +
-         "\ngradient_bytes = " + b + "\nactivation_bytes = " + b +
-         "\n[node]\ngb_per_s = 10\nlatency_us = 2\n";
+         "\ngradient_bytes = 4\nactivation_bytes = " + b + "\n[node]\ngb_per_s = 10\nlatency_us = 2\n";
 }
 
 std::string timed_suite(const std::string& more) {
@@ -84,7 +83,15 @@ TEST(ProgramPredicted, ADeviceOfOtherNumbersIsRefused) {
                     half = folder.write("half.toml", cluster_text("0.05", 2));
   const Ended ended = lockstep_program("sweep " + suite + " --cluster " + half);
   EXPECT_EQ(ended.status, 2);
-  EXPECT_TRUE(says(ended.err, "numbers of 2 bytes", "lockstep calibrate"));
+  EXPECT_TRUE(says(ended.err, "of 2, 4 and 2 bytes, and the suite's are of 4, 4 and 4",
+                   "`lockstep calibrate --dtype float32`"));
+  const std::string bf16 = folder.write("bf16.toml", timed_suite("dtype = \"bf16\"\n")),
+                    one = folder.write("one.toml", cluster_text("0.05"));
+  const Ended other = lockstep_program("sweep " + bf16 + " --cluster " + one);
+  EXPECT_EQ(other.status, 2);
+  EXPECT_TRUE(says(other.err, "`lockstep calibrate --dtype bf16`"));
+  const Ended fits = lockstep_program("sweep " + bf16 + " --out " + folder.path() + "/out --cluster " + half);
+  EXPECT_EQ(fits.status, 0) << fits.err;
   EXPECT_EQ(lockstep_program("sweep " + suite + " --cluster " + folder.path() + "/no.toml").status, 2);
 }
 
