@@ -59,11 +59,12 @@ std::size_t distance(const std::string& a, const std::string& b) {
 std::string did_you_mean(const std::string& wrong, const std::vector<std::string>& known) {
   const std::string* best = nullptr;
   std::size_t fewest = 0;
+  const std::size_t dashes = std::min(wrong.size(), wrong.find_first_not_of('-'));  // of an option
   for (const std::string& name : known) {
     const bool begins = wrong.size() > 1 && name.starts_with(wrong);
     const std::size_t letters = begins ? 0 : distance(wrong, name);
-    const bool near =
-        begins || (letters <= (wrong.size() + 1) / 2 && letters < std::max(wrong.size(), name.size()));
+    const bool near = begins || (letters <= (wrong.size() - dashes + 1) / 2 &&
+                                 letters < std::max(wrong.size(), name.size()));
     if (near && (!best || letters < fewest)) best = &name, fewest = letters;
   }
   return best ? fmt::format("; did you mean `{}`?", *best) : "";

@@ -63,6 +63,8 @@ TEST(Plan, MeansWhatIsNear) {
   EXPECT_EQ(did_you_mean("nnoe", known), "; did you mean `none`?");
   EXPECT_EQ(did_you_mean("certify", known), "");
   EXPECT_EQ(did_you_mean("4", {"0", "1", "2", "3"}), "");
+  EXPECT_EQ(did_you_mean("--hlep", {"--help", "--out"}), "; did you mean `--help`?");
+  EXPECT_EQ(did_you_mean("--shard", {"--help", "--out"}), "") << "the dashes are no letters in common";
 }
 
 TEST(Plan, MatchesWordsOrAPartOfItsLine) {
