@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <map>
-#include <memory>
 #include <optional>
 
 #include "kernels/random.hpp"
@@ -14,7 +13,6 @@
 #include "suites/adamw_variants.hpp"
 #include "suites/gates/fast.hpp"
 #include "suites/outside_dump.hpp"
-#include "suites/reference.hpp"
 
 namespace lockstep {
 namespace {
@@ -49,49 +47,15 @@ std::string kind_of(const std::string& name) {
   return kind;
 }
 
-// The loss and gradients of the textbook in the trainer's type of numbers, at any weights.
-class Rounding {
- public:
-  virtual ~Rounding() = default;
-  virtual Whole::Step step(const Weights&, const std::vector<i32>& tokens,
-                           const std::vector<i32>& labels) = 0;
-};
-template <class T>
-class RoundingIn final : public Rounding {
- public:
-  RoundingIn(const ModelConfig& model, const Settings& settings, Lanes& lanes)
-      : trainer_(model, settings, cpu_ops(), lanes) {}
-  Whole::Step step(const Weights& weights, const std::vector<i32>& tokens,
-                   const std::vector<i32>& labels) override {
-    const std::vector<Param>& table = trainer_.params();
-    for (std::size_t i = 0; i < table.size(); ++i)
-      if (!weights[i].empty()) trainer_.load(table[i].name, weights[i].data());
-    Whole::Step step;
-    step.loss = trainer_.step(tokens.data(), labels.data()).loss;
-    for (std::size_t i = 0; i < table.size(); ++i)
-      step.gradient.push_back(table[i].tied_to >= 0 ? std::vector<float>{}
-                                                    : trainer_.gradient(static_cast<int>(i)));
-    return step;
-  }
-
- private:
-  Trainer<T> trainer_;
-};
-
 class Judge {
  public:
   Judge(const std::string& path, int threads, const std::function<void(double)>& at)
       : dump_(path),
         lanes_(threads),
         float64_(dump_.model(), dump_.settings(), threads),
-        halves_(dump_.settings().weight_bytes == 2),
+        float32_(dump_.model(), dump_.settings(), cpu_ops(), lanes_),
         adamw_(dump_.table(), dump_.settings(), dump_.clips()),
-        at_(at) {
-    if (halves_)
-      rounding_in_ = std::make_unique<RoundingIn<bf16>>(dump_.model(), dump_.settings(), lanes_);
-    else
-      rounding_in_ = std::make_unique<RoundingIn<float>>(dump_.model(), dump_.settings(), lanes_);
-  }
+        at_(at) {}
 
   Certificate judge() {
     std::optional<Weights> before = dump_.initial();
@@ -101,14 +65,13 @@ class Judge {
       at_(static_cast<double>(k + 1) / static_cast<double>(dump_.steps()));
     }
     if (found_)
-      return {false, false,
-              fmt::format("beyond {}: ", bound()) + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
+      return {false, false, "beyond the bound: " + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
     if (gradients_ == 0)
       throw UserError(
           fmt::format("'{}' holds no gradients (/step0/grad), and without them nothing says that it is right",
                       dump_.path()));
     const std::vector<std::string> unseen = unjudged(k);
-    std::string text = fmt::format("within {}: {}; at most {:.2g} of it ({}); judged: {}", bound(),
+    std::string text = fmt::format("within the bound: {}; at most {:.2g} of it ({}); judged: {}",
                                    number(k, "step"), worst_, where_, fmt::join(judged(), ", "));
     if (!unseen.empty()) text += fmt::format("; not judged: {}", fmt::join(unseen, ", "));
     const std::vector<std::string> untold = updates_ > 0 ? adamw_.untold() : std::vector<std::string>{};
@@ -117,7 +80,6 @@ class Judge {
   }
 
  private:
-  const char* bound() const { return halves_ ? "the bound of bf16" : "the bound"; }
   static std::string number(i64 n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
   }
@@ -140,10 +102,8 @@ class Judge {
       unseen.push_back("the gradient norm of " + number(with_gradients_ - norms_, "step"));
     if (updates_ < k)
       unseen.push_back(fmt::format("weights of {} ({})", number(k - updates_, "step"),
-                                   !dump_.untold().empty() ? dump_.untold() + " not said"
-                                   : no_masters_
-                                       ? "they are bf16; the float32 ones that AdamW works on are missing"
-                                       : "the lr, gradients or the weights are missing"));
+                                   dump_.untold().empty() ? "the lr, gradients or the weights are missing"
+                                                          : dump_.untold() + " not said"));
     if (k < dump_.steps())
       unseen.push_back(fmt::format("anything from step {} on (the weights before it are missing)", k));
     return unseen;
@@ -172,16 +132,15 @@ class Judge {
   std::optional<Weights> step(i64 k, const Weights& before) {
     const std::string named = fmt::format("step {}: ", k);
     const std::vector<i32> tokens = dump_.ids(k, "tokens"), labels = dump_.ids(k, "labels");
-    const Weights weights = as_stored(before, dump_.settings());  // that the model computes with
-    const Whole::Step rounded = rounding_in_->step(weights, tokens, labels);
-    const FastReference::Step exact = float64_.step(weights, tokens.data(), labels.data(), rounded);
+    const Whole::Step rounded = in_float32(before, tokens, labels);
+    const FastReference::Step exact = float64_.step(before, tokens.data(), labels.data(), rounded);
     if (const std::optional<double> loss = dump_.scalar(k, "loss")) {
       see(named + "loss", std::abs(*loss - exact.loss), exact.loss_allowed, false,
           [&] { return std::isfinite(*loss) ? "" : fmt::format("it is {}", *loss); });
       ++losses_;
     }
     learn_rounding(rounded, exact);
-    learn_rounding(rounding_in_->step(nudged(weights, k), tokens, labels), exact);
+    learn_rounding(in_float32(nudged(before, k), tokens, labels), exact);
     const std::optional<Weights> gradient = dump_.tensors(k, "grad"), after = dump_.tensors(k, "weight");
     if (gradient) {
       gradients(named, *gradient, exact);
@@ -190,13 +149,27 @@ class Judge {
     return after;
   }
 
+  // The float32 reference's loss and gradients at these weights.
+  Whole::Step in_float32(const Weights& before, const std::vector<i32>& tokens,
+                         const std::vector<i32>& labels) {
+    const std::vector<Param>& table = dump_.table();
+    for (std::size_t i = 0; i < table.size(); ++i)
+      if (!before[i].empty()) float32_.load(table[i].name, before[i].data());
+    Whole::Step step;
+    step.loss = float32_.step(tokens.data(), labels.data()).loss;
+    for (std::size_t i = 0; i < table.size(); ++i)
+      step.gradient.push_back(table[i].tied_to >= 0 ? std::vector<float>{}
+                                                    : float32_.gradient(static_cast<int>(i)));
+    return step;
+  }
+
   // Each weight about its last bit up or down: where a step is badly conditioned, that shows it, however
   // well the reference's own rounding came out.
-  Weights nudged(Weights weights, i64 k) const {
-    const float up = halves_ ? 1 + 0x1p-7f : 1 + 0x1p-23f, down = halves_ ? 1 - 0x1p-8f : 1 - 0x1p-24f;
+  static Weights nudged(Weights weights, i64 k) {
     std::uint64_t at = 0;
     for (auto& tensor : weights)
-      for (float& w : tensor) w *= random_word(static_cast<std::uint64_t>(k), at++) % 2 ? up : down;
+      for (float& w : tensor)
+        w *= random_word(static_cast<std::uint64_t>(k), at++) % 2 ? 1 + 0x1p-23f : 1 - 0x1p-24f;
     return weights;
   }
 
@@ -220,8 +193,7 @@ class Judge {
       const Param& p = dump_.table()[i];
       const std::vector<double>& g64 = exact.gradient[i];
       if (gradient[i].empty()) continue;
-      const double allowed =
-          (kFastMultiple * rounding_[kind_of(p.name)] + fast_floor(dump_.settings())) * length(p, g64);
+      const double allowed = (kFastMultiple * rounding_[kind_of(p.name)] + kFastFloor) * length(p, g64);
       beyond += !see(named + "gradient of " + p.name, distance(p, gradient[i], g64), allowed, true, [&] {
         if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
         const std::optional<double> c =
@@ -240,15 +212,13 @@ class Judge {
       for (const float x : g) squares += static_cast<double>(x) * x;
     const double norm = std::sqrt(squares);
     if (const std::optional<double> said = dump_.scalar(k, "grad_norm")) {
-      see(fmt::format("step {}: gradient norm", k), std::abs(*said - norm),
-          kFastMultiple * fast_floor(dump_.settings()) * norm, false,
-          [&] { return std::isfinite(*said) ? "" : fmt::format("it is {}", *said); });
+      see(fmt::format("step {}: gradient norm", k), std::abs(*said - norm), kFastMultiple * kFastFloor * norm,
+          false, [&] { return std::isfinite(*said) ? "" : fmt::format("it is {}", *said); });
       ++norms_;
     }
     const std::optional<double> lr = rate(k);
-    no_masters_ = no_masters_ || (halves_ && after && as_stored(*after, dump_.settings()) == *after);
     // Its moments are of all steps before.
-    if (!after || no_masters_ || !dump_.untold().empty() || !lr || updates_ < k) return;
+    if (!after || !dump_.untold().empty() || !lr || updates_ < k) return;
     ++updates_;
     adamw_.begin(
         k, {*lr, k > 0 ? rate(k - 1) : std::nullopt, k + 1 < dump_.steps() ? rate(k + 1) : std::nullopt},
@@ -289,15 +259,13 @@ class Judge {
   const OutsideDump dump_;
   Lanes lanes_;
   Float64 float64_;
-  const bool halves_;  // the trainer computes in bf16
-  std::unique_ptr<Rounding> rounding_in_;
+  Trainer<float> float32_;
   AdamWVariants adamw_;
   std::function<void(double)> at_;
   std::map<std::string, double> rounding_;  // by kind of tensor: the reference's, as a part of its gradient
   double worst_ = 0;
   std::string where_, count_;
   std::optional<std::string> found_, tensor_;
-  bool no_masters_ = false;
   bool loss_ = false;                                                              // found_ is a scalar
   i64 losses_ = 0, gradients_ = 0, with_gradients_ = 0, norms_ = 0, updates_ = 0;  // that were judged
 };

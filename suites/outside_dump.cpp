@@ -9,7 +9,6 @@
 
 #include "ref/error.hpp"
 #include "reports/dump.hpp"
-#include "suites/settings_list.hpp"
 
 namespace lockstep {
 namespace {
@@ -52,11 +51,6 @@ OutsideDump::OutsideDump(const std::string& path) : file_(path) {
   s.beta1 = number("beta1", s.beta1, 0, 1), s.beta2 = number("beta2", s.beta2, 0, 1);
   s.eps = number("eps", s.eps, smallest, INFINITY);
   s.weight_decay = number("weight_decay", s.weight_decay, 0, INFINITY);
-  if (file_.has_attribute("dtype")) try {
-      set_dtype(s, file_.attribute("dtype"));
-    } catch (const UserError& e) {
-      throw UserError(fmt::format("'{}': attribute {}", path, e.what()));
-    }
   std::vector<const char*> untold;
   for (const char* name : {"beta1", "beta2", "eps", "weight_decay"})
     if (!file_.has_attribute(name)) untold.push_back(name);

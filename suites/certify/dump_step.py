@@ -1,6 +1,6 @@
 """Writes a training run of a Hugging Face Llama as `lockstep compare FILE` judges it (reports/schema.md, "Dump").
 
-    dump = Dump("run.h5", model, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)    # dtype="bf16"
+    dump = Dump("run.h5", model, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
     for step, (tokens, labels) in enumerate(batches):         # of all microbatches and replicas, in any order
         ...forward and backward of all of it...
         dump.gradients(step, tokens, labels, loss, lr)        # whole and reduced, before clipping

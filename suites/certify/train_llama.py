@@ -4,7 +4,7 @@
 
 Each batch is shared by two replicas with two microbatches each, as data parallelism and gradient accumulation do.
 Labels are ignored unevenly, as prompts are, so that a mean of means is not the mean. --bug puts one of four
-well-known faults in, and `lockstep compare` must name it. --bf16 computes in bfloat16, by autocast.
+well-known faults in, and `lockstep compare` must name it.
 """
 import argparse
 import copy
@@ -37,15 +37,14 @@ def make_batch():
     return tokens, labels
 
 
-def backward(replicas, tokens, labels, bug, bf16):
+def backward(replicas, tokens, labels, bug):
     """Leaves the gradient of the batch's mean loss in the first replica; returns that loss."""
     targets = (labels[:, 1:] != -100).sum()  # the model shifts labels itself: the first is nobody's target
     total = 0.0
     parts = zip(tokens.chunk(REPLICAS), labels.chunk(REPLICAS))
     for replica, (its_tokens, its_labels) in zip(replicas, parts):
         for micro_tokens, micro_labels in zip(its_tokens.chunk(MICROBATCHES), its_labels.chunk(MICROBATCHES)):
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                mean = replica(input_ids=micro_tokens, labels=micro_labels).loss
+            mean = replica(input_ids=micro_tokens, labels=micro_labels).loss
             share = (micro_labels[:, 1:] != -100).sum() / targets
             if bug == "mean-of-means":
                 share = 1 / (REPLICAS * MICROBATCHES)
@@ -63,7 +62,6 @@ def main():
     arguments.add_argument("path")
     arguments.add_argument("--bug", choices=BUGS)
     arguments.add_argument("--tied", action="store_true")
-    arguments.add_argument("--bf16", action="store_true")
     o = arguments.parse_args()
     torch.set_num_threads(1)
     model = make_model(o.tied)
@@ -73,12 +71,12 @@ def main():
     settings = dict(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
     optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=others, weight_decay=0.0)],
                                   lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
-    dump = Dump(o.path, model, clip=0.5, dtype="bf16" if o.bf16 else "float32", **settings)
+    dump = Dump(o.path, model, clip=0.5, **settings)
     for step in range(STEPS):
         tokens, labels = make_batch()
         for replica in replicas:
             replica.zero_grad(set_to_none=False)
-        loss = backward(replicas, tokens, labels, o.bug, o.bf16)
+        loss = backward(replicas, tokens, labels, o.bug)
         dump.gradients(step, tokens, next_tokens(labels.numpy()), loss, lr=1e-3)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
