@@ -63,8 +63,9 @@ AdamWVariants::AdamWVariants(const std::vector<Param>& table, const Settings& se
   for (Variant& v : variants_) v.first.resize(table.size()), v.second.resize(table.size());
 }
 
-void AdamWVariants::begin(i64 step, const Rates& rates, double norm) {
+void AdamWVariants::begin(i64 step, const Rates& rates, double norm, double loose) {
   step_ = step, rates_ = rates, norm_ = norm;
+  loose_ = std::max(loose_, clip_scale(settings_, norm) < 1 ? loose : 0);  // moments remember it
   settings_.lr = rates.here;
   for (Variant& v : variants_) {
     const std::optional<double> rate = v.rate == 0 ? rates.here : v.rate < 0 ? rates.before : rates.after;
@@ -120,7 +121,7 @@ AdamWVariants::After AdamWVariants::follow(int param, const std::vector<float>& 
                adamw_step<double>(settings_, step_, p.decayed));
   ops32_.adamw(lanes_, w32.data(), first32_[param].data(), second32_[param].data(), gradient.data(), n,
                static_cast<float>(clip), adamw_step<float>(settings_, step_, p.decayed));
-  result.allowed = kFastMultiple * distance(p, w32, w64) + kFastFloor * distance(p, w, w64) +
+  result.allowed = kFastMultiple * distance(p, w32, w64) + (kFastFloor + 2 * loose_) * distance(p, w, w64) +
                    kWeightFloor * distance(p, std::vector<double>(w64.size()), w64);
   for (Variant& v : variants_) {
     const std::vector<double> other =

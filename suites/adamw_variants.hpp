@@ -19,11 +19,13 @@ class AdamWVariants {
     double here;
     std::optional<double> before, after;  // of the steps beside it
   };
-  void begin(i64 step, const Rates&, double gradient_norm);
+  // loose: the part of the norm by which the trainer's may have been another.
+  void begin(i64 step, const Rates&, double gradient_norm, double loose = 0);
 
   // Of one tensor: its weights after AdamW in float64, and what a right trainer's may differ from them,
   //   kFastMultiple |w32 - w64| + kFastFloor |w64 - w| + kWeightFloor |w64|      (Euclidean norms)
-  // where w32 is AdamW in float32: the rounding of what is added, and that of the sum.
+  // where w32 is AdamW in float32: the rounding of what is added, and that of the sum. Where gradients were
+  // clipped by a norm that may have been another, twice that part of the update too.
   struct After {
     std::vector<double> weight;
     double allowed;
@@ -65,7 +67,7 @@ class AdamWVariants {
   Tensors first32_, second32_;
   std::vector<Variant> variants_;
   i64 step_ = 0;
-  double norm_ = 0;
+  double norm_ = 0, loose_ = 0;
   Rates rates_{};
 };
 

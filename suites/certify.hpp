@@ -15,12 +15,14 @@ struct Certificate {
 };
 
 // What is judged of each step, as far as the dump holds it:
-//   loss              fast mode's bound (suites/gates/fast.hpp) at the weights that the step begins with
-//   gradients         |g - g64| at most (kFastMultiple r + kFastFloor) |g64|. r is rounding: the largest part
-//                     of a float64 gradient by which the reference's in float32 was off, of all tensors of
-//                     that name in any layer, up to this step, at these weights and at some that differ in
-//                     their last bits: one tensor's own may come out small by chance, and there are many
-//   gradient norm     of the dump's own gradients, to 2^-18
+//   loss              |l - l64| at most kFastMultiple r + kFastFloor |l64|: r, what rounding does, see below
+//   gradients         |g - g64| at most (kFastMultiple r + kFastFloor) |g64|. r: the largest part of a
+//   float64
+//                     gradient by which the reference's in float32 was off, of all tensors of that name in
+//                     any layer, up to this step, at these weights and twice at some that differ in their
+//                     last bits. One tensor's own may come out small by chance, and there are many. Where
+//                     rounding is more than reference_bound() of it, a gradient is not judged
+//   gradient norm     of the dump's own gradients, to what a sum of squares in float32 may be off
 //   weights after it  AdamW on the dump's own gradients from zero moments (suites/adamw_variants.hpp)
 // What was judged is counted, what the dump lacks for it is said, and what AdamW could not be told from.
 // UserError: not a dump, one of another version or layout, with a step left out, or without gradients.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "ref/error.hpp"
@@ -49,7 +50,7 @@ OutsideDump::OutsideDump(const std::string& path) : file_(path) {
   clips_ = file_.has_attribute("clip");
   s.clip = number("clip", 1e30, smallest, INFINITY);
   s.beta1 = number("beta1", s.beta1, 0, 1), s.beta2 = number("beta2", s.beta2, 0, 1);
-  s.eps = number("eps", s.eps, smallest, INFINITY);
+  s.eps = number("eps", s.eps, std::numeric_limits<float>::min(), INFINITY);
   s.weight_decay = number("weight_decay", s.weight_decay, 0, INFINITY);
   std::vector<const char*> untold;
   for (const char* name : {"beta1", "beta2", "eps", "weight_decay"})
@@ -57,7 +58,16 @@ OutsideDump::OutsideDump(const std::string& path) : file_(path) {
   untold_ = fmt::format("{}", fmt::join(untold, ", "));
   check_layers();
   table_ = parameter_table(model_, s.leaves);
-  initial_ = read_tensors("/initial");
+  initial();
+}
+
+OutsideDump::Tensors OutsideDump::initial() const {
+  Tensors all = read_tensors("/initial");
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (const float w : all[i])
+      if (!std::isfinite(w))
+        throw UserError(fmt::format("'{}': /initial/{} holds a {}", path(), table_[i].name, w));
+  return all;
 }
 
 // An attribute from `least` on and below `below`.
@@ -72,10 +82,11 @@ double OutsideDump::number(const char* name, double otherwise, double least, dou
   } catch (const std::exception&) {
   }
   if (value >= least && value < below) return value;
-  throw UserError(fmt::format("'{}': attribute {} is {}; it must be {}{}{}", path(), name, text,
-                              least > 0 ? "a number above 0" : "a number from 0 on",
-                              std::isinf(below) ? "" : fmt::format(", below {}", below),
-                              std::string(name) == "clip" ? ", or left out where nothing is clipped" : ""));
+  throw UserError(fmt::format(
+      "'{}': attribute {} is {}; it must be {}{}{}", path(), name, text,
+      least > 0 && least < 1e-300 ? "a number above 0" : fmt::format("a number from {:.3g} on", least),
+      std::isinf(below) ? "" : fmt::format(", below {}", below),
+      std::string(name) == "clip" ? ", or left out where nothing is clipped" : ""));
 }
 
 // Before anything is made as large as the model says.

@@ -32,7 +32,7 @@ class OutsideDump {
 
   // UserError, each: an array of another shape or kind of number, or a tensor that is missing or none of the
   // model's.
-  const Tensors& initial() const { return initial_; }
+  Tensors initial() const;
   std::vector<i32> ids(i64 step, const char* name) const;             // [B, T]: "tokens", "labels"
   std::optional<double> scalar(i64 step, const char* name) const;     // "loss", "grad_norm", "lr"
   std::optional<Tensors> tensors(i64 step, const char* group) const;  // "grad", "weight"
@@ -49,7 +49,6 @@ class OutsideDump {
   i64 steps_ = 0;
   bool clips_ = false;
   std::string untold_;
-  Tensors initial_;
 };
 
 }  // namespace lockstep

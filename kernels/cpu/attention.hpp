@@ -169,7 +169,8 @@ void attention_head(const ForwardPlan& p, X* o, float* lse, const X* q, const X*
   }
 }
 
-// The kernels that take over where a block does not fit in scratch (T above 48000, or hd above 2000).
+// The kernels that take over where a block does not fit in scratch: T above 48000, or hd above 2000; backward
+// of a group of heads of so many numbers together that their tree does not.
 template <class V>
 struct Fallback {
   static inline decltype(Ops<float>::attention) attention{};

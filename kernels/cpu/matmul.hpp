@@ -185,7 +185,7 @@ void run_product(const Product<Y, X>& m, i64 row_begin, i64 row_end, i64 col_beg
   }
 }
 
-// Lanes share out columns if there are enough of them (then nothing is packed twice), else rows.
+// Lanes share out columns if there are enough of them (then no part of B is packed twice), else rows.
 template <class V, class Y, class X>
 void product(Lanes& lanes, const Product<Y, X>& m) {
   if (m.cols >= m.rows || m.cols >= i64{2} * lanes.count() * V::kTileVectors * V::kWidth)

@@ -32,7 +32,8 @@ class Dump:
     def gradients(self, step, tokens, labels, loss, lr):
         self.file[f"step{step}/tokens"] = numpy.asarray(tokens, dtype=numpy.int32)
         self.file[f"step{step}/labels"] = numpy.asarray(labels, dtype=numpy.int32)
-        self.file[f"step{step}/loss"], self.file[f"step{step}/lr"] = float(loss), float(lr)
+        self.file[f"step{step}/loss"] = loss.item() if hasattr(loss, "item") else float(loss)
+        self.file[f"step{step}/lr"] = float(lr)
         self._write(f"step{step}/grad", lambda parameter: parameter.grad)
 
     def weights(self, step, grad_norm=None):

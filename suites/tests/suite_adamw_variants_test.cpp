@@ -163,7 +163,7 @@ TEST(AdamWVariants, WhatIsTooSmallToBeSeenIsSaid) {
   EXPECT_GT(unseen, 5u) << "or these rates are too large for the test";
 }
 
-// With one rate for all steps, or none to be decayed, there is nothing to be told.
+// With one rate for all steps, the steps beside one have no other.
 TEST(AdamWVariants, WhatIsTheSameIsNotSaid) {
   const Followed constant = follow("", 1e-3, 1);
   EXPECT_EQ(constant.untold, std::vector<std::string>{});
