@@ -41,12 +41,12 @@ void write_settings(h5::Writer& file, const Settings& s) {
   for (const auto& [name, value] : real) file.attribute(name, value);
 }
 
-h5::Shape shape_of(const Param& p) {
+}  // namespace
+
+h5::Shape shape_in_dump(const Param& p) {
   const auto rows = static_cast<hsize_t>(p.rows), cols = static_cast<hsize_t>(p.cols);
   return p.row_dim == Dim::one ? h5::Shape{cols} : h5::Shape{rows, cols};
 }
-
-}  // namespace
 
 struct DumpWriter::File {
   h5::Writer out;
@@ -66,7 +66,7 @@ struct DumpWriter::File {
   }
   // A tied head is its embedding: nothing of its own to write.
   void tensor(const std::string& group_name, const Param& p, const float* values) {
-    if (p.tied_to < 0) out.write(group_name + "/" + p.name, shape_of(p), values);
+    if (p.tied_to < 0) out.write(group_name + "/" + p.name, shape_in_dump(p), values);
   }
 };
 

@@ -9,12 +9,11 @@
 #include "ref/config.hpp"
 #include "ref/params.hpp"
 #include "ref/settings.hpp"
+#include "reports/h5.hpp"
 
 namespace lockstep {
 
-namespace h5 {
-class Reader;
-}
+h5::Shape shape_in_dump(const Param&);  // [rows, cols], of a norm [cols]
 
 struct StepDump {
   double loss = 0, grad_norm = 0, lr = 0;

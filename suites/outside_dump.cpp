@@ -14,11 +14,6 @@
 namespace lockstep {
 namespace {
 
-h5::Shape shape_of(const Param& p) {
-  const auto rows = static_cast<hsize_t>(p.rows), cols = static_cast<hsize_t>(p.cols);
-  return p.row_dim == Dim::one ? h5::Shape{cols} : h5::Shape{rows, cols};
-}
-
 template <class T>
 std::vector<T> shaped(const h5::Reader& file, const std::string& name, const h5::Shape& shape) {
   h5::Array<T> array = file.numbers<T>(name);
@@ -107,7 +102,7 @@ OutsideDump::Tensors OutsideDump::read_tensors(const std::string& group) const {
   for (const Param& p : table_) {
     if (p.tied_to < 0) names.insert(p.name);
     all.push_back(p.tied_to >= 0 ? std::vector<float>{}
-                                 : shaped<float>(file_, group + "/" + p.name, shape_of(p)));
+                                 : shaped<float>(file_, group + "/" + p.name, shape_in_dump(p)));
   }
   for (const std::string& name : file_.list(group))
     if (!names.count(name))
