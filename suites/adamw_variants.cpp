@@ -18,11 +18,6 @@ double part_of(double error, double allowed) {
   return error == 0 ? 0 : std::isnan(error) ? INFINITY : error / allowed;
 }
 
-template <class T>
-void grow(std::vector<T>& v, std::size_t n) {
-  if (v.size() < n) v.resize(n);
-}
-
 }  // namespace
 
 AdamWVariants::AdamWVariants(const std::vector<Param>& table, const Settings& settings, bool clips)
@@ -90,7 +85,7 @@ std::vector<double> AdamWVariants::weights_by(Variant& v, int param, const std::
   const double clip = clip_scale(v.settings, norm_);
   const double coupled = v.decay == Decay::in_gradient && p.decayed ? v.settings.weight_decay : 0;
   std::vector<float>&m = v.first[param], &n = v.second[param];
-  if (v.own_moments) grow(m, before.size()), grow(n, before.size());
+  if (v.own_moments) m.resize(before.size()), n.resize(before.size());
   std::vector<double> w(before.begin(), before.end());
   for (std::size_t i = 0; i < w.size(); ++i) {
     double mean = first[i], square = second[i];
@@ -114,19 +109,19 @@ AdamWVariants::After AdamWVariants::follow(int param, const std::vector<float>& 
   std::vector<double>& w64 = result.weight;
   std::vector<float> w32 = before;
   const std::vector<double> g64(gradient.begin(), gradient.end()), w(before.begin(), before.end());
-  for (auto* moments : {&first64_, &second64_}) grow((*moments)[param], before.size());
-  for (auto* moments : {&first32_, &second32_}) grow((*moments)[param], before.size());
+  for (auto* moments : {&first64_, &second64_}) (*moments)[param].resize(before.size());
+  for (auto* moments : {&first32_, &second32_}) (*moments)[param].resize(before.size());
   const double clip = clip_scale(settings_, norm_);
   ops64_.adamw(lanes_, w64.data(), first64_[param].data(), second64_[param].data(), g64.data(), n, clip,
                adamw_step<double>(settings_, step_, p.decayed));
   ops32_.adamw(lanes_, w32.data(), first32_[param].data(), second32_[param].data(), gradient.data(), n,
                static_cast<float>(clip), adamw_step<float>(settings_, step_, p.decayed));
   result.allowed = kFastMultiple * distance(p, w32, w64) + (kFastFloor + 2 * loose_) * distance(p, w, w64) +
-                   kWeightFloor * distance(p, std::vector<double>(w64.size()), w64);
+                   kWeightFloor * norm(p, w64);
   for (Variant& v : variants_) {
+    if (!v.applies) continue;
     const std::vector<double> other =
         weights_by(v, param, before, gradient, first64_[param], second64_[param]);
-    if (!v.applies) continue;
     v.told = std::max(v.told, part_of(distance(p, other, w64), result.allowed));
     v.off = std::max(v.off, part_of(distance(p, after, other), result.allowed));
   }

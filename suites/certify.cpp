@@ -52,6 +52,7 @@ class Judge {
  public:
   Judge(const std::string& path, int threads, const std::function<void(double)>& at)
       : dump_(path),
+        initial_(dump_.initial()),
         lanes_(threads),
         float64_(dump_.model(), dump_.settings(), threads),
         float32_(dump_.model(), dump_.settings(), cpu_ops(), lanes_),
@@ -59,7 +60,7 @@ class Judge {
         at_(at) {}
 
   Certificate judge() {
-    std::optional<Weights> before = dump_.initial();
+    std::optional<Weights> before = std::move(initial_);
     for (const auto& tensor : *before) numbers_ += static_cast<double>(tensor.size());
     i64 k = 0;
     for (; k < dump_.steps() && before && !found_; ++k) {
@@ -117,9 +118,8 @@ class Judge {
 
   // Keeps the worst of all, the first beyond its bound and, where that is the loss, the first tensor after
   // it. Whether it is within.
-  bool see(
-      const std::string& what, double error, double allowed, bool tensor,
-      const std::function<std::string()>& more = [] { return std::string(); }) {
+  bool see(const std::string& what, double error, double allowed, bool tensor,
+           const std::function<std::string()>& more) {
     const double part = error == 0 ? 0 : std::isfinite(error) ? error / allowed : INFINITY;
     if (part > worst_ || where_.empty()) worst_ = part, where_ = what;
     if (part <= 1) return true;
@@ -182,17 +182,13 @@ class Judge {
     return weights;
   }
 
-  static double length(const Param& p, const std::vector<double>& a) {
-    return distance(p, a, std::vector<double>(a.size()));
-  }
-
   // What rounding does to the loss, and to gradients; those that it makes others of are not judged this step.
   void learn_rounding(const Whole::Step& rounded, const FastReference::Step& exact) {
     if (const double off = std::abs(rounded.loss - exact.loss); off > loss_rounding_) loss_rounding_ = off;
     for (std::size_t i = 0; i < dump_.table().size(); ++i) {
       const Param& p = dump_.table()[i];
       if (exact.gradient[i].empty()) continue;
-      const double off = distance(p, rounded.gradient[i], exact.gradient[i]) / length(p, exact.gradient[i]);
+      const double off = distance(p, rounded.gradient[i], exact.gradient[i]) / norm(p, exact.gradient[i]);
       double& most = rounding_[kind_of(p.name)];
       if (off > reference_bound(dump_.settings()))
         drowned_.insert(i);
@@ -211,7 +207,7 @@ class Judge {
         ++drowned_gradients_;
         continue;
       }
-      const double allowed = (kFastMultiple * rounding_[kind_of(p.name)] + kFastFloor) * length(p, g64);
+      const double allowed = (kFastMultiple * rounding_[kind_of(p.name)] + kFastFloor) * norm(p, g64);
       beyond += !see(named + "gradient of " + p.name, distance(p, gradient[i], g64), allowed, true, [&] {
         if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
         const std::optional<double> c =
@@ -279,6 +275,7 @@ class Judge {
   }
 
   const OutsideDump dump_;
+  Weights initial_;  // read before trainers are made of the model's size
   Lanes lanes_;
   Float64 float64_;
   Trainer<float> float32_;

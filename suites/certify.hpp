@@ -1,5 +1,5 @@
-// A training run that another program wrote down (reports/schema.md, "Dump"), judged as fast mode judges a
-// plan: each step from the dump's own weights, its gradients by their distance from float64.
+// A training run that another program wrote down (reports/schema.md, "Dump"), judged step by
+// step from the dump's own weights, its gradients by their distance from float64.
 #pragma once
 #include <functional>
 #include <string>

@@ -53,7 +53,6 @@ OutsideDump::OutsideDump(const std::string& path) : file_(path) {
   untold_ = fmt::format("{}", fmt::join(untold, ", "));
   check_layers();
   table_ = parameter_table(model_, s.leaves);
-  initial();
 }
 
 OutsideDump::Tensors OutsideDump::initial() const {
@@ -66,7 +65,7 @@ OutsideDump::Tensors OutsideDump::initial() const {
 }
 
 // An attribute from `least` on and below `below`.
-double OutsideDump::number(const char* name, double otherwise, double least, double below) {
+double OutsideDump::number(const char* name, double otherwise, double least, double below) const {
   if (!file_.has_attribute(name)) return otherwise;
   const std::string text = file_.attribute(name);
   double value = NAN;

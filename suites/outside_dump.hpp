@@ -16,8 +16,8 @@ class OutsideDump {
  public:
   using Tensors = std::vector<std::vector<float>>;  // by parameter [rows, cols]; a tied head's is empty
 
-  // UserError: not a dump, of another version or layout, a model that its initial weights are not of, a step
-  // left out, an attribute that no AdamW has.
+  // UserError: not a dump, of another version or layout, a model of more layers, a step left out, an
+  // attribute that no AdamW has.
   explicit OutsideDump(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
@@ -32,13 +32,13 @@ class OutsideDump {
 
   // UserError, each: an array of another shape or kind of number, or a tensor that is missing or none of the
   // model's.
-  Tensors initial() const;
+  Tensors initial() const;                                            // also one that is not finite
   std::vector<i32> ids(i64 step, const char* name) const;             // [B, T]: "tokens", "labels"
   std::optional<double> scalar(i64 step, const char* name) const;     // "loss", "grad_norm", "lr"
   std::optional<Tensors> tensors(i64 step, const char* group) const;  // "grad", "weight"
 
  private:
-  double number(const char* name, double otherwise, double least, double below);
+  double number(const char* name, double otherwise, double least, double below) const;
   void check_layers() const;
   Tensors read_tensors(const std::string& group) const;
 

@@ -16,12 +16,11 @@ Cluster cluster_of_sweep(const std::string& path, const Settings& s) {
   check_can_be_kept(cluster_file(path));
   if (c.weight_bytes != s.weight_bytes || c.gradient_bytes != s.gradient_bytes ||
       c.activation_bytes != s.activation_bytes)
-    throw UserError(
-        fmt::format("{}: its devices hold weights, gradients and activations of {}, {} and {} bytes, and the "
-                    "suite's are of {}, {} "
-                    "and {}; take a file that `lockstep calibrate --dtype {}` made here",
-                    path, c.weight_bytes, c.gradient_bytes, c.activation_bytes, s.weight_bytes,
-                    s.gradient_bytes, s.activation_bytes, dtype_of(s)));
+    throw UserError(fmt::format(
+        "{}: its devices hold weights, gradients and activations of {}, {} and {} bytes, and the "
+        "suite's are of {}, {} and {}; take a file that `lockstep calibrate --dtype {}` made here",
+        path, c.weight_bytes, c.gradient_bytes, c.activation_bytes, s.weight_bytes, s.gradient_bytes,
+        s.activation_bytes, dtype_of(s)));
   return c;
 }
 

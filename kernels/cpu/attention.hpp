@@ -22,9 +22,7 @@ LOCKSTEP_INLINE Rows wide_rows(const float* x, i64 stride, i64, i64, float*, i64
 }
 template <class V>
 LOCKSTEP_INLINE Rows wide_rows(const bf16* x, i64 stride, i64 rows, i64 hd, float* wide, i64 wide_stride) {
-  for (i64 i = 0; i < rows; ++i)
-    for (i64 d = 0; d < hd; d += V::kWidth)
-      V::load(x + i * stride + d, V::first(hd - d)).store(wide + i * wide_stride + d);
+  copy_rows<V>(wide, wide_stride, x, stride, rows, hd);
   return {wide, wide_stride};
 }
 

@@ -29,11 +29,7 @@ template <class V>
 LOCKSTEP_INLINE View tile_rows(const bf16* a, i64 row, i64 col, i64 rows, i64 k, float* wide) {
   const i64 exist = rows < V::kTileRows ? rows : V::kTileRows;
   if (col == 1) {
-    for (i64 i = 0; i < exist; ++i) {
-      i64 at = 0;
-      for (; at + V::kWidth <= k; at += V::kWidth) V::load(a + i * row + at).store(wide + i * kTerms + at);
-      for (; at < k; ++at) wide[i * kTerms + at] = a[i * row + at];
-    }
+    copy_rows<V>(wide, kTerms, a, row, exist, k);
     return {wide, kTerms, 1, rows};
   }
   for (i64 at = 0; at < k; ++at)
@@ -125,11 +121,7 @@ template <class V, class X>
 Piece<float, X> pack_a(const Piece<X, X>& p, i64 rows, float* packed) {
   const i64 stride = p.k + kSpareColumns;
   if (p.a_col == 1) {
-    for (i64 i = 0; i < rows; ++i)
-      for (i64 k = 0; k < p.k; k += V::kWidth) {
-        const typename V::Mask m = V::first(p.k - k);
-        V::load(p.a + i * p.a_row + k, m).store(packed + i * stride + k, m);
-      }
+    copy_rows<V>(packed, stride, p.a, p.a_row, rows, p.k);
     return {packed, stride, stride, 1, p.b, p.ldb, p.k};
   }
   const typename V::Mask tile = V::first(V::kTileRows);

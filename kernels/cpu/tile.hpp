@@ -125,6 +125,17 @@ LOCKSTEP_INLINE void with_vectors(i64 vectors, F&& f) {
     if (vectors == 3) f(std::integral_constant<int, 3>{});
 }
 
+// dst[i * dst_ld + 0..cols) = src[i * ld + 0..cols), widened.
+template <class V, class X>
+void copy_rows(float* dst, i64 dst_ld, const X* src, i64 ld, i64 rows, i64 cols) {
+  const i64 whole = cols / V::kWidth * V::kWidth;
+  const typename V::Mask rest = V::first(cols - whole);
+  for (; rows > 0; --rows, src += ld, dst += dst_ld) {
+    for (i64 j = 0; j < whole; j += V::kWidth) V::load(src + j).store(dst + j);
+    if (whole < cols) V::load(src + whole, rest).store(dst + whole, rest);
+  }
+}
+
 // dst[k][0..width) = src[k * ld + 0..cols), zeros beyond cols. width is a whole number of vectors.
 template <class V, class X>
 void pack_rows(float* dst, i64 width, const X* src, i64 ld, i64 k, i64 cols) {

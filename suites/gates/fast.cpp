@@ -26,11 +26,11 @@ double distance(const Param& p, const std::vector<T>& a, const std::vector<doubl
 template double distance(const Param&, const std::vector<float>&, const std::vector<double>&);
 template double distance(const Param&, const std::vector<double>&, const std::vector<double>&);
 
-namespace {
-
 double norm(const Param& p, const std::vector<double>& a) {
   return distance(p, a, std::vector<double>(a.size()));
 }
+
+namespace {
 
 // The weights the step begins with: whole tensors, as the reference has them.
 const Weights& weights_before(const Whole& reference, const Weights& initial, std::size_t step) {

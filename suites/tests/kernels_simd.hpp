@@ -41,6 +41,14 @@ class Random {
   std::mt19937 bits_;
 };
 
+// Of M rows, for vocabulary columns [first, first + V): a third there, the others elsewhere; one ignored.
+inline std::vector<i32> random_labels(Random& random, i64 M, i64 V, i64 first) {
+  std::vector<i32> labels(static_cast<std::size_t>(M));
+  for (i32& label : labels) label = static_cast<i32>(random.below(3 * V) + first - V);
+  labels[3] = -100;
+  return labels;
+}
+
 // n numbers to be written, with a wide margin before and after that nobody may touch.
 template <class X>
 class OutputOf {

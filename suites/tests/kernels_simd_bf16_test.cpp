@@ -236,9 +236,7 @@ TEST(SimdBf16, CrossEntropy) {
       const i64 M = 13, first = 40, valid = random.below(V + 1);
       SCOPED_TRACE(fmt::format("V {} valid {} leaves {}", V, valid, leaves));
       const auto logits = given(random, M * V, 30.0f);
-      std::vector<i32> labels(M);
-      for (i32& label : labels) label = static_cast<i32>(random.below(3 * V) + first - V);
-      labels[3] = -100;
+      const auto labels = random_labels(random, M, V, first);
       Output max(M), sum(M), target(M), dx(logits);
       plain().ce_max(one_lane(), max.data(), logits.data(), M, V, valid);
       plain().ce_sum(one_lane(), sum.data(), target.data(), logits.data(), max.data(), labels.data(), M, V,

@@ -131,9 +131,7 @@ TEST(SimdRows, CrossEntropyEqualsPlain) {
         const i64 M = 13, first = 40, valid = random.below(V + 1);
         SCOPED_TRACE(fmt::format("V {} valid {} leaves {} range {}", V, valid, leaves, range));
         const auto logits = random.values(M * V, range);
-        std::vector<i32> labels(M);
-        for (i32& label : labels) label = static_cast<i32>(random.below(3 * V) + first - V);
-        labels[3] = -100;
+        auto labels = random_labels(random, M, V, first);
         labels[5] = static_cast<i32>(first + valid);
         Output max(M), sum(M), target(M), dx(logits);
         plain().ce_max(one_lane(), max.data(), logits.data(), M, V, valid);
