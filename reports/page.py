@@ -114,7 +114,7 @@ def numbers(run):
     }
 
 
-def picture(run, folder, name, heading, draw, caption):
+def picture(run, folder, said, name, heading, draw, caption):
     figure = draw(run)
     if figure is None:
         if name == "memory_throughput":
@@ -124,7 +124,7 @@ def picture(run, folder, name, heading, draw, caption):
     def say(index):
         plan = run.plans.loc[index]
         return f"{plan.label}: {plan.throughput:,.0f} tokens/s, {bytes_text(plan.peak_bytes)}"
-    return figures.figure_html(figure, folder, name, heading, caption.format(**numbers(run)), say)
+    return figures.figure_html(figure, folder, name, heading, caption.format(**said), say)
 
 
 # ---- A step in time ---------------------------------------------------------------------------------
@@ -138,11 +138,11 @@ PART_NAMES = {"compute": "forward and backward", "update": "optimizer", "copies"
 
 def timelines(run):
     """{row, or row-measured: what reports/gantt.js draws} of the plans that have a simulated step, or a measured one."""
-    found = {}
+    found, parts = {}, steps.parts_of(run)
     for index, plan in steps.simulated(run).iterrows():
         timeline = json.loads(plan.timeline)
         timeline["parts"] = {PART_NAMES.get(name, f"waiting for {name}"): round(plan[column] / plan.simulated_seconds, 4)
-                             for name, column in steps.parts_of(run).items()}
+                             for name, column in parts.items()}
         found[str(index)] = timeline
         measured = getattr(plan, "measured_timeline", "")
         if measured:
@@ -355,7 +355,8 @@ def make(path, page, folder):
     run = run_file.read(path)
     derived.derive(run)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {entry[0]: picture(run, folder, *entry) for entry in PICTURES}
+    said = numbers(run)
+    pictures = {entry[0]: picture(run, folder, said, *entry) for entry in PICTURES}
     pictures["schedules"] += gantt(run)
     shown = columns_of(run)
     pictures = "\n\n".join(filter(None, pictures.values()))

@@ -42,14 +42,14 @@ def table_of(path):
 
 def make_page(path, pictures=None):
     """Exit status and what was said on stderr. Drawing is what takes time: a test may name the pictures it looks at."""
-    said = io.StringIO()
+    complaints = io.StringIO()
     draw = page.picture
-    def drawn(run, folder, name, *of):
-        return draw(run, folder, name, *of) if pictures is None or name in pictures else ""
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), \
+    def drawn(run, folder, said, name, *of):
+        return draw(run, folder, said, name, *of) if pictures is None or name in pictures else ""
+    with contextlib.redirect_stderr(complaints), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), \
             mock.patch.object(page, "picture", drawn):
         warnings.simplefilter("error")
-        return page.main([str(path)]), said.getvalue()
+        return page.main([str(path)]), complaints.getvalue()
 
 
 class Files(unittest.TestCase):

@@ -12,7 +12,7 @@
 #include "parallel/strategy_error.hpp"
 #include "ref/error.hpp"
 #include "reports/record.hpp"
-#include "suites/command.hpp"
+#include "suites/commands/command.hpp"
 
 namespace lockstep {
 namespace {

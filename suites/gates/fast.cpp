@@ -12,7 +12,7 @@
 #include "ref/optimizer.hpp"
 #include "ref/trainer.hpp"
 #include "suites/gates/among.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 
 namespace lockstep {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "suites/assembly.hpp"
+#include "suites/run/assembly.hpp"
 
 namespace lockstep {
 

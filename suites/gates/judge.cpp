@@ -8,9 +8,9 @@
 
 #include "ref/error.hpp"
 #include "suites/gates/among.hpp"
-#include "suites/locate.hpp"
-#include "suites/reference.hpp"
-#include "suites/stream.hpp"
+#include "suites/run/locate.hpp"
+#include "suites/run/reference.hpp"
+#include "suites/run/stream.hpp"
 
 namespace lockstep {
 namespace {

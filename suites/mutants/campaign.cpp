@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "suites/forked_worker.hpp"
+#include "suites/sweep/forked_worker.hpp"
 
 namespace lockstep {
 namespace {

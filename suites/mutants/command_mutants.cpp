@@ -6,8 +6,7 @@
 #include <memory>
 
 #include "ref/error.hpp"
-#include "suites/command.hpp"
-#include "suites/command_options.hpp"
+#include "suites/commands/command.hpp"
 #include "suites/mutants/campaign.hpp"
 #include "suites/mutants/equivalent.hpp"
 #include "suites/mutants/mutant_table.hpp"

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "suites/gates/fast.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 
 namespace lockstep {
 

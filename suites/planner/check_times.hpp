@@ -3,7 +3,7 @@
 #include <string>
 
 #include "suites/planner/planner.hpp"
-#include "suites/stopwatch.hpp"
+#include "suites/timing/stopwatch.hpp"
 
 namespace lockstep {
 

@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "suites/planner/cost_model.hpp"
-#include "suites/stopwatch.hpp"
+#include "suites/timing/stopwatch.hpp"
 
 namespace lockstep {
 namespace {

@@ -7,9 +7,9 @@
 #include <set>
 
 #include "ref/error.hpp"
-#include "suites/kernel_times.hpp"
 #include "suites/planner/compose.hpp"
 #include "suites/planner/cost_model.hpp"
+#include "suites/planner/kernel_times.hpp"
 #include "suites/planner/plan_timeline.hpp"
 #include "suites/text_table.hpp"
 

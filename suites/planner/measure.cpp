@@ -8,7 +8,6 @@
 #include "kernels/cores.hpp"
 #include "kernels/work.hpp"
 #include "parallel/engine.hpp"
-#include "suites/machine_memory.hpp"
 #include "suites/planner/measure_device.hpp"
 #include "suites/planner/measure_kernels.hpp"
 #include "suites/planner/measure_links.hpp"
@@ -16,6 +15,7 @@
 #include "suites/planner/pace.hpp"
 #include "suites/planner/prediction.hpp"
 #include "suites/planner/rates.hpp"
+#include "suites/run/machine_memory.hpp"
 
 namespace lockstep {
 namespace {

@@ -12,7 +12,7 @@
 #include "parallel/disk.hpp"
 #include "suites/planner/process_memory.hpp"
 #include "suites/planner/small_model.hpp"
-#include "suites/resident.hpp"
+#include "suites/run/resident.hpp"
 
 namespace lockstep {
 namespace {

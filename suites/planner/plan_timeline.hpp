@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "suites/planner/explain.hpp"
-#include "suites/timeline.hpp"
+#include "suites/timing/timeline.hpp"
 
 namespace lockstep {
 

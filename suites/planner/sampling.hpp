@@ -4,7 +4,7 @@
 #include <chrono>
 #include <vector>
 
-#include "suites/stopwatch.hpp"
+#include "suites/timing/stopwatch.hpp"
 
 namespace lockstep {
 

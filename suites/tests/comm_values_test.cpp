@@ -1,5 +1,6 @@
 // Every verb, type, group size and block count against values worked out here.
 #include <algorithm>
+#include <functional>
 #include <tuple>
 
 #include "kernels/bf16.hpp"
@@ -16,6 +17,8 @@ struct Shape {
 
 template <class T>
 struct Case {
+  using Each = std::vector<std::vector<T>>;  // by member
+
   Case(const Shape& s, Way way)
       : shape(s),
         size(static_cast<std::size_t>(s.members)),
@@ -27,24 +30,45 @@ struct Case {
     for (std::size_t i = 0; i < size; ++i) inputs.push_back(values<T>(n, 100 + i));
   }
 
-  // Runs `m` on all members; `expected(member)` is what each must get.
+  // All members are to do `m` with these inputs; `expected(inputs, member)` is what each must get.
   template <class Expected>
-  void check(Message m, i64 out_n, Expected expected) {
-    std::vector<std::vector<T>> outputs(size, std::vector<T>(static_cast<std::size_t>(out_n)));
+  void ask(Message m, i64 out_n, Expected expected) {
+    m.axis = Axis::dp;
+    m.type = type_of<T>();
+    m.blocks = shape.blocks;
+    m.n = shape.n;
+    asked.push_back({m, inputs, Each(size, std::vector<T>(static_cast<std::size_t>(out_n))), expected});
+  }
+
+  // In one run of the world: its threads take longer to start than short messages to go.
+  void check() {
     world.run([&](int rank, Comm& comm) {
-      Message mine = m;
-      mine.axis = Axis::dp;
-      mine.type = type_of<T>();
-      mine.blocks = shape.blocks;
-      mine.n = shape.n;
-      mine.in = inputs[rank].data();
-      mine.out = outputs[rank].data();
-      finish(comm, mine);
+      for (Asked& a : asked) {
+        Message mine = a.message;
+        mine.in = a.inputs[rank].data();
+        mine.out = a.outputs[rank].data();
+        finish(comm, mine);
+      }
     });
-    for (int i = 0; i < shape.members; ++i)
-      EXPECT_TRUE(same_bits(outputs[i], expected(i)))
-          << verb_name(m.verb) << " " << type_name(type_of<T>()) << " member " << i << " of " << shape.members
-          << ", " << shape.blocks << " blocks of " << shape.n;
+    for (const Asked& a : asked)
+      for (int i = 0; i < shape.members; ++i)
+        EXPECT_TRUE(same_bits(a.outputs[i], a.expected(a.inputs, i)))
+            << verb_name(a.message.verb) << " " << type_name(type_of<T>()) << " member " << i << " of "
+            << shape.members << ", " << shape.blocks << " blocks of " << shape.n;
+  }
+
+  std::vector<T> combine(Reduce reduce) const {
+    std::vector<T> combined(inputs[0].size());
+    for (std::size_t e = 0; e < combined.size(); ++e)
+      combined[e] = tree(reduce, inputs, static_cast<i64>(e), 0, size);
+    return combined;
+  }
+
+  void all_reduce(Reduce reduce) {
+    const i64 elements = shape.blocks * shape.n;
+    new_inputs(elements);
+    ask({.verb = Verb::all_reduce, .reduce = reduce}, elements,
+        [combined = combine(reduce)](const Each&, int) { return combined; });
   }
 
   void all_verbs() {
@@ -53,59 +77,75 @@ struct Case {
       new_inputs(B * P * n);
       std::vector<T> combined;
       for (i64 e = 0; e < B * P * n; ++e) combined.push_back(tree(reduce, inputs, e, 0, size));
-      check({.verb = Verb::all_reduce, .reduce = reduce}, B * n,
-            [&](int) { return std::vector<T>(combined.begin(), combined.begin() + B * n); });
-      check({.verb = Verb::reduce_scatter, .reduce = reduce}, B * n, [&](int me) {
+      ask({.verb = Verb::all_reduce, .reduce = reduce}, B * n,
+          [=](const Each&, int) { return std::vector<T>(combined.begin(), combined.begin() + B * n); });
+      ask({.verb = Verb::reduce_scatter, .reduce = reduce}, B * n, [=](const Each&, int me) {
         std::vector<T> out;
         for (i64 b = 0; b < B; ++b)
           for (i64 e = 0; e < n; ++e) out.push_back(combined[(b * P + me) * n + e]);
         return out;
       });
     }
-    check({.verb = Verb::all_to_all}, B * P * n, [&](int me) {
+    ask({.verb = Verb::all_to_all}, B * P * n, [=](const Each& in, int me) {
       std::vector<T> out;
       for (i64 b = 0; b < B; ++b)
         for (i64 p = 0; p < P; ++p)
-          for (i64 e = 0; e < n; ++e) out.push_back(inputs[p][(b * P + me) * n + e]);
+          for (i64 e = 0; e < n; ++e) out.push_back(in[p][(b * P + me) * n + e]);
       return out;
     });
     new_inputs(B * n);
-    check({.verb = Verb::all_gather}, B * P * n, [&](int) {
+    ask({.verb = Verb::all_gather}, B * P * n, [=](const Each& in, int) {
       std::vector<T> out;
       for (i64 b = 0; b < B; ++b)
         for (i64 p = 0; p < P; ++p)
-          for (i64 e = 0; e < n; ++e) out.push_back(inputs[p][b * n + e]);
+          for (i64 e = 0; e < n; ++e) out.push_back(in[p][b * n + e]);
       return out;
     });
     for (int root : {0, static_cast<int>(P) - 1})
-      check({.verb = Verb::broadcast, .peer = root}, B * n, [&](int) { return inputs[root]; });
+      ask({.verb = Verb::broadcast, .peer = root}, B * n, [=](const Each& in, int) { return in[root]; });
   }
 
   Shape shape;
   std::size_t size;
   World world;
-  std::vector<std::vector<T>> inputs;
+  Each inputs;
+  struct Asked {
+    Message message;
+    Each inputs, outputs;
+    std::function<std::vector<T>(const Each& inputs, int member)> expected;
+  };
+  std::vector<Asked> asked;
 };
 
 using Params = std::tuple<Way, int>;
 class Values : public ::testing::TestWithParam<Params> {};
+
+template <class T>
+void every_verb(const Shape& shape, Way way) {
+  Case<T> c(shape, way);
+  c.all_verbs();
+  c.check();
+}
 
 TEST_P(Values, OfEveryVerbAndType) {
   const auto [way, members] = GetParam();
   for (i64 blocks : {1, 3})
     for (i64 n : {0, 1, 5, 515}) {
       const Shape shape{members, blocks, n};
-      Case<float>(shape, way).all_verbs();
-      Case<double>(shape, way).all_verbs();
-      Case<i64>(shape, way).all_verbs();
-      Case<i32>(shape, way).all_verbs();
+      every_verb<float>(shape, way);
+      every_verb<double>(shape, way);
+      every_verb<i64>(shape, way);
+      every_verb<i32>(shape, way);
     }
 }
 
-// Long enough that the members share the work of an all_reduce.
+// Long enough that the members share the work of an all_reduce; of many members there is that alone.
 TEST_P(Values, OfLongMessages) {
   const auto [way, members] = GetParam();
-  Case<float>({members, 1, 33003}, way).all_verbs();
+  Case<float> c({members, 1, 33003}, way);
+  if (members <= 4) c.all_verbs();
+  c.all_reduce(Reduce::sum);
+  c.check();
 }
 
 std::string name_of(const ::testing::TestParamInfo<Params>& info) {

@@ -10,7 +10,7 @@
 
 #include "parallel/engine.hpp"
 #include "suites/gates/gates.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/tests/kernels_flash.hpp"
 #include "suites/tests/kernels_simd.hpp"
 

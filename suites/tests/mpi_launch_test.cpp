@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "reports/h5.hpp"
-#include "suites/check_plan.hpp"
 #include "suites/gates/among.hpp"
+#include "suites/sweep/check_plan.hpp"
 #include "suites/tests/mpi_support.hpp"
 #include "suites/tests/user_error.hpp"
 

@@ -9,7 +9,7 @@
 #include "ref/trainer.hpp"
 #include "ref/weights.hpp"
 #include "suites/gates/fast.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/tests/hdf5_reader.hpp"
 #include "suites/tests/temporary_folder.hpp"
 

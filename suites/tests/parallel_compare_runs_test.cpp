@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "suites/compare_runs.hpp"
+#include "suites/sweep/compare_runs.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

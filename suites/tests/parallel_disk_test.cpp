@@ -11,7 +11,7 @@
 #include <numeric>
 
 #include "parallel/copies.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

@@ -3,11 +3,11 @@
 #include <gtest/gtest.h>
 
 #include "suites/gates/gates.hpp"
-#include "suites/kernel_times.hpp"
-#include "suites/reference.hpp"
-#include "suites/stopwatch.hpp"
+#include "suites/planner/kernel_times.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/tests/far_accelerator.hpp"
 #include "suites/tests/user_error.hpp"
+#include "suites/timing/stopwatch.hpp"
 
 namespace lockstep {
 namespace {

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "suites/gates/fast.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 
 namespace lockstep {
 namespace {

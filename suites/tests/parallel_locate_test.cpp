@@ -8,9 +8,9 @@
 
 #include "ref/data_order.hpp"
 #include "suites/gates/gates.hpp"
-#include "suites/locate.hpp"
-#include "suites/reference.hpp"
-#include "suites/stream.hpp"
+#include "suites/run/locate.hpp"
+#include "suites/run/reference.hpp"
+#include "suites/run/stream.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {

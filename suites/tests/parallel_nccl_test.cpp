@@ -4,7 +4,7 @@
 
 #include "parallel/pairs.hpp"
 #include "suites/gates/gates.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/tests/fabric_stand_in.hpp"
 
 namespace lockstep {

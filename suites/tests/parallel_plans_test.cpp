@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "suites/gates/fast.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {

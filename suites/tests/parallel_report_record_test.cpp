@@ -13,7 +13,7 @@
 #include "ref/error.hpp"
 #include "reports/h5.hpp"
 #include "reports/record.hpp"
-#include "suites/record_of.hpp"
+#include "suites/sweep/record_of.hpp"
 
 namespace lockstep {
 namespace {

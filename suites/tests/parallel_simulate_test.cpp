@@ -3,7 +3,7 @@
 
 #include "parallel/cluster.hpp"
 #include "parallel/simulate.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/reference.hpp"
 
 namespace lockstep {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "suites/assembly.hpp"
-#include "suites/reference.hpp"
+#include "suites/run/assembly.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/settings_list.hpp"
 
 namespace {

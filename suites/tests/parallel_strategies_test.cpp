@@ -3,8 +3,8 @@
 
 #include "parallel/contract.hpp"
 #include "parallel/strategy_error.hpp"
-#include "suites/check_plan.hpp"
 #include "suites/planner/planner.hpp"
+#include "suites/sweep/check_plan.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {

@@ -4,9 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "suites/nominal_costs.hpp"
-#include "suites/reference.hpp"
-#include "suites/timeline.hpp"
+#include "suites/run/reference.hpp"
+#include "suites/timing/nominal_costs.hpp"
+#include "suites/timing/timeline.hpp"
 
 namespace lockstep {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "reports/h5.hpp"
 #include "reports/junit.hpp"
-#include "suites/suite_options.hpp"
-#include "suites/sweep.hpp"
+#include "suites/commands/suite_options.hpp"
+#include "suites/sweep/sweep.hpp"
 #include "suites/tests/junit_reader.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"

@@ -3,7 +3,7 @@
 
 #include <set>
 
-#include "suites/shard.hpp"
+#include "suites/sweep/shard.hpp"
 #include "suites/tests/junit_reader.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"

@@ -3,10 +3,10 @@
 
 #include <cmath>
 
-#include "suites/costs.hpp"
+#include "suites/costs/costs.hpp"
+#include "suites/costs/textbook.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
-#include "suites/textbook.hpp"
 
 namespace lockstep {
 namespace {

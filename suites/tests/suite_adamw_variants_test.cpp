@@ -5,7 +5,7 @@
 #include <cmath>
 #include <random>
 
-#include "suites/adamw_variants.hpp"
+#include "suites/certify/adamw_variants.hpp"
 #include "suites/gates/fast.hpp"
 
 namespace lockstep {

@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "suites/suite.hpp"
+#include "suites/sweep/suite.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

@@ -11,7 +11,7 @@
 #include <thread>
 
 #include "kernels/cores.hpp"
-#include "suites/crew.hpp"
+#include "suites/sweep/crew.hpp"
 #include "suites/tests/temporary_folder.hpp"
 
 namespace lockstep {

@@ -11,8 +11,8 @@
 #include <new>
 #include <thread>
 
-#include "suites/forked_worker.hpp"
-#include "suites/machine_memory.hpp"
+#include "suites/run/machine_memory.hpp"
+#include "suites/sweep/forked_worker.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {

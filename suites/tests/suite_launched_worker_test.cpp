@@ -5,7 +5,7 @@
 
 #include <chrono>
 
-#include "suites/launched_worker.hpp"
+#include "suites/sweep/launched_worker.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <random>
 
-#include "suites/stopwatch.hpp"
+#include "suites/timing/stopwatch.hpp"
 
 namespace lockstep {
 namespace {
