@@ -101,6 +101,25 @@ def kernels_include_only_kernels():
                 yield f"{path}: includes {name}: kernels/ is the lowest layer"
 
 
+SUITES = ["", "run", "gates", "timing", "plans", "planner", "costs", "certify", "sweep", "commands", "mutants"]
+
+
+@check
+def suites_have_an_order():
+    """Each folder of suites/ includes itself and those before it in SUITES; files outside any stand before all."""
+    sources = files(r"^suites/(?!tests/|main\.cpp$).*\.[ch]pp$")
+    folder = {path: os.path.dirname(path).removeprefix("suites").lstrip("/") for path in sources}
+    if len(set(folder.values())) < 8:
+        yield "suites/: its folders were not found"
+    for path in sources:
+        if folder[path] not in SUITES:
+            yield f"{path}: SUITES in ci/structure.py does not say where this folder stands"
+            continue
+        for name in includes(path):
+            if name in folder and SUITES.index(folder[name]) > SUITES.index(folder[path]):
+                yield f"{path}: includes {name}, of a folder that stands above its own"
+
+
 @check
 def wide_code_stays_in_its_file():
     """Of an inline function the linker keeps one copy: one compiled for AVX-512 must not be everybody's."""

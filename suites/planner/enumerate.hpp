@@ -4,7 +4,7 @@
 #include <map>
 #include <string>
 
-#include "suites/sweep/plan_search.hpp"
+#include "suites/plans/plan_search.hpp"
 
 namespace lockstep {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "suites/sweep/cover.hpp"
+#include "suites/plans/cover.hpp"
 #include "suites/timing/stopwatch.hpp"
 
 namespace lockstep {

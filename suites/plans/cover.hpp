@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "suites/sweep/plan_search.hpp"
+#include "suites/plans/plan_search.hpp"
 
 namespace lockstep {
 

@@ -1,4 +1,4 @@
-#include "suites/sweep/cover.hpp"
+#include "suites/plans/cover.hpp"
 
 #include <algorithm>
 

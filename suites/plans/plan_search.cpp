@@ -1,4 +1,4 @@
-#include "suites/sweep/plan_search.hpp"
+#include "suites/plans/plan_search.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "parallel/roles.hpp"
-#include "suites/sweep/cover.hpp"
+#include "suites/plans/cover.hpp"
 
 namespace lockstep {
 namespace {
