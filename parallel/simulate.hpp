@@ -24,8 +24,8 @@ struct Costs {
   std::function<int(const Trace::Event&)> copy_stream = [](const Trace::Event&) { return 0; };
   bool copies_block = false;  // a copy is over when it has been started
   bool sends_block = false;   // between stages: the sender waits as long as the message travels
-  // simulate() knows nothing of these two; composed steps do (suites/planner/program.hpp): the part of a
-  // message of dp's that holds up its rank where it starts; how long the host takes to issue a kernel or
+  // simulate() knows nothing of these two; composed steps do (suites/planner/chunks/program.hpp): the part of
+  // a message of dp's that holds up its rank where it starts; how long the host takes to issue a kernel or
   // message.
   double dp_blocks = 0;
   std::function<double(const Trace::Event&)> issue = [](const Trace::Event&) { return 0.0; };

@@ -12,8 +12,8 @@
 #include "suites/commands/options.hpp"
 #include "suites/here.hpp"
 #include "suites/planner/cluster_text.hpp"
-#include "suites/planner/measure.hpp"
-#include "suites/planner/measure_nccl.hpp"
+#include "suites/planner/measure/measure.hpp"
+#include "suites/planner/measure/measure_nccl.hpp"
 #include "suites/progress.hpp"
 
 namespace lockstep {

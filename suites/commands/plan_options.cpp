@@ -11,7 +11,7 @@
 #include "ref/error.hpp"
 #include "suites/commands/option_checks.hpp"
 #include "suites/commands/options.hpp"
-#include "suites/planner/export.hpp"
+#include "suites/planner/export/export.hpp"
 
 namespace lockstep {
 namespace {

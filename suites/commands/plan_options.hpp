@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "suites/planner/check_times.hpp"
+#include "suites/planner/measure/check_times.hpp"
 
 namespace CLI {
 class App;

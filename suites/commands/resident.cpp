@@ -13,8 +13,8 @@
 #include "suites/commands/option_checks.hpp"
 #include "suites/commands/options.hpp"
 #include "suites/here.hpp"
+#include "suites/planner/measure/process_memory.hpp"
 #include "suites/planner/prediction.hpp"
-#include "suites/planner/process_memory.hpp"
 #include "suites/settings_list.hpp"
 
 namespace lockstep {

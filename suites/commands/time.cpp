@@ -14,7 +14,7 @@
 #include "suites/commands/option_checks.hpp"
 #include "suites/commands/options.hpp"
 #include "suites/here.hpp"
-#include "suites/planner/kernel_times.hpp"
+#include "suites/planner/measure/kernel_times.hpp"
 #include "suites/planner/planner.hpp"
 #include "suites/run/enough_memory.hpp"
 #include "suites/run/reference.hpp"

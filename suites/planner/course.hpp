@@ -3,7 +3,7 @@
 #pragma once
 #include <vector>
 
-#include "suites/planner/chunk_programs.hpp"
+#include "suites/planner/chunks/chunk_programs.hpp"
 
 namespace lockstep {
 

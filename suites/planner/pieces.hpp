@@ -5,7 +5,7 @@
 #include <memory>
 #include <unordered_map>
 
-#include "suites/planner/chunk_programs.hpp"
+#include "suites/planner/chunks/chunk_programs.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/course.hpp"
 #include "suites/planner/pipeline.hpp"

@@ -1,7 +1,7 @@
 // What a training program does that this project's executor does not (OtherTrainer, cluster.hpp), put upon
 // what was traced.
 #pragma once
-#include "suites/planner/chunk_programs.hpp"
+#include "suites/planner/chunks/chunk_programs.hpp"
 #include "suites/planner/cluster.hpp"
 
 namespace lockstep {

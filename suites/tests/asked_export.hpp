@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "suites/planner/export.hpp"
+#include "suites/planner/export/export.hpp"
 
 namespace lockstep {
 

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "suites/gates/gates.hpp"
-#include "suites/planner/kernel_times.hpp"
+#include "suites/planner/measure/kernel_times.hpp"
 #include "suites/run/reference.hpp"
 #include "suites/tests/far_accelerator.hpp"
 #include "suites/tests/user_error.hpp"

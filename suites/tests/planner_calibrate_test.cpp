@@ -6,12 +6,12 @@
 #include <sstream>
 
 #include "kernels/extents.hpp"
-#include "suites/planner/check_times.hpp"
 #include "suites/planner/cluster_text.hpp"
 #include "suites/planner/cost_model.hpp"
-#include "suites/planner/kernel_bench.hpp"
-#include "suites/planner/kernel_shapes.hpp"
-#include "suites/planner/measure.hpp"
+#include "suites/planner/measure/check_times.hpp"
+#include "suites/planner/measure/kernel_bench.hpp"
+#include "suites/planner/measure/kernel_shapes.hpp"
+#include "suites/planner/measure/measure.hpp"
 #include "suites/planner/prediction.hpp"
 #include "suites/tests/far_accelerator.hpp"
 #include "suites/tests/temporary_folder.hpp"

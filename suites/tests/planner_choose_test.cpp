@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "kernels/work.hpp"
-#include "suites/planner/explain.hpp"
+#include "suites/planner/answer/explain.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {

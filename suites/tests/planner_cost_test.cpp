@@ -9,9 +9,9 @@
 
 #include "suites/planner/cluster_text.hpp"
 #include "suites/planner/cost_model.hpp"
-#include "suites/planner/measure_links.hpp"
-#include "suites/planner/pace.hpp"
-#include "suites/planner/process_memory.hpp"
+#include "suites/planner/measure/measure_links.hpp"
+#include "suites/planner/measure/pace.hpp"
+#include "suites/planner/measure/process_memory.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

@@ -4,7 +4,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "suites/planner/fit.hpp"
+#include "suites/planner/answer/fit.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {

@@ -2,7 +2,7 @@
 // is part of.
 #include <gtest/gtest.h>
 
-#include "suites/planner/kernel_shares.hpp"
+#include "suites/planner/answer/kernel_shares.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {

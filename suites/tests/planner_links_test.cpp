@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "parallel/comm/nccl.hpp"
-#include "suites/planner/link_fit.hpp"
-#include "suites/planner/measure_nccl.hpp"
+#include "suites/planner/measure/link_fit.hpp"
+#include "suites/planner/measure/measure_nccl.hpp"
 #include "suites/tests/fabric_stand_in.hpp"
 
 namespace lockstep {

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
+#include "suites/planner/answer/explain.hpp"
 #include "suites/planner/course.hpp"
-#include "suites/planner/explain.hpp"
 #include "suites/planner/pipeline.hpp"
 #include "suites/progress.hpp"
 

@@ -3,7 +3,7 @@
 // calls it.
 #include <gtest/gtest.h>
 
-#include "suites/planner/export.hpp"
+#include "suites/planner/export/export.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
 
