@@ -23,7 +23,8 @@ endif
 $B/deps.mk: ci/deps.sh
 	@CXX="$(CXX)" ci/deps.sh $@
 
-# g++ collects its garbage a tenth of its time, to save 100 MB; clang knows no such word.
+# g++ collects its garbage a tenth of its time; left alone until there is 1 GB of it, the largest sources take 100 MB
+# more each. clang knows no such word.
 gnu := $(if $(findstring Free Software,$(shell $(CXX) --version 2>/dev/null)),--param ggc-min-heapsize=1000000)
 CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS)
 # -rdynamic: lockstep_mpi.so calls back into the program.
@@ -108,7 +109,7 @@ $(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n
 # What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
 # instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
 # are many fmas, with a call for each where the compiler may not use this machine's.
-sooner := suites/main suites/commands/% suites/sweep/suite suites/sweep/sweep_folder suites/timing/timeline ref/config \
+sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sweep/sweep_folder suites/timing/timeline ref/config \
     ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
     suites/planner/export/% suites/planner/published_group suites/planner/published_rows suites/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))

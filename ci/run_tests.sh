@@ -34,9 +34,9 @@ check() {
     esac
 }
 
-# run PROGRAM...: their tests, each program's in as many parts as there are cores, which all take from one queue, the
-# alphabet's first last: they are short, and a long one at the end leaves cores idle. Then adds up what their GoogleTest
-# reports count. No report (a crash, a deadlock), or a bad end with nothing failed in the report (a sanitizer's
+# run PROGRAM...: their tests, each program's in as many parts as there are cores, which all take from one queue. Those
+# named first come last, for of the alphabet they are the short ones, and a long one at the end leaves cores idle. Then
+# adds up what their GoogleTest reports count. No report (a crash, a deadlock), or a bad end with nothing failed in the report (a sanitizer's
 # finding), counts as one failure more. Shows all but the passes.
 run() {
     local parts=$(nproc) part program
@@ -134,7 +134,7 @@ if [[ ${1:-} == ci ]]; then
     # sanitizer says; they take a third of the build.
     GTEST_FILTER=-SimdAttention.EqualsPlainOverBlocks:SimdAttention.EqualsPlainWhereScoresFillTheScratch:Shapes/Flash.*/6 \
         EXTRA="-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all $fma" \
-        build_and_run build-asan/test_kernels build-asan/test_comm
+        build_and_run build-asan/test_comm build-asan/test_kernels
     unset WERROR OPT
     heading "smoke suite"
     check "every plan of the smoke suite passes all gates" smoke_gate

@@ -126,7 +126,7 @@ struct Ops {
 // Every entry filled by the plain kernels: the specification in code.
 template <class T>
 Ops<T> plain_ops();
-Ops<double> double_ops();  // the plain ones in double, with this machine's fma where it has one
+Ops<double> double_ops();  // the plain ones' bits in double, as fast as this machine has them
 
 // A set of faster kernels, registered by its own file (`static const KernelSet set{...};`).
 struct KernelSet {

@@ -37,10 +37,6 @@ void check_file(const std::string& option, const std::string& named) {
   if (!was_there) std::filesystem::remove(path, error);
 }
 
-void check_graphs(bool graphs, const std::string& device) {
-  if (graphs && device == "cpu") throw UserError("--graphs is of a GPU's kernels: it needs --device cuda");
-}
-
 Accelerator* device_here(const std::string& device) {
   return device == "cpu" ? nullptr : &accelerator(device);
 }

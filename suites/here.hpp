@@ -9,7 +9,6 @@ bool is_folder_to_write(const std::string& path);
 // after.
 void check_file(const std::string& option, const std::string& path);
 
-void check_graphs(bool graphs, const std::string& device);  // UserError: the device knows none
 // The accelerator of that name, null for "cpu". In this process and none that it forks later.
 class Accelerator* device_here(const std::string& device);
 // UserError: a device that is not here. This process stays without its driver.

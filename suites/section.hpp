@@ -1,4 +1,5 @@
-// A table of a suite's TOML file, read key by key; mistakes are named with file and line.
+// A table of a TOML file (a suite's, a cluster's, a published group's), read key by key; mistakes are named
+// with file and line.
 #pragma once
 #include <fmt/format.h>
 

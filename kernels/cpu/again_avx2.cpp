@@ -1,6 +1,6 @@
 // The plain kernels once more, compiled for AVX2: the same code and so the same bits, but here fma is an
-// instruction, and in plain/ a call of the C library. What no vector kernel overrides is these: the table in
-// double, operands stored as bf16, and normal numbers.
+// instruction, and in plain/ a call of the C library. What no vector kernel overrides is these: most of the
+// table in double, and normal numbers.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -33,7 +33,7 @@ namespace lockstep {
 Ops<double> double_ops() {
   Ops<double> ops = plain_ops<double>();
 #if defined(__x86_64__)
-  if (has_avx2()) simd::apply_avx2(ops);
+  if (has_avx2()) simd::apply_avx2(ops), simd::matmuls_avx2(ops);
 #endif
   return ops;
 }

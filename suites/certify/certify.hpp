@@ -16,12 +16,11 @@ struct Certificate {
 
 // What is judged of each step, as far as the dump holds it:
 //   loss              |l - l64| at most kFastMultiple r + kFastFloor |l64|: r, what rounding does, see below
-//   gradients         |g - g64| at most (kFastMultiple r + kFastFloor) |g64|. r: the largest part of a
-//   float64
-//                     gradient by which the reference's in float32 was off, of all tensors of that name in
-//                     any layer, up to this step, at these weights and twice at some that differ in their
-//                     last bits. One tensor's own may come out small by chance, and there are many. Where
-//                     rounding is more than reference_bound() of it, a gradient is not judged
+//   gradients         |g - g64| at most (kFastMultiple r + kFastFloor) |g64|. r: the largest part of
+//                     a float64 gradient by which the reference's in float32 was off, of all tensors of that
+//                     name in any layer, up to this step, at these weights and twice at some that differ in
+//                     their last bits. One tensor's own may come out small by chance, and there are many.
+//                     Where rounding is more than reference_bound() of it, a gradient is not judged
 //   gradient norm     of the dump's own gradients, to what a sum of squares in float32 may be off
 //   weights after it  AdamW on the dump's own gradients from zero moments (suites/certify/adamw_variants.hpp)
 // What was judged is counted, what the dump lacks for it is said, and what AdamW could not be told from.

@@ -1,4 +1,5 @@
-// The subcommands of the program. One is one file, suites/commands/<name>.cpp, and registers itself.
+// The subcommands of the program. One is one file, suites/commands/<name>.cpp, and registers itself; the
+// build with faults has one more (suites/mutants/command.cpp).
 #pragma once
 #include <functional>
 #include <string>

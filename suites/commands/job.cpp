@@ -1,11 +1,10 @@
 // lockstep job: what a sweep with --launch has its launcher start, one process a rank. Rank 0 reads a plan a
 // line from standard input and writes its record to standard output; all of them judge and time it.
-#include "suites/sweep/job.hpp"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -17,6 +16,7 @@
 #include "suites/commands/suite_options.hpp"
 #include "suites/here.hpp"
 #include "suites/sweep/check_plan.hpp"
+#include "suites/sweep/job_command.hpp"
 #include "suites/sweep/launched_worker.hpp"
 
 namespace lockstep {

@@ -1,4 +1,5 @@
-// The parser's own checks name the largest number that there is, digit by digit.
+// Checks of options' values that say in words what would be right: the parser's own name the largest number
+// that there is, digit by digit.
 #pragma once
 #include <fmt/format.h>
 

@@ -59,6 +59,10 @@ void add_graphs(CLI::App& app, bool& graphs) {
       "of a GPU: from the third step on, the kernels between two messages or copies are one CUDA graph");
 }
 
+void check_graphs(bool graphs, const std::string& device) {
+  if (graphs && device == "cpu") throw UserError("--graphs is of a GPU's kernels: it needs --device cuda");
+}
+
 void add_comm(CLI::App& app, std::string& comm) {
   app.add_option(
          "--comm", comm,

@@ -18,6 +18,7 @@ void add_plan(CLI::App&, std::string& plan);  // and those
 void add_scratch(CLI::App&, std::string& folder, bool here = true);
 void add_device(CLI::App&, std::string& device);
 void add_graphs(CLI::App&, bool& graphs);
+void check_graphs(bool graphs, const std::string& device);  // UserError: the device knows none
 void add_comm(CLI::App&, std::string& comm);
 void add_kernels(CLI::App&, std::string& isa, int& threads);
 

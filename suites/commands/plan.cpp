@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <limits>
 #include <sstream>
@@ -19,12 +20,12 @@
 #include "suites/planner/answer/fit.hpp"
 #include "suites/planner/answer/in_sight.hpp"
 #include "suites/planner/answer/kernel_shares.hpp"
-#include "suites/planner/answer/nearest_llama.hpp"
 #include "suites/planner/answer/plan_file.hpp"
 #include "suites/planner/answer/plan_json.hpp"
-#include "suites/planner/event_times.hpp"
 #include "suites/planner/export/export.hpp"
+#include "suites/planner/measure/event_times.hpp"
 #include "suites/planner/measure/pace.hpp"
+#include "suites/planner/nearest_llama.hpp"
 #include "suites/settings_list.hpp"
 #include "suites/toml_file.hpp"
 

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <barrier>
 #include <chrono>
+#include <cstdio>
 #include <exception>
 #include <optional>
 

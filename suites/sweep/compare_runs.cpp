@@ -1,6 +1,7 @@
 #include "suites/sweep/compare_runs.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>

@@ -14,7 +14,7 @@
 #include "suites/here.hpp"
 #include "suites/run/machine_memory.hpp"
 #include "suites/settings_list.hpp"
-#include "suites/sweep/job.hpp"
+#include "suites/sweep/job_command.hpp"
 #include "suites/sweep/launched_worker.hpp"
 #include "suites/sweep/record_of.hpp"
 

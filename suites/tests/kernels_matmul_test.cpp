@@ -179,6 +179,47 @@ TYPED_TEST(Matmul, WeightGradientEqualsLongDouble) {
   }
 }
 
+// Its tiles, leaves and pieces have their edges here, and what does not fit in a lane's scratch is there.
+TEST(MatmulInDouble, EqualsThePlainOne) {
+  const Ops<double> plain = plain_ops<double>(), ours = double_ops();
+  const auto same = [](const auto& call) { ASSERT_EQ(on_lanes<double>(call(0)), on_lanes<double>(call(1))); };
+  unsigned seed = 0;
+  for (const auto& [M, N, K, leaves] : {std::tuple<i64, i64, i64, i64>{1, 1, 1, 1},
+                                        {3, 7, 5, 2},
+                                        {4, 8, 16, 8},
+                                        {5, 9, 67, 8},
+                                        {9, 17, 33, 1},
+                                        {2, 40, 130, 4},
+                                        {1, 2, 70000, 8},
+                                        {70000, 1, 1, 8}}) {
+    SCOPED_TRACE(fmt::format("M {} N {} K {} leaves {}", M, N, K, leaves));
+    const i64 second = N + 3, third = 2 * N, ld = N + 5;
+    const auto x = random_vector<double>(M * K, ++seed), w = random_vector<double>(N * K, ++seed);
+    const auto dy = random_vector<double>(M * ld, ++seed), dy2 = random_vector<double>(M * third, ++seed);
+    const auto w2 = random_vector<double>(third * K, ++seed), before = random_vector<double>(N * K, ++seed);
+    const auto each = [&](const auto& run) {
+      same([&](int which) { return [&, which](Lanes& lanes) { return run(which ? ours : plain, lanes); }; });
+    };
+    each([&](const Ops<double>& ops, Lanes& lanes) {
+      std::vector<double> y(M * N);
+      ops.matmul(lanes, y.data(), x.data(), w.data(), M, N, K, leaves);
+      return y;
+    });
+    each([&](const Ops<double>& ops, Lanes& lanes) {
+      std::vector<double> dx(M * K);
+      ops.matmul_dx(lanes, dx.data(), dy.data(), ld, w.data(), N, dy2.data(), third, w2.data(), second,
+                    nullptr, 0, nullptr, 0, M, K, leaves);
+      return dx;
+    });
+    for (const bool add : {false, true})
+      each([&](const Ops<double>& ops, Lanes& lanes) {
+        auto dw = before;
+        ops.matmul_dw(lanes, dw.data(), x.data(), dy.data(), M, K, N, add);  // dw[K, N] = x^T dy
+        return dw;
+      });
+  }
+}
+
 TEST(MatmulGradient, AgreesWithDifferences) {
   const Ops<double> ops = plain_ops<double>();
   Lanes lanes;

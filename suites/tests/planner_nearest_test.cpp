@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ref/params.hpp"
-#include "suites/planner/answer/nearest_llama.hpp"
+#include "suites/planner/nearest_llama.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

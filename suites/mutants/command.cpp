@@ -1,4 +1,6 @@
 // lockstep mutants: does every fault that is put in on purpose come out? Only a test build has this command.
+#include "suites/commands/command.hpp"
+
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -6,7 +8,6 @@
 #include <memory>
 
 #include "ref/error.hpp"
-#include "suites/commands/command.hpp"
 #include "suites/mutants/campaign.hpp"
 #include "suites/mutants/equivalent.hpp"
 #include "suites/mutants/mutant_table.hpp"

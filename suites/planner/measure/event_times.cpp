@@ -1,4 +1,4 @@
-#include "suites/planner/event_times.hpp"
+#include "suites/planner/measure/event_times.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

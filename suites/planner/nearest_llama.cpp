@@ -1,4 +1,4 @@
-#include "suites/planner/answer/nearest_llama.hpp"
+#include "suites/planner/nearest_llama.hpp"
 
 #include <fstream>
 #include <map>
