@@ -193,10 +193,10 @@ TEST(MatmulInDouble, EqualsThePlainOne) {
                                         {1, 2, 70000, 8},
                                         {70000, 1, 1, 8}}) {
     SCOPED_TRACE(fmt::format("M {} N {} K {} leaves {}", M, N, K, leaves));
-    const i64 second = N + 3, third = 2 * N, ld = N + 5;
+    const i64 second = N + 3, ld2 = N + 4, ld = N + 5;
     const auto x = random_vector<double>(M * K, ++seed), w = random_vector<double>(N * K, ++seed);
-    const auto dy = random_vector<double>(M * ld, ++seed), dy2 = random_vector<double>(M * third, ++seed);
-    const auto w2 = random_vector<double>(third * K, ++seed), before = random_vector<double>(N * K, ++seed);
+    const auto dy = random_vector<double>(M * ld, ++seed), dy2 = random_vector<double>(M * ld2, ++seed);
+    const auto w2 = random_vector<double>(second * K, ++seed), before = random_vector<double>(N * K, ++seed);
     const auto each = [&](const auto& run) {
       same([&](int which) { return [&, which](Lanes& lanes) { return run(which ? ours : plain, lanes); }; });
     };
@@ -207,8 +207,8 @@ TEST(MatmulInDouble, EqualsThePlainOne) {
     });
     each([&](const Ops<double>& ops, Lanes& lanes) {
       std::vector<double> dx(M * K);
-      ops.matmul_dx(lanes, dx.data(), dy.data(), ld, w.data(), N, dy2.data(), third, w2.data(), second,
-                    nullptr, 0, nullptr, 0, M, K, leaves);
+      ops.matmul_dx(lanes, dx.data(), dy.data(), ld, w.data(), N, dy2.data(), ld2, w2.data(), second, nullptr,
+                    0, nullptr, 0, M, K, leaves);
       return dx;
     });
     for (const bool add : {false, true})
