@@ -42,7 +42,8 @@ ref_src      := $(wildcard ref/*.cpp datasets/*.cpp)
 mpi_src      := $(wildcard parallel/comm/mpi/*.cpp)
 comm_src     := $(wildcard parallel/comm/*.cpp)
 parallel_src := $(wildcard parallel/*.cpp)
-suites_src   := $(filter-out suites/main.cpp suites/mutants/% suites/tests/%,$(wildcard suites/*.cpp suites/*/*.cpp suites/planner/*/*.cpp reports/*.cpp))
+suites_src   := $(filter-out suites/main.cpp suites/mutants/% suites/tests/%, \
+    $(wildcard suites/*.cpp suites/*/*.cpp suites/planner/*/*.cpp reports/*.cpp))
 mutants_src  := $(wildcard suites/mutants/*.cpp)
 bench_src    := $(wildcard kernels/bench/*.cpp)
 test_src     := $(wildcard suites/tests/*_test.cpp)
@@ -109,8 +110,8 @@ $(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n
 # What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
 # instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
 # are many fmas, with a call for each where the compiler may not use this machine's.
-sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sweep/sweep_folder suites/timing/timeline ref/config \
-    ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
+sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sweep/sweep_folder \
+    suites/sweep/job_command suites/timing/timeline ref/config ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
     suites/planner/export/% suites/planner/published_group suites/planner/published_rows suites/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)

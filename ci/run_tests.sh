@@ -36,8 +36,8 @@ check() {
 
 # run PROGRAM...: their tests, each program's in as many parts as there are cores, which all take from one queue. Those
 # named first come last, for of the alphabet they are the short ones, and a long one at the end leaves cores idle. Then
-# adds up what their GoogleTest reports count. No report (a crash, a deadlock), or a bad end with nothing failed in the report (a sanitizer's
-# finding), counts as one failure more. Shows all but the passes.
+# adds up what their GoogleTest reports count. No report (a crash, a deadlock), or a bad end with nothing failed in the
+# report (a sanitizer's finding), counts as one failure more. Shows all but the passes.
 run() {
     local parts=$(nproc) part program
     ((parts <= 4)) || parts=4

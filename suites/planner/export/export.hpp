@@ -1,8 +1,11 @@
 // A plan taken elsewhere: the arguments or the configuration file of another trainer, and what that has no
 // words for. One system is one file, export_<name>.cpp, and registers itself.
 #pragma once
+#include <fmt/format.h>
+
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/plan.hpp"
@@ -65,5 +68,21 @@ std::string torchrun(const Cluster&, const Plan&);
 void say_nodes(const Cluster&, const Plan&, std::vector<std::string>& usage, const char* number = "NODE",
                const char* address = "HOST", const char* port = "PORT");
 [[noreturn]] void cannot_run(const std::string& why, const Plan&, const std::string& words);
+
+// What an exporter writes one plan with.
+class PlanWriter {
+ protected:
+  PlanWriter(const Question& q, const Plan& p) : q_(q), p_(p) {}
+  // What the system cannot express, or only nearly.
+  template <class... Args>
+  void say(fmt::format_string<Args...> text, Args&&... args) {
+    x_.missing.push_back(fmt::format(text, std::forward<Args>(args)...));
+  }
+  std::string word(const char* name) const { return says_word(p_, name); }
+
+  const Question& q_;
+  const Plan& p_;
+  Exported x_;
+};
 
 }  // namespace lockstep

@@ -23,11 +23,10 @@ Json schedule_of(const Settings& s) {
             {"cos_min_ratio", s.min_ratio}}}};
 }
 
-class DeepSpeed {
+class DeepSpeed : PlanWriter {
  public:
   DeepSpeed(const Question& q, const Plan& p)
-      : q_(q),
-        p_(p),
+      : PlanWriter(q, p),
         dp_(p.number("dp")),
         cp_(p.number("cp")),
         sharers_(p.sharers()),
@@ -85,12 +84,6 @@ class DeepSpeed {
   }
 
  private:
-  template <class... Args>
-  void say(fmt::format_string<Args...> text, Args&&... args) {
-    x_.missing.push_back(fmt::format(text, std::forward<Args>(args)...));
-  }
-  std::string word(const char* name) const { return says_word(p_, name); }
-
   void zero(Json& j) {
     const std::string offload = p_.text("offload");
     const bool disk = offload != "none" && p_.text("to") == "disk", weights = offload == "weights";
@@ -208,10 +201,7 @@ class DeepSpeed {
           word("activations"));
   }
 
-  const Question& q_;
-  const Plan& p_;
   const int dp_, cp_, sharers_, tp_, pp_, zero_;
-  Exported x_;
 };
 
 Exported write(const Question& q, const Plan& p) { return DeepSpeed(q, p).write(); }

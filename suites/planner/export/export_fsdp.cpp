@@ -9,11 +9,10 @@ namespace {
 
 const char* yes(bool b) { return b ? "true" : "false"; }
 
-class Fsdp {
+class Fsdp : PlanWriter {
  public:
   Fsdp(const Question& q, const Plan& p)
-      : q_(q),
-        p_(p),
+      : PlanWriter(q, p),
         dp_(p.number("dp")),
         cp_(p.number("cp")),
         tp_(p.number("tp")),
@@ -52,12 +51,6 @@ class Fsdp {
   }
 
  private:
-  template <class... Args>
-  void say(fmt::format_string<Args...> text, Args&&... args) {
-    x_.missing.push_back(fmt::format(text, std::forward<Args>(args)...));
-  }
-  std::string word(const char* name) const { return says_word(p_, name); }
-
   // FSDP, or plain replicas? It is FSDP too where one rank offloads or recomputes, which only its section can
   // say.
   bool fully_sharded() {
@@ -180,10 +173,7 @@ class Fsdp {
           "--accelerator_config '{\"gradient_accumulation_kwargs\": {\"sync_each_batch\": true}}'");
   }
 
-  const Question& q_;
-  const Plan& p_;
   const int dp_, cp_, tp_, zero_;
-  Exported x_;
 };
 
 Exported write(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }

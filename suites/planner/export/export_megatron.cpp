@@ -9,11 +9,10 @@
 namespace lockstep {
 namespace {
 
-class Megatron {
+class Megatron : PlanWriter {
  public:
   Megatron(const Question& q, const Plan& p)
-      : q_(q),
-        p_(p),
+      : PlanWriter(q, p),
         cp_(p.number("cp")),
         sharers_(p.sharers()),
         tp_(p.number("tp")),
@@ -37,11 +36,6 @@ class Megatron {
   }
 
  private:
-  template <class... Args>
-  void say(fmt::format_string<Args...> text, Args&&... args) {
-    x_.missing.push_back(fmt::format(text, std::forward<Args>(args)...));
-  }
-  std::string word(const char* name) const { return says_word(p_, name); }
   void flag(const char* name) { x_.text += fmt::format("--{}\n", name); }
   template <class T>
   void option(const char* name, const T& value) {
@@ -248,11 +242,8 @@ class Megatron {
     }
   }
 
-  const Question& q_;
-  const Plan& p_;
   const int cp_, sharers_, tp_, pp_, zero_;
   std::string environment_;
-  Exported x_;
 };
 
 Exported write(const Question& q, const Plan& p) { return Megatron(q, p).write(); }

@@ -100,11 +100,10 @@ def plan() -> Trainer.Config:
         debug=DebugConfig(seed={seed}))
 )";
 
-class Torchtitan {
+class Torchtitan : PlanWriter {
  public:
   Torchtitan(const Question& q, const Plan& p)
-      : q_(q),
-        p_(p),
+      : PlanWriter(q, p),
         dp_(p.number("dp")),
         cp_(p.number("cp")),
         tp_(p.number("tp")),
@@ -130,12 +129,6 @@ class Torchtitan {
   }
 
  private:
-  template <class... Args>
-  void say(fmt::format_string<Args...> text, Args&&... args) {
-    x_.missing.push_back(fmt::format(text, std::forward<Args>(args)...));
-  }
-  std::string word(const char* name) const { return says_word(p_, name); }
-
   void model() {
     const ModelConfig& m = q_.model;
     const RopeScaling& r = m.rope_scaling;
@@ -281,10 +274,7 @@ class Torchtitan {
     return "SelectiveAC.Config()";
   }
 
-  const Question& q_;
-  const Plan& p_;
   const int dp_, cp_, tp_, pp_, zero_;
-  Exported x_;
 };
 
 Exported write(const Question& q, const Plan& p) { return Torchtitan(q, p).write(); }
