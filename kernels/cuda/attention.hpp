@@ -10,6 +10,7 @@ inline constexpr int kQueries = 16, kKeys = 32;  // of a tile
 inline constexpr int kDimensions = 64;           // of the head's dimensions in shared memory, for scores
 inline constexpr int kPadded = kDimensions + 1;  // so that rows lie in different banks
 inline constexpr int kWidth = 128;               // columns of a block's output
+inline constexpr float kLog2E = 1.44269504f;     // for who has 2^x and wants e^x
 
 // What the kernels of attention share: rows in [B, T, heads, hd], and a block's share of the work.
 struct AttentionShape {
@@ -18,6 +19,20 @@ struct AttentionShape {
   LOCKSTEP_ANYWHERE i64 key(i64 b, i64 j, i64 h) const { return ((b * T + j) * K + h / (H / K)) * hd; }
   LOCKSTEP_ANYWHERE i64 chunks() const { return blocks_for(hd, kDimensions); }
   LOCKSTEP_ANYWHERE i64 blocks() const { return B * H * blocks_for(T, kQueries) * blocks_for(hd, kWidth); }
+};
+// What its gradient is made of.
+template <class X>
+struct AttentionOperands {
+  const X *dO, *q, *k, *v, *o;
+  const float* lse;
+  AttentionShape s;
+  float scale;
+  // One lane of a query's delta: chain over head dimensions lane, lane + 16, ...
+  LOCKSTEP_ANYWHERE float delta(i64 row, int lane) const {
+    float sum = 0.0f;
+    for (i64 d = lane; d < s.hd; d += kLanes) sum = std::fma(float{dO[row + d]}, float{o[row + d]}, sum);
+    return sum;
+  }
 };
 struct QueryBlock {  // 16 queries of one head, and some columns of their output
   i64 b, h, first, column, tiles;

@@ -5,20 +5,6 @@
 
 namespace lockstep::cuda {
 
-template <class X>
-struct AttentionOperands {
-  const X *dO, *q, *k, *v, *o;
-  const float* lse;
-  AttentionShape s;
-  float scale;
-  // One lane of a query's delta: chain over head dimensions lane, lane + 16, ...
-  LOCKSTEP_ANYWHERE float delta(i64 row, int lane) const {
-    float sum = 0.0f;
-    for (i64 d = lane; d < s.hd; d += kLanes) sum = std::fma(float{dO[row + d]}, float{o[row + d]}, sum);
-    return sum;
-  }
-};
-
 // dq: a block has 16 queries of one head and goes through the keys they see.
 template <class X>
 struct QueryGradient {

@@ -1,10 +1,11 @@
-// Fast mode's attention in bf16, for heads of 64 and 128; for others, and in float32, the exact kernels.
+// Fast mode's attention, for heads of 64 and 128; for others, and on a device with too little shared memory,
+// the exact kernels.
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 
 #include "kernels/cuda/fast_attention.hpp"
 #include "kernels/cuda/fill.hpp"
+#include "kernels/cuda/flash.hpp"
 #include "kernels/cuda/flash_backward.hpp"
 #include "kernels/cuda/warp.cuh"
 #include "kernels/plain/mixed.hpp"
@@ -13,32 +14,51 @@ namespace lockstep::cuda {
 namespace {
 
 Ops<float> exact;  // what is left to the other kernels
-// Hopper's kernels, where they are asked for: no GPU has run them yet. Every rank's table says the same.
-std::atomic<bool> on_warpgroups = false;
 
-bool warpgroups_wished() {
-  const char* wish = std::getenv("LOCKSTEP_ATTENTION");
-  if (!wish || std::strcmp(wish, "warps") == 0) return false;
-  if (std::strcmp(wish, "warpgroups") != 0)
-    throw std::runtime_error("device cuda: LOCKSTEP_ATTENTION is warps or warpgroups, not " +
-                             std::string(wish));
-  if (!prepare_hopper())
+// Which kernels there are here. Every rank's table says the same.
+struct Ready {
+  std::atomic<bool> warps = false, in_float = false;
+  std::atomic<bool> warpgroups = false;  // Hopper's, where they are asked for: no GPU has run them yet
+} ready;
+
+void get_ready() {
+  const char* variable = std::getenv("LOCKSTEP_ATTENTION");
+  const std::string wish = variable ? variable : "warps";
+  if (wish != "warps" && wish != "warpgroups" && wish != "exact")
+    throw std::runtime_error("device cuda: LOCKSTEP_ATTENTION is warps, warpgroups or exact, not " + wish);
+  const bool any = wish != "exact";
+  ready.warps = any && prepare_flash<WarpGpu, FlashKernels, bf16, float>();
+  ready.in_float = any && prepare_float();
+  ready.warpgroups = wish == "warpgroups" && prepare_hopper();
+  if (wish == "warpgroups" && !ready.warpgroups)
     throw std::runtime_error(
         "device cuda: LOCKSTEP_ATTENTION=warpgroups needs a GPU of compute capability 9.0");
-  return true;
 }
 
 void attention_bf16(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
                     i64 T, i64 H, i64 K, i64 hd) {
-  if (on_warpgroups && hopper_attention(lanes, o, lse, q, k, v, B, T, H, K, hd)) return;
-  if (!flash_attention<WarpGpu>(lanes, o, lse, q, k, v, B, T, H, K, hd))
-    exact.attention(lanes, o, lse, q, k, v, B, T, H, K, hd);
+  if (ready.warpgroups && hopper_attention(lanes, o, lse, q, k, v, B, T, H, K, hd)) return;
+  if (ready.warps && flash_attention<WarpGpu, FlashKernels>(lanes, o, lse, q, k, v, B, T, H, K, hd)) return;
+  exact.attention(lanes, o, lse, q, k, v, B, T, H, K, hd);
 }
 template <class Y>
 void attention_dx_bf16(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, const bf16* q, const bf16* k,
                        const bf16* v, const bf16* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
-  if (on_warpgroups && hopper_attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd)) return;
-  if (!flash_attention_dx<WarpGpu>(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd))
+  if (ready.warpgroups && hopper_attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd)) return;
+  if (ready.warps &&
+      flash_attention_dx<WarpGpu, FlashKernels>(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd))
+    return;
+  exact.attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd);
+}
+void attention_in_float(Lanes& lanes, float* o, float* lse, const float* q, const float* k, const float* v,
+                        i64 B, i64 T, i64 H, i64 K, i64 hd) {
+  if (!ready.in_float || !float_attention(lanes, o, lse, q, k, v, B, T, H, K, hd))
+    exact.attention(lanes, o, lse, q, k, v, B, T, H, K, hd);
+}
+void attention_dx_in_float(Lanes& lanes, float* dq, float* dk, float* dv, const float* dO, const float* q,
+                           const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T,
+                           i64 H, i64 K, i64 hd) {
+  if (!ready.in_float || !float_attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd))
     exact.attention_dx(lanes, dq, dk, dv, dO, q, k, v, o, lse, B, T, H, K, hd);
 }
 
@@ -47,10 +67,11 @@ void attention_dx_bf16(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, con
 void fill_fast_attention(Ops<float>& ops) {
   static const bool first = (exact = ops, true);
   static_cast<void>(first);
-  prepare_flash<WarpGpu, FlashKernels, 64>(), prepare_flash<WarpGpu, FlashKernels, 128>();
-  on_warpgroups = warpgroups_wished();
+  get_ready();
   plain::set_mixed<attention_bf16>(ops.attention);
   plain::set_mixed<attention_dx_bf16<bf16>, attention_dx_bf16<float>>(ops.attention_dx);
+  ops.attention.call = attention_in_float;
+  ops.attention_dx.call = attention_dx_in_float;
 }
 
 }  // namespace lockstep::cuda

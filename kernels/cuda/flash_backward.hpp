@@ -3,16 +3,12 @@
 // dk and dv. Both compute the probabilities again from lse (7 products where algorithm 2 has 5), and delta =
 // sum of dO o, a number a query.
 #pragma once
+#include "kernels/cuda/flash.hpp"
 #include "kernels/cuda/flash_forward.hpp"
 
 namespace lockstep::cuda {
 
-struct FlashOperands {
-  const bf16 *dO, *q, *k, *v, *o;
-  const float* lse;
-  AttentionShape s;
-  float scale;
-};
+using FlashOperands = AttentionOperands<bf16>;
 
 // Of one row in shared memory, by four lanes: each a quarter of the head.
 template <class Env, class Rows>
@@ -240,11 +236,6 @@ struct FlashKeyGradient {
   }
 };
 
-// Not other heads, nor rows that are not aligned to 16 bytes.
-template <class... P>
-bool flash_takes(i64 hd, const P*... rows) {
-  return (hd == 64 || hd == 128) && ((reinterpret_cast<std::uintptr_t>(rows) % 16 == 0) && ...);
-}
 struct FlashKernels {
   template <int kHead>
   using Forward = FlashForward<kHead>;
@@ -253,41 +244,5 @@ struct FlashKernels {
   template <int kHead, class Y>
   using KeyGradient = FlashKeyGradient<kHead, Y>;
 };
-// Before the first of these launches on a device.
-template <class On, class Kernels, int kHead>
-void prepare_flash() {
-  On::template prepare<typename Kernels::template Forward<kHead>>();
-  On::template prepare<typename Kernels::template QueryGradient<kHead>>();
-  On::template prepare<typename Kernels::template KeyGradient<kHead, bf16>>();
-  On::template prepare<typename Kernels::template KeyGradient<kHead, float>>();
-}
-// Launched by On::launch(lanes, kernel, blocks); false: no kernel takes this.
-template <class On, class Kernels = FlashKernels>
-bool flash_attention(Lanes& lanes, bf16* o, float* lse, const bf16* q, const bf16* k, const bf16* v, i64 B,
-                     i64 T, i64 H, i64 K, i64 hd) {
-  if (!flash_takes(hd, o, q, k, v)) return false;
-  const AttentionShape s{B, T, H, K, hd};
-  const auto with = [&]<int kHead>() {
-    const typename Kernels::template Forward<kHead> kernel{o, lse, q, k, v, s, attention_scale<float>(hd)};
-    if (kernel.blocks() > 0) On::launch(lanes, kernel, kernel.blocks());
-  };
-  hd == 64 ? with.template operator()<64>() : with.template operator()<128>();
-  return true;
-}
-template <class On, class Kernels = FlashKernels, class Y>
-bool flash_attention_dx(Lanes& lanes, bf16* dq, Y* dk, Y* dv, const bf16* dO, const bf16* q, const bf16* k,
-                        const bf16* v, const bf16* o, const float* lse, i64 B, i64 T, i64 H, i64 K, i64 hd) {
-  if (!flash_takes(hd, dq, dk, dv, dO, q, k, v, o)) return false;
-  const FlashOperands in{dO, q, k, v, o, lse, {B, T, H, K, hd}, attention_scale<float>(hd)};
-  const auto with = [&]<int kHead>() {
-    const typename Kernels::template QueryGradient<kHead> by_query{dq, in};
-    const typename Kernels::template KeyGradient<kHead, Y> by_key{dk, dv, in};
-    if (by_query.blocks() < 1) return;
-    On::launch(lanes, by_query, by_query.blocks());
-    On::launch(lanes, by_key, by_key.blocks());
-  };
-  hd == 64 ? with.template operator()<64>() : with.template operator()<128>();
-  return true;
-}
 
 }  // namespace lockstep::cuda

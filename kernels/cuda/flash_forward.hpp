@@ -8,8 +8,6 @@
 
 namespace lockstep::cuda {
 
-inline constexpr float kLog2E = 1.44269504f;
-
 // One row of this lane's: scores become probabilities under the new maximum. Returns by how much what was
 // summed before shrinks.
 template <class Env, int kTiles>

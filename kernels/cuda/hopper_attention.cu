@@ -15,8 +15,7 @@ bool prepare_hopper() {
   must(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "the device");
   must(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "the device");
   if (major != 9 || minor != 0) return false;
-  prepare_flash<OnHopper, HopperKernels, 64>(), prepare_flash<OnHopper, HopperKernels, 128>();
-  return true;
+  return prepare_flash<OnHopper, HopperKernels, bf16, float>();
 #else
   return false;
 #endif

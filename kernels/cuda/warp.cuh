@@ -20,6 +20,7 @@ struct Warp {
   __host__ __device__ i64 block() const { LOCKSTEP_ON_GPU(return static_cast<i64>(blockIdx.x);) return 0; }
   __host__ __device__ char* shared() const { return base; }
   __host__ __device__ void sync() const { LOCKSTEP_ON_GPU(__syncthreads();) }
+  __host__ __device__ void sync_warp() const { LOCKSTEP_ON_GPU(__syncwarp();) }
   __host__ __device__ float across(float x, int mask) const {
     LOCKSTEP_ON_GPU(x = __shfl_xor_sync(0xffffffffu, x, mask);)
     return x;
@@ -85,11 +86,17 @@ __global__ void __launch_bounds__(Kernel::kThreads) run_warps(const Kernel kerne
 template <class Env>
 struct WarpsOn {
   // Once for each kernel, before its first launch: more than 48 KiB of shared memory must be asked for.
+  // False: this device has less than it needs.
   template <class Kernel>
-  static void prepare() {
+  static bool prepare() {
+    int device = 0, most = 0;
+    must(cudaGetDevice(&device), "the device");
+    must(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "the device");
+    if (Kernel::kShared > most) return false;
     must(cudaFuncSetAttribute(run_warps<Env, Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(Kernel::kShared)),
          "shared memory");
+    return true;
   }
   template <class Kernel>
   static void launch(Lanes& lanes, const Kernel& kernel, i64 blocks) {

@@ -5,6 +5,7 @@
 //
 //   int thread(), i64 block(), char* shared()
 //   void sync()                                     all threads of the block
+//   void sync_warp()                                all lanes of the warp
 //   float across(float x, int mask)                 x of lane ^ mask
 //   int same(int x)                                 x, which all lanes of the warp have, known to be the same
 //   void copy_async(shared, global, bool there)     16 bytes; zeros where not there. Then commit(); wait<n>()

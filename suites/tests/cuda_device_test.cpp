@@ -123,7 +123,8 @@ class CudaDevice : public testing::Test {
   }
 };
 
-// The kernels that fibers run elsewhere (kernels_flash_test.cpp), on the GPU's tensor cores.
+// The kernels that fibers run elsewhere (kernels_flash_test.cpp).
+template <class X>
 void check_fast_attention(Engine* fast) {
   for (const auto& [T, H, K, hd] : {std::array<i64, 4>{63, 2, 1, 64},
                                     {129, 4, 1, 64},
@@ -131,20 +132,14 @@ void check_fast_attention(Engine* fast) {
                                     {300, 2, 2, 128},
                                     {600, 4, 2, 64},
                                     {600, 2, 1, 128}}) {
-    cuda::Problem p(2, T, H, K, hd);
-    std::vector<bf16> o(p.q.size()), dq = o, dk(p.k.size()), dv = dk;
-    std::vector<float> lse(p.lse.size());
-    fast->ops().attention(fast->lanes(), o.data(), lse.data(), p.q.data(), p.k.data(), p.v.data(), 2, T, H, K,
-                          hd);
+    const cuda::Problem<X> p(2, T, H, K, hd);
+    cuda::Attended<X> got(p);
+    fast->ops().attention(fast->lanes(), got.o.data(), got.lse.data(), p.q.data(), p.k.data(), p.v.data(), 2,
+                          T, H, K, hd);
+    fast->ops().attention_dx(fast->lanes(), got.dq.data(), got.dk.data(), got.dv.data(), p.dO.data(),
+                             p.q.data(), p.k.data(), p.v.data(), p.o.data(), p.lse.data(), 2, T, H, K, hd);
     wait(*fast);
-    EXPECT_LT(cuda::off(o, p.want_o), 2 * cuda::kRounding) << T;
-    EXPECT_LT(cuda::off(lse, p.want_lse), 1e-5) << T;
-    fast->ops().attention_dx(fast->lanes(), dq.data(), dk.data(), dv.data(), p.dO.data(), p.q.data(),
-                             p.k.data(), p.v.data(), p.o.data(), p.lse.data(), 2, T, H, K, hd);
-    wait(*fast);
-    EXPECT_LT(cuda::off(dq, p.dq), 4 * cuda::kRounding) << T;
-    EXPECT_LT(cuda::off(dk, p.dk), 4 * cuda::kRounding) << T;
-    EXPECT_LT(cuda::off(dv, p.dv), 2 * cuda::kRounding) << T;
+    cuda::expect_near(cuda::distances(got, p), p);
   }
 }
 // With this variable of the environment, or null and the reason.
@@ -163,13 +158,14 @@ TEST_F(CudaDevice, AttentionOfWarpsIsNearFloat64) {
   std::string why;
   const auto fast = fast_engine("LOCKSTEP_ATTENTION", "warps", why);
   ASSERT_TRUE(fast) << why;
-  check_fast_attention(fast.get());
+  check_fast_attention<bf16>(fast.get());
+  check_fast_attention<float>(fast.get());
 }
 TEST_F(CudaDevice, AttentionOfWarpgroupsIsNearFloat64) {
   std::string why;
   const auto fast = fast_engine("LOCKSTEP_ATTENTION", "warpgroups", why);
   if (!fast) GTEST_SKIP() << why;
-  check_fast_attention(fast.get());
+  check_fast_attention<bf16>(fast.get());
 }
 TEST_F(CudaDevice, AttentionOfAnotherNameIsRefused) {
   std::string why;

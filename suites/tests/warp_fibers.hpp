@@ -32,6 +32,7 @@ class Fiber {
   i64 block() const;
   char* shared() const;
   void sync();
+  void sync_warp();
   float across(float x, int mask);
   int same(int x) const { return x; }
   void copy_async(void* to, const void* from, bool there);
@@ -77,7 +78,6 @@ class Fiber {
   int thread_ = 0;
   Block* block_ = nullptr;
   ucontext_t context_{};
-  std::unique_ptr<char[]> stack_;
   bool ended_ = false;
   const void* waits_at_ = nullptr;  // the meeting
   std::deque<std::vector<Copy>> copies_{1};
@@ -110,9 +110,10 @@ class Block {
     for (int t = 0; t < Kernel::kThreads; ++t) {
       fibers_.push_back(std::make_unique<Fiber>());
       Fiber& f = *fibers_.back();
-      f.thread_ = t, f.block_ = this, f.stack_.reset(new char[kStack]);
+      f.thread_ = t, f.block_ = this;
+      if (stacks_.size() < fibers_.size()) stacks_.emplace_back(new char[kStack]);
       getcontext(&f.context_);
-      f.context_.uc_stack.ss_sp = f.stack_.get(), f.context_.uc_stack.ss_size = kStack;
+      f.context_.uc_stack.ss_sp = stacks_[t].get(), f.context_.uc_stack.ss_size = kStack;
       f.context_.uc_link = &home_;
       makecontext(&f.context_, reinterpret_cast<void (*)()>(&Block::enter), 0);
     }
@@ -180,7 +181,8 @@ class Block {
   i64 block_ = 0;
   std::vector<std::array<std::uint32_t, 4>> shared_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
-  std::map<int, Products> products_;  // by their warps' first thread
+  std::vector<std::unique_ptr<char[]>> stacks_;  // kept from block to block
+  std::map<int, Products> products_;             // by their warps' first thread
   std::function<void(Fiber&)> body_;
   ucontext_t home_{};
   Fiber* running_ = nullptr;
@@ -200,6 +202,10 @@ inline void Fiber::sync() {
   static const char what = 0;
   const int threads = static_cast<int>(block_->fibers_count());
   block_->meet(*this, 0, threads, &what, [] {});
+}
+inline void Fiber::sync_warp() {
+  static const char what = 0;
+  block_->meet(*this, thread_ / 32 * 32, 32, &what, [] {});
 }
 inline float Fiber::across(float x, int mask) {
   static const char what = 0;
@@ -327,7 +333,9 @@ inline void Fiber::wait_products(int n) {
 struct Launch {
   static inline i64 conflicts = 0;
   template <class Kernel>
-  static void prepare() {}
+  static bool prepare() {
+    return true;
+  }
   template <class Kernel>
   static void launch(Lanes&, const Kernel& kernel, i64 blocks) {
     Block block;

@@ -26,7 +26,7 @@ std::array<Numbers, 3> small_grid(bool matmul) {
   return {steps(16, 512, 2), steps(8, 128, 2), steps(1, 16, 4)};
 }
 
-// Exact attention and products in float32 take a GPU ten times as long as bf16's on its tensor cores.
+// In float32 a GPU takes ten times as long as in bf16, on its tensor cores.
 std::array<Numbers, 3> large_grid(bool matmul, bool bf16) {
   const double most = bf16 ? 16384 : 4096;
   if (matmul) return {steps(256, most, 4), steps(256, 32768, 2), steps(256, 16384, 2)};
