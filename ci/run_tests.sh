@@ -36,17 +36,22 @@ check() {
 
 # run PROGRAM...: their tests, each program's in as many parts as there are cores, which all take from one queue. Those
 # named first come last, for of the alphabet they are the short ones, and a long one at the end leaves cores idle. Then
-# adds up what their GoogleTest reports count. No report (a crash, a deadlock), or a bad end with nothing failed in the
-# report (a sanitizer's finding), counts as one failure more. Shows all but the passes.
+# test_mpi by itself, for its jobs fill the machine as it is; they also wait for each other, and $beside, a command, takes
+# what they leave. Then adds up what their GoogleTest reports count. No report (a crash, a deadlock), or a bad end with
+# nothing failed in the report (a sanitizer's finding), counts as one failure more. Shows all but the passes.
 run() {
     local parts=$(nproc) part program
     ((parts <= 4)) || parts=4
     for program in "$@"; do
-        [[ $program != *test_mpi ]] || continue  # its jobs fill the machine as it is: by itself, later
+        [[ $program != *test_mpi ]] || continue
         for ((part = 0; part < parts; ++part)); do echo "$program $part $parts"; done
     done | tac | xargs -r -P "$parts" -L 1 bash -c 'run_part "$@"' _
     for program in "$@"; do
-        [[ $program != *test_mpi ]] || run_part "$program" 0 1
+        if [[ $program == *test_mpi ]]; then
+            ${beside:-:} &
+            run_part "$program" 0 1
+            wait
+        fi
         echo "-- $program"
         for part in "$results/${program//\//_}".*.status; do
             count "$program" "$(<"$part")" "${part%.status}"
@@ -105,13 +110,32 @@ build_and_run() {
 
 smoke_gate() { "$make" gate SUITE=suites/smoke.toml; }
 
+# with_threads, with_addresses COMMAND...: for a build with the thread sanitizer, or with those of addresses and undefined
+# behaviour. The build without judges warnings: GCC 12, with a sanitizer, sees some in its own headers. Plain kernels may run
+# on any processor, so they call a function for each fma: not here. What null and object-size would say, the address
+# sanitizer says; they take a third of the build.
+fma=$(grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
+with_threads() { WERROR='' OPT=-O1 EXTRA="-fsanitize=thread" "$@"; }
+with_addresses() {
+    WERROR='' OPT=-O1 EXTRA="-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all $fma" "$@"
+}
+of_threads=(build-tsan/test_comm)
+of_addresses=(build-asan/test_comm build-asan/test_kernels)
+# Both builds, if nothing else wants the cores; what fails is made again, and told, when its turn comes.
+build_sanitized() {
+    with_threads nice "$make" -k B=build-tsan "${of_threads[@]}" &&
+        with_addresses nice "$make" -k B=build-asan "${of_addresses[@]}"
+} >"$results/sanitized.log" 2>&1 </dev/null
+
+# What is built but once may be built of larger handfuls of tests.
+[[ ${1:-} != ci ]] || export HANDFUL=${HANDFUL:-12}
 # The page's tests skip where its Python is missing; a continuous run should not.
 [[ ${1:-} != ci ]] || ci/venv.sh report >"$results/venv.log" 2>&1 || echo "no Python for the page: its tests will skip"
 
 if [[ ${#programs[@]} == 0 ]]; then
     fail "no tests: suites/tests holds no *_test.cpp"
 else
-    first="cuda nccl" build_and_run "${programs[@]}"
+    beside=$([[ ${1:-} != ci ]] || echo build_sanitized) first="cuda nccl" build_and_run "${programs[@]}"
 fi
 heading "structure"
 for name in $(ci/structure.py --list); do
@@ -121,21 +145,14 @@ done
 if [[ ${1:-} == ci ]]; then
     heading "formatting"
     check "formatting" ci/format.sh --check
-    # The build above judges warnings; with a sanitizer, GCC 12 sees some in its own headers.
-    export WERROR= OPT=-O1
-    # Plain kernels may run on any processor, so they call a function for each fma: not here.
-    fma=$(grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
     heading "thread sanitizer: build"
     # A kernel of one thread, over a thousand ranks' numbers, has nothing to be found.
-    GTEST_FILTER=-Ordered.TheKernelGivesTheBitsOfTheTree EXTRA="-fsanitize=thread" build_and_run build-tsan/test_comm
+    GTEST_FILTER=-Ordered.TheKernelGivesTheBitsOfTheTree with_threads build_and_run "${of_threads[@]}"
     heading "address and undefined behaviour sanitizers: build"
     # Some tests repeat attention over many block sizes, over thousands of tokens, or over 400 of them thread by thread of
-    # a GPU: minutes under a sanitizer for lines others run too. What null and object-size would say, the address
-    # sanitizer says; they take a third of the build.
+    # a GPU: minutes under a sanitizer for lines others run too.
     GTEST_FILTER=-SimdAttention.EqualsPlainOverBlocks:SimdAttention.EqualsPlainWhereScoresFillTheScratch:Shapes/Flash.*/6 \
-        EXTRA="-fsanitize=address,undefined -fno-sanitize=null,object-size,vptr -fno-sanitize-recover=all $fma" \
-        build_and_run build-asan/test_comm build-asan/test_kernels
-    unset WERROR OPT
+        with_addresses build_and_run "${of_addresses[@]}"
     heading "smoke suite"
     check "every plan of the smoke suite passes all gates" smoke_gate
 fi

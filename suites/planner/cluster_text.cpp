@@ -2,10 +2,11 @@
 
 #include <fmt/format.h>
 
+#include "suites/bytes.hpp"
+
 namespace lockstep {
 
 std::string cluster_text(const Cluster& c, const std::string& comment) {
-  constexpr double kGiB = 1024.0 * 1024 * 1024;
   // A line of the file; of no points none.
   const auto line = [](const std::string& name, const Curve& curve, double unit = 1) {
     if (curve.empty()) return std::string();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "suites/bytes.hpp"
 #include "suites/planner/cluster_table.hpp"
 #include "suites/section.hpp"
 #include "suites/toml_file.hpp"
@@ -179,7 +180,7 @@ PublishedGroup load_published_group(const std::string& path) {
   one_of("memory_unit", unit, {"GiB", "GB"});
   one_of("memory", memory, {"process", "arena"});
   g.gpt = shape == "gpt";
-  g.memory_unit = unit == "GiB" ? 1024.0 * 1024 * 1024 : 1e9;
+  g.memory_unit = unit == "GiB" ? kGiB : 1e9;
   g.memory_of_process = memory == "process";
   top.read("vocab_multiple", g.vocab_multiple);
   if (g.vocab_multiple < 1) top.fail(*file.get("vocab_multiple"), "vocab_multiple must be 1 or more");

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "suites/bytes.hpp"
 #include "suites/planner/published.hpp"
 #include "suites/text_table.hpp"
 
@@ -112,9 +113,7 @@ std::string rows_text(const ScoredGroup& scored) {
   TextTable table({"row", "source", "model", "plan", "metric", "predicted", "published", "error", "memory",
                    "published", "fits", "fitted"},
                   5);
-  const auto gib = [](double bytes) {
-    return bytes > 0 ? fmt::format("{:.1f}", bytes / (1024.0 * 1024 * 1024)) : "";
-  };
+  const auto gib = [](double bytes) { return bytes > 0 ? fmt::format("{:.1f}", bytes / kGiB) : ""; };
   const auto yes = [](const std::optional<bool>& b) { return !b ? "" : *b ? "yes" : "no"; };
   for (const ScoredRow& s : scored.rows) {
     const bool said = s.predicted > 0;

@@ -2,12 +2,11 @@
 #pragma once
 #include <cmath>
 
+#include "suites/bytes.hpp"
 #include "suites/planner/curve.hpp"
 #include "suites/section.hpp"
 
 namespace lockstep {
-
-inline constexpr double kGiB = 1024.0 * 1024 * 1024;
 
 // Generous: a number beyond is in another unit.
 struct Limit {

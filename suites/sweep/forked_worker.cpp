@@ -18,12 +18,11 @@
 #include <optional>
 #include <system_error>
 
+#include "suites/bytes.hpp"
 #include "suites/run/machine_memory.hpp"
 
 namespace lockstep {
 namespace {
-
-constexpr double kGiB = 1 << 30;
 
 // A message on the channel: the length of the text, one letter that says what it is, the text.
 constexpr char kAnswer = 'a', kFailure = 'f', kNoMemory = 'm';

@@ -4,13 +4,12 @@
 
 #include <algorithm>
 
+#include "suites/bytes.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/text_table.hpp"
 
 namespace lockstep {
 namespace {
-
-constexpr double kGiB = 1024.0 * 1024 * 1024;
 
 std::string gib(double bytes) {
   return bytes >= 1000 * kGiB ? fmt::format("{:.1f} TiB", bytes / kGiB / 1024)

@@ -5,13 +5,12 @@
 #include <algorithm>
 
 #include "ref/params.hpp"
+#include "suites/bytes.hpp"
 #include "suites/planner/answer/in_sight.hpp"
 #include "suites/text_table.hpp"
 
 namespace lockstep {
 namespace {
-
-constexpr double kGiB = 1024.0 * 1024 * 1024;
 
 bool on_devices_alone(const Weighed& w) { return w.needs[1] == 0 && w.needs[2] == 0; }
 

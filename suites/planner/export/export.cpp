@@ -8,6 +8,7 @@
 
 #include "ref/error.hpp"
 #include "ref/write_aside.hpp"
+#include "suites/bytes.hpp"
 
 namespace lockstep {
 namespace {
@@ -82,7 +83,6 @@ void foretell(const Exporter& e, const Question& q, const Plan& plan) {
   if (written.line() != plan.line())
     fmt::print(stderr, "as it is written, `{}`: {:.0f} tokens/s predicted, the plan {:.0f}\n", written.line(),
                tokens_per_second(q, p.seconds), tokens_per_second(q, predicted(plan.line(), q).seconds));
-  constexpr double kGiB = 1024.0 * 1024 * 1024;
   const std::array<double, 3> needs = held_by(written.line(), p, q).needs, have = has(q.cluster);
   for (std::size_t m = 0; m < have.size(); ++m)
     if (needs[m] > have[m])
