@@ -41,7 +41,7 @@ kernels_src  := $(filter-out kernels/bench/% kernels/cuda/%,$(wildcard kernels/*
 ref_src      := $(wildcard ref/*.cpp datasets/*.cpp)
 mpi_src      := $(wildcard parallel/comm/mpi/*.cpp)
 comm_src     := $(wildcard parallel/comm/*.cpp)
-parallel_src := $(wildcard parallel/*.cpp)
+parallel_src := $(wildcard parallel/*.cpp $(foreach d,strategies price device trace,parallel/$d/*.cpp))
 suites_src   := $(filter-out suites/main.cpp suites/mutants/% suites/tests/%, \
     $(wildcard suites/*.cpp suites/*/*.cpp suites/planner/*/*.cpp reports/*.cpp))
 mutants_src  := $(wildcard suites/mutants/*.cpp)

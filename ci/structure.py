@@ -104,7 +104,7 @@ def layers_include_those_below():
         for path in files(rf"^{layer}/.*\.([ch]pp|cuh?)$"):
             for name in includes(path):
                 if re.match(r"(kernels|ref|datasets|parallel|reports|suites)/", name) and not re.match(f"({below})/", name) \
-                        and (path, name) != ("parallel/device.hpp", "suites/mutants/device.hpp"):
+                        and (path, name) != ("parallel/device/device.hpp", "suites/mutants/device.hpp"):
                     yield f"{path}: includes {name}: {layer}/ stands below it"
 
 
@@ -140,8 +140,8 @@ def wide_code_stays_in_its_file():
 
 # ---- Strategies -------------------------------------------------------------------------------------
 
-PARALLEL = r"^parallel/[^/]*\.cpp$"
-ROLES = "Seam|Schedule|Store|Home|Stash|Shelf"
+PARALLEL = r"^parallel/(?!comm/|cuda/|nccl/).*\.cpp$"
+ROLES = "|".join(re.findall(r"^class (\w+) \{", code("parallel/roles.hpp"), flags=re.M))
 REGISTRATION = rf'\bStrategy<(?:{ROLES})>\s+\w+\s*[({{]\s*"([^"]+)"'
 
 
@@ -191,10 +191,12 @@ def code_without_fallbacks(path):
 
 @check
 def strategies_register():
-    """A file that implements a role and does not register itself would never be chosen."""
+    """A file that implements a role and does not register itself would never be chosen; one elsewhere, not be found."""
     for path in files(PARALLEL):
         if classes(path) and not registered_names(path):
             yield f"{path}: class {classes(path)[0]} has a role, but no `const Strategy<Role> strategy(\"name\", ...)`"
+        if bool(registered_names(path)) != path.startswith("parallel/strategies/"):
+            yield f"{path}: strategies, and nothing else, stand in parallel/strategies/"
 
 
 @check

@@ -7,9 +7,9 @@
 
 #include "parallel/comm/mpi.hpp"
 #include "parallel/comm/nccl.hpp"
-#include "parallel/pairs.hpp"
-#include "parallel/staging.hpp"
+#include "parallel/device/staging.hpp"
 #include "parallel/strategy_error.hpp"
+#include "parallel/trace/pairs.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {

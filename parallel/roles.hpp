@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "parallel/device.hpp"
+#include "parallel/device/device.hpp"
 #include "parallel/layout.hpp"
 #include "parallel/plan.hpp"
-#include "parallel/price.hpp"
+#include "parallel/price/price.hpp"
 
 namespace lockstep {
 

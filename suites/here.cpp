@@ -13,7 +13,7 @@
 #include "kernels/ops.hpp"
 #include "parallel/comm/fabric.hpp"
 #include "parallel/comm/mpi.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "ref/error.hpp"
 #include "ref/write_aside.hpp"
 

@@ -5,7 +5,7 @@
 // come to it. So operations may share one only if no rank can need a later one first. Hence
 //   - the collectives of an axis share a channel: all members start them in one order, and so they pair;
 //   - whoever sends to another has a channel with it, in this direction only. NCCL knows no tags: the k-th
-//     send meets the k-th receive, as parallel/pairs.hpp has seen in the traces before the first step.
+//     send meets the k-th receive, as parallel/trace/pairs.hpp has seen in the traces before the first step.
 //
 // Then no program hangs here that does not hang by the contract. Suppose some operations are never done. An
 // operation runs when the kernels called before its start are done on all of its members, and so are the

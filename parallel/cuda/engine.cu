@@ -10,7 +10,7 @@
 
 #include "kernels/cuda/fill.hpp"
 #include "kernels/cuda/launch.cuh"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {

@@ -20,7 +20,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ordered.hpp"
 #include "parallel/comm/fabric.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {

@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "parallel/comm/comm.hpp"
-#include "parallel/disk.hpp"
+#include "parallel/device/disk.hpp"
 #include "ref/error.hpp"
 #include "suites/commands/options.hpp"
 #include "suites/here.hpp"

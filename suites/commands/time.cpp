@@ -7,7 +7,7 @@
 
 #include "kernels/cores.hpp"
 #include "parallel/comm/mpi.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "ref/error.hpp"
 #include "ref/weights.hpp"
 #include "suites/commands/command.hpp"

@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "parallel/device.hpp"
+#include "parallel/device/device.hpp"
 #include "suites/mutants/mutation.hpp"
 
 namespace lockstep {

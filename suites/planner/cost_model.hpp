@@ -3,7 +3,7 @@
 #pragma once
 #include "kernels/work.hpp"
 #include "parallel/cluster.hpp"
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 #include "suites/planner/collectives.hpp"
 
 namespace lockstep {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "parallel/cluster.hpp"
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 #include "suites/planner/cluster.hpp"
 
 namespace lockstep {

@@ -8,7 +8,7 @@
 #include <mutex>
 #include <new>
 
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/run/reference.hpp"
 #include "suites/tests/kernels_flash.hpp"

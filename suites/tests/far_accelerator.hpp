@@ -9,7 +9,7 @@
 #include <functional>
 
 #include "kernels/cuda/table.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 
 namespace lockstep::far {
 

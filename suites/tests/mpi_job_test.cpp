@@ -1,7 +1,7 @@
 // The communicator between processes, and the program over it.
 #include <csignal>
 
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "suites/tests/mpi_support.hpp"
 #include "suites/tests/user_error.hpp"
 

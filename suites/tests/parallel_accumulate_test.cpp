@@ -9,7 +9,7 @@
 #include <string>
 
 #include "parallel/accumulate.hpp"
-#include "parallel/price.hpp"
+#include "parallel/price/price.hpp"
 
 namespace lockstep {
 namespace {

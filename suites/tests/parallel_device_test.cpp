@@ -4,12 +4,12 @@
 #include <algorithm>
 
 #include "parallel/comm/local_world.hpp"
-#include "parallel/device.hpp"
+#include "parallel/device/device.hpp"
 
 namespace lockstep {
 namespace {
 
-// Weights are rounded to bf16 a million at a time (parallel/device.cpp).
+// Weights are rounded to bf16 a million at a time (parallel/device/device.cpp).
 TEST(Device, PutsMoreNumbersThanItRoundsAtOnce) {
   const std::size_t n = (1 << 20) + 5;
   std::vector<float> from(n), back(n);

@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <numeric>
 
-#include "parallel/copies.hpp"
+#include "parallel/device/copies.hpp"
 #include "suites/run/reference.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"

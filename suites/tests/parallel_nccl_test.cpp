@@ -2,7 +2,7 @@
 // through its channels, and all plans have the reference's hash.
 #include <gtest/gtest.h>
 
-#include "parallel/pairs.hpp"
+#include "parallel/trace/pairs.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/run/reference.hpp"
 #include "suites/tests/fabric_stand_in.hpp"

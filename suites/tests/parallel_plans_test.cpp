@@ -260,8 +260,8 @@ TEST(Plans, OfSegmentsInBf16PassAllGates) {
     passes_all_gates(scene, plan);
 }
 
-// An embedding of more elements than offload copies at once (parallel/offload.cpp: kBlock): a whole block and
-// a part of one.
+// An embedding of more elements than offload copies at once (parallel/strategies/offload.cpp: kBlock): a
+// whole block and a part of one.
 ModelConfig of_two_blocks() {
   ModelConfig m = named("gate-tiny");
   m.layers = 2, m.vocab = 1100;

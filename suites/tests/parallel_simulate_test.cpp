@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "parallel/cluster.hpp"
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 #include "suites/run/reference.hpp"
 
 namespace lockstep {

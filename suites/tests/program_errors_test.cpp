@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "reports/record.hpp"
 #include "suites/tests/mistake.hpp"
 

@@ -8,7 +8,7 @@
 #include <regex>
 #include <sstream>
 
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "suites/tests/program_runner.hpp"
 
 namespace lockstep {

@@ -3,7 +3,7 @@
 #pragma once
 #include <string>
 
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 
 namespace lockstep {
 

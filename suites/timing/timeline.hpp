@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "parallel/cluster.hpp"
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 
 namespace lockstep {
 

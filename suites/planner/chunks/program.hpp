@@ -4,7 +4,7 @@
 #include <array>
 #include <vector>
 
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 
 namespace lockstep {
 

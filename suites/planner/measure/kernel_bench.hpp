@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/ops.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "suites/planner/measure/sampling.hpp"
 
 namespace lockstep {

@@ -7,7 +7,7 @@
 
 #include "kernels/cores.hpp"
 #include "kernels/work.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 #include "suites/planner/measure/measure_device.hpp"
 #include "suites/planner/measure/measure_kernels.hpp"
 #include "suites/planner/measure/measure_links.hpp"

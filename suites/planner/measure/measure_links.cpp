@@ -8,7 +8,7 @@
 #include <cstring>
 #include <filesystem>
 
-#include "parallel/disk.hpp"
+#include "parallel/device/disk.hpp"
 #include "suites/planner/measure/measure_messages.hpp"
 #include "suites/planner/measure/rates.hpp"
 

@@ -7,7 +7,7 @@
 
 #include "parallel/comm/mpi.hpp"
 #include "parallel/comm/nccl.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 
 namespace lockstep {
 namespace {

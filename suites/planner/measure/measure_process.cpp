@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "parallel/disk.hpp"
+#include "parallel/device/disk.hpp"
 #include "suites/planner/measure/process_memory.hpp"
 #include "suites/planner/measure/small_model.hpp"
 #include "suites/run/resident.hpp"

@@ -1,9 +1,9 @@
-#include "parallel/price.hpp"
+#include "parallel/price/price.hpp"
 
 #include <algorithm>
 
 #include "kernels/ops.hpp"
-#include "parallel/pricing.hpp"
+#include "parallel/price/pricing.hpp"
 
 namespace lockstep {
 

@@ -1,4 +1,4 @@
-#include "parallel/pairs.hpp"
+#include "parallel/trace/pairs.hpp"
 
 #include <fmt/format.h>
 

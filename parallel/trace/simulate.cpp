@@ -1,4 +1,4 @@
-#include "parallel/simulate.hpp"
+#include "parallel/trace/simulate.hpp"
 
 #include <fmt/format.h>
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "parallel/price_layer.hpp"
+#include "parallel/price/layer.hpp"
 #include "parallel/roles.hpp"
 
 namespace lockstep {

@@ -1,7 +1,7 @@
 // What a rank runs, copies and hides in a step, counted from the plan alone.
 #include <algorithm>
 
-#include "parallel/pricing.hpp"
+#include "parallel/price/pricing.hpp"
 
 namespace lockstep {
 

@@ -9,11 +9,11 @@
 
 #include "kernels/ops.hpp"
 #include "parallel/comm/comm.hpp"
-#include "parallel/copies.hpp"
-#include "parallel/engine.hpp"
-#include "parallel/graphs.hpp"
-#include "parallel/memory.hpp"
-#include "parallel/trace.hpp"
+#include "parallel/device/copies.hpp"
+#include "parallel/device/engine.hpp"
+#include "parallel/device/graphs.hpp"
+#include "parallel/device/memory.hpp"
+#include "parallel/trace/trace.hpp"
 #include "ref/settings.hpp"
 
 namespace lockstep {

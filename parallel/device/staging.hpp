@@ -3,7 +3,7 @@
 #pragma once
 #include <vector>
 
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 
 namespace lockstep {
 

@@ -7,8 +7,8 @@
 #include <mutex>
 #include <thread>
 
-#include "parallel/disk.hpp"
-#include "parallel/engine.hpp"
+#include "parallel/device/disk.hpp"
+#include "parallel/device/engine.hpp"
 
 namespace lockstep {
 

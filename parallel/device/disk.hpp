@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "parallel/memory.hpp"
+#include "parallel/device/memory.hpp"
 
 namespace lockstep {
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kernels/ops.hpp"
-#include "parallel/memory.hpp"
+#include "parallel/device/memory.hpp"
 
 namespace lockstep {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "parallel/plan.hpp"
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 
 namespace lockstep {
 

@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/price.hpp"
+#include "parallel/price/price.hpp"
 
 namespace lockstep {
 namespace {

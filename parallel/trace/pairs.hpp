@@ -1,7 +1,7 @@
 // What the traces of all ranks say to a communicator whose messages carry no names and no tags: who talks to
 // whom, and that both sides do so in one order.
 #pragma once
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 
 namespace lockstep {
 

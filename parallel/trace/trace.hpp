@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/memory.hpp"
+#include "parallel/device/memory.hpp"
 
 namespace lockstep {
 

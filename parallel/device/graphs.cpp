@@ -1,4 +1,4 @@
-#include "parallel/graphs.hpp"
+#include "parallel/device/graphs.hpp"
 
 #include <stdexcept>
 

@@ -1,4 +1,4 @@
-#include "parallel/disk.hpp"
+#include "parallel/device/disk.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>

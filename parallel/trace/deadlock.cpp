@@ -5,7 +5,7 @@
 #include <map>
 #include <tuple>
 
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 
 namespace lockstep {
 namespace {

@@ -1,4 +1,4 @@
-#include "parallel/memory.hpp"
+#include "parallel/device/memory.hpp"
 
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {

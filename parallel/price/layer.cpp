@@ -1,4 +1,4 @@
-#include "parallel/price_layer.hpp"
+#include "parallel/price/layer.hpp"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "parallel/device.hpp"
+#include "parallel/device/device.hpp"
 
 #include <algorithm>
 #include <cstring>

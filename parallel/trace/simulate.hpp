@@ -11,7 +11,7 @@
 #include <map>
 #include <vector>
 
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 
 namespace lockstep {
 

@@ -1,4 +1,4 @@
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 
 #include <dlfcn.h>
 #include <fmt/format.h>

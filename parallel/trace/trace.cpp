@@ -1,4 +1,4 @@
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 
 #include <algorithm>
 #include <functional>

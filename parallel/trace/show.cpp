@@ -3,7 +3,7 @@
 
 #include <map>
 
-#include "parallel/trace.hpp"
+#include "parallel/trace/trace.hpp"
 
 namespace lockstep {
 

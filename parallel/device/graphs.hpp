@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "parallel/engine.hpp"
+#include "parallel/device/engine.hpp"
 
 namespace lockstep {
 

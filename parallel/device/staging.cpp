@@ -1,4 +1,4 @@
-#include "parallel/staging.hpp"
+#include "parallel/device/staging.hpp"
 
 #include <algorithm>
 #include <stdexcept>

@@ -1,4 +1,4 @@
-#include "parallel/copies.hpp"
+#include "parallel/device/copies.hpp"
 
 #include <algorithm>
 #include <cstring>

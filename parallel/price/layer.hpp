@@ -1,6 +1,6 @@
 // Closed formulas for what one microbatch takes: tensors kept by a layer, and temporaries at their worst.
 #pragma once
-#include "parallel/price.hpp"
+#include "parallel/price/price.hpp"
 
 namespace lockstep {
 
