@@ -1,5 +1,5 @@
 // lockstep published: the planner held to what others measured and published.
-#include "suites/planner/published.hpp"
+#include "suites/planner/published/published.hpp"
 
 #include <fmt/format.h>
 

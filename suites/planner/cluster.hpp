@@ -98,7 +98,8 @@ struct Cluster {
 };
 
 // A file, or FILE:gpu_type, the [cluster.gpu_type] of a group of published rows (suites/published/).
-// UserError: no such file, a key that is unknown, missing or impossible, with file and line.
+// (published/load_cluster.cpp.) UserError: no such file, a key that is unknown, missing or impossible, with
+// file and line.
 Cluster load_cluster(const std::string& path);
 std::string cluster_file(const std::string& path);  // without the gpu_type
 

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "suites/planner/published.hpp"
+#include "suites/planner/published/published.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
 

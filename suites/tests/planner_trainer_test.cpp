@@ -7,7 +7,7 @@
 
 #include "suites/planner/compose.hpp"
 #include "suites/planner/cost_model.hpp"
-#include "suites/planner/published.hpp"
+#include "suites/planner/published/published.hpp"
 #include "suites/planner/trainer.hpp"
 
 namespace lockstep {

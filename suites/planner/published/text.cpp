@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "suites/bytes.hpp"
-#include "suites/planner/published.hpp"
+#include "suites/planner/published/published.hpp"
 #include "suites/text_table.hpp"
 
 namespace lockstep {

@@ -1,8 +1,8 @@
 // A published row as a question to the planner: a model, its settings, a plan, a cluster.
 #pragma once
 #include "parallel/plan.hpp"
-#include "suites/planner/published_group.hpp"
-#include "suites/planner/published_metrics.hpp"
+#include "suites/planner/published/group.hpp"
+#include "suites/planner/published/metrics.hpp"
 
 namespace lockstep {
 

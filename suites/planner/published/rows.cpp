@@ -1,4 +1,4 @@
-#include "suites/planner/published_rows.hpp"
+#include "suites/planner/published/rows.hpp"
 
 #include <fmt/format.h>
 

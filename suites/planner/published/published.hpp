@@ -2,7 +2,7 @@
 #pragma once
 #include <functional>
 
-#include "suites/planner/published_question.hpp"
+#include "suites/planner/published/question.hpp"
 
 namespace lockstep {
 

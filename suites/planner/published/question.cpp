@@ -1,4 +1,4 @@
-#include "suites/planner/published_question.hpp"
+#include "suites/planner/published/question.hpp"
 
 #include <fmt/format.h>
 

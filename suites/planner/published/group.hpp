@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "suites/planner/cluster.hpp"
-#include "suites/planner/published_rows.hpp"
+#include "suites/planner/published/rows.hpp"
 
 namespace lockstep {
 

@@ -1,4 +1,4 @@
-#include "suites/planner/published.hpp"
+#include "suites/planner/published/published.hpp"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "suites/planner/published_metrics.hpp"
+#include "suites/planner/published/metrics.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "suites/planner/published_group.hpp"
+#include "suites/planner/published/group.hpp"
 
 #include <algorithm>
 #include <filesystem>
