@@ -245,8 +245,9 @@ cuda: $(cuda_object)
 nccl: $(nccl_object)
 	$(if $(nccl_object),,@echo "  built without NCCL: no nccl.h was found beside nvcc, so --comm nccl is not there")
 
-gpu-pack: $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_cuda.so) \
-        $(if $(and $(nccl_object),$(mpi_object)),$B/gpu/lockstep_nccl.so)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
+gpu_packed := $B/gpu/lockstep $B/gpu/test_cuda $(if $(cuda_object),$B/gpu/lockstep_cuda.so) \
+    $(if $(and $(nccl_object),$(mpi_object)),$B/gpu/lockstep_nccl.so)
+gpu-pack: $(gpu_packed)  ## pack what gpu-check needs on a bare machine with a GPU (build/gpu)
 	$(if $(cuda_object),@du -sh $B/gpu,$(error make gpu-pack needs the CUDA toolkit, and found no nvcc))
 
 gpu-check:  ## on a machine with a GPU: tests, gates, sanitizer and times on it (OUT=build/gpu-check PARTS="hash|gate")
@@ -310,7 +311,7 @@ clean:  ## remove the build folder
 	rm -rf $B
 
 help:  ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 # What the scripts in ci/ ask for.
 sources:

@@ -90,8 +90,8 @@ json parse(const std::string& text, const std::string& origin) {
   } catch (const json::parse_error& e) {
     const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(e.byte, text.size()));
     throw UserError(fmt::format("{}:{}: {}.", origin, 1 + std::count(text.begin(), end, '\n'), no_object));
-  } catch (const json::exception&) {  // a number too large for any type
-    throw UserError(fmt::format("{}: {}.", origin, no_object));
+  } catch (const json::exception&) {
+    throw UserError(fmt::format("{}: it holds a number that is too large for any type.", origin));
   }
   if (!object.is_object()) throw UserError(fmt::format("{}: {}.", origin, no_object));
   return object;
@@ -101,6 +101,10 @@ json parse(const std::string& text, const std::string& origin) {
 void check_architecture(const Fields& fields, const json& object) {
   const json& names = fields.at("architectures");
   const bool mistral = names == json::array({"MistralForCausalLM"});
+  const std::string type = fields.word("model_type", mistral ? "mistral" : "llama");
+  if (names == json::array({"LlamaForCausalLM"}) && type != "llama")
+    fields.fail(
+        fmt::format("model_type is \"{}\", and architectures [\"LlamaForCausalLM\"]: which is it?", type));
   if (names != json::array({"LlamaForCausalLM"}) && !mistral)
     fields.fail(
         fmt::format("architectures is {}; only [\"LlamaForCausalLM\"] can be trained, and "

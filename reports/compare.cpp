@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <optional>
 #include <set>
 
@@ -104,6 +105,16 @@ Difference compare_settings(const Pair& files) {
   return {};
 }
 
+// What is equal and shows nothing; empty: all losses and norms are numbers.
+std::string vacuous(const h5::Reader& file) {
+  for (const i64 step : steps_of(file))
+    for (const char* name : {"loss", "grad_norm"})
+      if (const std::string at = fmt::format("/step{}/{}", step, name);
+          file.has(at) && !std::isfinite(file.scalar<double>(at)))
+        return fmt::format("step {}, {} is {}", step, name, file.scalar<double>(at));
+  return {};
+}
+
 Difference first_difference(const Pair& files, std::size_t* steps_compared) {
   if (Difference d = compare_settings(files)) return d;
   if (Difference d = files.compare_tensors("/initial", "initial weight of")) return d;
@@ -149,6 +160,8 @@ Comparison compare_dumps(const std::string& a, const std::string& b) {
         fmt::format("'{}' and '{}' are of different models; compare two runs of one model", a, b));
   std::size_t steps = 0;
   if (const Difference d = first_difference(files, &steps)) return {false, "differ: " + *d};
+  if (const std::string why = vacuous(files.a); !why.empty())
+    return {false, "equal, which proves nothing: " + why};
   const std::size_t tensors = files.a.list("/initial").size();
   return {true, fmt::format("equal: {} step{}, {} tensor{}", steps, steps == 1 ? "" : "s", tensors,
                             tensors == 1 ? "" : "s")};

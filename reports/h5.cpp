@@ -16,11 +16,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The library prints its own stack of errors unless told not to; ours are sentences. And at the program's end
-// it would write what a full disk has not taken, from a file that it has torn down.
+// The library prints its own stack of errors unless told not to, by each thread; ours are sentences. And at
+// the program's end it would write what a full disk has not taken, from a file that it has torn down.
 void silence() {
   [[maybe_unused]] static const herr_t first = H5dont_atexit();
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  [[maybe_unused]] thread_local const herr_t quiet = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
 // On disk every number is little-endian, whatever machine wrote it.
@@ -97,6 +97,7 @@ Writer::Writer(const std::string& named) : path_(place_of(named)) {
 }
 
 Writer::~Writer() {
+  silence();
   if (!file_.valid()) return;
   file_.reset();
   std::error_code ignored;
@@ -109,6 +110,7 @@ void Writer::fail() const {
 }
 
 void Writer::group(const std::string& name) {
+  silence();
   const Handle properties(H5Pcreate(H5P_GROUP_CREATE), H5Pclose);
   H5Pset_link_creation_order(properties, H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
   const Handle made(H5Gcreate2(file_, name.c_str(), H5P_DEFAULT, properties, H5P_DEFAULT), H5Gclose);
@@ -117,6 +119,7 @@ void Writer::group(const std::string& name) {
 
 void Writer::put(const std::string& name, const Shape& shape, hid_t stored, hid_t native,
                  const void* values) {
+  silence();
   const Handle space = space_of(shape);
   const Handle set(H5Dcreate2(file_, name.c_str(), stored, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
                    H5Dclose);
@@ -138,6 +141,7 @@ void Writer::write(const std::string& name, const std::vector<std::string>& valu
 }
 
 void Writer::put_attribute(const std::string& name, hid_t stored, hid_t native, const void* value) {
+  silence();
   const Handle space = space_of({});
   const Handle made(H5Acreate2(file_, name.c_str(), stored, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
   if (!made.valid() || H5Awrite(made, native, value) < 0) fail();
@@ -155,6 +159,7 @@ void Writer::attribute(const std::string& name, const std::string& value) {
 }
 
 void Writer::close() {
+  silence();
   // A full disk may show only here, when the library's caches are written out.
   const bool flushed = H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0;
   const bool written = file_.reset() && flushed && seal(temporary(path_));

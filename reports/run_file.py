@@ -48,8 +48,19 @@ def find(place, formats=(FORMAT,)):
         return place
     runs = [path for path in place.glob("*.h5") if format_of(path) in formats]
     if not runs:
+        for path in place.glob("*.h5"):
+            if not opens(path):
+                raise Refused(f"'{path}' is damaged, or no HDF5 file; the command that wrote it writes it anew")
         raise Refused(f"'{place}' holds no run file; name a run file, or a folder with one")
     return max(runs, key=lambda path: path.stat().st_mtime)
+
+
+def opens(path):
+    try:
+        h5py.File(path).close()
+        return True
+    except OSError:
+        return False
 
 
 def format_of(path):

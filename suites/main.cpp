@@ -5,8 +5,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <new>
 
 #include "parallel/roles.hpp"
 #include "parallel/strategy_error.hpp"
@@ -47,11 +49,16 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
         "{0}: no option `{1}`{2}", command.get_name(), name,
         meant.empty() ? fmt::format("; `lockstep {} --help` lists them", command.get_name()) : meant));
   }
+  for (const CLI::Option* asked : command.get_options())
+    if (asked->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw && asked->count() > 1)
+      throw UserError(fmt::format("{}: {} is given {} times; it takes one value", command.get_name(),
+                                  asked->get_name(), asked->count()));
   std::string what = error.what();  // "Could not convert: --batch = 4M"
   const std::string prefix = "Could not convert: ";
   if (const auto at = what.find(" = "); what.starts_with(prefix) && at != std::string::npos)
-    what = fmt::format("{}: {} is not such a number as it takes",
-                       what.substr(prefix.size(), at - prefix.size()), what.substr(at + 3));
+    what = fmt::format("{}: {} is not such a number as it takes",  // of an option said twice the last
+                       what.substr(prefix.size(), at - prefix.size()),
+                       what.substr(std::max(at + 3, what.rfind(',') + 1)));
   throw UserError(fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), what));
 }
 
@@ -121,6 +128,7 @@ int complain(const char* kind, const std::exception& error, int status) {
 
 int main(int argc, char** argv) {
   lockstep::open_standard_streams();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is one that cannot be written, and said
   try {
     return lockstep::run(argc, argv);
   } catch (const lockstep::UserError& error) {
@@ -129,6 +137,8 @@ int main(int argc, char** argv) {
     return lockstep::complain("", error, 2);
   } catch (const lockstep::OutOfMemory& error) {
     return lockstep::complain("", error, 3);
+  } catch (const std::bad_alloc&) {
+    return lockstep::complain("", std::runtime_error("out of memory"), 3);
   } catch (const std::exception& error) {
     return lockstep::complain("unexpected: ", error, 3);
   }

@@ -27,8 +27,11 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
   app.add_option("suite", o.suite, "a suite's TOML file (suites/README.md)")->required();
   auto* only = app.add_option(
       "--only", o.only, "only plans with these words, e.g. \"dp=2 zero=1\", or with this in their line");
-  app.add_option("--plan", o.plan, "this one plan, of the suite or not, by the suite's settings")
-      ->excludes(only);
+  auto* plan =
+      app.add_option("--plan", o.plan, "this one plan, of the suite or not, by the suite's settings");
+  plan->excludes(only);
+  // A verdict over the last of them would be taken for one over all.
+  for (CLI::Option* question : {only, plan}) question->multi_option_policy(CLI::MultiOptionPolicy::Throw);
   app.add_option("--isa", o.isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
   app.add_option("--device", o.device, "what computes: cpu, cuda; default: the suite's");
   app.add_option("--threads", o.threads, "threads of each rank; default: the suite's")
@@ -111,7 +114,7 @@ i64 least_batch(const Suite& suite, const std::vector<Plan>& plans) {
 }
 
 // Some of a suite's plans: those that were asked for, of which this part.
-void choose(const SuiteOptions& o, Suite& suite, Enumeration& all, bool may_be_none) {
+void choose(const SuiteOptions& o, Suite& suite, Enumeration& all, bool to_list) {
   const std::size_t before = all.plans.size();
   // Under weak scaling the hash is of the smallest batch, which not every part of the suite has.
   const i64 least = least_batch(suite, all.plans);
@@ -120,7 +123,7 @@ void choose(const SuiteOptions& o, Suite& suite, Enumeration& all, bool may_be_n
     all.part = fmt::format("of {}: --only \"{}\"", before, o.only);
     all.in_suite = 0;
   }
-  if (all.plans.empty() && !may_be_none) refuse_none(o, all);
+  if (all.plans.empty() && !to_list) refuse_none(o, all);
   if (!o.shard.empty()) {
     deal(all, *shard_of(o.shard));
     all.part =
@@ -136,7 +139,7 @@ void check_one_sweep() {
       "start one, which starts the ranks of its plans itself (--launch \"mpirun -n {ranks}\")");
 }
 
-Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
+Chosen chosen_plans(const SuiteOptions& o, bool to_list) {
   Chosen chosen{read_suite(o.suite), {}};
   Suite& suite = chosen.suite;
   if (!o.isa.empty()) suite.isa = o.isa;
@@ -147,7 +150,8 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
   check_isa(suite.isa);
   check_launch(o, suite);
   suite.launch = o.launch, suite.comm = !o.comm.empty() ? o.comm : o.launch.empty() ? "local" : "mpi";
-  if (o.launch.empty()) check_device(suite.device);  // else the hosts that the job is on have it, or not
+  // A list needs none; of a job it is the hosts that have it, or not.
+  if (o.launch.empty() && !to_list) check_device(suite.device);
   const ModelConfig model = load_model_config(suite.model);
   if (!o.plan.empty()) {
     const Plan plan = Plan::parse(o.plan);
@@ -158,8 +162,8 @@ Chosen chosen_plans(const SuiteOptions& o, bool may_be_none) {
     return chosen;
   }
   chosen.all = enumerate(suite, model);
-  choose(o, suite, chosen.all, may_be_none);
-  if (!may_be_none) check_scratch(suite, chosen.all.plans);
+  choose(o, suite, chosen.all, to_list);
+  if (!to_list) check_scratch(suite, chosen.all.plans);
   return chosen;
 }
 

@@ -28,7 +28,8 @@ struct Chosen {
   Suite suite;
   Enumeration all;
 };
+// to_list: none is to run, so that there may be none, and this machine need have nothing for them.
 // UserError: what the suite's file has wrong, kernels that this machine has not, or no plan that may run.
-Chosen chosen_plans(const SuiteOptions&, bool may_be_none = false);
+Chosen chosen_plans(const SuiteOptions&, bool to_list = false);
 
 }  // namespace lockstep

@@ -35,7 +35,7 @@ int list(const Enumeration& all) {
 
 int command_sweep(const Options& o) {
   check_one_sweep();
-  auto [suite, all] = chosen_plans(o.which, /*may_be_none=*/o.dry_run);
+  auto [suite, all] = chosen_plans(o.which, /*to_list=*/o.dry_run);
   if (!o.cluster.empty()) suite.cluster = o.cluster;
   if (o.dry_run) return list(all);
   check_file("--verdict", o.verdict);

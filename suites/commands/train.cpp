@@ -222,7 +222,7 @@ Command::Action declare(CLI::App& app) {
       "--check", o->check,
       "train on a single device too, and compare every bit; with --fast, hold each step to its bound");
   app.add_flag("--fast", o->fast,
-               "sums in any order: dp may be any divisor of the batch, tp any of the heads");
+               "sums in any order: dp may be any divisor of the batch, tp need not divide --leaves");
   add_kernels(app, o->isa, o->threads);
   add_device(app, o->device);
   add_graphs(app, o->graphs);

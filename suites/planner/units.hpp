@@ -40,7 +40,7 @@ class Units {
     if (!node && required) section_.lacks(key);
     if (node && !(std::isfinite(number) && (required ? number > 0 : number >= 0)))
       section_.fail(*node, fmt::format("{} is {}; it must be {}", key, number,
-                                       required ? "greater than 0" : "0 or more"));
+                                       required ? "finite and greater than 0" : "finite and 0 or more"));
     if (node && number > limit.most)
       section_.fail(*node, fmt::format("{} is {:g}, which is beyond {:g}: it must be {}", key, number,
                                        limit.most, limit.in));

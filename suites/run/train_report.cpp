@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "ref/error.hpp"
@@ -55,10 +56,12 @@ int TrainReport::finish() {
   if (!reference_) return 0;
   if (difference_)
     fmt::print("not equal to the single device: {}\n", difference_->text());
+  else if (!vacuous_.empty())
+    fmt::print("equal to the single device, which proves nothing: {}\n", vacuous_);
   else
     fmt::print("equal to the single device: {} steps{}, bit for bit\n", run_.settings.steps - done_,
                done_ ? fmt::format(" after {}", done_) : "");
-  return difference_ ? 1 : 0;
+  return difference_ || !vacuous_.empty() ? 1 : 0;
 }
 
 void TrainReport::prepare_folder() {
@@ -87,6 +90,9 @@ void TrainReport::compare(i64 k, const Assembly& assembly) {
   const Whole expected{table_, {reference_->step()}};
   difference_ = locate(expected, assembly.whole(), assembly.holdings(), run_.mesh());
   if (difference_) difference_->first.step = k;
+  const Whole::Step& s = expected.steps[0];
+  if (vacuous_.empty() && !(std::isfinite(s.loss) && std::isfinite(s.grad_norm)))
+    vacuous_ = fmt::format("step {} has the loss {} and the gradient norm {}", k, s.loss, s.grad_norm);
 }
 
 }  // namespace lockstep

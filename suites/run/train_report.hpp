@@ -49,6 +49,7 @@ class TrainReport {
   std::optional<DumpWriter> dump_;
   std::optional<Reference> reference_;
   std::optional<Finding> difference_;
+  std::string vacuous_;  // the first step whose numbers are equal and show nothing
 };
 
 }  // namespace lockstep

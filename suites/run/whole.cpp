@@ -83,7 +83,7 @@ std::string vacuous(const Whole& w, const Settings& settings) {
   for (std::size_t k = 0; k < w.steps.size(); ++k) {
     const Whole::Step& s = w.steps[k];
     if (!std::isfinite(s.loss) || !std::isfinite(s.grad_norm))
-      return fmt::format("step {}: the loss is {}", k, s.loss);
+      return fmt::format("step {} has the loss {} and the gradient norm {}", k, s.loss, s.grad_norm);
     clipped |= s.grad_norm > settings.clip;
     for (std::size_t i = 0; i < w.table.size(); ++i) {
       bool any = s.gradient[i].empty();

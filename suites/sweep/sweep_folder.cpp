@@ -110,8 +110,9 @@ std::string SweepFolder::plan_file(const std::string& line) const {
 std::optional<PlanRecord> SweepFolder::recorded(const Plan& plan) const {
   const std::string path = plan_file(plan.line());
   try {
-    if (fs::exists(path)) return read_plan(digest_, path);
-  } catch (const UserError&) {
+    if (fs::exists(path))
+      if (PlanRecord found = read_plan(digest_, path); found.plan == plan.line()) return found;
+  } catch (const UserError&) {  // damaged: as good as none
   }
   return {};
 }

@@ -63,8 +63,8 @@ TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
 TEST(ProgramGate, WhatThereIsNoRoomForLeavesNothing) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = 1\n"));
-  const auto in_no_room = [&](const std::string& arguments) {
-    return shell("(trap '' XFSZ; ulimit -f 1; '" + beside("lockstep") + "' " + arguments +
+  const auto in_no_room = [&](const std::string& arguments, const char* kib = "1") {
+    return shell("(ulimit -f " + std::string(kib) + "; '" + beside("lockstep") + "' " + arguments +
                  "; echo status $?) 2>&1 | cat")
         .out;
   };
@@ -76,7 +76,14 @@ TEST(ProgramGate, WhatThereIsNoRoomForLeavesNothing) {
                       "--devices 2 --batch 8 --seq 16 --export megatron --explain dp=2 --out " +
                       plan),
            "cannot write " + plan + "; its folder must exist and have room\nstatus 2"));
-  for (const std::string& file : {junit, plan})
+  // By a rank's thread, in the middle of the file.
+  const std::string dump = folder.path() + "/dump.h5";
+  const std::string said = in_no_room("train " + tiny_run + "--steps 2 --plan dp=2 --dump " + dump, "2000");
+  EXPECT_TRUE(says(said,
+                   "cannot write '" + dump + "': the folder must be writable and its disk must have room",
+                   "status 2"));
+  EXPECT_EQ(said.find("HDF5-DIAG"), std::string::npos) << said;
+  for (const std::string& file : {junit, plan, dump})
     for (const char* end : {"", ".tmp"}) EXPECT_FALSE(std::filesystem::exists(file + end)) << file << end;
 }
 
@@ -147,7 +154,9 @@ TEST(ProgramGate, WhatCannotBeAskedIsOneSentence) {
         {"--plan dp=3", "exact mode needs dp to be a power of two, not 3 (rule dp-power-of-two)"},
         {"--only pp=8", "no plan to run: no other has `pp=8`; `lockstep sweep "},
         {"--only zero=5", "zero is one of 0, 1, 2, 3"},
-        {"--only pp=2 --plan dp=2", "gate: --only excludes --plan"}}) {
+        {"--only pp=2 --plan dp=2", "gate: --only excludes --plan"},
+        {"--plan dp=2 --plan dp=1", "gate: --plan is given 2 times; it takes one value"},
+        {"--only dp=2 --only tp=2", "gate: --only is given 2 times; it takes one value"}}) {
     const Ended ended = lockstep_program("gate " + suite + " " + arguments);
     EXPECT_EQ(ended.status, 2) << arguments;
     EXPECT_TRUE(says(ended.err, sentence));

@@ -207,6 +207,26 @@ TEST(ProgramSweep, DryRunListsPlansAndRefusals) {
                    "refused by word-without-effect: 1", "does not divide", "1 plans, 3 refused"));
 }
 
+// Whatever computes the plans, a list of them needs it not.
+TEST(ProgramSweep, DryRunNeedsNoGpu) {
+  const Ended ended = lockstep_program("sweep --dry-run suites/gpu.toml");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.out, "126 plans, "));
+}
+
+// Somebody copied it there: that plan has not run.
+TEST(ProgramSweep, ARecordUnderAnotherPlansNameIsNone) {
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("tiny.toml", swept_suite("[axes]\ndp = [1, 2]\n")),
+                    out = folder.path() + "/out";
+  ASSERT_EQ(lockstep_program("sweep " + suite + " --out " + out).status, 0);
+  std::filesystem::copy_file(out + "/plans/dp=1_tp=1_pp=1.h5", out + "/plans/dp=2_tp=1_pp=1.h5",
+                             std::filesystem::copy_options::overwrite_existing);
+  ASSERT_EQ(lockstep_program("sweep " + suite + " --out " + out).status, 0);
+  EXPECT_EQ(h5::Reader(out + "/run.h5").strings("/plans/plan"),
+            (std::vector<std::string>{"dp=1 tp=1 pp=1", "dp=2 tp=1 pp=1"}));
+}
+
 TEST(ProgramSweep, DryRunSaysWhatIsCovered) {
   const TemporaryFolder folder;
   // Legal: tp 1 with sp 0, tp 2 with either, and ckpt free; of these pairs of values only tp 1, sp 1 is not.

@@ -138,6 +138,27 @@ TEST(ProgramTrain, DamagedDumpIsTheUsersMistake) {
   EXPECT_TRUE(says(ended.err, "lockstep: ", "b.h5"));
 }
 
+// HDF5 keeps texts in a heap, without a checksum: the size of its first, 24 bytes on, becomes more than there
+// is memory. Our own files have a seal, that other trainers' do not have.
+TEST(ProgramTrain, DamageThatEndsTheLibraryIsASentence) {
+  const TemporaryFolder folder;
+  const std::string a = folder.path() + "/a.h5", b = folder.path() + "/b.h5";
+  ASSERT_EQ(train("dp=1", "--dump " + a).status, 0);
+  std::filesystem::copy(a, b);
+  std::filesystem::resize_file(b, std::filesystem::file_size(b) - 24);  // reports/seal.cpp
+  EXPECT_EQ(lockstep_program("compare " + a + " " + b).status, 0);
+  std::ostringstream bytes;
+  bytes << std::ifstream(b).rdbuf();
+  const std::size_t heap = bytes.str().find("GCOL");
+  ASSERT_NE(heap, std::string::npos);
+  std::fstream(b, std::ios::in | std::ios::out).seekp(static_cast<std::streamoff>(heap) + 28).put(20);
+  for (const std::string& files : {b, a + " " + b}) {
+    const Ended ended = lockstep_program("compare " + files);
+    EXPECT_EQ(ended.status, 2);
+    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' cannot be read: HDF5's library itself ends at it"));
+  }
+}
+
 // Weights written to a file and read back are the fresh ones; others are not. Exercises the padded
 // vocabulary.
 TEST(ProgramTrain, StartsFromGivenWeights) {
@@ -159,6 +180,24 @@ TEST(ProgramTrain, StartsFromGivenWeights) {
   const Ended changed = train("tp=4 pp=2", "--check --init " + other);
   EXPECT_NE(hash_of(changed), fresh);
   EXPECT_TRUE(says(changed.out, "equal to the single device"));
+}
+
+// Nothing is shown by runs that are equal in nothing but this.
+TEST(ProgramTrain, LossesThatAreNoNumbersProveNothing) {
+  const TemporaryFolder folder;
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const std::vector<Param> table = parameter_table(model, 8);
+  std::vector<std::vector<float>> values;
+  for (const Param& p : table) values.emplace_back(static_cast<std::size_t>(p.count()), 0.01f);
+  values[0][70] = std::nanf("");
+  const std::string weights = folder.path() + "/nan.safetensors", dump = folder.path() + "/nan.h5";
+  save_weights(weights, table, values);
+  const Ended ended = train("dp=2", "--check --init " + weights + " --dump " + dump);
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_TRUE(says(ended.out, "equal to the single device, which proves nothing: step 0 has the loss nan"));
+  const Ended compared = lockstep_program("compare " + dump + " " + dump);
+  EXPECT_EQ(compared.status, 1);
+  EXPECT_TRUE(says(compared.out, "equal, which proves nothing: step 0, loss is nan"));
 }
 
 // The saved weights are those that the last step left, whatever the number of files; a run goes on from them.

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "ref/error.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/progress.hpp"
 #include "suites/text_table.hpp"
@@ -106,7 +107,7 @@ void write_kernel_csv(const KernelTimes& times, const std::string& path) {
     file << fmt::format("{},{},{},{},{:.9g},{:.17g},{:.17g}\n", t.kernel, t.sizes,
                         t.halves ? "bf16" : "float32", t.calls, t.seconds, t.work.flops, t.work.bytes);
   file.flush();
-  if (!file) throw std::runtime_error("cannot write " + path);
+  if (!file) throw UserError(fmt::format("cannot write '{}': its disk must have room", path));
 }
 
 }  // namespace lockstep
