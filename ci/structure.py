@@ -261,6 +261,14 @@ def links_lead_somewhere():
 
 
 @check
+def suites_are_listed():
+    """Whoever looks for a suite looks in the table of suites/README.md."""
+    for path in files(r"^suites/[^/]*\.toml$"):
+        if f"\n| `{Path(path).name}` |" not in text("suites/README.md"):
+            yield f"{path}: the table of suites in suites/README.md does not have it"
+
+
+@check
 def commands_are_understood():
     """A command in a document names options, targets and files that are there."""
     sources = "".join(text(path) for path in files(r"^suites/.*\.[ch]pp$|^ci/|\.py$") if "/tests/" not in path)
