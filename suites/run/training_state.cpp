@@ -75,6 +75,9 @@ std::string step_folder(const std::string& folder, i64 step) {
 std::string last_whole(const std::string& path) {
   if (is_there(file_of(path))) return path;
   const i64 last = last_step(path);
+  std::error_code error;
+  if (const fs::directory_iterator in(path, error); error == std::errc::permission_denied)
+    throw UserError(path + ": this training's state cannot be read: " + error.message());
   if (last < 0)
     throw UserError(path + ": neither it nor a step-N in it is a training's state, which has a state.json; " +
                     "`lockstep train --state` writes them");

@@ -34,8 +34,7 @@ TEST(ProgramPublished, TheReadmeHasItsFigures) {
   const auto said = rows_of(ended.out, std::regex(R"((\S+)\s*)"));
   const auto written = rows_of(std::regex_replace(readme.str(), std::regex(" / "), "/"),
                                std::regex(R"(\| ?(?:([^|]*?) )?(?=\|))"));
-  for (const auto& [source, row] : said)
-    EXPECT_EQ(written.count(source), row[2] == "0" ? 0u : 1u) << source;
+  for (const auto& [source, row] : said) EXPECT_EQ(written.count(source), row[2] == "0" ? 0u : 1u) << source;
   for (const auto& [source, row] : written)
     EXPECT_EQ(said.count(source) ? said.at(source) : Row{}, row) << source;
   EXPECT_GE(written.size(), 20u);
