@@ -77,8 +77,8 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
   ran.problem = assembly.problem();
   if (std::count(changed.begin(), changed.end(), 1) > 0)
     ran.problem = "a later step posts other messages, or runs other kernels or copies, than the first";
-  ran.whole = assembly.whole();
   ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
+  ran.whole = assembly.give_whole();
   return ran;
 }
 
@@ -90,13 +90,11 @@ bool makes_copies(const Prepared& p) {
 }
 
 std::string judge_numbers(const Outcome& ran, const Prepared& p, const Launch& how, const Weights& initial,
-                          const Whole& reference, i64 steps) {
+                          const Whole& reference) {
   if (!knows_all(how.mpi)) return "pass";  // as far as this process is asked
   const std::string mode = how.guard ? how.mpi ? "guarded: " : "guarded, lazy: " : "";
   if (!ran.problem.empty()) return mode + ran.problem;
-  Whole expected = reference;
-  expected.steps.resize(steps);
-  const auto found = locate(expected, ran.whole, ran.holdings, ran.mesh);
+  const auto found = locate(reference, ran.whole, ran.holdings, ran.mesh);
   if (!found) return "pass";
   if (found->first.what != "loss" || how.mpi) return mode + found->text();
   // Every gradient is wrong then, and says little: the forward pass itself is looked at.
@@ -118,7 +116,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
   try {
     Launch how = options.launch();
     Outcome ran = run(p, how, steps, initial);
-    verdict.numbers = judge_numbers(ran, p, how, initial, reference, steps);
+    verdict.numbers = judge_numbers(ran, p, how, initial, reference);
     verdict.messages = ran.messages;
     if (verdict.messages == "pass") verdict.messages = judge_work(p, ran.work);
     verdict.hash = ran.whole.hash();
@@ -130,7 +128,7 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
       const i64 guarded_steps = std::min(steps, options.guarded_steps + makes_copies(p));
       const Weights begin = options.fresh ? Weights{} : initial;
       const Outcome guarded = run(p, how, guarded_steps, begin);
-      verdict.numbers = judge_numbers(guarded, p, how, begin, reference, guarded_steps);
+      verdict.numbers = judge_numbers(guarded, p, how, begin, reference);
       guard_peaks = guarded.guard_peaks;
     }
     verdict.memory = judge_memory(p, guard_peaks);

@@ -33,6 +33,20 @@ struct Assembly::Parcel {
   i64 first, n;  // a range of the parameter; n values follow
 };
 
+namespace {
+
+// How many elements of a part, from its i-th on, lie side by side in the whole parameter.
+i64 side_by_side(const LocalParam& l, i64 i, i64 cols) {
+  return l.slice.cols == cols ? l.count() - i : l.slice.cols - i % l.slice.cols;
+}
+
+std::size_t first_unwritten(const std::vector<char>& cells) {
+  const void* found = cells.empty() ? nullptr : std::memchr(cells.data(), 0, cells.size());
+  return found ? static_cast<std::size_t>(static_cast<const char*>(found) - cells.data()) : cells.size();
+}
+
+}  // namespace
+
 Assembly::Assembly(const Prepared& p, i64 steps, MpiWorld* mpi, Names names)
     : mesh_(p.mesh), names_(names), cells_(new Cells), mpi_(mpi) {
   whole_.table = parameter_table(p.run.model, p.run.settings.leaves);
@@ -68,28 +82,44 @@ void Assembly::put(i64 step, bool weight, int rank, const LocalParam& l, i64 fir
                              first, first + n - 1, p.name, l.count());
     return;
   }
-  for (i64 i = 0; i < n; ++i) {
+  for (i64 i = 0, run; i < n; i += run) {
     const i64 at = l.place(first + i, p.cols);
-    Disagreement* known = disagreement_.get();
-    if (!written[at]) {
-      written[at] = 1, to[at] = values[i];
-    } else if (!same(to[at], values[i]) && !known) {
-      const std::string text =
-          fmt::format("step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}", step,
-                      weight ? names_.weight : names_.gradient, p.name, at / p.cols, at % p.cols, rank,
-                      values[i], to[at]);
-      disagreement_.reset(new Disagreement{step, index, weight, at, text, {}, {rank}});
-      disagreement_->agree = holders(*disagreement_);
-    } else if (known && known->step == step && known->param == index && known->weight == weight &&
-               known->at == at) {
-      (same(to[at], values[i]) ? known->agree : known->differ).push_back(rank);
+    run = std::min(n - i, side_by_side(l, first + i, p.cols));
+    // Nearly always nobody has handed in any of these, or all have the same bits: that is seen at once.
+    const auto cells = static_cast<std::size_t>(run), bytes = cells * sizeof(float);
+    if (!std::memchr(&written[at], 1, cells)) {
+      std::memcpy(&to[at], values + i, bytes);
+      std::memset(&written[at], 1, cells);
+    } else if (disagreement_ || std::memchr(&written[at], 0, cells) ||
+               std::memcmp(&to[at], values + i, bytes) != 0) {
+      for (i64 k = 0; k < run; ++k) put_one({step, weight, index, at + k}, rank, values[i + k]);
     }
   }
   holdings_.push_back({step, weight, rank, index, l.slice, first, n});
 }
 
+void Assembly::put_one(const Place& place, int rank, float value) {
+  const auto& [step, weight, param, at] = place;
+  Whole::Step& s = whole_.steps[step];
+  float& there = (weight ? s.weight : s.gradient)[param][at];
+  char& written = (weight ? cells_->weight : cells_->gradient)[step][param][at];
+  Disagreement* known = disagreement_.get();
+  if (!written) {
+    written = 1, there = value;
+  } else if (!same(there, value) && !known) {
+    const Param& p = whole_.table[param];
+    const std::string text = fmt::format("step {}: {} of {} at [{}, {}]: rank {} has {:.9g}, another {:.9g}",
+                                         step, weight ? names_.weight : names_.gradient, p.name, at / p.cols,
+                                         at % p.cols, rank, value, there);
+    disagreement_.reset(new Disagreement{place, text, {}, {rank}});
+    disagreement_->agree = holders(place);
+  } else if (known && known->place == place) {
+    (same(there, value) ? known->agree : known->differ).push_back(rank);
+  }
+}
+
 // Ranks that have handed in this place so far.
-std::vector<int> Assembly::holders(const Disagreement& d) const {
+std::vector<int> Assembly::holders(const Place& d) const {
   const i64 cols = whole_.table[d.param].cols;
   std::vector<int> ranks;
   for (const Holding& h : holdings_)
@@ -149,13 +179,13 @@ void Assembly::result(i64 step, const StepResult& r, int rank) {
   Disagreement* known = disagreement_.get();
   if (same(s.loss, r.loss) && same(s.grad_norm, r.grad_norm)) {
     agree.push_back(rank);
-    if (known && known->param < 0 && known->step == step) known->agree.push_back(rank);
+    if (known && known->place.param < 0 && known->place.step == step) known->agree.push_back(rank);
   } else if (!known) {
     const std::string text = fmt::format(
         "step {}: loss and gradient norm: rank {} has {:.9g} and {:.9g}, another {:.9g} and {:.9g}", step,
         rank, r.loss, r.grad_norm, s.loss, s.grad_norm);
-    disagreement_.reset(new Disagreement{step, -1, false, -1, text, agree, {rank}});
-  } else if (known->param < 0 && known->step == step) {
+    disagreement_.reset(new Disagreement{{step, false, -1, -1}, text, agree, {rank}});
+  } else if (known->place.param < 0 && known->place.step == step) {
     known->differ.push_back(rank);
   }
 }
@@ -188,9 +218,10 @@ std::string Assembly::problem() const {
     return "replicas differ: " + d->text + which_axis_parts(mesh_, d->agree, d->differ);
   for (std::size_t k = 0; k < whole_.steps.size(); ++k)
     for (std::size_t i = 0; i < whole_.table.size(); ++i)
-      for (std::size_t e = 0; e < cells_->gradient[k][i].size(); ++e)
-        if (!cells_->gradient[k][i][e] || !cells_->weight[k][i][e])
-          return fmt::format("no rank holds {} at element {}", whole_.table[i].name, e);
+      if (const std::size_t e = std::min(first_unwritten(cells_->gradient[k][i]),
+                                         first_unwritten(cells_->weight[k][i]));
+          e < cells_->gradient[k][i].size())
+        return fmt::format("no rank holds {} at element {}", whole_.table[i].name, e);
   return {};
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "suites/run/whole.hpp"
@@ -43,20 +44,26 @@ class Assembly {
   std::string problem() const;
   const Whole& whole() const { return whole_; }
   const std::vector<Holding>& holdings() const { return holdings_; }
+  Whole give_whole() { return std::move(whole_); }  // the last thing that is asked of it
 
  private:
   struct Cells;
   struct Parcel;
-  struct Disagreement {
+  struct Place {
     i64 step;
-    int param;  // -1: loss and gradient norm
     bool weight;
+    int param;  // -1: loss and gradient norm
     i64 at;
+    bool operator==(const Place&) const = default;
+  };
+  struct Disagreement {
+    Place place;
     std::string text;
     std::vector<int> agree, differ;  // ranks: with the first that handed it in, or not
   };
   void put(i64 step, bool weight, int rank, const LocalParam&, i64 first, i64 n, const float* values);
-  std::vector<int> holders(const Disagreement&) const;
+  void put_one(const Place&, int rank, float value);
+  std::vector<int> holders(const Place&) const;
   Whole whole_;
   const Mesh mesh_;
   const Names names_;

@@ -19,7 +19,7 @@ struct Finding {
   std::string text() const;
 };
 
-// Nothing if the runs are equal. Holdings: as the Assembly of `found` has them.
+// Nothing if the runs are equal, as far as `found` goes. Holdings: as the Assembly of `found` has them.
 std::optional<Finding> locate(const Whole& expected, const Whole& found, const std::vector<Holding>&,
                               const Mesh&);
 

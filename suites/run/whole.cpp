@@ -53,6 +53,9 @@ namespace {
 std::optional<Difference> first_difference(const Param& p, const std::string& what, i64 step,
                                            const std::vector<float>& expected,
                                            const std::vector<float>& found) {
+  // Nearly always they have the same bits.
+  if (expected.empty() || std::memcmp(expected.data(), found.data(), expected.size() * sizeof(float)) == 0)
+    return {};
   for (std::size_t e = 0; e < expected.size(); ++e)
     if (!same(expected[e], found[e]))
       return Difference{
@@ -64,7 +67,7 @@ std::optional<Difference> first_difference(const Param& p, const std::string& wh
 }  // namespace
 
 std::optional<Difference> first_difference(const Whole& a, const Whole& b) {
-  for (std::size_t k = 0; k < a.steps.size(); ++k) {
+  for (std::size_t k = 0; k < b.steps.size(); ++k) {
     const Whole::Step &x = a.steps[k], &y = b.steps[k];
     const i64 step = static_cast<i64>(k);
     if (!same(x.loss, y.loss)) return Difference{step, "loss", -1, -1, x.loss, y.loss};

@@ -41,7 +41,7 @@ bool same(float, float);
 bool same(double, double);
 
 // The first place where two runs differ, in the order in which a step computes: the loss; gradients from the
-// head down to the embedding; their norm; weights.
+// head down to the embedding; their norm; weights. `found` may be of fewer steps: those are compared.
 struct Difference {
   i64 step;
   std::string what;  // "loss", "gradient norm", "gradient of <name>", "weight of <name>"
