@@ -40,7 +40,8 @@ Ops<double> double_ops() {
 
 void normal_numbers(std::uint64_t key, std::uint64_t first, i64 n, double deviation, float* values) {
 #if defined(__x86_64__)
-  static const bool fma = has_avx2();
+  static const bool wide = has_avx512(), fma = has_avx2();
+  if (wide) return simd::normal_numbers_avx512(key, first, n, deviation, values);
   if (fma) return simd::normal_numbers_avx2(key, first, n, deviation, values);
 #endif
   plain::normal_numbers(key, first, n, deviation, values);

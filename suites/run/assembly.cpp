@@ -218,8 +218,8 @@ std::string Assembly::problem() const {
     return "replicas differ: " + d->text + which_axis_parts(mesh_, d->agree, d->differ);
   for (std::size_t k = 0; k < whole_.steps.size(); ++k)
     for (std::size_t i = 0; i < whole_.table.size(); ++i)
-      if (const std::size_t e = std::min(first_unwritten(cells_->gradient[k][i]),
-                                         first_unwritten(cells_->weight[k][i]));
+      if (const std::size_t e =
+              std::min(first_unwritten(cells_->gradient[k][i]), first_unwritten(cells_->weight[k][i]));
           e < cells_->gradient[k][i].size())
         return fmt::format("no rank holds {} at element {}", whole_.table[i].name, e);
   return {};

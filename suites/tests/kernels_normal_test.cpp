@@ -1,11 +1,13 @@
-// Normal numbers against Box and Muller's formula in long double, and the same bits by fma's instruction and
-// by the C library's.
+// Normal numbers against Box and Muller's formula in long double, and the same bits by fma's instruction, by
+// the C library's and eight at a time.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <vector>
 
+#include "kernels/cpu/sets.hpp"
 #include "kernels/normal.hpp"
 #include "kernels/plain/plain.hpp"
 #include "kernels/random.hpp"
@@ -35,14 +37,24 @@ TEST(Normal, IsBoxAndMullers) {
 }
 
 TEST(Normal, HasTheSameBitsOnEveryMachine) {
-  EXPECT_EQ(made_by(normal_numbers), made_by(plain::normal_numbers));
+  const std::vector<float> plain = made_by(plain::normal_numbers);
+  EXPECT_EQ(made_by(normal_numbers), plain);
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return;
+  EXPECT_EQ(made_by(simd::normal_numbers_avx2), plain);
+  if (!__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl")) return;
+  EXPECT_EQ(made_by(simd::normal_numbers_avx512), plain);
+#endif
 }
 
 TEST(Normal, APartHasTheWholesNumbers) {
   const std::vector<float> all = made_by(normal_numbers);
-  std::vector<float> part(9);
-  normal_numbers(kKey, kFirst + 123, 9, 0.02, part.data());
-  EXPECT_EQ(part, std::vector<float>(all.begin() + 123, all.begin() + 132));
+  for (i64 n = 0; n <= 17; ++n) {
+    std::vector<float> part(18, -1), expected(18, -1);  // and nothing behind it is touched
+    normal_numbers(kKey, kFirst + 123, n, 0.02, part.data());
+    std::copy_n(all.begin() + 123, n, expected.begin());
+    EXPECT_EQ(part, expected);
+  }
 }
 
 }  // namespace
