@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/plain/plain.hpp"
 
@@ -11,6 +12,12 @@ namespace {
 
 constexpr int kLowestBit = -448;        // limb 0 counts units of 2^-448
 constexpr double kTooLarge = 0x1p+160;  // its square does not fit; no float comes near
+
+// A float's mantissa ends in zeros when it is widened to double; without them its square fits a word.
+template <class Real>
+constexpr int kZeros = std::is_same_v<Real, float> ? 52 - 23 : 0;
+template <class Real>
+using SquareOf = std::conditional_t<std::is_same_v<Real, float>, std::uint64_t, unsigned __int128>;
 
 // A square's bits below 2^-448 are dropped, each square by itself: only doubles below 2^-171 have any.
 template <class Real>
@@ -23,10 +30,10 @@ void add_square(i64* words, Real x) {
   const auto bits = std::bit_cast<std::uint64_t>(wide);
   const int exponent = static_cast<int>(bits >> 52 & 0x7ff);
   if (exponent == 0) return;  // zero, or a denormal double, whose square is far too small
-  // |x| = mantissa * 2^(exponent - 1075)
-  const std::uint64_t mantissa = (bits & 0xfffffffffffff) | std::uint64_t{1} << 52;
-  auto square = static_cast<unsigned __int128>(mantissa) * mantissa;
-  int place = 2 * (exponent - 1075) - kLowestBit;
+  // |x| = mantissa * 2^(exponent - 1075 + kZeros<Real>)
+  const std::uint64_t mantissa = ((bits & 0xfffffffffffff) | std::uint64_t{1} << 52) >> kZeros<Real>;
+  auto square = static_cast<SquareOf<Real>>(mantissa) * mantissa;
+  int place = 2 * (exponent - 1075 + kZeros<Real>)-kLowestBit;
   if (place < 0) {
     square = place > -128 ? square >> -place : 0;
     place = 0;
