@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -120,11 +121,62 @@ std::size_t pages_for(i64 bytes) { return (static_cast<std::size_t>(bytes) + pag
       "each",
       bytes, std::strerror(why), most));
 }
+
+// What guarded runs have left, out of reach, for the next ones of this process: pages that are there already
+// cost a fraction of new ones. When they become too many, plans of other sizes have come, and all go.
+class Spare {
+ public:
+  std::byte* take(std::size_t body) {
+    const std::lock_guard lock(mutex_);
+    std::deque<std::byte*>& resting = resting_[body];
+    if (resting.empty()) return nullptr;
+    std::byte* base = resting.front();
+    resting.pop_front();
+    --count_, bytes_ -= body;
+    return base;
+  }
+  void keep(std::size_t body, const std::deque<std::byte*>& bases) {
+    const std::lock_guard lock(mutex_);
+    std::deque<std::byte*>& resting = resting_[body];
+    resting.insert(resting.end(), bases.begin(), bases.end());
+    count_ += bases.size(), bytes_ += body * bases.size();
+    if (bytes_ > kMostBytes || count_ > kMost) clear();
+  }
+  void unmap_all() {
+    const std::lock_guard lock(mutex_);
+    clear();
+  }
+
+ private:
+  static constexpr std::size_t kMostBytes = std::size_t{1} << 27, kMost = 1 << 13;
+  void clear() {
+    for (const auto& [body, bases] : resting_)
+      for (std::byte* base : bases) munmap(base, body + 2 * page());
+    resting_.clear();
+    count_ = bytes_ = 0;
+  }
+  std::mutex mutex_;
+  std::map<std::size_t, std::deque<std::byte*>> resting_;  // by bytes, longest first
+  std::size_t count_ = 0, bytes_ = 0;
+};
+Spare& spare() {
+  static Spare all;
+  return all;
+}
+
+// Pages between two guard pages, all out of reach; null: there are no more.
+std::byte* map_guarded(std::size_t body) {
+  void* at = mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return nullptr;
+  auto* base = static_cast<std::byte*>(at);
+  // Unlike what is between them, so that the kernel need not join and part them each time.
+  madvise(base, page(), MADV_DONTDUMP), madvise(base + page() + body, page(), MADV_DONTDUMP);
+  return base;
+}
 }  // namespace
 
 GuardPlacer::~GuardPlacer() {
-  for (const auto& [body, bases] : resting_)
-    for (std::byte* base : bases) munmap(base, body + 2 * page());
+  for (const auto& [body, bases] : resting_) spare().keep(body, bases);
 }
 
 void* GuardPlacer::take(i64 bytes) {
@@ -134,12 +186,10 @@ void* GuardPlacer::take(i64 bytes) {
   if (resting.size() > kRest) {
     base = resting.front();
     resting.pop_front();
-  } else {
-    base = static_cast<std::byte*>(
-        mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (base == MAP_FAILED) refuse_guarded(bytes);
-    // Unlike what is between them, so that the kernel need not join and part them each time.
-    madvise(base, page(), MADV_DONTDUMP), madvise(base + page() + body, page(), MADV_DONTDUMP);
+  } else if (base = spare().take(body); !base) {
+    base = map_guarded(body);
+    if (!base) spare().unmap_all(), base = map_guarded(body);
+    if (!base) refuse_guarded(bytes);
   }
   if (mprotect(base + page(), body, PROT_READ | PROT_WRITE)) refuse_guarded(bytes);
   std::memset(base + page(), 0xFF, body);
