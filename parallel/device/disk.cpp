@@ -121,8 +121,11 @@ void Disk::write(void* position, const void* from, i64 bytes) const {
 }
 
 void Disk::poison(void* position, i64 bytes) const {
-  std::array<std::byte, 4096> nan;
-  nan.fill(std::byte{0xFF});
+  static const auto nan = [] {
+    std::array<std::byte, 1 << 16> bytes_of_nan;
+    bytes_of_nan.fill(std::byte{0xFF});
+    return bytes_of_nan;
+  }();
   auto* at = static_cast<std::byte*>(position);
   for (i64 done = 0; done < bytes; done += nan.size())
     write(at + done, nan.data(), std::min<i64>(nan.size(), bytes - done));
