@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 #include <random>
+#include <unordered_map>
 
 namespace lockstep {
 
@@ -33,7 +34,7 @@ Peaks peaks(const Trace& trace) {
   Peaks peak;
   KindBytes now{};
   i64 total = 0;
-  std::map<int, std::pair<Kind, i64>> alive;
+  std::unordered_map<int, std::pair<Kind, i64>> alive;
   auto add = [&](Kind kind, i64 bytes) {
     const auto k = static_cast<std::size_t>(kind);
     now[k] += bytes;
@@ -73,7 +74,7 @@ i64 round_up(i64 bytes) { return (bytes + 63) / 64 * 64; }
 
 std::vector<Span> spans_of(const Trace& trace, Medium medium, int* setup, std::vector<i64>* exact) {
   std::vector<Span> spans;
-  std::map<int, std::size_t> of_block;
+  std::unordered_map<int, std::size_t> of_block;
   const int end = static_cast<int>(trace.events.size());
   *setup = -1;
   for (int t = 0; t < end; ++t) {

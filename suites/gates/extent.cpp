@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "kernels/extents.hpp"
@@ -70,7 +71,7 @@ class Extent {
   const Mesh& mesh_;
   const int rank_;
   Uses& uses_;
-  std::map<int, Life> lives_;  // by block, of those taken in the step
+  std::unordered_map<int, Life> lives_;  // by block, of those taken in the step
 };
 
 }  // namespace
