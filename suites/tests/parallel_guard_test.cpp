@@ -6,7 +6,7 @@
 #include <cmath>
 #include <set>
 
-#include "parallel/memory.hpp"
+#include "parallel/device/memory.hpp"
 
 namespace lockstep {
 namespace {
