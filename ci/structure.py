@@ -195,7 +195,8 @@ def strategies_register():
     for path in files(PARALLEL):
         if classes(path) and not registered_names(path):
             yield f"{path}: class {classes(path)[0]} has a role, but no `const Strategy<Role> strategy(\"name\", ...)`"
-        if bool(registered_names(path)) != path.startswith("parallel/strategies/"):
+    for path in files(r"^parallel/.*\.([ch]pp|cuh?)$"):
+        if (path in strategies()) != path.startswith("parallel/strategies/"):
             yield f"{path}: strategies, and nothing else, stand in parallel/strategies/"
 
 

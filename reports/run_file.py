@@ -49,18 +49,24 @@ def find(place, formats=(FORMAT,)):
     runs = [path for path in place.glob("*.h5") if format_of(path) in formats]
     if not runs:
         for path in place.glob("*.h5"):
-            if not opens(path):
-                raise Refused(f"'{path}' is damaged, or no HDF5 file; the command that wrote it writes it anew")
+            if why := closed(path):
+                raise Refused(f"'{path}' {why}")
         raise Refused(f"'{place}' holds no run file; name a run file, or a folder with one")
     return max(runs, key=lambda path: path.stat().st_mtime)
 
 
-def opens(path):
+def closed(path):
+    """Why a file cannot be opened; nothing if it can."""
     try:
+        with path.open("rb"):
+            pass
         h5py.File(path).close()
-        return True
+    except PermissionError:
+        return "may not be read"
+    except BlockingIOError:
+        return "is being written; wait for the command that writes it"
     except OSError:
-        return False
+        return "is damaged, or no HDF5 file; the command that wrote it writes it anew"
 
 
 def format_of(path):

@@ -55,10 +55,14 @@ std::vector<std::string> names_of(const std::vector<const CLI::Option*>& options
                                   asked->get_name(), asked->count()));
   std::string what = error.what();  // "Could not convert: --batch = 4M"
   const std::string prefix = "Could not convert: ";
-  if (const auto at = what.find(" = "); what.starts_with(prefix) && at != std::string::npos)
-    what = fmt::format("{}: {} is not such a number as it takes",  // of an option said twice the last
-                       what.substr(prefix.size(), at - prefix.size()),
-                       what.substr(std::max(at + 3, what.rfind(',') + 1)));
+  if (const auto at = what.find(" = "); what.starts_with(prefix) && at != std::string::npos) {
+    const std::string name = what.substr(prefix.size(), at - prefix.size());
+    const CLI::Option* asked = command.get_option_no_throw(name);
+    // Of an option that was said twice, the parser names both values, and means the last.
+    const bool twice = asked && asked->count() > 1;
+    what = fmt::format("{}: {} is not such a number as it takes", name,
+                       what.substr(twice ? what.rfind(',') + 1 : at + 3));
+  }
   throw UserError(fmt::format("{0}: {1}; `lockstep {0} --help` lists the options", command.get_name(), what));
 }
 

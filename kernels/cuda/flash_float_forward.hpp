@@ -9,8 +9,8 @@ namespace lockstep::cuda {
 template <int kHead>
 struct FloatForward {
   static constexpr int kThreads = 128, kQueries = 128, kKeys = 64, kRows = 8, kColumns = 8;
-  static constexpr int kPart =
-      kColumns / 2;  // of a lane's columns, whose probabilities lie in shared memory at once
+  // Of a lane's columns, whose probabilities lie in shared memory at once.
+  static constexpr int kPart = kColumns / 2;
   using Shared = FloatRows<kHead>;
   using Probabilities = Weights<kQueries>;
   static constexpr i64 kTile = Shared::floats(kKeys);

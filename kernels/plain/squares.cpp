@@ -33,7 +33,7 @@ void add_square(i64* words, Real x) {
   // |x| = mantissa * 2^(exponent - 1075 + kZeros<Real>)
   const std::uint64_t mantissa = ((bits & 0xfffffffffffff) | std::uint64_t{1} << 52) >> kZeros<Real>;
   auto square = static_cast<SquareOf<Real>>(mantissa) * mantissa;
-  int place = 2 * (exponent - 1075 + kZeros<Real>)-kLowestBit;
+  int place = -kLowestBit + 2 * (exponent - 1075 + kZeros<Real>);
   if (place < 0) {
     square = place > -128 ? square >> -place : 0;
     place = 0;

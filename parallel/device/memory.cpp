@@ -122,25 +122,32 @@ std::size_t pages_for(i64 bytes) { return (static_cast<std::size_t>(bytes) + pag
       bytes, std::strerror(why), most));
 }
 
-// What guarded runs have left, out of reach, for the next ones of this process: pages that are there already
-// cost a fraction of new ones. When they become too many, plans of other sizes have come, and all go.
+// What guarded ranks have left, out of reach, for later ones of this process: pages that are there already
+// cost a fraction of new ones. While any rank is left it may still point to what another had, so nobody gets
+// that. When they become too many, plans of other sizes have come, and all go.
 class Spare {
  public:
+  void begin() {
+    const std::lock_guard lock(mutex_);
+    ++ranks_;
+  }
+  void end(const std::map<std::size_t, std::deque<std::byte*>>& left) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [body, bases] : left)
+      for (std::byte* base : bases) leave(body, base);
+    if (--ranks_ > 0) return;
+    for (const auto& [body, base] : left_) rest(body, base);
+    left_.clear();
+    if (bytes_ > kMostBytes || count_ > kMost) clear();
+  }
   std::byte* take(std::size_t body) {
     const std::lock_guard lock(mutex_);
-    std::deque<std::byte*>& resting = resting_[body];
-    if (resting.empty()) return nullptr;
-    std::byte* base = resting.front();
-    resting.pop_front();
+    const auto found = resting_.find(body);
+    if (found == resting_.end() || found->second.empty()) return nullptr;
+    std::byte* base = found->second.front();
+    found->second.pop_front();
     --count_, bytes_ -= body;
     return base;
-  }
-  void keep(std::size_t body, const std::deque<std::byte*>& bases) {
-    const std::lock_guard lock(mutex_);
-    std::deque<std::byte*>& resting = resting_[body];
-    resting.insert(resting.end(), bases.begin(), bases.end());
-    count_ += bases.size(), bytes_ += body * bases.size();
-    if (bytes_ > kMostBytes || count_ > kMost) clear();
   }
   void unmap_all() {
     const std::lock_guard lock(mutex_);
@@ -149,13 +156,31 @@ class Spare {
 
  private:
   static constexpr std::size_t kMostBytes = std::size_t{1} << 27, kMost = 1 << 13;
+  static void unmap(std::size_t body, std::byte* base) { munmap(base, body + 2 * page()); }
+  void leave(std::size_t body, std::byte* base) noexcept {
+    try {
+      left_.emplace_back(body, base);
+    } catch (const std::bad_alloc&) {
+      unmap(body, base);
+    }
+  }
+  void rest(std::size_t body, std::byte* base) noexcept {
+    try {
+      resting_[body].push_back(base);
+      ++count_, bytes_ += body;
+    } catch (const std::bad_alloc&) {
+      unmap(body, base);
+    }
+  }
   void clear() {
     for (const auto& [body, bases] : resting_)
-      for (std::byte* base : bases) munmap(base, body + 2 * page());
+      for (std::byte* base : bases) unmap(body, base);
     resting_.clear();
     count_ = bytes_ = 0;
   }
   std::mutex mutex_;
+  int ranks_ = 0;
+  std::vector<std::pair<std::size_t, std::byte*>> left_;   // by ranks that have ended, while others have not
   std::map<std::size_t, std::deque<std::byte*>> resting_;  // by bytes, longest first
   std::size_t count_ = 0, bytes_ = 0;
 };
@@ -164,34 +189,44 @@ Spare& spare() {
   return all;
 }
 
-// Pages between two guard pages, all out of reach; null: there are no more.
+bool give_reach(std::byte* base, std::size_t body) {
+  return mprotect(base + page(), body, PROT_READ | PROT_WRITE) == 0;
+}
+
+// Pages between two guard pages; null: there are no more.
 std::byte* map_guarded(std::size_t body) {
   void* at = mmap(nullptr, body + 2 * page(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) return nullptr;
   auto* base = static_cast<std::byte*>(at);
-  // Unlike what is between them, so that the kernel need not join and part them each time.
-  madvise(base, page(), MADV_DONTDUMP), madvise(base + page() + body, page(), MADV_DONTDUMP);
-  return base;
+  // Guards unlike what is between them, so that the kernel need not join and part them each time.
+  if (madvise(base, page(), MADV_DONTDUMP) == 0 &&
+      madvise(base + page() + body, page(), MADV_DONTDUMP) == 0 && give_reach(base, body))
+    return base;
+  const int why = errno;
+  munmap(base, body + 2 * page());
+  errno = why;
+  return nullptr;
 }
 }  // namespace
 
-GuardPlacer::~GuardPlacer() {
-  for (const auto& [body, bases] : resting_) spare().keep(body, bases);
-}
+GuardPlacer::GuardPlacer() { spare().begin(); }
+GuardPlacer::~GuardPlacer() { spare().end(resting_); }
 
 void* GuardPlacer::take(i64 bytes) {
   const std::size_t body = pages_for(bytes);
   std::deque<std::byte*>& resting = resting_[body];
-  std::byte* base;
+  std::byte* base = nullptr;
   if (resting.size() > kRest) {
     base = resting.front();
     resting.pop_front();
-  } else if (base = spare().take(body); !base) {
-    base = map_guarded(body);
-    if (!base) spare().unmap_all(), base = map_guarded(body);
-    if (!base) refuse_guarded(bytes);
+  } else {
+    base = spare().take(body);
   }
-  if (mprotect(base + page(), body, PROT_READ | PROT_WRITE)) refuse_guarded(bytes);
+  const auto reached = [&] { return base ? give_reach(base, body) : (base = map_guarded(body)) != nullptr; };
+  if (!reached()) {
+    spare().unmap_all();
+    if (!reached()) refuse_guarded(bytes);
+  }
   std::memset(base + page(), 0xFF, body);
   live_ += bytes;
   peak_ = std::max(peak_, live_);

@@ -177,10 +177,11 @@ class ArenaPlacer final : public Placer {
 };
 
 // Every buffer between guard pages, filled with NaN when taken and out of reach when given back: an overrun,
-// a read before a write or a use after release shows at once. Counts the live bytes by itself.
+// a read before a write or a use after release shows at once. Counts the live bytes by itself. When no rank
+// of the process has one any more, the next to have one take what these mapped.
 class GuardPlacer final : public Placer {
  public:
-  GuardPlacer() = default;
+  GuardPlacer();
   GuardPlacer(const GuardPlacer&) = delete;
   void operator=(const GuardPlacer&) = delete;
   ~GuardPlacer() override;

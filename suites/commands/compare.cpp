@@ -1,7 +1,6 @@
 // lockstep compare: two dumps of a training run, bit for bit; or one, of any trainer, against float64; or two
 // runs of sweeps, plan by plan.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
@@ -10,9 +9,8 @@
 #include "ref/error.hpp"
 #include "reports/dump.hpp"
 #include "reports/h5.hpp"
-#include "reports/seal.hpp"
+#include "reports/readable.hpp"
 #include "suites/certify/certify.hpp"
-#include "suites/certify/go_on_apart.hpp"
 #include "suites/commands/command.hpp"
 #include "suites/commands/option_checks.hpp"
 #include "suites/progress.hpp"
@@ -49,10 +47,8 @@ bool is_run(const std::string& path) {
 
 int command_compare(const Options& o) {
   const std::string a = file_of(o.a), b = o.b.empty() ? o.b : file_of(o.b);
-  std::vector<std::string> unsealed;
   for (const std::string& path : {a, b})
-    if (!path.empty() && seal_of(path) == Seal::none) unsealed.push_back("'" + path + "'");
-  if (!unsealed.empty()) go_on_apart(fmt::format("{}", fmt::join(unsealed, " or ")));
+    if (!path.empty()) check_readable(path);
   const bool run = is_run(a), other = !b.empty() && is_run(b);
   if (o.complete && (run || !b.empty())) throw UserError("--complete is for one dump, held to float64");
   if (run && b.empty())

@@ -61,6 +61,7 @@ std::optional<Difference> first_difference(const Param& p, const std::string& wh
                                            const std::vector<float>& expected,
                                            const std::vector<float>& found) {
   // Nearly always they have the same bits.
+  if (expected.size() != found.size()) throw std::logic_error("tensors of two sizes are compared: " + p.name);
   if (expected.empty() || std::memcmp(expected.data(), found.data(), expected.size() * sizeof(float)) == 0)
     return {};
   for (std::size_t e = 0; e < expected.size(); ++e)
@@ -74,6 +75,8 @@ std::optional<Difference> first_difference(const Param& p, const std::string& wh
 }  // namespace
 
 std::optional<Difference> first_difference(const Whole& a, const Whole& b) {
+  if (b.steps.empty() || b.steps.size() > a.steps.size())
+    throw std::logic_error("a run of no steps, or of more than there are, is compared");
   for (std::size_t k = 0; k < b.steps.size(); ++k) {
     const Whole::Step &x = a.steps[k], &y = b.steps[k];
     const i64 step = static_cast<i64>(k);

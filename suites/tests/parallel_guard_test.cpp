@@ -1,9 +1,11 @@
 // Guarded buffers: filled with NaN at every take, out of reach before, behind and after, in the first run of
 // a process and in those that take what others have left.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <set>
 
 #include "parallel/device/memory.hpp"
@@ -11,12 +13,13 @@
 namespace lockstep {
 namespace {
 
-constexpr i64 kPage = 4096;
+const i64 kPage = sysconf(_SC_PAGESIZE);
+
+float* floats(void* at) { return static_cast<float*>(at); }
 
 // Sizes within a page, of whole pages and between.
 class Guarded : public testing::TestWithParam<i64> {
  protected:
-  static float* floats(void* at) { return static_cast<float*>(at); }
   static bool all_nan(const float* x, i64 bytes) {
     for (i64 i = 0; i < bytes / 4; ++i)
       if (!std::isnan(x[i])) return false;
@@ -81,6 +84,46 @@ TEST_P(Guarded, RestBeforeTheyAreTakenAgain) {
       guard.give(x, bytes_);
     }
   }
+}
+
+// A peer may still read what a rank that has ended had.
+TEST(Guard, NobodyGetsWhatARankHadWhileAnotherIsLeft) {
+  GuardPlacer peer;
+  std::set<void*> had;
+  {
+    GuardPlacer ended;
+    for (int i = 0; i < 20; ++i) had.insert(ended.take(72));
+    for (void* x : had) ended.give(x, 72);
+  }
+  GuardPlacer next;
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(had.count(next.take(72)), 0u);
+  EXPECT_DEATH(read(floats(*had.begin())), "");
+}
+
+// A process has so many mappings: those that rest are given up for those that are asked for.
+TEST(Guard, WhatRestsTakesNoRoomFromWhatIsAskedFor) {
+  i64 most = 0;
+  std::ifstream("/proc/sys/vm/max_map_count") >> most;
+  if (most < 1 || most > 100000) GTEST_SKIP() << "no limit on mappings that is soon met: " << most;
+  const auto as_many_as_there_are = [&] {
+    GuardPlacer guard;
+    std::vector<void*> all;
+    try {
+      for (;;) all.push_back(guard.take(kPage + 4));
+    } catch (const OutOfMemory&) {
+    }
+    for (void* x : all) guard.give(x, kPage + 4);
+    return all.size();
+  };
+  const std::size_t at_first = as_many_as_there_are();
+  {
+    GuardPlacer guard;
+    std::vector<void*> all;
+    for (int i = 0; i < 8000; ++i) all.push_back(guard.take(64));
+    for (void* x : all) guard.give(x, 64);
+  }
+  EXPECT_NEAR(static_cast<double>(as_many_as_there_are()), static_cast<double>(at_first), 100);
+  EXPECT_GT(at_first, 10000u);
 }
 
 TEST(Guard, BuffersThatAreAliveTogetherAreApart) {

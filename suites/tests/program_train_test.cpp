@@ -138,8 +138,8 @@ TEST(ProgramTrain, DamagedDumpIsTheUsersMistake) {
   EXPECT_TRUE(says(ended.err, "lockstep: ", "b.h5"));
 }
 
-// HDF5 keeps texts in a heap, without a checksum: the size of its first, 24 bytes on, becomes more than there
-// is memory. Our own files have a seal, that other trainers' do not have.
+// HDF5 keeps texts in a heap, without a checksum: the size of its first, 24 bytes on, becomes larger than the
+// file. Our own files have a seal, that other trainers' do not have.
 TEST(ProgramTrain, DamageThatEndsTheLibraryIsASentence) {
   const TemporaryFolder folder;
   const std::string a = folder.path() + "/a.h5", b = folder.path() + "/b.h5";
@@ -155,7 +155,7 @@ TEST(ProgramTrain, DamageThatEndsTheLibraryIsASentence) {
   for (const std::string& files : {b, a + " " + b}) {
     const Ended ended = lockstep_program("compare " + files);
     EXPECT_EQ(ended.status, 2);
-    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' cannot be read: HDF5's library itself ends at it"));
+    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' is damaged: HDF5's library itself ends at it"));
   }
 }
 
