@@ -59,7 +59,7 @@ part bf16-fast 60 "$bin/lockstep" train "${run[@]}" "${usual[@]}" --plan "dp=2 t
 flash=("$bin/lockstep" train --model suites/models/smol-10m.json --data datasets/excerpt-v509.tok --batch 1 --seq 200 --steps 1
     --fast --check)
 part flash 90 "${flash[@]}" "${bf16[@]}"
-part flash-float32 60 "${flash[@]}" --device cuda
+part flash-float32 60 env LOCKSTEP_ATTENTION=warps "${flash[@]}" --device cuda  # refused where it cannot be had
 # What labels do not count makes the loss's scale another one in every step, and graphs must bear it.
 part graphs 60 "$bin/lockstep" train "${run[@]}" --batch 16 --steps 5 --plan "dp=2 tp=2 zero=1" --device cuda --graphs --check
 # A training that begins on the GPU, goes on on the processor and ends on the GPU: the same bits.
@@ -104,7 +104,7 @@ part speed-graphs 90 "${timed[@]}" --model "${large[@]}" --plan "micro=$micro" -
 part speed-1.1b 60 "${timed[@]}" --model "${small[@]}" --plan "micro=16"
 float32=("$bin/lockstep" time --data datasets/excerpt-v509.tok --device cuda --model "${small[@]:0:1}" --batch 8 --seq 2048 --steps 3
     --plan "micro=4" --kernels)
-part speed-float32 60 "${float32[@]}" --csv "$out/kernels-float32.csv"
+part speed-float32 60 env LOCKSTEP_ATTENTION=warps "${float32[@]}" --csv "$out/kernels-float32.csv"
 part speed-float32-exact 90 env LOCKSTEP_ATTENTION=exact "${float32[@]}"
 # NCCL: one process a GPU, by the Open MPI that was packed along, with the NCCL that lies here, be it PyTorch's.
 why_no_nccl=''

@@ -14,7 +14,7 @@ void fill_fast(Ops<float>&, Queue&);
 
 // Parts of fill_fast, one file each.
 void fill_fast_matmul(Ops<float>&, Queue&);
-void fill_fast_attention(Ops<float>&);
+void fill_fast_attention(Ops<float>&, Queue&);
 void fill_fast_rows(Ops<float>&);
 
 }  // namespace lockstep::cuda

@@ -5,13 +5,20 @@
 
 namespace lockstep::cuda {
 
+// Sizes of heads that a device runs a set of these kernels for.
+struct Heads {
+  bool of_64 = false, of_128 = false;
+  bool has(i64 hd) const { return hd == 64 ? of_64 : hd == 128 && of_128; }
+  bool all() const { return of_64 && of_128; }
+};
+
 // Not other heads, nor rows that are not aligned to 16 bytes.
 template <class... P>
 bool flash_takes(i64 hd, const P*... rows) {
   return (hd == 64 || hd == 128) && ((reinterpret_cast<std::uintptr_t>(rows) % 16 == 0) && ...);
 }
 
-// Before the first launch on a device; false: they need more shared memory than it has.
+// Before the first launch on a device: which of them it can run. Others need more shared memory than it has.
 template <class On, class Kernels, int kHead, class... Y>
 bool prepare_head() {
   return On::template prepare<typename Kernels::template Forward<kHead>>() &&
@@ -19,8 +26,8 @@ bool prepare_head() {
          (On::template prepare<typename Kernels::template KeyGradient<kHead, Y>>() && ...);
 }
 template <class On, class Kernels, class... Y>
-bool prepare_flash() {
-  return prepare_head<On, Kernels, 64, Y...>() && prepare_head<On, Kernels, 128, Y...>();
+Heads prepare_flash() {
+  return {prepare_head<On, Kernels, 64, Y...>(), prepare_head<On, Kernels, 128, Y...>()};
 }
 
 // Both: false where no kernel takes this.

@@ -6,7 +6,7 @@
 
 namespace lockstep::cuda {
 
-bool prepare_float() { return prepare_flash<WarpGpu, FloatKernels, float>(); }
+Heads prepare_float() { return prepare_flash<WarpGpu, FloatKernels, float>(); }
 
 bool float_attention(Lanes& lanes, float* o, float* lse, const float* q, const float* k, const float* v,
                      i64 B, i64 T, i64 H, i64 K, i64 hd) {

@@ -15,7 +15,7 @@ bool prepare_hopper() {
   must(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "the device");
   must(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "the device");
   if (major != 9 || minor != 0) return false;
-  return prepare_flash<OnHopper, HopperKernels, bf16, float>();
+  return prepare_flash<OnHopper, HopperKernels, bf16, float>().all();
 #else
   return false;
 #endif

@@ -15,7 +15,8 @@ inline void must(cudaError_t status, const char* what) {
     throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
 
-struct Blas;  // fast_matmul.cu
+struct Blas;        // fast_matmul.cu
+struct Attentions;  // fast_attention.cu
 
 // A rank's kernels run one after another on this stream.
 class Queue : public Lanes {
@@ -23,8 +24,9 @@ class Queue : public Lanes {
   Queue() : Lanes(1) { must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream"); }
   ~Queue() { cudaStreamDestroy(stream); }
   cudaStream_t stream;
-  std::shared_ptr<Blas> blas;  // in fast mode, where cuBLASLt is
-  bool repeats = true;         // no kernel is chosen by its time, which no two ranks measure alike
+  std::shared_ptr<Blas> blas;                    // in fast mode, where cuBLASLt is
+  std::shared_ptr<const Attentions> attentions;  // in fast mode
+  bool repeats = true;  // no kernel is chosen by its time, which no two ranks measure alike
 };
 
 template <class Kernel>

@@ -73,11 +73,13 @@ std::string step_folder(const std::string& folder, i64 step) {
 }
 
 std::string last_whole(const std::string& path) {
-  if (is_there(file_of(path))) return path;
+  std::error_code at_file, at_folder;
+  if (fs::exists(file_of(path), at_file)) return path;
   const i64 last = last_step(path);
-  std::error_code error;
-  if (const fs::directory_iterator in(path, error); error == std::errc::permission_denied)
-    throw UserError(path + ": this training's state cannot be read: " + error.message());
+  const fs::directory_iterator in(path, at_folder);
+  for (const std::error_code& error : {at_file, at_folder})
+    if (error == std::errc::permission_denied)
+      throw UserError(path + ": this training's state cannot be read: " + error.message());
   if (last < 0)
     throw UserError(path + ": neither it nor a step-N in it is a training's state, which has a state.json; " +
                     "`lockstep train --state` writes them");

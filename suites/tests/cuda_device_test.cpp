@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 
@@ -140,6 +141,20 @@ void check_fast_attention(Engine* fast) {
                              p.q.data(), p.k.data(), p.v.data(), p.o.data(), p.lse.data(), 2, T, H, K, hd);
     wait(*fast);
     cuda::expect_near(cuda::distances(got, p), p);
+    // The exact kernels would be near too, and are not meant.
+    cuda::Attended<X> exact(p);
+    engine->ops().attention(engine->lanes(), exact.o.data(), exact.lse.data(), p.q.data(), p.k.data(),
+                            p.v.data(), 2, T, H, K, hd);
+    engine->ops().attention_dx(engine->lanes(), exact.dq.data(), exact.dk.data(), exact.dv.data(),
+                               p.dO.data(), p.q.data(), p.k.data(), p.v.data(), p.o.data(), p.lse.data(), 2,
+                               T, H, K, hd);
+    wait(*engine);
+    const auto same = [](const std::vector<X>& a, const std::vector<X>& b) {
+      return std::memcmp(a.data(), b.data(), a.size() * sizeof(X)) == 0;
+    };
+    EXPECT_FALSE(same(got.o, exact.o)) << T;
+    EXPECT_FALSE(same(got.dq, exact.dq)) << T;
+    EXPECT_FALSE(same(got.dv, exact.dv)) << T;
   }
 }
 // With this variable of the environment, or null and the reason.

@@ -50,7 +50,8 @@ TEST_P(Flash, InFloat32) {
   check<FloatKernels, float>(Problem<float>(s_.B, s_.T, s_.H, s_.K, s_.hd), lanes_);
 }
 
-// Four numbers each, of rows one below the other: a bank has one number.
+// That lanes read rows one below the other is the kernels' to keep; of how far apart these lie, four numbers
+// of eight then take all 32 banks.
 template <class Rows>
 std::set<i64> banks_of_eight() {
   std::set<i64> banks;
@@ -58,7 +59,7 @@ std::set<i64> banks_of_eight() {
     for (int e = 0; e < 4; ++e) banks.insert((Rows::kPitch * lane + e) % 32);
   return banks;
 }
-TEST(FlashAttention, EightLanesOfFloat32AskEachBankOnce) {
+TEST(FlashAttention, EightRowsOfFloat32LieInAllBanks) {
   EXPECT_EQ(banks_of_eight<FloatRows<64>>().size(), 32u);
   EXPECT_EQ(banks_of_eight<FloatRows<128>>().size(), 32u);
   EXPECT_EQ(banks_of_eight<FloatForward<64>::Probabilities>().size(), 32u);

@@ -1,5 +1,6 @@
 // A training that ends and goes on under another plan: the bits of one that never ended.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -229,6 +230,27 @@ TEST(Resuming, MastersAreKeptInFloat32) {
   const Ended ended = go_on("dp=1", folder.path(), "--check --dtype bf16");
   EXPECT_EQ(ended.status, 1) << ended.out << ended.err;
   EXPECT_TRUE(says(ended.out, "not equal to the single device", "step 2")) << ended.out;
+}
+
+// Whoever may not look does not know that there is none.
+TEST(Resuming, AStateThatMayNotBeReadIsSaidToBeOne) {
+  const std::string other =  // root may read everything
+      geteuid() == 0 ? "setpriv --reuid=65534 --regid=65534 --clear-groups '" : "'";
+  const auto as_other = [&](const std::string& arguments) {
+    return shell(other + beside("lockstep") + "' " + arguments);
+  };
+  if (as_other("--version").status != 0) GTEST_SKIP() << "nobody else may run " << beside("lockstep");
+  const TemporaryFolder folder;
+  for (const auto& [name, mode] :
+       {std::pair{"closed", fs::perms::none}, {"listed", fs::perms::others_read}}) {
+    const std::string path = folder.path() + "/" + name;
+    fs::create_directory(path);
+    fs::permissions(path, mode | (geteuid() == 0 ? fs::perms::none : fs::perms::owner_read));
+    fs::permissions(folder.path(), fs::perms::all);
+    const Ended ended = as_other("train " + tiny_run + "--steps 4 --resume " + path);
+    EXPECT_EQ(ended.status, 2);
+    EXPECT_TRUE(says(ended.err, path + ": this training's state cannot be read: Permission denied"));
+  }
 }
 
 }  // namespace
