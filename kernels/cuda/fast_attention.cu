@@ -32,7 +32,7 @@ std::shared_ptr<const Attentions> prepare() {
   has->in_float = prepare_float();
   if (wish == "warps" && !(has->warps.all() && has->in_float.all()))
     throw std::runtime_error(
-        "device cuda: LOCKSTEP_ATTENTION=warps needs a GPU that lets a block have 161 KiB");
+        "device cuda: LOCKSTEP_ATTENTION=warps needs a GPU whose blocks can have 161 KiB of shared memory");
   has->warpgroups = wish == "warpgroups" && prepare_hopper();
   if (wish == "warpgroups" && !has->warpgroups)
     throw std::runtime_error(

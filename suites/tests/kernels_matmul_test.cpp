@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "kernels/exact_math.hpp"
 #include "suites/tests/kernels_check.hpp"
 

@@ -11,14 +11,14 @@
 namespace lockstep {
 namespace {
 
-using Row = std::vector<std::string>;
+using Figures = std::vector<std::string>;
 
 // Source, rows, scored, fitted, mean, median, worst, memory, regret, rank, fits.
-std::map<std::string, Row> rows_of(const std::string& text, const std::regex& cell) {
-  std::map<std::string, Row> rows;
+std::map<std::string, Figures> figures_of(const std::string& text, const std::regex& cell) {
+  std::map<std::string, Figures> rows;
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
-    Row row;
+    Figures row;
     for (std::sregex_iterator at(line.begin(), line.end(), cell), end; at != end && row.size() < 11; ++at)
       row.push_back(at->str(1) == "-" ? "" : at->str(1));
     if (row.size() == 11 && std::isdigit(row[1][0])) rows[row[0]] = row;
@@ -31,12 +31,12 @@ TEST(ProgramPublished, TheReadmeHasItsFigures) {
   EXPECT_EQ(ended.status, 1) << ended.err;  // a bar is missed, which the README says
   std::ostringstream readme;
   readme << std::ifstream("README.md").rdbuf();
-  const auto said = rows_of(ended.out, std::regex(R"((\S+)\s*)"));
-  const auto written = rows_of(std::regex_replace(readme.str(), std::regex(" / "), "/"),
-                               std::regex(R"(\| ?(?:([^|]*?) )?(?=\|))"));
+  const auto said = figures_of(ended.out, std::regex(R"((\S+)\s*)"));
+  const auto written = figures_of(std::regex_replace(readme.str(), std::regex(" / "), "/"),
+                                  std::regex(R"(\| ?(?:([^|]*?) )?(?=\|))"));
   for (const auto& [source, row] : said) EXPECT_EQ(written.count(source), row[2] == "0" ? 0u : 1u) << source;
   for (const auto& [source, row] : written)
-    EXPECT_EQ(said.count(source) ? said.at(source) : Row{}, row) << source;
+    EXPECT_EQ(said.count(source) ? said.at(source) : Figures{}, row) << source;
   EXPECT_GE(written.size(), 20u);
 }
 
