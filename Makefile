@@ -111,8 +111,8 @@ $(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n
 # instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
 # are many fmas, with a call for each where the compiler may not use this machine's.
 sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sweep/sweep_folder \
-    suites/sweep/job_command suites/timing/timeline ref/config ref/safetensors reports/dump reports/plan_bytes suites/planner/cluster suites/planner/cluster_text \
-    suites/planner/export/% suites/planner/published/group suites/planner/published/rows suites/toml_file
+    suites/sweep/job_command suites/timing/timeline ref/config ref/safetensors reports/dump reports/plan_bytes \
+    suites/planner/cluster suites/planner/cluster_text suites/planner/export/% suites/planner/published/group suites/planner/published/rows suites/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
 soon := $(if $(filter -O1 -O2,$(OPT)),-Og)

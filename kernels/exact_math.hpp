@@ -77,6 +77,10 @@ LOCKSTEP_ANYWHERE inline float exact_exp(float x) {
 
 inline constexpr double kLn2High = 0x1.62e42fefa2p-1;  // 40 bits: a product with an 11-bit integer is exact
 inline constexpr double kLn2Low = 0x1.9ef35793c7673p-41;
+inline constexpr double kHalfRoot = 0x1.6a09e667f3bcdp-1;  // sqrt(1/2)
+inline constexpr double kTwoOverPi = 0x1.45f306dc9c883p-1;
+inline constexpr double kHalfPi[] = {0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54,
+                                     -0x1.f1976b7ed8fbcp-110};  // a sum
 
 // 1/0!, 1/1!, 1/2!, ...: the factorials up to 18! are exact in double, so each entry is rounded once.
 inline constexpr auto kInverseFactorial = [] {
@@ -121,7 +125,7 @@ LOCKSTEP_ANYWHERE inline double exact_log(double x) {
     e = -54;
   }
   // Counting from the bits of sqrt(1/2) puts the step between two exponents where m wants it.
-  constexpr auto half_root = std::bit_cast<i64>(0x1.6a09e667f3bcdp-1);
+  constexpr auto half_root = std::bit_cast<i64>(kHalfRoot);
   const i64 bits = std::bit_cast<i64>(x);
   const i64 step = (bits - half_root) >> 52;
   const double m = std::bit_cast<double>(bits - (step << 52));
@@ -148,12 +152,12 @@ inline double exact_pow(double x, double y) { return exact_exp(y * exact_log(x))
 // |r| <= pi / 4, then Taylor's series of sin (up to r^17) or cos (up to r^18) by the parity of n.
 inline double exact_sin_shifted(double x, i64 quarter) {
   constexpr double shifter = 0x1.8p+52;
-  double t = std::fma(x, 0x1.45f306dc9c883p-1, shifter);
+  double t = std::fma(x, kTwoOverPi, shifter);
   const std::uint64_t n = std::bit_cast<std::uint64_t>(t) + static_cast<std::uint64_t>(quarter);
   t = t - shifter;
-  double r = std::fma(t, -0x1.921fb54442d18p+0, x);  // exact: a multiple of 2^-53 below 1
-  r = std::fma(t, -0x1.1a62633145c07p-54, r);
-  r = std::fma(t, 0x1.f1976b7ed8fbcp-110, r);
+  double r = std::fma(t, -kHalfPi[0], x);  // exact: a multiple of 2^-53 below 1
+  r = std::fma(t, -kHalfPi[1], r);
+  r = std::fma(t, -kHalfPi[2], r);
   const double z = r * r;
   const bool is_cos = n & 1;
   const std::size_t last = is_cos ? 18 : 17;

@@ -46,6 +46,19 @@ i64 size_of(std::ifstream& file) {
   return file ? static_cast<i64>(file.tellg()) : -1;
 }
 
+// What a file ends with, and as what it looks without its hash.
+std::pair<Seal, Trailer> mark_of(std::ifstream& in) {
+  const i64 bytes = size_of(in) - kTrailer;
+  Trailer trailer{};
+  if (bytes < 0) return {Seal::none, trailer};
+  in.seekg(bytes);
+  if (!in.read(reinterpret_cast<char*>(&trailer), kTrailer)) return {Seal::none, trailer};
+  if (trailer.mark == kMark) return {Seal::whole, trailer};
+  const std::string_view last(reinterpret_cast<const char*>(&trailer), kTrailer);
+  const bool cut = last.find(std::string_view(kMark.data(), kMark.size())) != last.npos;
+  return {cut ? Seal::broken : Seal::none, trailer};
+}
+
 }  // namespace
 
 bool seal(const std::string& path) {
@@ -60,19 +73,16 @@ bool seal(const std::string& path) {
   return static_cast<bool>(out);
 }
 
+bool has_seal(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return mark_of(in).first != Seal::none;
+}
+
 Seal seal_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  const i64 bytes = size_of(in) - kTrailer;
-  if (bytes < 0) return Seal::none;
-  Trailer trailer;
-  in.seekg(bytes);
-  if (!in.read(reinterpret_cast<char*>(&trailer), kTrailer)) return Seal::none;
-  if (trailer.mark != kMark) {
-    const std::string_view last(reinterpret_cast<const char*>(&trailer), kTrailer);
-    const bool cut = last.find(std::string_view(kMark.data(), kMark.size())) != last.npos;
-    return cut ? Seal::broken : Seal::none;
-  }
-  const auto hash = hash_of(in, bytes);
+  const auto [mark, trailer] = mark_of(in);
+  if (mark != Seal::whole) return mark;
+  const auto hash = hash_of(in, size_of(in) - kTrailer);
   return hash && std::memcmp(&*hash, &trailer.hash, sizeof *hash) == 0 ? Seal::whole : Seal::broken;
 }
 

@@ -8,7 +8,8 @@ namespace lockstep {
 
 enum class Seal { none, whole, broken };  // none: by another writer, or changed since by one
 
-bool seal(const std::string& path);  // false: the file cannot be read or written
-Seal seal_of(const std::string& path);
+bool seal(const std::string& path);      // false: the file cannot be read or written
+Seal seal_of(const std::string& path);   // reads all of it
+bool has_seal(const std::string& path);  // whole or broken: reads its end
 
 }  // namespace lockstep

@@ -27,7 +27,7 @@ Doubles random_unit(std::uint64_t key, Words position) {
 }
 
 Doubles log_of(Doubles x) {
-  const Words half_root = words(std::bit_cast<std::uint64_t>(0x1.6a09e667f3bcdp-1));
+  const Words half_root = words(std::bit_cast<std::uint64_t>(kHalfRoot));
   const Words bits = _mm512_castpd_si512(x);
   const Words step = _mm512_srai_epi64(_mm512_sub_epi64(bits, half_root), 52);
   const Doubles m = _mm512_castsi512_pd(_mm512_sub_epi64(bits, _mm512_slli_epi64(step, 52)));
@@ -43,12 +43,12 @@ Doubles log_of(Doubles x) {
 
 Doubles cos_of(Doubles x) {
   const Doubles shifter = doubles(0x1.8p+52);
-  Doubles t = _mm512_fmadd_pd(x, doubles(0x1.45f306dc9c883p-1), shifter);
+  Doubles t = _mm512_fmadd_pd(x, doubles(kTwoOverPi), shifter);
   const Words n = _mm512_add_epi64(_mm512_castpd_si512(t), words(1));
   t = t - shifter;
-  Doubles r = _mm512_fmadd_pd(t, doubles(-0x1.921fb54442d18p+0), x);
-  r = _mm512_fmadd_pd(t, doubles(-0x1.1a62633145c07p-54), r);
-  r = _mm512_fmadd_pd(t, doubles(0x1.f1976b7ed8fbcp-110), r);
+  Doubles r = _mm512_fmadd_pd(t, doubles(-kHalfPi[0]), x);
+  r = _mm512_fmadd_pd(t, doubles(-kHalfPi[1]), r);
+  r = _mm512_fmadd_pd(t, doubles(-kHalfPi[2]), r);
   const Doubles z = r * r;
   Doubles even = doubles(kInverseFactorial[18]), odd = doubles(kInverseFactorial[17]);
   for (std::size_t i = 16; i >= 4; i -= 2) even = _mm512_fnmadd_pd(z, even, doubles(kInverseFactorial[i]));

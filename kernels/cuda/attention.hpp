@@ -45,6 +45,32 @@ struct QueryBlock {  // 16 queries of one head, and some columns of their output
   }
 };
 
+// A block of fast attention: some queries of one head, and the tiles of keys that they see. Blocks start in
+// their order: the queries that see most keys first.
+template <int kBlockQueries, int kTileKeys>
+struct HeadQueries {
+  i64 b, h, first;
+  int tiles;
+  LOCKSTEP_ANYWHERE HeadQueries(const AttentionShape& s, i64 block) {
+    const i64 head = block % (s.B * s.H);
+    b = head / s.H, h = head % s.H;
+    first = (blocks_for(s.T, kBlockQueries) - 1 - block / (s.B * s.H)) * kBlockQueries;
+    tiles = static_cast<int>(blocks_for(lesser(first + kBlockQueries, s.T), kTileKeys));
+  }
+  static i64 blocks(const AttentionShape& s) { return blocks_for(s.T, kBlockQueries) * s.B * s.H; }
+};
+// Or some keys of one key head, and how many query heads it serves: the keys that most queries see first.
+template <int kBlockKeys>
+struct HeadKeys {
+  i64 b, kv, group, first;
+  LOCKSTEP_ANYWHERE HeadKeys(const AttentionShape& s, i64 block) {
+    const i64 head = block % (s.B * s.K);
+    b = head / s.K, kv = head % s.K, group = s.H / s.K;
+    first = block / (s.B * s.K) * kBlockKeys;
+  }
+  static i64 blocks(const AttentionShape& s) { return blocks_for(s.T, kBlockKeys) * s.B * s.K; }
+};
+
 // shared[i][d] = rows(first + i)[d0 + d], for rows below T and dimensions below hd; width: of a shared row.
 template <class RowOf>
 LOCKSTEP_ANYWHERE void load_rows(const Place& at, float* shared, int count, int deep, int width, i64 first,

@@ -27,14 +27,14 @@ struct FloatQueryGradient : FloatGradient<kHead> {
   AttentionOperands<float> in;
 
   FloatQueryGradient(float* to, const AttentionOperands<float>& from) : dq(to), in(from) {}
-  i64 blocks() const { return blocks_for(in.s.T, kSide) * in.s.B * in.s.H; }
+  i64 blocks() const { return HeadQueries<kSide, kSide>::blocks(in.s); }
 
   template <class Env>
   LOCKSTEP_ANYWHERE void operator()(Env& env) const {
     const AttentionShape& s = in.s;
-    const i64 head = env.block() % (s.B * s.H), b = head / s.H, h = head % s.H;
-    const i64 first = (blocks_for(s.T, kSide) - 1 - env.block() / (s.B * s.H)) * kSide;
-    const int tiles = static_cast<int>(blocks_for(lesser(first + kSide, s.T), kSide));
+    const HeadQueries<kSide, kSide> block(s, env.block());
+    const i64 b = block.b, h = block.h, first = block.first;
+    const int tiles = block.tiles;
     const Shared queries{reinterpret_cast<float*>(env.shared())}, gradients{queries.row(kSide)},
         keys{gradients.row(kSide)}, values{keys.row(kSide)};
     const Factor factor{values.row(kSide)};
@@ -101,13 +101,13 @@ struct FloatKeyGradient : FloatGradient<kHead> {
   AttentionOperands<float> in;
 
   FloatKeyGradient(Y* to_k, Y* to_v, const AttentionOperands<float>& from) : dk(to_k), dv(to_v), in(from) {}
-  i64 blocks() const { return blocks_for(in.s.T, kSide) * in.s.B * in.s.K; }
+  i64 blocks() const { return HeadKeys<kSide>::blocks(in.s); }
 
   template <class Env>
   LOCKSTEP_ANYWHERE void operator()(Env& env) const {
     const AttentionShape& s = in.s;
-    const i64 head = env.block() % (s.B * s.K), b = head / s.K, kv = head % s.K, group = s.H / s.K;
-    const i64 first = env.block() / (s.B * s.K) * kSide;  // the keys that most queries see come first
+    const HeadKeys<kSide> block(s, env.block());
+    const i64 b = block.b, kv = block.kv, group = block.group, first = block.first;
     const int per_head = static_cast<int>(blocks_for(s.T - first, kSide)),
               tiles = per_head * static_cast<int>(group);
     const Shared keys{reinterpret_cast<float*>(env.shared())}, values{keys.row(kSide)},

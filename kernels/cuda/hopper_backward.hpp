@@ -20,14 +20,14 @@ struct HopperQueryGradient {
   bf16* dq;
   FlashOperands in;
 
-  i64 blocks() const { return blocks_for(in.s.T, kQueries) * in.s.B * in.s.H; }
+  i64 blocks() const { return HeadQueries<kQueries, kKeys>::blocks(in.s); }
 
   template <class Env>
   LOCKSTEP_ANYWHERE void operator()(Env& env) const {
     const AttentionShape& s = in.s;
-    const i64 head = env.block() % (s.B * s.H), b = head / s.H, h = head % s.H;
-    const i64 first = (blocks_for(s.T, kQueries) - 1 - env.block() / (s.B * s.H)) * kQueries;
-    const int tiles = static_cast<int>(blocks_for(lesser(first + kQueries, s.T), kKeys));
+    const HeadQueries<kQueries, kKeys> block(s, env.block());
+    const i64 b = block.b, h = block.h, first = block.first;
+    const int tiles = block.tiles;
     const Queries queries{env.shared()}, gradients{queries.at + Queries::kBytes};
     char* const moving = gradients.at + Queries::kBytes;
     const Queries outputs{moving + 2 * Keys::kBytes};
@@ -122,13 +122,13 @@ struct HopperKeyGradient {
   Y *dk, *dv;
   FlashOperands in;
 
-  i64 blocks() const { return blocks_for(in.s.T, kKeys) * in.s.B * in.s.K; }
+  i64 blocks() const { return HeadKeys<kKeys>::blocks(in.s); }
 
   template <class Env>
   LOCKSTEP_ANYWHERE void operator()(Env& env) const {
     const AttentionShape& s = in.s;
-    const i64 head = env.block() % (s.B * s.K), b = head / s.K, kv = head % s.K, per_key = s.H / s.K;
-    const i64 first = env.block() / (s.B * s.K) * kKeys;  // the keys that most queries see come first
+    const HeadKeys<kKeys> block(s, env.block());
+    const i64 b = block.b, kv = block.kv, per_key = block.group, first = block.first;
     const int per_head = static_cast<int>(blocks_for(s.T - first, kQueries)),
               tiles = per_head * static_cast<int>(per_key);
     const Keys keys{env.shared()}, values{keys.at + Keys::kBytes};

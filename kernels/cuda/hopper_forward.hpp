@@ -19,14 +19,13 @@ struct HopperForward {
   AttentionShape s;
   float scale;
 
-  i64 blocks() const { return blocks_for(s.T, kQueries) * s.B * s.H; }
+  i64 blocks() const { return HeadQueries<kQueries, kKeys>::blocks(s); }
 
   template <class Env>
   LOCKSTEP_ANYWHERE void operator()(Env& env) const {
-    // Blocks start in their order: the queries that see most keys first.
-    const i64 head = env.block() % (s.B * s.H), b = head / s.H, h = head % s.H;
-    const i64 first = (blocks_for(s.T, kQueries) - 1 - env.block() / (s.B * s.H)) * kQueries;
-    const int tiles = static_cast<int>(blocks_for(lesser(first + kQueries, s.T), kKeys));
+    const HeadQueries<kQueries, kKeys> block(s, env.block());
+    const i64 b = block.b, h = block.h, first = block.first;
+    const int tiles = block.tiles;
     const Queries queries{env.shared()};
     const auto keys = [&](int tile) { return Keys{queries.at + Queries::kBytes + tile % 2 * Keys::kBytes}; };
     const auto values = [&](int tile) {

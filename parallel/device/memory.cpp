@@ -134,9 +134,13 @@ class Spare {
   void end(const std::map<std::size_t, std::deque<std::byte*>>& left) noexcept {
     const std::lock_guard lock(mutex_);
     for (const auto& [body, bases] : left)
-      for (std::byte* base : bases) leave(body, base);
+      for (std::byte* base : bases) keep(body, base, [&] { left_.emplace_back(body, base); });
     if (--ranks_ > 0) return;
-    for (const auto& [body, base] : left_) rest(body, base);
+    for (const auto& [body, base] : left_)
+      keep(body, base, [&] {
+        resting_[body].push_back(base);
+        ++count_, bytes_ += body;
+      });
     left_.clear();
     if (bytes_ > kMostBytes || count_ > kMost) clear();
   }
@@ -157,17 +161,11 @@ class Spare {
  private:
   static constexpr std::size_t kMostBytes = std::size_t{1} << 27, kMost = 1 << 13;
   static void unmap(std::size_t body, std::byte* base) { munmap(base, body + 2 * page()); }
-  void leave(std::size_t body, std::byte* base) noexcept {
+  // What there is no memory to remember is given up.
+  template <class F>
+  static void keep(std::size_t body, std::byte* base, const F& remember) noexcept {
     try {
-      left_.emplace_back(body, base);
-    } catch (const std::bad_alloc&) {
-      unmap(body, base);
-    }
-  }
-  void rest(std::size_t body, std::byte* base) noexcept {
-    try {
-      resting_[body].push_back(base);
-      ++count_, bytes_ += body;
+      remember();
     } catch (const std::bad_alloc&) {
       unmap(body, base);
     }

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <filesystem>
 
 #include "ref/error.hpp"
@@ -90,9 +89,7 @@ void TrainReport::compare(i64 k, const Assembly& assembly) {
   const Whole expected{table_, {reference_->step()}};
   difference_ = locate(expected, assembly.whole(), assembly.holdings(), run_.mesh());
   if (difference_) difference_->first.step = k;
-  const Whole::Step& s = expected.steps[0];
-  if (vacuous_.empty() && !(std::isfinite(s.loss) && std::isfinite(s.grad_norm)))
-    vacuous_ = fmt::format("step {} has the loss {} and the gradient norm {}", k, s.loss, s.grad_norm);
+  if (vacuous_.empty()) vacuous_ = vacuous(expected.steps[0], k);
 }
 
 }  // namespace lockstep

@@ -91,12 +91,16 @@ std::optional<Difference> first_difference(const Whole& a, const Whole& b) {
   return {};
 }
 
+std::string vacuous(const Whole::Step& s, i64 k) {
+  if (std::isfinite(s.loss) && std::isfinite(s.grad_norm)) return {};
+  return fmt::format("step {} has the loss {} and the gradient norm {}", k, s.loss, s.grad_norm);
+}
+
 std::string vacuous(const Whole& w, const Settings& settings) {
   bool clipped = false;
   for (std::size_t k = 0; k < w.steps.size(); ++k) {
     const Whole::Step& s = w.steps[k];
-    if (!std::isfinite(s.loss) || !std::isfinite(s.grad_norm))
-      return fmt::format("step {} has the loss {} and the gradient norm {}", k, s.loss, s.grad_norm);
+    if (std::string why = vacuous(s, static_cast<i64>(k)); !why.empty()) return why;
     clipped |= s.grad_norm > settings.clip;
     for (std::size_t i = 0; i < w.table.size(); ++i) {
       bool any = s.gradient[i].empty();

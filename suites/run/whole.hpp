@@ -54,5 +54,6 @@ std::optional<Difference> first_difference(const Whole& expected, const Whole& f
 // Something in a run that needs no second run to be wrong: a loss that is not finite, a gradient all zero,
 // clipping that never acted. The empty string if all is well.
 std::string vacuous(const Whole&, const Settings&);
+std::string vacuous(const Whole::Step&, i64 k);  // of one step: its loss or gradient norm is no number
 
 }  // namespace lockstep
