@@ -55,6 +55,11 @@ void changed_adamw(Lanes& l, float* w, float* m, float* v, const float* g, i64 n
   if (now())
     for (i64 i = 0; i < n; ++i) w[i] += 0.125f;
 }
+void adamw_changed_at_the_end(Lanes& l, float* w, float* m, float* v, const float* g, i64 n, float clip,
+                              AdamWStep<float> step) {
+  right.adamw(l, w, m, v, g, n, clip, step);
+  if (now() && n > 0) w[n - 1] += 0.125f;
+}
 std::function<void(Ops<float>&)> plant;
 const KernelSet planted{"test-planted", 2000, [] { return on; },
                         [](Ops<float>& ops) { right = ops, plant(ops); }};
@@ -360,6 +365,15 @@ TEST(LocateFault, AnOptimizerThatGoesWrongOnOneReplica) {
   goes_wrong = always;
   EXPECT_TRUE(says(run("dp=2 tp=2", on_dp_1).problem, "replicas differ: step 0: weight of ",
                    "ranks of different dp disagree: suspect dp"));
+}
+
+// Replicas are compared run by run: the last number of one counts as the first does.
+TEST(LocateFault, AnOptimizerThatGoesWrongAtTheEndOfOneReplica) {
+  plant = [](Ops<float>& ops) { ops.adamw.call = adamw_changed_at_the_end; };
+  goes_wrong = always;
+  for (const char* plan : {"dp=2 tp=2", "dp=2"})
+    EXPECT_TRUE(says(run(plan, on_dp_1).problem, "replicas differ: step 0: weight of ",
+                     "ranks of different dp disagree: suspect dp"));
 }
 
 }  // namespace
