@@ -33,8 +33,10 @@ LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread -rdynamic -ldl
 # A file's name says the instruction set it is compiled for; everything else runs anywhere.
 isa_avx2   := -mavx2 -mfma $(OPT:-O2=-O3)
 isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512 $(OPT:-O2=-O3)
-foreign    := $(if $(filter x86_64-%,$(shell $(CXX) -dumpmachine 2>/dev/null)),,%_avx2.cpp %_avx512.cpp)
-isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx512))
+isa_neon   := $(OPT:-O2=-O3)
+isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx512))$(if $(filter %_neon,$1),$(isa_neon))
+machine    := $(shell $(CXX) -dumpmachine 2>/dev/null)
+foreign    := $(if $(filter x86_64-%,$(machine)),,%_avx2.cpp %_avx512.cpp) $(if $(filter aarch64-%,$(machine)),,%_neon.cpp)
 
 # The layers, lowest first; adding a file changes no list.
 kernels_src  := $(filter-out kernels/bench/% kernels/cuda/%,$(wildcard kernels/*.cpp kernels/*/*.cpp))
@@ -109,14 +111,16 @@ $(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n
 
 # What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
 # instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
-# are many fmas, with a call for each where the compiler may not use this machine's.
+# are many fmas, with a call for each where the compiler may not use this machine's. With fma it takes 256-bit registers
+# too, and GCC counts leaving them clean among what is expensive: code of SSE ran a hundred times slower behind them.
 sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sweep/sweep_folder \
     suites/sweep/job_command suites/timing/timeline ref/config ref/safetensors reports/dump reports/plan_bytes \
     suites/planner/cluster suites/planner/cluster_text suites/planner/export/% suites/planner/published/group suites/planner/published/rows suites/toml_file
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
 soon := $(if $(filter -O1 -O2,$(OPT)),-Og)
-fma_here := $(shell grep -qw fma /proc/cpuinfo 2>/dev/null && echo -mfma)
+fma_here := $(if $(filter x86_64-%,$(machine)),$(shell grep -qw fma /proc/cpuinfo 2>/dev/null && \
+    echo -mfma $(if $(gnu),-fexpensive-optimizations)))
 $B/obj/tests/%.o $(sooner_obj): private CXXFLAGS += $(soon)
 $B/obj/tests/%.o: private CXXFLAGS += $(fma_here) -Wno-shadow $(if $(WARN),-Wshadow=local)
 
@@ -133,7 +137,7 @@ $3: $B/pch/$1/common.hpp.gch
 endef
 $B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(soon)
 $B/pch/tests/%: private CXXFLAGS += $(fma_here)
-$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out %_avx2.cpp %_avx512.cpp $(sooner:%=%.cpp), \
+$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out %_avx2.cpp %_avx512.cpp %_neon.cpp $(sooner:%=%.cpp), \
     $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) $(mutants_src)))))
 $(eval $(call precompiled,sooner,kernels/common.hpp,$(sooner_obj)))
 $(eval $(call precompiled,tests,suites/tests/common.hpp,$(call test_obj,%)))

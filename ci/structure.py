@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import std_headers
+
 os.chdir(Path(__file__).resolve().parent.parent)
 CHECKS = {}
 
@@ -321,6 +323,32 @@ def what_is_linked_knows_its_files():
         target, needs = re.search(r"^(\S+): (.*)$", rule, re.M).groups()
         if not re.search(r"(^| )\w+/files( |$)", needs):
             yield f"Makefile: {target} does not depend on the list of files"
+
+
+@functools.cache
+def foreign_headers(path):
+    """The headers of others that a file includes, itself or through the project's own."""
+    mine, others = {path}, set()
+    waiting = [path]
+    while waiting:
+        for name in includes(waiting.pop()):
+            if not Path(name).is_file():
+                others |= {name, *std_headers.ALONG.get(name, "").split()}
+            elif name not in mine:
+                mine.add(name)
+                waiting.append(name)
+    return others
+
+
+@check
+def standard_names_are_included():
+    """By their header: another library, or this one's next version, may not give them away with others."""
+    uses = {header: "|".join(names.split()) for header, names in std_headers.NAMES.items()}
+    for path in files(r"\.(cpp|hpp|cu|cuh)$"):
+        for header, names in uses.items():
+            if foreign_headers(path).isdisjoint(header.split("|")):
+                reason = f"is in <{header.split('|')[0]}>, which nothing included here includes"
+                yield from list(find([path], rf"\bstd::(?:{names})\b", reason, of=code_without_strings))[:1]
 
 
 @check

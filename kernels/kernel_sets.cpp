@@ -24,6 +24,12 @@ KernelSet::KernelSet(const char* name_, int speed_, bool (*runs_here_)(), void (
 
 const std::vector<const KernelSet*>& kernel_sets() { return registry(); }
 
+std::string isa_names() {
+  std::string names = "auto, plain";
+  for (const KernelSet* set : kernel_sets()) names += std::string(", ") + set->name;
+  return names;
+}
+
 Ops<float> cpu_ops(const std::string& isa) {
   Ops<float> ops = plain_ops<float>();
   std::string choices = "auto, plain";

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <tuple>
 
 #include "ref/error.hpp"
 #include "reports/dump.hpp"

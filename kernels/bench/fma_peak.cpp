@@ -20,8 +20,13 @@ float sink(float x) {
 }
 
 double fma_peak(const std::string& set) {
+  double (*spin)() = nullptr;
 #if defined(__x86_64__)
-  double (*spin)() = set == "avx2" ? spin_avx2 : set == "avx512" ? spin_avx512 : nullptr;
+  if (set == "avx2") spin = spin_avx2;
+  if (set == "avx512") spin = spin_avx512;
+#elif defined(__aarch64__)
+  if (set == "neon") spin = spin_neon;
+#endif
   if (!spin) return 0;
   double best = 0;
   for (int round = 0; round < 5; ++round) {
@@ -31,9 +36,6 @@ double fma_peak(const std::string& set) {
     if (rate > best) best = rate;
   }
   return best;
-#else
-  return set.empty() ? 0 : 0;
-#endif
 }
 
 }  // namespace lockstep::bench

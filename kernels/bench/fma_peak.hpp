@@ -10,6 +10,7 @@ double fma_peak(const std::string& set);  // "plain" has none: 0
 
 double spin_avx2();  // does the work, and returns how many operations it was
 double spin_avx512();
+double spin_neon();
 float sink(float x);  // keeps the result alive
 
 }  // namespace lockstep::bench

@@ -124,13 +124,19 @@ Piece<float, X> pack_a(const Piece<X, X>& p, i64 rows, float* packed) {
     copy_rows<V>(packed, stride, p.a, p.a_row, rows, p.k);
     return {packed, stride, stride, 1, p.b, p.ldb, p.k};
   }
-  const typename V::Mask tile = V::first(V::kTileRows);
+  const auto widen = [](float* to, const X* from, i64 exist) {
+#pragma GCC unroll 2
+    for (i64 i = 0; i < V::kTileRows; i += V::kWidth) {
+      const typename V::Mask m = V::first(exist - i);
+      V::load(from + i, m).store(to + i, m);
+    }
+  };
   for (i64 k = 0; k < p.k; ++k) {
     const X* from = p.a + k * p.a_col;
     float* to = packed + k * V::kTileRows;
     i64 i = 0;
-    for (; i + V::kTileRows <= rows; i += V::kTileRows) V::load(from + i, tile).store(to + i * stride, tile);
-    if (i < rows) V::load(from + i, V::first(rows - i)).store(to + i * stride, tile);
+    for (; i + V::kTileRows <= rows; i += V::kTileRows) widen(to + i * stride, from + i, V::kTileRows);
+    if (i < rows) widen(to + i * stride, from + i, rows - i);
   }
   return {packed, stride, 1, V::kTileRows, p.b, p.ldb, p.k};
 }

@@ -1,5 +1,5 @@
-// Registers the x86 kernel sets. This file is compiled for any x86 processor, and asks the one at hand;
-// __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
+// Registers the kernel sets of this architecture. This file is compiled for any of its processors, and asks
+// the one at hand; __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
 #include "kernels/cpu/sets.hpp"
 
 #include "kernels/normal.hpp"
@@ -23,6 +23,14 @@ void all_avx2(Ops<float>& ops) { simd::plain_avx2(ops), simd::apply_avx2(ops); }
 
 const KernelSet avx2{"avx2", 2, has_avx2, all_avx2};
 const KernelSet avx512{"avx512", 3, has_avx512, simd::apply_avx512};
+
+}  // namespace
+}  // namespace lockstep
+#elif defined(__aarch64__)
+namespace lockstep {
+namespace {
+
+const KernelSet neon{"neon", 2, [] { return true; }, simd::apply_neon};
 
 }  // namespace
 }  // namespace lockstep

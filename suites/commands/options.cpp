@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "kernels/ops.hpp"
 #include "ref/error.hpp"
 #include "suites/here.hpp"
 #include "suites/settings_list.hpp"
@@ -43,7 +44,7 @@ void add_plan_words(CLI::App& app) {
 }
 
 void add_kernels(CLI::App& app, std::string& isa, int& threads) {
-  app.add_option("--isa", isa, "kernels: auto, plain, avx2, avx512")->capture_default_str();
+  app.add_option("--isa", isa, "kernels: " + isa_names())->capture_default_str();
   app.add_option("--threads", threads, "threads of each rank")
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));

@@ -6,6 +6,7 @@
 #include <limits>
 #include <sstream>
 
+#include "kernels/ops.hpp"
 #include "parallel/comm/comm.hpp"
 #include "parallel/device/disk.hpp"
 #include "ref/error.hpp"
@@ -32,7 +33,7 @@ void add_suite(CLI::App& app, SuiteOptions& o) {
   plan->excludes(only);
   // A verdict over the last of them would be taken for one over all.
   for (CLI::Option* question : {only, plan}) question->multi_option_policy(CLI::MultiOptionPolicy::Throw);
-  app.add_option("--isa", o.isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
+  app.add_option("--isa", o.isa, "kernels: " + isa_names() + "; default: the suite's");
   app.add_option("--device", o.device, "what computes: cpu, cuda; default: the suite's");
   app.add_option("--threads", o.threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "kernels/ops.hpp"
 #include "ref/error.hpp"
 #include "suites/commands/command.hpp"
 #include "suites/commands/options.hpp"
@@ -134,7 +135,7 @@ Command::Action declare(CLI::App& app) {
   app.add_flag("--markdown", o->markdown, "tables as Markdown");
   app.add_option("--only", o->only,
                  "only plans with these words, e.g. \"dp=2 zero=1\", or with this in their line");
-  app.add_option("--isa", o->isa, "kernels: auto, plain, avx2, avx512; default: the suite's");
+  app.add_option("--isa", o->isa, "kernels: " + isa_names() + "; default: the suite's");
   app.add_option("--threads", o->threads, "threads of each rank; default: the suite's")
       ->check(CLI::Range(1, 1024));
   add_plan_words(app);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <barrier>
+#include <cstdio>
 #include <exception>
 #include <fstream>
 #include <stdexcept>

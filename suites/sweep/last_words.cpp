@@ -37,7 +37,8 @@ std::string LastWords::take(bool aloud) {
 
 std::string quoted(std::string said) {
   for (char& c : said)
-    if (c < ' ' || c == 0x7f) c = c < 0 ? '?' : ' ';
+    if (const auto byte = static_cast<unsigned char>(c); byte < ' ' || byte >= 0x7f)
+      c = byte > 0x7f ? '?' : ' ';
   said.erase(said.find_last_not_of(' ') + 1);
   said.erase(0, said.find_first_not_of(' '));
   if (said.empty()) return "";

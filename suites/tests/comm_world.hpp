@@ -1,6 +1,7 @@
 // The communicators that live in one process, so that one test can ask all of them: ranks as threads under
 // both timings, and the nccl communicator over a fabric that needs no GPU.
 #pragma once
+#include <exception>
 #include <memory>
 #include <optional>
 

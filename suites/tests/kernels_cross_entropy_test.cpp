@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "suites/tests/kernels_check.hpp"
 
 namespace lockstep::kernel_test {

@@ -1,5 +1,6 @@
 // Launches a GPU's kernels in loops, here: block by block, phase by phase, thread by thread.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/exact_math.hpp"
 #include "suites/tests/kernels_check.hpp"
 

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <tuple>
+
 #include "kernels/exact_math.hpp"
 #include "suites/tests/kernels_check.hpp"
 

@@ -6,14 +6,15 @@
 namespace lockstep::simd_test {
 namespace {
 
-#if defined(__x86_64__)
 TEST(SimdSets, AreRegistered) {
-  std::string names;
-  for (const KernelSet* set : kernel_sets()) names += std::string(set->name) + " ";
-  EXPECT_NE(names.find("avx2 "), names.npos) << names;
-  EXPECT_NE(names.find("avx512 "), names.npos) << names;
-}
+  const std::string names = isa_names();
+#if defined(__x86_64__)
+  EXPECT_NE(names.find(", avx2, avx512"), names.npos) << names;  // tests register others
+#elif defined(__aarch64__)
+  EXPECT_NE(names.find(", neon"), names.npos) << names;
 #endif
+  EXPECT_TRUE(names.starts_with("auto, plain")) << names;
+}
 
 TEST(SimdMatmul, ForwardEqualsPlain) {
   Random random(1);

@@ -1,6 +1,8 @@
 // What the author of a strategy can do wrong is said in one sentence that names it.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "parallel/contract.hpp"
 #include "parallel/strategy_error.hpp"
 #include "suites/planner/planner.hpp"

@@ -1,6 +1,8 @@
 // The composed prediction of a plan against its whole trace.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "suites/planner/compose.hpp"
 #include "suites/planner/enumerate.hpp"
 

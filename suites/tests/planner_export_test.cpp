@@ -1,6 +1,7 @@
 // No word of a plan is lost on its way to another system: it changes what is written, or a sentence names it.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "suites/tests/asked_export.hpp"
