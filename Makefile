@@ -9,9 +9,12 @@ ifeq ($(origin CXX),default)
 CXX := g++
 endif
 OPT ?= -O2
+# g++ collects its garbage a tenth of its time; left alone until there is 1 GB of it, the largest sources take 100 MB
+# more each. clang knows no such word, nor GCC's own pragmas.
+gnu := $(if $(findstring Free Software,$(shell $(CXX) --version 2>/dev/null)),--param ggc-min-heapsize=1000000)
 # A warning is an error with the compiler the project is written with; a newer one may know new warnings.
 WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
-WARN := -Wall -Wextra -Wshadow $(WERROR)
+WARN := -Wall -Wextra -Wshadow $(WERROR) $(if $(gnu),,-Wno-unknown-pragmas -Wno-unknown-warning-option)
 
 .PHONY: all
 all: $B/lockstep mpi cuda nccl  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)
@@ -23,9 +26,6 @@ endif
 $B/deps.mk: ci/deps.sh
 	@CXX="$(CXX)" ci/deps.sh $@
 
-# g++ collects its garbage a tenth of its time; left alone until there is 1 GB of it, the largest sources take 100 MB
-# more each. clang knows no such word.
-gnu := $(if $(findstring Free Software,$(shell $(CXX) --version 2>/dev/null)),--param ggc-min-heapsize=1000000)
 CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS)
 # -rdynamic: lockstep_mpi.so calls back into the program.
 LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread -rdynamic -ldl
@@ -212,6 +212,12 @@ $B/test_program: | $B/lockstep  # runs it
 $B/test_mpi: | $B/lockstep $(mpi_object) $(cuda_object) $(nccl_object)
 
 $B/test_cuda: $(call test_obj,kernels-gpu-%) | $(cuda_object)
+
+# The vector kernels' tests and nothing else, for a processor that is emulated (ci/arm.sh).
+GTEST ?= -lgtest -lgtest_main
+$B/test_simd: $(kernels_obj) $(call test_obj,kernels-gpu-%) $B/files
+	$(call say,LINK,$@)
+	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(GTEST) -pthread
 
 # For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
 # beside the program.

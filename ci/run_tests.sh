@@ -153,6 +153,8 @@ if [[ ${1:-} == ci ]]; then
     # a GPU: minutes under a sanitizer for lines others run too.
     GTEST_FILTER=-SimdAttention.EqualsPlainOverBlocks:SimdAttention.EqualsPlainWhereScoresFillTheScratch:Shapes/Flash.*/6 \
         with_addresses build_and_run "${of_addresses[@]}"
+    heading "another processor"
+    check "Arm's kernels, emulated, give the same bits" ci/arm.sh
     heading "smoke suite"
     check "every plan of the smoke suite passes all gates" smoke_gate
 fi

@@ -28,6 +28,7 @@ NAMES = {
     "deque": "deque",
     "exception": "current_exception exception_ptr make_exception_ptr rethrow_exception set_terminate terminate",
     "filesystem": "filesystem",
+    "fmt/ranges.h": "join",  # of fmt::; before version 11 in fmt/format.h too
     "fstream": "fstream ifstream ofstream",
     "functional": "function greater less plus ref",
     "future": "async future promise",

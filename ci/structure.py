@@ -348,7 +348,8 @@ def standard_names_are_included():
         for header, names in uses.items():
             if foreign_headers(path).isdisjoint(header.split("|")):
                 reason = f"is in <{header.split('|')[0]}>, which nothing included here includes"
-                yield from list(find([path], rf"\bstd::(?:{names})\b", reason, of=code_without_strings))[:1]
+                space = "fmt" if header.startswith("fmt/") else "std"
+                yield from list(find([path], rf"\b{space}::(?:{names})\b", reason, of=code_without_strings))[:1]
 
 
 @check

@@ -37,6 +37,7 @@ flock 9  # two callers at once: the second waits, and finds it done
 wanted=$(printf '%s\n' "${pins[@]}")
 if [[ ! -x $folder/bin/python || $(cat "$folder/pins.txt" 2>/dev/null) != "$wanted" ]]; then
     log=$folder.log
+    trap '[[ -f $folder/pins.txt ]] || rm -rf "$folder"' EXIT  # half an environment would pass for a whole one
     if ! { "$python" -m venv --clear "$folder" &&
            "$folder/bin/pip" install --disable-pip-version-check "${pins[@]}"; } >"$log" 2>&1; then
         cat "$log" >&2

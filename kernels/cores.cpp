@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <fstream>
 #include <map>
+#include <string_view>
 #include <thread>
+#include <utility>
 
 namespace lockstep {
 
@@ -53,6 +55,30 @@ int cores_of_quota(const std::string& root) {
     std::ifstream(root + "/cpu/cpu.cfs_period_us") >> period;
   }
   return quota > 0 && period > 0 ? std::max(1, static_cast<int>(quota / period)) : 0;
+}
+
+std::string processor_name(const std::string& cpuinfo) {
+  // Arm's say who designed the core and its number: Linux, arch/arm64/include/asm/cputype.h.
+  static const std::map<std::pair<std::string, std::string>, const char*> arm = {
+      {{"0x41", "0xd0c"}, "Neoverse N1"}, {{"0x41", "0xd40"}, "Neoverse V1"},
+      {{"0x41", "0xd49"}, "Neoverse N2"}, {{"0x41", "0xd4f"}, "Neoverse V2"},
+      {{"0x41", "0xd84"}, "Neoverse V3"}, {{"0x41", "0xd8e"}, "Neoverse N3"},
+      {{"0x46", "0x001"}, "A64FX"},
+  };
+  std::ifstream info(cpuinfo);
+  std::string implementer, part;
+  for (std::string line; std::getline(info, line);) {
+    const std::size_t colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    const std::string_view key =
+        std::string_view(line).substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+    const std::string value = line.substr(colon + 2);
+    if (key == "model name") return value;
+    if (key == "CPU implementer") implementer = value;
+    if (key == "CPU part") part = value;
+  }
+  if (const auto known = arm.find({implementer, part}); known != arm.end()) return known->second;
+  return implementer.empty() ? "unknown" : "Arm, implementer " + implementer + ", part " + part;
 }
 
 int cores() {

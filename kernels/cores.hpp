@@ -19,4 +19,16 @@ std::vector<int> cores_of_part(const std::vector<int>& cores, int part, int part
 // cpu.max or version 1's cpu/cpu.cfs_quota_us.
 int cores_of_quota(const std::string& root);
 
+// What the processor is called, by a file like /proc/cpuinfo: "unknown" where that does not tell.
+std::string processor_name(const std::string& cpuinfo = "/proc/cpuinfo");
+
+// Of a loop that waits for another core: leaves this one's other thread its turn.
+inline void pause_core() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");  // as long as x86's pause; Arm's yield takes no time on most of its cores
+#endif
+}
+
 }  // namespace lockstep

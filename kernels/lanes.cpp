@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/cores.hpp"
+
 namespace lockstep {
 
 namespace {
@@ -17,12 +19,6 @@ struct FreeScratch {
   void operator()(std::byte* p) const { ::operator delete[](p, kCacheLine); }
 };
 using Scratch = std::unique_ptr<std::byte[], FreeScratch>;
-
-void pause_core() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
 
 // Waits until `value` differs from `old`, and returns what it became. Spins for about a microsecond only:
 // ranks may outnumber cores, and a spinning lane would keep the one it waits for off the core.

@@ -1,5 +1,6 @@
 // Two dumps side by side, in the order of the training itself, until the first difference.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <bit>

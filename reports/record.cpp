@@ -113,15 +113,6 @@ std::string compiler_name() {
 #endif
 }
 
-std::string cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const std::size_t value = line.find(": ");
-    if (line.starts_with("model name") && value != std::string::npos) return line.substr(value + 2);
-  }
-  return "unknown";
-}
-
 }  // namespace
 
 std::string complaint(const PlanRecord& p) {
@@ -229,7 +220,7 @@ void describe_machine(RunRecord& run) {
   run.compiler = compiler_name();
   run.flags = LOCKSTEP_FLAGS;
   run.host = host_name();
-  run.cpu = cpu_name();
+  run.cpu = processor_name();
   run.cores = cores();
   run.started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
 }

@@ -3,18 +3,10 @@
 
 #include <algorithm>
 
+#include "kernels/cores.hpp"
 #include "parallel/comm/local_world.hpp"
 
 namespace lockstep {
-namespace {
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
-}  // namespace
 
 // The mutex is held in all of this.
 
@@ -45,7 +37,7 @@ void LocalWorld::State::block(Lock& lock, Rank& rank, Awaits awaits, Request& re
   rank.blocked = 1;
   if (--running == 0) nobody_runs();
   lock.unlock();
-  for (int i = 0; i < spins && rank.blocked != 0; ++i) relax();
+  for (int i = 0; i < spins && rank.blocked != 0; ++i) pause_core();
   rank.blocked.wait(1);
   lock.lock();
   rank.awaits = Awaits::nothing;

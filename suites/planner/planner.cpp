@@ -72,9 +72,7 @@ class Chooser {
  public:
   Chooser(const ModelConfig& model, const Settings& settings, const Cluster& cluster, const Values& values,
           const Wanted& wanted)
-      : model_(model),
-        settings_(settings),
-        cluster_(cluster),
+      : cluster_(cluster),
         wanted_(wanted),
         composer_(model, settings, cluster),
         best_(values, wanted, out_) {}
@@ -129,8 +127,6 @@ class Chooser {
     for (const auto& [word, value] : plan.words()) ++out_.walked.axes[word][value];
   }
 
-  const ModelConfig& model_;
-  const Settings& settings_;
   const Cluster& cluster_;
   const Wanted& wanted_;
   Composer composer_;

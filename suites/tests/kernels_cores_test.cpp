@@ -67,5 +67,24 @@ TEST(Cores, AQuotaOfTimeIsSoMany) {
   EXPECT_EQ(of("/cpu.max", "max 100000"), 0);
 }
 
+// Lines as Linux writes them, on x86 and on Arm.
+TEST(Cores, AreCalledWhatTheSystemCallsThem) {
+  const TemporaryFolder folder;
+  const auto of = [&](const std::string& text) {
+    std::ofstream(folder.path() + "cpuinfo") << text;
+    return processor_name(folder.path() + "cpuinfo");
+  };
+  EXPECT_EQ(of("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel\t\t: 143\n"
+               "model name\t: Intel(R) Xeon(R) Platinum 8480C\nflags\t\t: fpu\n"),
+            "Intel(R) Xeon(R) Platinum 8480C");
+  const std::string arm =
+      "processor\t: 0\nBogoMIPS\t: 2000.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\n"
+      "CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: ";
+  EXPECT_EQ(of(arm + "0xd4f\nCPU revision\t: 0\n"), "Neoverse V2");
+  EXPECT_EQ(of(arm + "0xfff\nCPU revision\t: 0\n"), "Arm, implementer 0x41, part 0xfff");
+  EXPECT_EQ(of("processor\t: 0\n"), "unknown");
+  EXPECT_EQ(processor_name(folder.path() + "none"), "unknown");
+}
+
 }  // namespace
 }  // namespace lockstep

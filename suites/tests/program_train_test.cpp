@@ -139,7 +139,8 @@ TEST(ProgramTrain, DamagedDumpIsTheUsersMistake) {
 }
 
 // HDF5 keeps texts in a heap, without a checksum: the size of its first, 24 bytes on, becomes larger than the
-// file. Our own files have a seal, that other trainers' do not have.
+// file. HDF5 1.10 ends with a signal at it, 1.14 with an error. Our own files have a seal, that other
+// trainers' do not have.
 TEST(ProgramTrain, DamageThatEndsTheLibraryIsASentence) {
   const TemporaryFolder folder;
   const std::string a = folder.path() + "/a.h5", b = folder.path() + "/b.h5";
@@ -155,7 +156,7 @@ TEST(ProgramTrain, DamageThatEndsTheLibraryIsASentence) {
   for (const std::string& files : {b, a + " " + b}) {
     const Ended ended = lockstep_program("compare " + files);
     EXPECT_EQ(ended.status, 2);
-    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' is damaged: HDF5's library itself ends at it"));
+    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' is damaged: "));
   }
 }
 

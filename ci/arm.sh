@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Holds the kernels of 64-bit Arm to the plain ones, bit for bit, on an emulated one: for machines that are none.
+#   ci/arm.sh      builds build-arm/test_simd and runs it; exit status 77 where a cross-compiler or qemu cannot be had
+# What an emulator cannot show is how fast they are, and an Arm's own order of memory accesses.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=build-arm cxx=aarch64-linux-gnu-g++ gtest=/usr/src/googletest/googletest
+if [[ $(uname -m) == aarch64 ]]; then
+    echo "this machine is an Arm, and its tests are those of 'make test'"
+    exit 77
+fi
+emulator() { command -v qemu-aarch64 || command -v qemu-aarch64-static; }
+has_all() { command -v $cxx && emulator && [[ -f $gtest/src/gtest-all.cc ]]; } >/dev/null
+if ! has_all && [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    { apt-get -q update
+      DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install \
+          g++-aarch64-linux-gnu qemu-user googletest; } >/dev/null 2>&1 </dev/null || true
+fi
+if ! has_all; then
+    echo "no Arm: it takes Debian's g++-aarch64-linux-gnu, qemu-user and googletest"
+    exit 77
+fi
+
+# The headers of this machine's libraries will do, behind the cross-compiler's own, and no library but GoogleTest.
+include='-idirafter /usr/include -DFMT_HEADER_ONLY'
+mkdir -p $build
+printf '%s\n' 'HDF5_CFLAGS :=' 'HDF5_LIBS :=' 'MPI_LIBS :=' 'NVCC :=' >$build/deps.mk
+for part in gtest-all gtest_main; do
+    # shellcheck disable=SC2086  # a list of flags
+    [[ $build/$part.o -nt $gtest/src/$part.cc ]] ||
+        $cxx -std=c++20 -O1 -pthread -I$gtest $include -c $gtest/src/$part.cc -o $build/$part.o
+done
+${MAKE:-make} B=$build CXX=$cxx EXTRA="$include -static" GTEST="$build/gtest-all.o $build/gtest_main.o" $build/test_simd
+# In as many parts as there are cores; two tests of attention over thousands of tokens take longer than all others.
+export GTEST_BRIEF=1 GTEST_FILTER=-SimdBf16.AttentionWhoseGradientOfQueriesIsMadeAlone:SimdAttention.EqualsPlainWhereScoresFillTheScratch
+GTEST_TOTAL_SHARDS=$(nproc) && export GTEST_TOTAL_SHARDS
+seq 0 $((GTEST_TOTAL_SHARDS - 1)) |
+    xargs -P "$GTEST_TOTAL_SHARDS" -I{} env GTEST_SHARD_INDEX={} "$(emulator)" $build/test_simd
