@@ -1,5 +1,7 @@
 #include "suites/planner/published/group.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <filesystem>
 
