@@ -12,6 +12,16 @@
 #include "suites/settings_list.hpp"
 
 namespace lockstep {
+namespace {
+
+// CLI11 fills a footer's lines anew from version 2.5 on, which is where it can be told not to.
+template <class Formatter>
+void keep_lines(Formatter& formatter) {
+  if constexpr (requires { formatter.enable_footer_formatting(false); })
+    formatter.enable_footer_formatting(false);
+}
+
+}  // namespace
 
 void add_settings(CLI::App& app, Settings& settings) {
   for (const Setting& s : settings_list()) {
@@ -41,6 +51,7 @@ void add_plan_words(CLI::App& app) {
     words += fmt::format("  {:<10} {} ({})\n", w.name, w.help,
                          w.values.empty() ? "a number" : fmt::format("{}", fmt::join(w.values, ", ")));
   app.footer(words);
+  keep_lines(*app.get_formatter());
 }
 
 void add_kernels(CLI::App& app, std::string& isa, int& threads) {

