@@ -14,7 +14,7 @@ OPT ?= -O2
 gnu := $(if $(findstring Free Software,$(shell $(CXX) --version 2>/dev/null)),--param ggc-min-heapsize=1000000)
 # A warning is an error with the compiler the project is written with; a newer one may know new warnings.
 WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
-WARN := -Wall -Wextra -Wshadow $(WERROR) $(if $(gnu),,-Wno-unknown-pragmas -Wno-unknown-warning-option)
+WARN := -Wall -Wextra -Wshadow -Wno-psabi $(WERROR) $(if $(gnu),,-Wno-unknown-pragmas -Wno-unknown-warning-option)
 
 .PHONY: all
 all: $B/lockstep mpi cuda nccl  ## build the lockstep program (the default; B=folder EXTRA=flags OPT=-O2 V=1)

@@ -84,7 +84,7 @@ nccl() {
 
 # What is needed: for what | its name elsewhere than in Debian | Debian packages | how to see that it is there.
 needs=(
-    'build|a C++20 compiler (g++ 12 or newer)|g++|library barrier'
+    'build|a C++20 compiler (g++ 11 or clang 16, or newer)|g++|library barrier'
     'build|HDF5|libhdf5-dev pkg-config|hdf5'
     'build|CLI11|libcli11-dev|library CLI/CLI.hpp'
     'build|nlohmann-json|nlohmann-json3-dev|library nlohmann/json.hpp'
