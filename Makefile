@@ -12,6 +12,7 @@ OPT ?= -O2
 # g++ collects its garbage a tenth of its time; left alone until there is 1 GB of it, the largest sources take 100 MB
 # more each. clang knows no such word, nor GCC's own pragmas.
 gnu := $(if $(findstring Free Software,$(shell $(CXX) --version 2>/dev/null)),--param ggc-min-heapsize=1000000)
+# What GCC says of its own older versions' calls (psabi) is of no use to a program that is built whole.
 # A warning is an error with the compiler the project is written with; a newer one may know new warnings.
 WERROR ?= $(if $(filter 12,$(shell $(CXX) -dumpversion 2>/dev/null)),-Werror)
 WARN := -Wall -Wextra -Wshadow -Wno-psabi $(WERROR) $(if $(gnu),,-Wno-unknown-pragmas -Wno-unknown-warning-option)
@@ -70,7 +71,7 @@ revision := $(or $(shell git describe --always --dirty --abbrev=12 2>/dev/null),
 # git does not call a new source dirty, and it is in the program.
 new_source := $(shell git ls-files --others -- $(foreach d,ref parallel kernels suites datasets reports,'$d/*.[ch]pp' '$d/*.cu') 2>/dev/null)
 revision := $(revision)$(if $(filter-out %-dirty unknown,$(revision)),$(if $(new_source),-dirty))
-$(eval $(call remember,$B/flags,$(CXX) $(CXXFLAGS) $(isa_avx2) $(isa_avx512)))
+$(eval $(call remember,$B/flags,$(CXX) $(CXXFLAGS) $(isa_avx2) $(isa_avx512) $(isa_neon)))
 $(eval $(call remember,$B/revision,$(revision)))
 # All that anything is linked from: what had a file that is gone is linked again, without it.
 cuda_src := $(wildcard kernels/cuda/*.cu parallel/cuda/*.cu)

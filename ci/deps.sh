@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Finds what Lockstep is built with, installs what is missing, and writes down where HDF5 is:
 #   ci/deps.sh build/deps.mk
+#   ci/deps.sh install PACKAGE...     these Debian packages, for a script that has a use for more
 # A library counts as present when the compiler finds it, so an environment module, CPATH and LIBRARY_PATH
 # serve as well as a package. Missing ones are installed as Debian packages where this may be done without
 # a password; otherwise one message names them. Fails only if nothing can be built without them.
@@ -127,6 +128,11 @@ install() {
     fi
 }
 
+if [[ $out == install ]]; then
+    packages=" ${*:2}"
+    install
+    exit
+fi
 look
 if [[ -n $packages ]]; then
     install && look

@@ -333,7 +333,8 @@ def foreign_headers(path):
     while waiting:
         for name in includes(waiting.pop()):
             if not Path(name).is_file():
-                others |= {name, *std_headers.ALONG.get(name, "").split()}
+                along = std_headers.ALONG.get(name, "").split()
+                others.update([name], along, *(std_headers.ALONG.get(n, "").split() for n in along))
             elif name not in mine:
                 mine.add(name)
                 waiting.append(name)

@@ -12,10 +12,10 @@ cd "$(dirname "$0")/.."
 
 # Where one version has wheels for old Pythons alone, a later one for new ones.
 old='python_version < "3.10"' usual='python_version >= "3.10" and python_version < "3.14"' new='python_version >= "3.14"'
-report=("numpy==2.0.2; $old" "numpy==2.2.6; $usual" "numpy==2.3.5; $new"
-        "h5py==3.14.0; python_version < '3.14'" "h5py==3.15.1; $new"
+numpy=("numpy==2.0.2; $old" "numpy==2.2.6; $usual" "numpy==2.3.5; $new")
+report=("${numpy[@]}" "h5py==3.14.0; python_version < '3.14'" "h5py==3.15.1; $new"
         "matplotlib==3.9.4; $old" "matplotlib==3.10.7; python_version >= '3.10'" pandas==2.3.3)
-data=(tokenizers==0.22.1 numpy==2.2.6 xxhash==3.6.0)
+data=("${numpy[@]}" tokenizers==0.22.1 xxhash==3.6.0)
 fixtures=("${report[@]}" xxhash==3.6.0 torch==2.9.1 transformers==4.57.1 safetensors==0.6.2 tokenizers==0.22.1)
 exports=(torch==2.15.0 numpy==2.5.5 transformers==5.24.0 accelerate==1.15.0 deepspeed==0.19.8
          megatron-core==0.19.2 torchtitan==0.3.0)

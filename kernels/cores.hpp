@@ -22,7 +22,7 @@ int cores_of_quota(const std::string& root);
 // What the processor is called, by a file like /proc/cpuinfo: "unknown" where that does not tell.
 std::string processor_name(const std::string& cpuinfo = "/proc/cpuinfo");
 
-// Of a loop that waits for another core: leaves this one's other thread its turn.
+// Of a loop that waits for another core: a moment in which it asks for nothing.
 inline void pause_core() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();

@@ -24,15 +24,15 @@ KernelSet::KernelSet(const char* name_, int speed_, bool (*runs_here_)(), void (
 
 const std::vector<const KernelSet*>& kernel_sets() { return registry(); }
 
-std::string isa_names() {
+std::string isa_names(bool here) {
   std::string names = "auto, plain";
-  for (const KernelSet* set : kernel_sets()) names += std::string(", ") + set->name;
+  for (const KernelSet* set : kernel_sets())
+    if (!here || set->runs_here()) names += std::string(", ") + set->name;
   return names;
 }
 
 Ops<float> cpu_ops(const std::string& isa) {
   Ops<float> ops = plain_ops<float>();
-  std::string choices = "auto, plain";
   bool found = isa == "plain";
   for (const KernelSet* set : kernel_sets()) {
     if (!set->runs_here()) {
@@ -40,12 +40,11 @@ Ops<float> cpu_ops(const std::string& isa) {
         throw std::invalid_argument("isa '" + isa + "' does not run on this machine; use 'auto' or 'plain'");
       continue;
     }
-    choices += std::string(", ") + set->name;
     if (!found) set->apply(ops);
     found = found || isa == set->name;
   }
   if (!found && isa != "auto")
-    throw std::invalid_argument("there is no isa '" + isa + "'; here it can be " + choices);
+    throw std::invalid_argument("there is no isa '" + isa + "'; here it can be " + isa_names(true));
   return ops;
 }
 

@@ -137,7 +137,8 @@ struct KernelSet {
   KernelSet(const char* name, int speed, bool (*runs_here)(), void (*apply)(Ops<float>&));
 };
 const std::vector<const KernelSet*>& kernel_sets();  // slowest first
-std::string isa_names();  // what `isa` can be on this architecture: "auto, plain, ..."
+// What `isa` can be on this architecture, or on this machine alone: "auto, plain, ..."
+std::string isa_names(bool here = false);
 
 // isa: "auto", "plain" or a set's name (that set on top of the slower ones). Unknown or not supported
 // here: std::invalid_argument with one clear sentence.

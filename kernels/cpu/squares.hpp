@@ -11,7 +11,7 @@
 namespace lockstep::simd {
 
 inline constexpr int kSlices = 3, kSliceBits = 40;
-inline constexpr i64 kSquareBlock = 1 << 12;  // sums of 2^9 slices on each of 8 chains
+inline constexpr i64 kSquareBlock = 1 << 12;
 
 LOCKSTEP_INLINE std::uint32_t float_bits(float x) {
   std::uint32_t b;
@@ -48,6 +48,8 @@ LOCKSTEP_INLINE void add_one_square(i64* words, float x) {
 template <class V>
 void add_square_block(i64* words, const float* x, i64 n) {
   using D = typename V::Double;
+  // A chain's sum of slices, each of 2^kSliceBits units at most, is exact.
+  static_assert(kSquareBlock / V::kWidth <= i64{1} << (53 - kSliceBits));
   const std::uint32_t top = V::largest_magnitude(x, n);
   if (top == 0) return;  // zeros: an embedding's gradient has many
   const std::uint32_t exponent = top >> 23;

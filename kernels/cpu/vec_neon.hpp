@@ -79,7 +79,7 @@ struct Neon {
   static LOCKSTEP_INLINE void fma_into(Neon& c, Neon a, Neon b) { c.v = vfmaq_f32(c.v, a.v, b.v); }
   static LOCKSTEP_INLINE Neon fnma(Neon a, Neon b, Neon c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
   static LOCKSTEP_INLINE Neon sqrt(Neon a) { return {vsqrtq_f32(a.v)}; }
-  // The second of two zeros, and where one is no number, as x86's: vmaxq_f32 has rules of its own.
+  // b where they are equal or one is no number, as x86's; vmaxq_f32 would give the NaN and the positive zero.
   static LOCKSTEP_INLINE Neon max(Neon a, Neon b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
   static LOCKSTEP_INLINE Neon min(Neon a, Neon b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
 

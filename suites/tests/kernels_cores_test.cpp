@@ -70,10 +70,7 @@ TEST(Cores, AQuotaOfTimeIsSoMany) {
 // Lines as Linux writes them, on x86 and on Arm.
 TEST(Cores, AreCalledWhatTheSystemCallsThem) {
   const TemporaryFolder folder;
-  const auto of = [&](const std::string& text) {
-    std::ofstream(folder.path() + "cpuinfo") << text;
-    return processor_name(folder.path() + "cpuinfo");
-  };
+  const auto of = [&](const std::string& text) { return processor_name(folder.write("cpuinfo", text)); };
   EXPECT_EQ(of("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel\t\t: 143\n"
                "model name\t: Intel(R) Xeon(R) Platinum 8480C\nflags\t\t: fpu\n"),
             "Intel(R) Xeon(R) Platinum 8480C");
@@ -83,7 +80,7 @@ TEST(Cores, AreCalledWhatTheSystemCallsThem) {
   EXPECT_EQ(of(arm + "0xd4f\nCPU revision\t: 0\n"), "Neoverse V2");
   EXPECT_EQ(of(arm + "0xfff\nCPU revision\t: 0\n"), "Arm, implementer 0x41, part 0xfff");
   EXPECT_EQ(of("processor\t: 0\n"), "unknown");
-  EXPECT_EQ(processor_name(folder.path() + "none"), "unknown");
+  EXPECT_EQ(processor_name(folder.path() + "/none"), "unknown");
 }
 
 }  // namespace

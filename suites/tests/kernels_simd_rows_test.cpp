@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cmath>
 #include <limits>
 
 #include "suites/tests/kernels_simd.hpp"
@@ -150,6 +151,24 @@ TEST(SimdRows, CrossEntropyEqualsPlain) {
           EXPECT_TRUE(same(dx, dx2, V, "dlogits"));
         });
       }
+}
+
+// A NaN is no row's maximum: it shows in the sum.
+TEST(SimdRows, MaximumPassesOverNaNs) {
+  for (i64 V : {1, 7, 16, 40}) {
+    std::vector<float> logits(static_cast<std::size_t>(V * V));  // row m has its NaN in column m
+    for (i64 i = 0; i < V * V; ++i)
+      logits[static_cast<std::size_t>(i)] =
+          i / V == i % V ? std::nanf("") : -1.0f - static_cast<float>(i % V);
+    Output max(V);
+    plain().ce_max(one_lane(), max.data(), logits.data(), V, V, V);
+    EXPECT_EQ(max.data()[0], V > 1 ? -2.0f : -std::numeric_limits<float>::infinity());
+    for_every_set([&](const Ops<float>& ops, Lanes& lanes) {
+      Output other(V);
+      ops.ce_max(lanes, other.data(), logits.data(), V, V, V);
+      EXPECT_TRUE(same(max, other, 1, "max"));
+    });
+  }
 }
 
 TEST(SimdRows, LossEqualsPlain) {

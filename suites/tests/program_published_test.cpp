@@ -1,6 +1,7 @@
 // README.md's tables of predicted against published are what `lockstep published` says.
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <fstream>
 #include <map>
 #include <regex>

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "suites/bytes.hpp"
 #include "suites/planner/cost_model.hpp"
