@@ -35,9 +35,12 @@ LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread -rdynamic -ldl
 isa_avx2   := -mavx2 -mfma $(OPT:-O2=-O3)
 isa_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512 $(OPT:-O2=-O3)
 isa_neon   := $(OPT:-O2=-O3)
-isa = $(if $(filter %_avx2,$1),$(isa_avx2))$(if $(filter %_avx512,$1),$(isa_avx512))$(if $(filter %_neon,$1),$(isa_neon))
-machine    := $(shell $(CXX) -dumpmachine 2>/dev/null)
-foreign    := $(if $(filter x86_64-%,$(machine)),,%_avx2.cpp %_avx512.cpp) $(if $(filter aarch64-%,$(machine)),,%_neon.cpp)
+isa = $(isa_$(lastword $(subst _, ,$1)))
+machine := $(firstword $(subst -, ,$(shell $(CXX) -dumpmachine 2>/dev/null)))
+of_x86_64  := %_avx2.cpp %_avx512.cpp
+of_aarch64 := %_neon.cpp
+vector_src := $(of_x86_64) $(of_aarch64)
+foreign    := $(filter-out $(of_$(machine)),$(vector_src))
 
 # The layers, lowest first; adding a file changes no list.
 kernels_src  := $(filter-out kernels/bench/% kernels/cuda/%,$(wildcard kernels/*.cpp kernels/*/*.cpp))
@@ -120,7 +123,7 @@ sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sw
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
 soon := $(if $(filter -O1 -O2,$(OPT)),-Og)
-fma_here := $(if $(filter x86_64-%,$(machine)),$(shell grep -qw fma /proc/cpuinfo 2>/dev/null && \
+fma_here := $(if $(filter x86_64,$(machine)),$(shell grep -qw fma /proc/cpuinfo 2>/dev/null && \
     echo -mfma $(if $(gnu),-fexpensive-optimizations)))
 $B/obj/tests/%.o $(sooner_obj): private CXXFLAGS += $(soon)
 $B/obj/tests/%.o: private CXXFLAGS += $(fma_here) -Wno-shadow $(if $(WARN),-Wshadow=local)
@@ -138,7 +141,7 @@ $3: $B/pch/$1/common.hpp.gch
 endef
 $B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(soon)
 $B/pch/tests/%: private CXXFLAGS += $(fma_here)
-$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out %_avx2.cpp %_avx512.cpp %_neon.cpp $(sooner:%=%.cpp), \
+$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out $(vector_src) $(sooner:%=%.cpp), \
     $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) $(mutants_src)))))
 $(eval $(call precompiled,sooner,kernels/common.hpp,$(sooner_obj)))
 $(eval $(call precompiled,tests,suites/tests/common.hpp,$(call test_obj,%)))

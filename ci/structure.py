@@ -44,6 +44,7 @@ def code(path):
     return re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|//[^\n]*|/\*.*?\*/', blank, text(path), flags=re.S)
 
 
+@functools.cache
 def code_without_strings(path):
     return re.sub(r'"(?:\\.|[^"\\\n])*"', '""', code(path))
 

@@ -28,6 +28,16 @@ TEST(ProgramBuild, AnotherProgramDoesNotGoOnInASweepsFolder) {
   EXPECT_TRUE(says(other.err, "holds another sweep: build was "));
 }
 
+// The page's tests take a folder with a Python in it for a whole environment, and are skipped without one.
+TEST(ProgramBuild, HalfAPythonEnvironmentIsNone) {
+  const TemporaryFolder folder;
+  const Ended ended = shell("mkdir " + folder.path() + "/ci && cp ci/venv.sh " + folder.path() +
+                            "/ci && PIP_NO_INDEX=1 PIP_FIND_LINKS= " + folder.path() + "/ci/venv.sh report");
+  EXPECT_EQ(ended.status, 1) << ended.out;
+  EXPECT_TRUE(says(ended.err, "ci/venv.sh: "));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() + "/build/venv"));
+}
+
 // A repository with this Makefile and one source.
 class Revision : public ::testing::Test {
  protected:

@@ -1,5 +1,6 @@
 // lockstep gate, and plans that only fast mode can sum: what continuous integration sees of them.
 #include <gtest/gtest.h>
+#include <hdf5.h>
 #include <unistd.h>
 
 #include "reports/h5.hpp"
@@ -89,7 +90,7 @@ TEST(ProgramGate, ADumpThatThereIsNoRoomForLeavesNothing) {
   const TemporaryFolder folder;
   const std::string dump = folder.path() + "/dump.h5";
   const std::string said = in_no_room("train " + tiny_run + "--steps 2 --plan dp=2 --dump " + dump, "2000");
-  if (said.find("Assertion `H5") != std::string::npos)
+  if (H5_VERSION_GE(2, 0, 0) && said.find("Assertion `H5") != std::string::npos)
     GTEST_SKIP() << "this HDF5 is built to end a program whose disk is full: " << said;
   EXPECT_TRUE(says(said,
                    "cannot write '" + dump + "': the folder must be writable and its disk must have room",

@@ -1,5 +1,6 @@
 // lockstep train, show and compare on files, as a user has them.
 #include <gtest/gtest.h>
+#include <hdf5.h>
 
 #include <chrono>
 #include <cstdio>
@@ -153,10 +154,11 @@ TEST(ProgramTrain, DamageThatEndsTheLibraryIsASentence) {
   const std::size_t heap = bytes.str().find("GCOL");
   ASSERT_NE(heap, std::string::npos);
   std::fstream(b, std::ios::in | std::ios::out).seekp(static_cast<std::streamoff>(heap) + 28).put(20);
+  const std::string how = H5_VERSION_GE(1, 14, 0) ? "" : "HDF5's library itself ends at it";
   for (const std::string& files : {b, a + " " + b}) {
     const Ended ended = lockstep_program("compare " + files);
     EXPECT_EQ(ended.status, 2);
-    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' is damaged: "));
+    EXPECT_TRUE(says(ended.err, "lockstep: '" + b + "' is damaged: " + how));
   }
 }
 
