@@ -42,16 +42,25 @@ hdf5() {
     return 1
 }
 
-# MPI is optional. Flags as Open MPI's and as MPICH's compiler tell them; its headers' warnings are not ours.
+# MPI is optional. It takes no flags where CXX is an MPI's own compiler; else those that Open MPI's tells, or that of MPICH
+# and its kin (Intel's). Its headers' warnings are not ours.
 mpi_cflags='' mpi_libs=''
 mpi() {
-    local flags libs
-    flags=$(mpicc --showme:compile 2>/dev/null || mpicc -compile_info 2>/dev/null | grep -o -- '-I[^ ]*' | xargs)
-    libs=$(mpicc --showme:link 2>/dev/null || mpicc -link_info 2>/dev/null | grep -oE -- '-(L|l|Wl)[^ ]*' | xargs)
-    flags="-DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX ${flags//-I/-isystem }"
-    # shellcheck disable=SC2086  # both are lists of flags
-    compiles $'#include <mpi.h>\nint main() { return MPI_Finalize(); }' $flags ${libs:--lmpi} || return 1
-    mpi_cflags=$flags mpi_libs=${libs:--lmpi}
+    local flags libs where
+    # told OPEN_MPI'S MPICH'S WHICH: the flags that begin so, of what mpicc says when asked by either's option (a $, as
+    # Intel's has in one, would be make's)
+    told() { { mpicc "$1" || mpicc "$2"; } 2>/dev/null | tr ' ' '\n' | grep -E "^-($3)[^$]*$" | xargs; }
+    for where in "|" "$(told --showme:compile -compile_info I)|$(told --showme:link -link_info 'L|l|Wl')" "|-lmpi"; do
+        flags=${where%%|*} libs=${where#*|}
+        flags="-DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX ${flags//-I/-isystem }"
+        # shellcheck disable=SC2086  # both are lists of flags
+        if compiles $'#include <mpi.h>\nint main() { return MPI_Finalize(); }' $flags $libs; then
+            # Not nothing, which would say that there is no MPI.
+            mpi_cflags=$flags mpi_libs=${libs:--pthread}
+            return 0
+        fi
+    done
+    return 1
 }
 
 # CUDA is optional: where its compiler is, and the GPUs it knows of those wanted (Ampere, Hopper, Blackwell).
@@ -92,7 +101,7 @@ needs=(
     'build|toml++|libtomlplusplus-dev|library toml++/toml.h'
     'build|fmt|libfmt-dev|library fmt/format.h -lfmt'
     'build|xxHash|libxxhash-dev|library xxhash.h -lxxhash'
-    'mpi|Open MPI|libopenmpi-dev openmpi-bin|mpi'
+    'mpi|MPI (Open MPI, MPICH or its kin)|libopenmpi-dev openmpi-bin|mpi'
     'test|GoogleTest|libgtest-dev|library gtest/gtest.h -lgtest -lgtest_main'
     'bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
     'report|Python with venv|python3-venv|python3 -c "import ensurepip, venv"'

@@ -4,10 +4,11 @@
 # What is packed runs from any folder with the environment that ci/gpu_check.sh sets. Says why if it cannot.
 set -uo pipefail
 to=$1
-[[ ! -x $to/usr/bin/mpirun ]] || exit 0
 packages=(openmpi-bin openmpi-common libopenmpi3 libpmix2 libhwloc15 libevent-core-2.1-7 libevent-pthreads-2.1-7
           libmunge2 libnl-3-200 libnl-route-3-200 libudev1 zlib1g)
 leave_out() { rm -rf "$to" && echo "  packed without Open MPI, so gpu-check leaves --comm nccl out: $1"; exit 0; }
+grep -q 'libmpi\.so\.40' "${to%/*}/lockstep_mpi.so" 2>/dev/null || leave_out "lockstep_mpi.so was not built with Open MPI"
+[[ ! -x $to/usr/bin/mpirun ]] || exit 0
 command -v apt-get dpkg >/dev/null || leave_out "this is no Debian"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

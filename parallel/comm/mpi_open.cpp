@@ -10,8 +10,8 @@ int with_mpi(const std::function<int(MpiWorld&)>& body) {
   // Global, since Open MPI opens plugins that look for its symbols. Never closed: they would be gone at exit.
   const auto entry = reinterpret_cast<Entry*>(
       entry_beside("lockstep_mpi.so", "lockstep_with_mpi", RTLD_GLOBAL,
-                   "this program was built without MPI ({} is not there); install Open MPI, so that mpicc is "
-                   "found, and run make again",
+                   "this program was built without MPI ({} is not there); install Open MPI or MPICH, so that "
+                   "mpicc is found, and run make again",
                    "MPI cannot be used here"));
   return entry(body);
 }

@@ -32,19 +32,20 @@ class FaultSentence {
     sentence = fmt::format(
         "\n{}: memory: guarded run: a buffer was used after its release or beyond its end\n", plan);
     struct sigaction action {};
-    action.sa_handler = [](int) {
+    action.sa_handler = [](int signal) {
+      // The access is tried again, and then whoever was there before ends it.
+      sigaction(signal, signal == SIGBUS ? &bus : &segv, nullptr);
       if (write(STDERR_FILENO, sentence.data(), sentence.size()) < 0) return;  // nothing more can be done
     };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);  // the access is tried again, and then it ends
-    sigaction(SIGSEGV, &action, &segv_), sigaction(SIGBUS, &action, &bus_);
+    sigaction(SIGSEGV, &action, &segv), sigaction(SIGBUS, &action, &bus);
   }
-  ~FaultSentence() { sigaction(SIGSEGV, &segv_, nullptr), sigaction(SIGBUS, &bus_, nullptr); }
+  ~FaultSentence() { sigaction(SIGSEGV, &segv, nullptr), sigaction(SIGBUS, &bus, nullptr); }
   FaultSentence(const FaultSentence&) = delete;
   FaultSentence& operator=(const FaultSentence&) = delete;
 
  private:
   inline static std::string sentence;
-  struct sigaction segv_, bus_;
+  inline static struct sigaction segv, bus;
 };
 
 Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {

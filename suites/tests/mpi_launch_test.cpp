@@ -75,7 +75,7 @@ class Launched : public Mpi {
                                     "timed_steps = 2\ntimed_steps_most = 2\n" +
                                     more));
   }
-  Ended lockstep(const std::string& words, const std::string& launch = kMpirun + "{ranks}") {
+  Ended lockstep(const std::string& words, const std::string& launch = launcher() + "{ranks}") {
     return shell(kAsRoot + "timeout 300 '" + beside("lockstep") + "' " + words + " --launch \"" + launch +
                  "\"");
   }
@@ -83,7 +83,7 @@ class Launched : public Mpi {
   std::string script(const std::string& text) {
     const std::string path =
         folder_.write("launcher", "#!/bin/sh\nn=$1\nshift\necho call >>" + folder_.path() + "/calls\n" +
-                                      text + "\nexec " + kMpirun + "$n \"$@\"\n");
+                                      text + "\nexec " + launcher() + "$n \"$@\"\n");
     std::filesystem::permissions(path, std::filesystem::perms::owner_all);
     return path + " {ranks}";
   }
@@ -110,7 +110,7 @@ TEST_F(Launched, ASweepIsJudgedTimedAndRecorded) {
   EXPECT_TRUE(says(threads.out, "one hash " + ended.out.substr(at, 16)));
 
   const h5::Reader run(out + "/run.h5");
-  EXPECT_EQ(run.attribute("launch"), kMpirun + "{ranks}");
+  EXPECT_EQ(run.attribute("launch"), launcher() + "{ranks}");
   EXPECT_EQ(run.attribute("comm"), "mpi");
   char host[256] = "";
   gethostname(host, sizeof host - 1);
@@ -134,7 +134,7 @@ TEST_F(Launched, ASweepIsJudgedTimedAndRecorded) {
   // Once more: nothing is run again, nothing is started.
   const Ended again = lockstep("sweep " + file + " --limit-ranks 4 --out " + out, "false {ranks}");
   EXPECT_EQ(again.status, 2) << again.out;
-  EXPECT_TRUE(says(again.err, "launch was " + kMpirun));
+  EXPECT_TRUE(says(again.err, "launch was " + launcher()));
   const Ended same = lockstep("sweep " + file + " --limit-ranks 4 --out " + out);
   EXPECT_TRUE(says(same.out, "going on: 10 of 10 plans are recorded", "VALID: 10 plans"));
 }
@@ -200,7 +200,7 @@ TEST_F(Launched, ASweepOfThreadsDoesNotGoOnInItsFolder) {
   EXPECT_EQ(lockstep(sweep).status, 0);
   const Ended threads = shell("'" + beside("lockstep") + "' " + sweep);
   EXPECT_EQ(threads.status, 2) << threads.out;
-  EXPECT_TRUE(says(threads.err, "launch was " + kMpirun));
+  EXPECT_TRUE(says(threads.err, "launch was " + launcher()));
 }
 
 // What carries the messages is in a shared object of its own.
@@ -209,7 +209,7 @@ TEST_F(Launched, AnotherCommunicatorDoesNotGoOnInItsFolder) {
     std::filesystem::copy_file(beside(name), folder_.path() + "/" + name);
   const std::string sweep = kAsRoot + "timeout 300 " + folder_.path() + "/lockstep sweep " +
                             suite("[axes]\ndp = 1\n") + " --out " + folder_.path() + "/out --launch \"" +
-                            kMpirun + "{ranks}\"";
+                            launcher() + "{ranks}\"";
   EXPECT_EQ(shell(sweep).status, 0);
   EXPECT_TRUE(says(shell(sweep).out, "going on: 1 of 1 plans are recorded"));
   std::ofstream(folder_.path() + "/lockstep_mpi.so", std::ios::app) << 'x';

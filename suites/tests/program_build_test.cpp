@@ -38,6 +38,26 @@ TEST(ProgramBuild, HalfAPythonEnvironmentIsNone) {
   EXPECT_FALSE(std::filesystem::exists(folder.path() + "/build/venv"));
 }
 
+// A compiler that knows neither Open MPI's option nor where its library is by itself, as MPICH's and Intel's;
+// a folder's name has what looks like a flag.
+TEST(ProgramBuild, AnMpichIsFoundByWhatItsCompilerTells) {
+  const TemporaryFolder folder;
+  const std::string mpi = folder.path() + "/x86_64-linux-gnu";
+  const Ended made =
+      shell("mkdir " + mpi + " && cd " + mpi +
+            " && echo 'int MPI_Finalize(void) { return 0; }' >m.c && cc -c m.c && ar cr libmpich.a m.o && "
+            "echo 'extern \"C\" int MPI_Finalize(void);' >mpi.h");
+  ASSERT_EQ(made.status, 0) << made.err;
+  folder.write("mpicc", "#!/bin/sh\ncase $1 in\n-compile_info) echo 'cc -Wl,-z,now -I\"" + mpi +
+                            "\"' ;;\n-link_info) echo 'cc -I" + mpi + " -L\"" + mpi +
+                            "\" -lmpich -Wl,-rpath,$:$/..' ;;\n*) exit 1 ;;\nesac\n");
+  const Ended ended =
+      shell("chmod +x " + folder.path() + "/mpicc && PATH=" + folder.path() + ":$PATH ci/deps.sh " +
+            folder.path() + "/deps.mk && grep ^MPI_ " + folder.path() + "/deps.mk");
+  EXPECT_TRUE(says(ended.out, "-isystem " + mpi + "\nMPI_LIBS := -L" + mpi + " -lmpich\n"))
+      << ended.out << ended.err;
+}
+
 // A repository with this Makefile and one source.
 class Revision : public ::testing::Test {
  protected:

@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "parallel/comm/tree.hpp"
 
@@ -214,8 +215,10 @@ void MpiComm::wait(int id) {
   Slot& s = slots_[static_cast<std::size_t>(index)];
   using Clock = std::chrono::steady_clock;
   Clock::time_point moved = Clock::now();
-  while (!s.done) {
-    if (drive(s)) moved = Clock::now();
+  for (int in_vain = 0; !s.done;) {
+    if (drive(s)) moved = Clock::now(), in_vain = 0;
+    // Whom this waits for may need this very core; not every MPI lets go of it by itself.
+    if (++in_vain > 100) std::this_thread::yield();
     if (std::chrono::duration<double>(Clock::now() - moved).count() > patience_)
       throw CommError(fmt::format("nothing has moved for {} s while waiting for {}", patience_,
                                   describe(s.stated.message, group_of(s.stated.message))));

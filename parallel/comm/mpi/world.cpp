@@ -13,6 +13,7 @@
 #include "kernels/cores.hpp"
 #include "parallel/comm/mpi.hpp"
 #include "parallel/comm/mpi/comm.hpp"
+#include "parallel/comm/mpi/fatal_signals.hpp"
 #include "ref/error.hpp"
 
 namespace lockstep {
@@ -23,10 +24,15 @@ class World : public MpiWorld {
   World() {
     int provided = 0;
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+    // Every status is looked at, so that what goes wrong is said by a rank that has a name. MPICH asks these
+    // two of them of what has no communicator: a test of requests.
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
     MPI_Comm here;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here);
+    mpi_must(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here),
+             "MPI_Comm_split_type");
     MPI_Comm_rank(here, &rank_here_);
     MPI_Comm_size(here, &ranks_here_);
     // A launcher binds each process to cores of its own, or all to all of them.
@@ -34,11 +40,13 @@ class World : public MpiWorld {
     CPU_ZERO(&cores);
     sched_getaffinity(0, sizeof cores, &cores);
     cores_mine_ = CPU_COUNT(&cores);
-    MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof cores, MPI_UNSIGNED_CHAR, MPI_BOR, here);
+    mpi_must(MPI_Allreduce(MPI_IN_PLACE, &cores, sizeof cores, MPI_UNSIGNED_CHAR, MPI_BOR, here),
+             "MPI_Allreduce");
     cores_here_ = CPU_COUNT(&cores);
     if (const int quota = cores_of_quota("/sys/fs/cgroup"); quota > 0)
       cores_here_ = std::min(cores_here_, quota);
     MPI_Comm_free(&here);
+    name_rank_in_death(*this);
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -63,32 +71,34 @@ class World : public MpiWorld {
     if (rank_ > 0) {
       char go = 0;
       MPI_Request request;
-      MPI_Irecv(&go, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, &request);
+      mpi_must(MPI_Irecv(&go, 1, MPI_CHAR, 0, 0, MPI_COMM_WORLD, &request), "MPI_Irecv");
       wait_politely(request);
       const i64 bytes = static_cast<i64>(mine.size());
-      MPI_Send(&bytes, 1, MPI_INT64_T, 0, 0, MPI_COMM_WORLD);
+      mpi_must(MPI_Send(&bytes, 1, MPI_INT64_T, 0, 0, MPI_COMM_WORLD), "MPI_Send");
       for (i64 at = 0; at < bytes; at += kChunk)
-        MPI_Send(mine.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, 0, 0,
-                 MPI_COMM_WORLD);
+        mpi_must(MPI_Send(mine.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, 0, 0,
+                          MPI_COMM_WORLD),
+                 "MPI_Send");
       return;
     }
     see(0, mine);
     std::string theirs;
     for (int r = 1; r < size_; ++r) {
       const char go = 1;
-      MPI_Send(&go, 1, MPI_CHAR, r, 0, MPI_COMM_WORLD);
+      mpi_must(MPI_Send(&go, 1, MPI_CHAR, r, 0, MPI_COMM_WORLD), "MPI_Send");
       i64 bytes = 0;
-      MPI_Recv(&bytes, 1, MPI_INT64_T, r, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      mpi_must(MPI_Recv(&bytes, 1, MPI_INT64_T, r, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE), "MPI_Recv");
       theirs.resize(static_cast<std::size_t>(bytes));
       for (i64 at = 0; at < bytes; at += kChunk)
-        MPI_Recv(theirs.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, r, 0,
-                 MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        mpi_must(MPI_Recv(theirs.data() + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, r, 0,
+                          MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+                 "MPI_Recv");
       see(r, theirs);
     }
   }
 
   int from_first(int value) override {
-    MPI_Bcast(&value, 1, MPI_INT, 0, MPI_COMM_WORLD);
+    mpi_must(MPI_Bcast(&value, 1, MPI_INT, 0, MPI_COMM_WORLD), "MPI_Bcast");
     return value;
   }
 
@@ -96,7 +106,7 @@ class World : public MpiWorld {
     std::string all = text;
     i64 bytes = static_cast<i64>(all.size());
     MPI_Request request;
-    MPI_Ibcast(&bytes, 1, MPI_INT64_T, 0, MPI_COMM_WORLD, &request);
+    mpi_must(MPI_Ibcast(&bytes, 1, MPI_INT64_T, 0, MPI_COMM_WORLD, &request), "MPI_Ibcast");
     wait_politely(request);
     all.resize(static_cast<std::size_t>(bytes));
     from_first(all.data(), bytes);
@@ -105,14 +115,15 @@ class World : public MpiWorld {
 
   void from_first(void* data, i64 bytes) override {
     for (i64 at = 0; at < bytes; at += kChunk)
-      MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(std::min(kChunk, bytes - at)), MPI_CHAR, 0,
-                MPI_COMM_WORLD);
+      mpi_must(MPI_Bcast(static_cast<char*>(data) + at, static_cast<int>(std::min(kChunk, bytes - at)),
+                         MPI_CHAR, 0, MPI_COMM_WORLD),
+               "MPI_Bcast");
   }
 
   int cores_each() const override { return std::max(1, std::min(cores_mine_, cores_here_ / ranks_here_)); }
   bool cores_suffice(int each) override {
     int suffice = cores_mine_ >= each && cores_here_ >= ranks_here_ * each;
-    MPI_Allreduce(MPI_IN_PLACE, &suffice, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD);
+    mpi_must(MPI_Allreduce(MPI_IN_PLACE, &suffice, 1, MPI_INT, MPI_LAND, MPI_COMM_WORLD), "MPI_Allreduce");
     return suffice;
   }
 
@@ -125,6 +136,9 @@ class World : public MpiWorld {
     const std::string who = alike && rank_ == 0 ? "" : fmt::format("rank {} on {}: ", rank_, host);
     std::fputs(("lockstep: " + who + what + "\n").c_str(), stderr);
     std::fflush(stderr);
+    die_quietly();
+    // MPICH's launcher, told to end a job, may drop what it has not yet passed on of this sentence.
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
     MPI_Abort(MPI_COMM_WORLD, status);
     std::_Exit(status);
   }
@@ -132,7 +146,7 @@ class World : public MpiWorld {
  private:
   // MPI's own wait would keep a core busy that another process may need.
   static void wait_politely(MPI_Request& request) {
-    for (int done = 0; MPI_Test(&request, &done, MPI_STATUS_IGNORE), !done;)
+    for (int done = 0; mpi_must(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"), !done;)
       std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
 
