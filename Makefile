@@ -27,7 +27,7 @@ endif
 $B/deps.mk: ci/deps.sh
 	@CXX="$(CXX)" ci/deps.sh $@
 
-CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS)
+CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS) $(TOML_CFLAGS)
 # -rdynamic: lockstep_mpi.so calls back into the program.
 LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread -rdynamic -ldl
 

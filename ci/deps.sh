@@ -42,6 +42,26 @@ hdf5() {
     return 1
 }
 
+# toml++ is headers alone. Where no package has it (Ubuntu 22.04), PyPI does, within the source of one that wraps it.
+toml_cflags=''
+toml() {
+    local flags
+    for flags in '' "-isystem ${out%/*}/tomlplusplus"; do
+        # shellcheck disable=SC2086  # a list of flags
+        library toml++/toml.h $flags && toml_cflags=$flags && return 0
+    done
+    return 1
+}
+fetch_toml() {
+    local url=https://files.pythonhosted.org/packages/10/fe/50ca1ac0c1a932d3e71311baff531c0395e546ec0cd42bc8a8a88c36e00b/pytomlpp-1.1.0.tar.gz
+    local sum=61a0f73e7ba2fe8bba4e99ce6d2701491885850b53aad8f3e46d03c4b31e594d inside=third_party/tomlplusplus/include
+    echo "deps: fetching toml++'s headers from PyPI" >&2
+    python3 -c 'import sys, urllib.request as u; open(sys.argv[2], "wb").write(u.urlopen(sys.argv[1], timeout=20).read())' \
+        "$url" "$scratch/toml.tgz" 2>/dev/null && sha256sum --quiet -c <<<"$sum  $scratch/toml.tgz" &&
+        mkdir -p "${out%/*}/tomlplusplus" &&
+        tar -xzf "$scratch/toml.tgz" -C "${out%/*}/tomlplusplus" --strip-components=4 "pytomlpp-1.1.0/$inside"
+}
+
 # MPI is optional. It takes no flags where CXX is an MPI's own compiler; else those that Open MPI's tells, or that of MPICH
 # and its kin (Intel's). Its headers' warnings are not ours.
 mpi_cflags='' mpi_libs=''
@@ -98,7 +118,7 @@ needs=(
     'build|HDF5|libhdf5-dev pkg-config|hdf5'
     'build|CLI11|libcli11-dev|library CLI/CLI.hpp'
     'build|nlohmann-json|nlohmann-json3-dev|library nlohmann/json.hpp'
-    'build|toml++|libtomlplusplus-dev|library toml++/toml.h'
+    'build|toml++ (headers alone)|libtomlplusplus-dev|toml'
     'build|fmt|libfmt-dev|library fmt/format.h -lfmt'
     'build|xxHash|libxxhash-dev|library xxhash.h -lxxhash'
     'mpi|MPI (Open MPI, MPICH or its kin)|libopenmpi-dev openmpi-bin|mpi'
@@ -129,9 +149,12 @@ install() {
     echo "deps: installing$packages" >&2
     # An old list of packages is not an error: the installation says whether it was good enough.
     "${as_root[@]}" apt-get "${options[@]}" update >"$scratch/log" 2>&1
-    # shellcheck disable=SC2086  # a list of names
+    local package known=()
+    for package in $packages; do
+        apt-cache show "$package" >/dev/null 2>&1 && known+=("$package")
+    done
     if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-            apt-get "${options[@]}" install --no-install-recommends $packages >>"$scratch/log" 2>&1 </dev/null; then
+            apt-get "${options[@]}" install --no-install-recommends "${known[@]}" >>"$scratch/log" 2>&1 </dev/null; then
         tail -n 15 "$scratch/log" >&2
         return 1
     fi
@@ -145,6 +168,9 @@ fi
 look
 if [[ -n $packages ]]; then
     install && look
+fi
+if [[ $missing_names == *toml++* ]]; then
+    fetch_toml && look
 fi
 if [[ -n $packages ]]; then
     echo "deps: missing and not installable here: $missing_names. On Debian: sudo apt-get install$packages." \
@@ -163,6 +189,7 @@ mkdir -p "$(dirname "$out")"
 {
     echo "# Written by ci/deps.sh."
     echo "HDF5_CFLAGS := $hdf5_cflags"
+    echo "TOML_CFLAGS := $toml_cflags"
     echo "HDF5_LIBS := $hdf5_libs"
     echo "MPI_CFLAGS := $mpi_cflags"
     echo "MPI_LIBS := $mpi_libs"
