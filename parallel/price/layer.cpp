@@ -116,14 +116,11 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   if (split && d.attention) made -= z.Q;
   at_least(2 * z.Q + 2 * z.KHp);  // do, dq, dk, dv
   made -= (d.qkv ? z.Q + 2 * z.KH : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
-  // Exchanged, dk: of q, k, v made again, do and dq as much is needed before or after.
-  if (z.O > 0) at_least(z.Q + 3 * z.KHp);
   enter1();
   at_least(z.Q + 2 * z.KHp);
   const i64 q = split ? 0 : z.Q;  // whose weight's gradient comes first
   if (split) made -= z.E + (d.norms ? z.X : 0);
   if (z.KH > z.KV) at_least(q + 2 * z.KHp + z.KVp);  // dk is added up, then dv
-  if (z.KVp > z.KV) at_least(q + 2 * z.KVp + z.KV);  // and rounded
   if (!split) made -= z.E + (d.norms ? z.X : 0);
   at_least((split ? 0 : z.Q + 2 * z.KV) + z.Wp);
   at_least(z.sum);
