@@ -137,9 +137,12 @@ class World : public MpiWorld {
     std::fputs(("lockstep: " + who + what + "\n").c_str(), stderr);
     std::fflush(stderr);
     die_quietly();
-    // MPICH's launcher, told to end a job, may drop what it has not yet passed on of this sentence.
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    MPI_Abort(MPI_COMM_WORLD, status);
+    if (size_ > 1) {
+      // MPICH's launcher, told to end a job, may drop what it has not yet passed on of this sentence.
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      MPI_Abort(MPI_COMM_WORLD, status);
+    }
+    MPI_Finalize();  // alone, nobody is to be ended, and some have words of their own for that
     std::_Exit(status);
   }
 
