@@ -7,7 +7,6 @@
 #include <array>
 #include <csignal>
 #include <cstring>
-#include <string>
 
 namespace lockstep {
 namespace {
@@ -33,15 +32,12 @@ void handle(int signal, siginfo_t* info, void*) {
 
 }  // namespace
 
-void name_rank_in_death(const MpiWorld& world) {
-  char host[256] = "";
-  gethostname(host, sizeof host - 1);
+void name_rank_in_death(const std::string& who) {
   struct sigaction action {};
   action.sa_sigaction = handle;
   action.sa_flags = SA_SIGINFO;
   for (Fatal& f : fatal) {
-    f.sentence = fmt::format("lockstep: rank {} on {}: ended by signal {} ({})\n", world.rank(), host,
-                             f.signal, strsignal(f.signal));
+    f.sentence = fmt::format("lockstep: {}: ended by signal {} ({})\n", who, f.signal, strsignal(f.signal));
     sigaction(f.signal, &action, &f.before);
   }
 }

@@ -46,7 +46,10 @@ class World : public MpiWorld {
     if (const int quota = cores_of_quota("/sys/fs/cgroup"); quota > 0)
       cores_here_ = std::min(cores_here_, quota);
     MPI_Comm_free(&here);
-    name_rank_in_death(*this);
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    who_ = fmt::format("rank {} on {}", rank_, host);
+    name_rank_in_death(who_);
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -130,10 +133,8 @@ class World : public MpiWorld {
   // What every process refuses alike is said once: the others give rank 0 time to say it for them.
   [[noreturn]] void end_job(const std::string& what, int status, bool alike) {
     if (alike && rank_ > 0) sleep(2);
-    char host[256] = "";
-    gethostname(host, sizeof host - 1);
     std::fflush(stdout);
-    const std::string who = alike && rank_ == 0 ? "" : fmt::format("rank {} on {}: ", rank_, host);
+    const std::string who = alike && rank_ == 0 ? "" : who_ + ": ";
     std::fputs(("lockstep: " + who + what + "\n").c_str(), stderr);
     std::fflush(stderr);
     die_quietly();
@@ -154,6 +155,7 @@ class World : public MpiWorld {
   }
 
   static constexpr i64 kChunk = 1 << 28;
+  std::string who_;  // "rank 1 on node2"
   int rank_ = 0, size_ = 1, rank_here_ = 0, ranks_here_ = 1;
   int cores_mine_ = 1, cores_here_ = 1;  // that this process may use, and all of this machine's together
 };
