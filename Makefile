@@ -60,7 +60,7 @@ obj = $(patsubst %.cpp,$B/obj/%.o,$1)
 kernels_obj := $(call obj,$(filter-out $(foreign),$(kernels_src)))
 ref_obj     := $(kernels_obj) $(call obj,$(ref_src))
 comm_obj    := $(kernels_obj) $(call obj,$(comm_src))
-all_obj     := $(ref_obj) $(call obj,$(comm_src) $(parallel_src) $(suites_src))
+every_obj   := $(ref_obj) $(call obj,$(comm_src) $(parallel_src) $(suites_src))
 
 # One short line per step; V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -116,15 +116,18 @@ $B/tests/$1.cpp: FORCE
 endef
 $(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n:%,$(handfuls))))))
 
-# What reads options and files of text, and what tests, is not what takes time when it runs: it compiles sooner
-# instead, and is linked last, so that of a template that others have too theirs is taken. The GPU's kernels as loops
-# are many fmas, with a call for each where the compiler may not use this machine's. With fma it takes 256-bit registers
-# too, and GCC counts leaving them clean among what is expensive: code of SSE ran a hundred times slower behind them.
-sooner := suites/main suites/here suites/commands/% suites/sweep/suite suites/sweep/sweep_folder \
-    suites/sweep/job_command suites/timing/timeline ref/config ref/safetensors reports/dump reports/plan_bytes \
-    suites/planner/cluster suites/planner/cluster_text suites/planner/export/% suites/planner/published/group suites/planner/published/rows suites/toml_file
+# What reads and writes text, files and options, what says when something is run, and what tests: none of it takes time
+# when it runs, so it compiles sooner instead, and is linked last, so that of a template that others have too theirs is
+# taken. The GPU's kernels as loops are many fmas, with a call for each where the compiler may not use this machine's. With
+# fma it takes 256-bit registers too, and GCC counts leaving them clean among what is expensive: code of SSE ran a hundred
+# times slower behind them.
+sooner := ref/config ref/safetensors suites/main suites/here suites/settings_list suites/text_table suites/toml_file \
+    suites/run/locate suites/run/training_state suites/planner/cluster suites/planner/cluster_text suites/planner/nearest_llama \
+    $(foreach d,commands sweep timing planner/answer planner/export planner/measure planner/published,suites/$d/%) \
+    $(filter-out reports/compare reports/h5,$(patsubst %.cpp,%,$(wildcard reports/*.cpp)))
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
-program_obj := $(filter-out $(sooner_obj),$(all_obj)) $(sooner_obj)
+all_obj     = $(filter-out $(sooner_obj),$(every_obj)) $(filter-out %/main.o,$(sooner_obj))
+program_obj = $(all_obj) $B/obj/suites/main.o
 soon := $(if $(filter -O1 -O2,$(OPT)),-Og)
 fma_here := $(if $(filter x86_64,$(machine)),$(shell grep -qw fma /proc/cpuinfo 2>/dev/null && \
     echo -mfma $(if $(gnu),-fexpensive-optimizations)))
@@ -220,11 +223,15 @@ $B/test_mpi: | $B/lockstep $(mpi_object) $(cuda_object) $(nccl_object)
 
 $B/test_cuda: $(call test_obj,kernels-gpu-%) | $(cuda_object)
 
-# The vector kernels' tests and nothing else, for a processor that is emulated (ci/arm.sh).
-GTEST ?= -lgtest -lgtest_main
-$B/test_simd: $(kernels_obj) $(call test_obj,kernels-gpu-%) $B/files
+# The vector kernels' tests and nothing else, for a processor that is emulated (ci/arm.sh): of GoogleTest it has the source.
+gtest := $(if $(GTEST_SOURCE),$B/obj/gtest/gtest-all.o $B/obj/gtest/gtest_main.o)
+$B/obj/gtest/%.o: $(GTEST_SOURCE)/src/%.cc
+	$(call say,CXX,$<)
+	@mkdir -p $(@D)
+	$Q$(CXX) -std=c++20 -O1 -pthread -I$(GTEST_SOURCE) $(EXTRA) -c -o $@ $<
+$B/test_simd: $(kernels_obj) $(call test_obj,kernels-gpu-%) $(gtest) $B/files
 	$(call say,LINK,$@)
-	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(GTEST) -pthread
+	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(if $(gtest),,-lgtest -lgtest_main) -pthread
 
 # For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
 # beside the program.
