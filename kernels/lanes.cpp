@@ -20,13 +20,15 @@ struct FreeScratch {
 };
 using Scratch = std::unique_ptr<std::byte[], FreeScratch>;
 
-// Waits until `value` differs from `old`, and returns what it became. Spins for about a microsecond only:
-// ranks may outnumber cores, and a spinning lane would keep the one it waits for off the core.
+// Waits until `value` differs from `old`, and returns what it became. Rounds of work follow each other within
+// microseconds, and to sleep and be woken takes ten times that. Ranks may outnumber cores, so after about a
+// microsecond whoever else wants the core gets it first.
 unsigned wait_for_change(const std::atomic<unsigned>& value, unsigned old) {
-  for (int spin = 0; spin < 50; ++spin) {
+  constexpr int kSpins = 50, kTurns = 200;
+  for (int turn = 0; turn < kSpins + kTurns; ++turn) {
     const unsigned now = value.load(std::memory_order_acquire);
     if (now != old) return now;
-    pause_core();
+    turn < kSpins ? pause_core() : std::this_thread::yield();
   }
   value.wait(old, std::memory_order_acquire);
   return value.load(std::memory_order_acquire);
