@@ -39,6 +39,7 @@ void write_settings(h5::Writer& file, const Settings& s) {
       {"eps", s.eps}, {"weight_decay", s.weight_decay}, {"clip", s.clip},   {"ignore", s.ignore}};
   for (const auto& [name, value] : whole) file.attribute(name, value);
   for (const auto& [name, value] : real) file.attribute(name, value);
+  if (s.activation_bytes == 2) file.attribute("dtype", std::string("bf16"));
 }
 
 }  // namespace

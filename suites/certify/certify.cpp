@@ -3,17 +3,18 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
-#include <map>
+#include <limits>
+#include <memory>
 #include <optional>
-#include <set>
 
-#include "kernels/random.hpp"
+#include "kernels/bf16.hpp"
 #include "ref/error.hpp"
-#include "ref/trainer.hpp"
 #include "suites/certify/adamw_variants.hpp"
 #include "suites/certify/outside_dump.hpp"
-#include "suites/gates/fast.hpp"
+#include "suites/certify/rounding.hpp"
+#include "suites/certify/sequences.hpp"
 
 namespace lockstep {
 namespace {
@@ -32,6 +33,12 @@ std::optional<double> factor(const std::vector<double>& a, const std::vector<dou
   return c;
 }
 
+bool in_bf16(const Weights& weights) {
+  return std::all_of(weights.begin(), weights.end(), [](const std::vector<float>& tensor) {
+    return std::all_of(tensor.begin(), tensor.end(), [](float w) { return bf16(w) == w; });
+  });
+}
+
 // The first number that is none: "a nan at [3, 5]".
 std::string not_a_number(const Param& p, const std::vector<float>& x) {
   for (i64 i = 0; i < static_cast<i64>(x.size()); ++i)
@@ -40,22 +47,16 @@ std::string not_a_number(const Param& p, const std::vector<float>& x) {
   return {};
 }
 
-// "model.layers.3.mlp.up_proj.weight" as of any layer.
-std::string kind_of(const std::string& name) {
-  std::string kind;
-  for (const char c : name) kind += '0' <= c && c <= '9' ? '*' : c;
-  while (kind.find("**") != std::string::npos) kind.erase(kind.find("**"), 1);
-  return kind;
-}
-
 class Judge {
  public:
-  Judge(const std::string& path, int threads, const std::function<void(double)>& at)
-      : dump_(path),
+  // dtype: whatever the dump says of it. most: no more steps than that.
+  Judge(const std::string& path, int threads, const std::function<void(double)>& at,
+        const std::string& dtype = "", i64 most = std::numeric_limits<i64>::max())
+      : dump_(path, dtype),
+        steps_(std::min(most, dump_.steps())),
+        threads_(threads),
         initial_(dump_.initial()),
-        lanes_(threads),
-        float64_(dump_.model(), dump_.settings(), threads),
-        float32_(dump_.model(), dump_.settings(), cpu_ops(), lanes_),
+        rounding_(dump_.model(), dump_.settings(), threads),
         adamw_(dump_.table(), dump_.settings(), dump_.clips()),
         at_(at) {}
 
@@ -63,10 +64,11 @@ class Judge {
     std::optional<Weights> before = std::move(initial_);
     for (const auto& tensor : *before) numbers_ += static_cast<double>(tensor.size());
     i64 k = 0;
-    for (; k < dump_.steps() && before && !found_; ++k) {
+    for (; k < steps_ && before && !found_; ++k) {
       before = step(k, *before);
-      at_(static_cast<double>(k + 1) / static_cast<double>(dump_.steps()));
+      at_(static_cast<double>(k + 1) / static_cast<double>(steps_));
     }
+    done_ = k;
     if (found_)
       return {false, false, "beyond the bound: " + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
     if (gradients_ == 0)
@@ -81,6 +83,8 @@ class Judge {
     if (!untold.empty()) text += fmt::format("; not told from AdamW: {}", fmt::join(untold, ", "));
     return {true, unseen.empty() && untold.empty(), text};
   }
+  i64 done() const { return done_; }  // steps, with the one that is beyond
+  const OutsideDump& dump() const { return dump_; }
 
  private:
   static std::string number(i64 n, const char* what) {
@@ -109,9 +113,10 @@ class Judge {
       unseen.push_back("the gradient norm of " + number(with_gradients_ - norms_, "step"));
     if (updates_ < k)
       unseen.push_back(fmt::format("weights of {} ({})", number(k - updates_, "step"),
-                                   dump_.untold().empty() ? "the lr, gradients or the weights are missing"
-                                                          : dump_.untold() + " not said"));
-    if (k < dump_.steps())
+                                   !dump_.untold().empty() ? dump_.untold() + " not said"
+                                   : stored_in_bf16_ ? "they are stored in bf16, and the masters are not told"
+                                                     : "the lr, gradients or the weights are missing"));
+    if (k < steps_)
       unseen.push_back(fmt::format("anything from step {} on (the weights before it are missing)", k));
     return unseen;
   }
@@ -138,86 +143,57 @@ class Judge {
   std::optional<Weights> step(i64 k, const Weights& before) {
     const std::string named = fmt::format("step {}: ", k);
     const std::vector<i32> tokens = dump_.ids(k, "tokens"), labels = dump_.ids(k, "labels");
-    const Whole::Step rounded = in_float32(before, tokens, labels);
-    const FastReference::Step exact = float64_.step(before, tokens.data(), labels.data(), rounded);
-    drowned_.clear();
-    learn_rounding(rounded, exact);
-    for (const i64 way : {2 * k, 2 * k + 1})
-      learn_rounding(in_float32(nudged(before, way), tokens, labels), exact);
+    const FastReference::Step& exact = rounding_.step(k, before, tokens, labels);
     if (const std::optional<double> loss = dump_.scalar(k, "loss")) {
-      see(named + "loss", std::abs(*loss - exact.loss),
-          kFastMultiple * loss_rounding_ + kFastFloor * std::abs(exact.loss), false,
+      see(named + "loss", std::abs(*loss - exact.loss), rounding_.loss_allowed(), false,
           [&] { return std::isfinite(*loss) ? "" : fmt::format("it is {}", *loss); });
       ++losses_;
     }
     const std::optional<Weights> gradient = dump_.tensors(k, "grad"), after = dump_.tensors(k, "weight");
     if (gradient) {
-      gradients(named, *gradient, exact);
+      gradients(named, {before, tokens, labels, *gradient}, exact);
       optimizer(k, before, *gradient, after);
     }
     return after;
   }
 
-  // The float32 reference's loss and gradients at these weights.
-  Whole::Step in_float32(const Weights& before, const std::vector<i32>& tokens,
-                         const std::vector<i32>& labels) {
-    const std::vector<Param>& table = dump_.table();
-    for (std::size_t i = 0; i < table.size(); ++i)
-      if (!before[i].empty()) float32_.load(table[i].name, before[i].data());
-    Whole::Step step;
-    step.loss = float32_.step(tokens.data(), labels.data()).loss;
-    for (std::size_t i = 0; i < table.size(); ++i)
-      step.gradient.push_back(table[i].tied_to >= 0 ? std::vector<float>{}
-                                                    : float32_.gradient(static_cast<int>(i)));
-    return step;
-  }
+  struct Inputs {
+    const Weights& before;
+    const std::vector<i32>&tokens, &labels;
+    const Weights& gradient;
+  };
 
-  // Each weight about its last bit up or down: where a step is badly conditioned, that shows it, however
-  // well the reference's own rounding came out.
-  static Weights nudged(Weights weights, i64 way) {
-    std::uint64_t at = 0;
-    for (auto& tensor : weights)
-      for (float& w : tensor)
-        w *= random_word(static_cast<std::uint64_t>(way), at++) % 2 ? 1 + 0x1p-23f : 1 - 0x1p-24f;
-    return weights;
-  }
-
-  // What rounding does to the loss, and to gradients; those that it makes others of are not judged this step.
-  void learn_rounding(const Whole::Step& rounded, const FastReference::Step& exact) {
-    if (const double off = std::abs(rounded.loss - exact.loss); off > loss_rounding_) loss_rounding_ = off;
-    for (std::size_t i = 0; i < dump_.table().size(); ++i) {
-      const Param& p = dump_.table()[i];
-      if (exact.gradient[i].empty()) continue;
-      const double off = distance(p, rounded.gradient[i], exact.gradient[i]) / norm(p, exact.gradient[i]);
-      double& most = rounding_[kind_of(p.name)];
-      if (off > reference_bound(dump_.settings()))
-        drowned_.insert(i);
-      else if (off > most)  // which NaN is not
-        most = off;
-    }
-  }
-
-  void gradients(const std::string& named, const Weights& gradient, const FastReference::Step& exact) {
-    i64 beyond = 0, all = 0;
+  void gradients(const std::string& named, const Inputs& step, const FastReference::Step& exact) {
+    const Weights& gradient = step.gradient;
+    std::vector<std::size_t> beyond;
+    std::vector<double> bounds;
+    i64 all = 0;
     for (std::size_t i = gradient.size(); i-- > 0;) {  // in order of backward
       const Param& p = dump_.table()[i];
       const std::vector<double>& g64 = exact.gradient[i];
       if (gradient[i].empty()) continue;
-      if (drowned_.count(i) && not_a_number(p, gradient[i]).empty()) {
+      if (rounding_.drowned(i) && not_a_number(p, gradient[i]).empty()) {
         ++drowned_gradients_;
         continue;
       }
-      const double allowed = (kFastMultiple * rounding_[kind_of(p.name)] + kFastFloor) * norm(p, g64);
-      beyond += !see(named + "gradient of " + p.name, distance(p, gradient[i], g64), allowed, true, [&] {
-        if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
-        const std::optional<double> c =
-            factor({gradient[i].begin(), gradient[i].end()}, {g64.begin(), g64.begin() + p.count()}, allowed);
-        return c ? fmt::format("; it is {:.6g} times what it should be", *c) : "";
-      });
       ++all;
+      const double allowed = rounding_.allowed(i);
+      const bool within =
+          see(named + "gradient of " + p.name, distance(p, gradient[i], g64), allowed, true, [&, allowed] {
+            if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
+            const std::optional<double> c = factor({gradient[i].begin(), gradient[i].end()},
+                                                   {g64.begin(), g64.begin() + p.count()}, allowed);
+            return c ? fmt::format("; it is {:.6g} times what it should be", *c) : "";
+          });
+      if (!within) beyond.push_back(i), bounds.push_back(allowed);
     }
     gradients_ += all, ++with_gradients_;
-    if (beyond > 0) count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond, all);
+    if (beyond.empty()) return;
+    const std::string counted =
+        counted_otherwise(dump_.model(), dump_.settings(),
+                          {step.before, step.tokens, step.labels, gradient, beyond, bounds}, threads_);
+    count_ = fmt::format("; {} of {} gradients of the step are beyond it{}", beyond.size(), all,
+                         counted.empty() ? "" : ", and all are what there is with " + counted);
   }
 
   void optimizer(i64 k, const Weights& before, const Weights& gradient, const std::optional<Weights>& after) {
@@ -235,8 +211,9 @@ class Judge {
       ++norms_;
     }
     const std::optional<double> lr = rate(k);
+    if (after && dump_.settings().activation_bytes == 2 && in_bf16(*after)) stored_in_bf16_ = true;
     // Its moments are of all steps before.
-    if (!after || !dump_.untold().empty() || !lr || updates_ < k) return;
+    if (!after || !dump_.untold().empty() || !lr || updates_ < k || stored_in_bf16_) return;
     ++updates_;
     adamw_.begin(
         k, {*lr, k > 0 ? rate(k - 1) : std::nullopt, k + 1 < dump_.steps() ? rate(k + 1) : std::nullopt},
@@ -275,16 +252,15 @@ class Judge {
   }
 
   const OutsideDump dump_;
+  const i64 steps_;
+  const int threads_;
   Weights initial_;  // read before trainers are made of the model's size
-  Lanes lanes_;
-  Float64 float64_;
-  Trainer<float> float32_;
+  Rounding rounding_;
   AdamWVariants adamw_;
   std::function<void(double)> at_;
-  std::map<std::string, double> rounding_;  // by kind of tensor: the reference's, as a part of its gradient
-  double loss_rounding_ = 0, numbers_ = 0;  // of the loss; of the model
-  std::set<std::size_t> drowned_;           // the step's gradients that rounding alone makes others of
-  i64 drowned_gradients_ = 0;
+  double numbers_ = 0;  // of the model
+  i64 drowned_gradients_ = 0, done_ = 0;
+  bool stored_in_bf16_ = false;  // weights, by a trainer that computes in it
   double worst_ = 0;
   std::string where_, count_;
   std::optional<std::string> found_, tensor_;
@@ -295,7 +271,14 @@ class Judge {
 }  // namespace
 
 Certificate certify(const std::string& dump, int threads, const std::function<void(double)>& at) {
-  return Judge(dump, threads, at).judge();
+  auto judge = std::make_unique<Judge>(dump, threads, at);
+  Certificate certificate = judge->judge();
+  if (certificate.right || judge->dump().says_dtype()) return certificate;
+  const i64 steps = judge->done();
+  judge.reset();  // the next one takes as much memory
+  if (Judge(dump, threads, at, "bf16", steps).judge().right)
+    certificate.text += "; within the bound of bf16, if that is what it computes in (attribute dtype)";
+  return certificate;
 }
 
 }  // namespace lockstep

@@ -15,15 +15,14 @@ struct Certificate {
 };
 
 // What is judged of each step, as far as the dump holds it:
-//   loss              |l - l64| at most kFastMultiple r + kFastFloor |l64|: r, what rounding does, see below
-//   gradients         |g - g64| at most (kFastMultiple r + kFastFloor) |g64|. r: the largest part of
-//                     a float64 gradient by which the reference's in float32 was off, of all tensors of that
-//                     name in any layer, up to this step, at these weights and twice at some that differ in
-//                     their last bits. One tensor's own may come out small by chance, and there are many.
-//                     Where rounding is more than reference_bound() of it, a gradient is not judged
+//   loss, gradients   by their distance from float64's (suites/certify/rounding.hpp); where rounding is more
+//                     than reference_bound() of a gradient, it is not. Of gradients beyond: whether they are
+//                     those of a batch counted otherwise (suites/certify/sequences.hpp)
 //   gradient norm     of the dump's own gradients, to what a sum of squares in float32 may be off
 //   weights after it  AdamW on the dump's own gradients from zero moments (suites/certify/adamw_variants.hpp)
 // What was judged is counted, what the dump lacks for it is said, and what AdamW could not be told from.
+// In float32, or in bf16 where the dump says so. One that does not say, and is beyond the bound, is held to
+// that of bf16 too, and told.
 // UserError: not a dump, one of another version or layout, with a step left out, or without gradients.
 // at(part): called as steps are done.
 Certificate certify(

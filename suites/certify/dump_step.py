@@ -1,11 +1,14 @@
 """Writes a training run of a Hugging Face Llama as `lockstep compare FILE` judges it (reports/schema.md, "Dump").
 
-    dump = Dump("run.h5", model, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+    dump = Dump("run.h5", model, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)   # and dtype="bf16"
     for step, (tokens, labels) in enumerate(batches):         # of all microbatches and replicas, in any order
         ...forward and backward of all of it...
         dump.gradients(step, tokens, labels, loss, lr)        # whole and reduced, before clipping
         norm = ...clip; optimizer.step()...
         dump.weights(step, norm)                              # the gradients' norm before clipping, if there is one
+
+dtype="bf16" is for a trainer in mixed precision (torch.autocast, FSDP's param_dtype, a bf16 copy of the weights); `model`
+is then the one whose float32 weights the optimizer updates.
 """
 import json
 

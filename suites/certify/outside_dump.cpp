@@ -25,7 +25,7 @@ std::vector<T> shaped(const h5::Reader& file, const std::string& name, const h5:
 
 }  // namespace
 
-OutsideDump::OutsideDump(const std::string& path) : file_(path) {
+OutsideDump::OutsideDump(const std::string& path, const std::string& asked) : file_(path) {
   require_dump(file_);
   model_ = parse_model_config(file_.attribute("model"), path + ", attribute model");
   const std::vector<i64> held = steps_of(file_);
@@ -47,6 +47,10 @@ OutsideDump::OutsideDump(const std::string& path) : file_(path) {
   s.beta1 = number("beta1", s.beta1, 0, 1), s.beta2 = number("beta2", s.beta2, 0, 1);
   s.eps = number("eps", s.eps, std::numeric_limits<float>::min(), INFINITY);
   s.weight_decay = number("weight_decay", s.weight_decay, 0, INFINITY);
+  const std::string dtype = !asked.empty() ? asked : says_dtype() ? file_.attribute("dtype") : "float32";
+  if (dtype != "float32" && dtype != "bf16")
+    throw UserError(fmt::format("'{}': attribute dtype is {}; it must be float32 or bf16", path, dtype));
+  s.activation_bytes = dtype == "bf16" ? 2 : 4;
   std::vector<const char*> untold;
   for (const char* name : {"beta1", "beta2", "eps", "weight_decay"})
     if (!file_.has_attribute(name)) untold.push_back(name);

@@ -17,16 +17,18 @@ class OutsideDump {
   using Tensors = std::vector<std::vector<float>>;  // by parameter [rows, cols]; a tied head's is empty
 
   // UserError: not a dump, of another version or layout, a model of more layers, a step left out, an
-  // attribute that no AdamW has.
-  explicit OutsideDump(const std::string& path);
+  // attribute that no AdamW has, another dtype than these. dtype: "float32" or "bf16", instead of what it
+  // says.
+  explicit OutsideDump(const std::string& path, const std::string& dtype = "");
 
   const std::string& path() const { return file_.path(); }
   const ModelConfig& model() const { return model_; }
-  // Batch, sequence length, AdamW's settings; the rate is each step's own.
+  // Batch, sequence length, type of numbers, AdamW's settings; the rate is each step's own.
   const Settings& settings() const { return settings_; }
   const std::vector<Param>& table() const { return table_; }
   i64 steps() const { return steps_; }
   bool clips() const { return clips_; }
+  bool says_dtype() const { return file_.has_attribute("dtype"); }
   // Empty: AdamW can be followed. Else the attributes that do not say which, "beta2, eps".
   const std::string& untold() const { return untold_; }
 

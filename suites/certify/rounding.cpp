@@ -1,0 +1,108 @@
+#include "suites/certify/rounding.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/random.hpp"
+#include "ref/trainer.hpp"
+
+namespace lockstep {
+namespace {
+
+// "model.layers.3.mlp.up_proj.weight" as of any layer.
+std::string kind_of(const std::string& name) {
+  std::string kind;
+  for (const char c : name) kind += '0' <= c && c <= '9' ? '*' : c;
+  while (kind.find("**") != std::string::npos) kind.erase(kind.find("**"), 1);
+  return kind;
+}
+
+}  // namespace
+
+struct Rounding::Reference {
+  virtual ~Reference() = default;
+  virtual Whole::Step step(const Weights& before, const i32* tokens, const i32* labels) = 0;
+  // Each weight about its last bit up or down: where a step is badly conditioned, that shows it, however
+  // well the reference's own rounding came out.
+  virtual Weights nudged(Weights weights, i64 way) const = 0;
+};
+
+// T: what weights and activations are stored as.
+template <class T>
+struct Rounding::ReferenceIn final : Reference {
+  Lanes lanes;
+  Trainer<T> trainer;
+
+  ReferenceIn(const ModelConfig& model, const Settings& settings, int threads)
+      : lanes(threads), trainer(model, settings, cpu_ops(), lanes) {}
+
+  Whole::Step step(const Weights& before, const i32* tokens, const i32* labels) override {
+    const std::vector<Param>& table = trainer.params();
+    for (std::size_t i = 0; i < table.size(); ++i)
+      if (!before[i].empty()) trainer.load(table[i].name, before[i].data());
+    Whole::Step step;
+    step.loss = trainer.step(tokens, labels).loss;
+    for (std::size_t i = 0; i < table.size(); ++i)
+      step.gradient.push_back(table[i].tied_to >= 0 ? std::vector<float>{}
+                                                    : trainer.gradient(static_cast<int>(i)));
+    return step;
+  }
+
+  Weights nudged(Weights weights, i64 way) const override {
+    constexpr float kBit = std::is_same_v<T, float> ? 0x1p-23f : 0x1p-9f;
+    std::uint64_t at = 0;
+    for (auto& tensor : weights)
+      for (float& w : tensor)
+        w *= random_word(static_cast<std::uint64_t>(way), at++) % 2 ? 1 + kBit : 1 - kBit / 2;
+    return weights;
+  }
+};
+
+Rounding::Rounding(const ModelConfig& model, const Settings& settings, int threads)
+    : settings_(settings),
+      table_(parameter_table(model, settings.leaves)),
+      float64_(model, settings, threads) {
+  if (settings.activation_bytes == 2)
+    reference_ = std::make_unique<ReferenceIn<bf16>>(model, settings, threads);
+  else
+    reference_ = std::make_unique<ReferenceIn<float>>(model, settings, threads);
+  for (const Param& p : table_) kinds_.push_back(kind_of(p.name));
+}
+Rounding::~Rounding() = default;
+
+const FastReference::Step& Rounding::step(i64 number, const Weights& before, const std::vector<i32>& tokens,
+                                          const std::vector<i32>& labels) {
+  const Whole::Step rounded = reference_->step(before, tokens.data(), labels.data());
+  exact_ = float64_.step(before, tokens.data(), labels.data(), rounded);
+  drowned_.assign(table_.size(), false);
+  learn(rounded);
+  for (const i64 way : {2 * number, 2 * number + 1})
+    learn(reference_->step(reference_->nudged(before, way), tokens.data(), labels.data()));
+  return exact_;
+}
+
+void Rounding::learn(const Whole::Step& rounded) {
+  if (const double off = std::abs(rounded.loss - exact_.loss); off > loss_off_) loss_off_ = off;
+  for (std::size_t i = 0; i < table_.size(); ++i) {
+    const std::vector<double>& g64 = exact_.gradient[i];
+    if (g64.empty()) continue;
+    const double off = distance(table_[i], rounded.gradient[i], g64) / norm(table_[i], g64);
+    double& most = off_[kinds_[i]];
+    if (off > reference_bound(settings_))
+      drowned_[i] = true;
+    else if (off > most)  // which NaN is not
+      most = off;
+  }
+}
+
+double Rounding::loss_allowed() const {
+  return kFastMultiple * loss_off_ + fast_floor(settings_) * std::abs(exact_.loss);
+}
+
+double Rounding::allowed(std::size_t param) const {
+  const auto off = off_.find(kinds_[param]);
+  return (kFastMultiple * (off == off_.end() ? 0 : off->second) + fast_floor(settings_)) *
+         norm(table_[param], exact_.gradient[param]);
+}
+
+}  // namespace lockstep

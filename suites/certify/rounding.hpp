@@ -1,0 +1,52 @@
+// How far a right trainer's loss and gradients may be from float64's: a few times what rounding does to the
+// reference, in the trainer's type of numbers, at the trainer's own weights.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "suites/gates/fast.hpp"
+
+namespace lockstep {
+
+class Rounding {
+ public:
+  using Weights = std::vector<std::vector<float>>;  // by parameter [rows, cols]; a tied head's is empty
+
+  // Settings say the numbers: float32, or bf16 beside float32 master weights.
+  Rounding(const ModelConfig&, const Settings&, int threads = 1);
+  ~Rounding();
+
+  // The step in float64, from master weights, on tokens and labels [B, T]. What the reference's was off is
+  // learned, at these weights and twice at some that differ in the last bits of their type.
+  const FastReference::Step& step(i64 number, const Weights& before, const std::vector<i32>& tokens,
+                                  const std::vector<i32>& labels);
+
+  // Of the step above:  kFastMultiple r + fast_floor |float64's|.  r of the loss: the most it was off so far.
+  double loss_allowed() const;
+  // r of a gradient (Euclidean norms): the largest part of a float64 gradient by which the reference's was
+  // off, of all tensors of that name in any layer, so far. One tensor's own may come out small by chance,
+  // and there are many.
+  double allowed(std::size_t param) const;
+  // Whether rounding is more than reference_bound() of the gradient: then nothing can be said of it.
+  bool drowned(std::size_t param) const { return drowned_[param]; }
+
+ private:
+  struct Reference;
+  template <class T>
+  struct ReferenceIn;
+  void learn(const Whole::Step& rounded);
+
+  const Settings settings_;
+  const std::vector<Param> table_;
+  Float64 float64_;
+  std::unique_ptr<Reference> reference_;
+  FastReference::Step exact_;
+  std::vector<std::string> kinds_;     // by parameter
+  std::map<std::string, double> off_;  // by kind of tensor: r
+  double loss_off_ = 0;
+  std::vector<bool> drowned_;  // by parameter
+};
+
+}  // namespace lockstep

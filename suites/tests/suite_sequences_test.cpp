@@ -1,0 +1,151 @@
+// A batch whose sequences a trainer counted otherwise is told from its gradients alone, which are made here
+// of the reference's for each sequence by itself, in the trainer's type of numbers.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include "ref/trainer.hpp"
+#include "suites/certify/sequences.hpp"
+
+namespace lockstep {
+namespace {
+
+constexpr i64 kBatch = 8, kSeq = 12;
+
+class Sequences : public ::testing::Test {
+ protected:
+  Sequences() {
+    model_.vocab = 24, model_.hidden = 16, model_.intermediate = 24, model_.layers = 2, model_.heads = 2;
+    model_.kv_heads = 1, model_.head_dim = 8, model_.tied = false;
+    settings_.batch = kBatch, settings_.seq = kSeq, settings_.leaves = 2;
+    std::mt19937 random(3);
+    for (i64 i = 0; i < kBatch * kSeq; ++i) {
+      tokens_.push_back(static_cast<i32>(random() % 24)), labels_.push_back(static_cast<i32>(random() % 24));
+      if (i % kSeq <= i / kSeq) labels_.back() = -100;  // of sequence s, the first s + 1 do not count
+    }
+    table_ = parameter_table(model_, settings_.leaves);
+    for (const Param& p : table_) {
+      before_.emplace_back();
+      for (i64 i = 0; i < p.count(); ++i)
+        before_.back().push_back(p.rows == 1 ? 1 : 0.3f * (static_cast<float>(random() % 2001) / 1000 - 1));
+    }
+  }
+
+  i64 valid(i64 first, i64 last, i64 apart = 1) const {
+    i64 n = 0;
+    for (i64 s = first; s <= last; s += apart)
+      n += std::count_if(&labels_[s * kSeq], &labels_[s * kSeq] + kSeq, [](i32 label) { return label >= 0; });
+    return n;
+  }
+
+  // The gradient of the batch's mean loss, were each sequence counted so often. T: the trainer's numbers.
+  template <class T = float>
+  std::vector<std::vector<float>> gradient(const std::vector<double>& counts) {
+    Settings alone = settings_;
+    alone.batch = 1;
+    Lanes lanes(1);
+    Trainer<T> trainer(model_, alone, plain_ops<float>(), lanes);
+    std::vector<std::vector<double>> sum(table_.size());
+    for (i64 s = 0; s < kBatch; ++s) {
+      if (valid(s, s) == 0) continue;
+      for (std::size_t i = 0; i < table_.size(); ++i) trainer.load(table_[i].name, before_[i].data());
+      trainer.step(&tokens_[s * kSeq], &labels_[s * kSeq]);
+      for (std::size_t i = 0; i < table_.size(); ++i) {
+        sum[i].resize(before_[i].size());
+        for (std::size_t e = 0; e < sum[i].size(); ++e)
+          sum[i][e] += counts[s] * trainer.gradient(static_cast<int>(i))[e] *
+                       static_cast<double>(valid(s, s)) / static_cast<double>(valid(0, kBatch - 1));
+      }
+    }
+    std::vector<std::vector<float>> gradient;
+    for (const auto& x : sum) gradient.emplace_back(x.begin(), x.end());
+    return gradient;
+  }
+
+  // Of all parameters, or of these. rounding: what may be, as a part of each gradient.
+  std::string said(const std::vector<std::vector<float>>& gradient, double rounding = 1e-5) {
+    std::vector<std::size_t> all(table_.size());
+    std::iota(all.begin(), all.end(), 0);
+    return said_of(gradient, all, rounding);
+  }
+  std::string said_of(const std::vector<std::vector<float>>& gradient, const std::vector<std::size_t>& beyond,
+                      double rounding = 1e-5) {
+    std::vector<double> allowed;
+    for (const std::size_t i : beyond) {
+      double square = 0;
+      for (const float g : gradient[i]) square += static_cast<double>(g) * g;
+      allowed.push_back(rounding * std::sqrt(square));
+    }
+    return counted_otherwise(model_, settings_, {before_, tokens_, labels_, gradient, beyond, allowed});
+  }
+
+  ModelConfig model_;
+  Settings settings_;
+  std::vector<i32> tokens_, labels_;
+  std::vector<Param> table_;
+  std::vector<std::vector<float>> before_;
+};
+
+TEST_F(Sequences, ThatAreNotCounted) {
+  EXPECT_EQ(said(gradient({1, 1, 1, 1, 1, 1, 0, 0})), "sequences 6 to 7 not counted");
+  EXPECT_EQ(said(gradient({1, 1, 1, 0, 1, 1, 1, 1})), "sequence 3 not counted");
+}
+
+TEST_F(Sequences, ThatAreCountedOtherwise) {
+  EXPECT_EQ(
+      said(gradient({2, 1, 1, 1, 0.8, 0.8, 1.25, 1.25})),
+      "sequence 0 counted twice, sequences 4 to 5 counted 0.8 times, sequences 6 to 7 counted 1.25 times");
+  EXPECT_EQ(said(gradient({0, 2, 0, 2, 0, 2, 1, 1})),
+            "sequence 0 not counted, sequence 1 counted twice, sequence 2 not counted, sequence 3 counted "
+            "twice and 2 more");
+}
+
+TEST_F(Sequences, AreTheSameInEveryCase) {
+  for (const double count : {1.0, 2.0, 0.5}) EXPECT_EQ(said(gradient(std::vector<double>(8, count))), "");
+}
+
+TEST_F(Sequences, OfMeans) {
+  const double all = static_cast<double>(valid(0, 7));
+  std::vector<double> in_a_row, apart, alone;
+  for (i64 s = 0; s < kBatch; ++s) {
+    in_a_row.push_back(all / (4 * static_cast<double>(valid(s / 2 * 2, s / 2 * 2 + 1))));
+    apart.push_back(all / (4 * static_cast<double>(valid(s % 4, 7, 4))));
+    alone.push_back(all / (8 * static_cast<double>(valid(s, s))));
+  }
+  EXPECT_EQ(said(gradient(in_a_row)), "a mean of 4 means, each of 2 sequences in a row");
+  EXPECT_EQ(said(gradient(apart)), "a mean of 4 means, each of sequences 4 apart");
+  EXPECT_EQ(said(gradient(alone)), "a mean of 8 means, each of one sequence");
+}
+
+// Whose rounding is a thousandth to a hundredth of each gradient.
+TEST_F(Sequences, OfATrainerInBf16) {
+  EXPECT_EQ(said(gradient<bf16>({1, 1, 1, 1, 1, 1, 0, 0}), 0.05), "sequences 6 to 7 not counted");
+}
+
+TEST_F(Sequences, WithoutALabelThatCounts) {
+  for (i64 t = 0; t < kSeq; ++t) labels_[3 * kSeq + t] = -100;
+  EXPECT_EQ(said(gradient({1, 1, 1, 1, 1, 1, 1, 0})), "sequence 7 not counted");
+}
+
+// Only what is beyond its bound is to be explained, and all of that.
+TEST_F(Sequences, OfOneParameterAlone) {
+  std::vector<std::vector<float>> one = gradient(std::vector<double>(8, 1.0));
+  const std::size_t up = 1 + up_proj, down = 1 + down_proj;
+  one[up] = gradient({1, 1, 1, 1, 0, 0, 0, 0})[up];
+  EXPECT_EQ(said_of(one, {up}), "sequences 4 to 7 not counted");
+  EXPECT_EQ(said_of(one, {up, down}), "");
+}
+
+TEST_F(Sequences, DoNotExplainAnotherFault) {
+  std::vector<std::vector<float>> wrong = gradient({1, 1, 1, 1, 0, 1, 1, 1});
+  wrong[1 + o_proj][5] *= 1.5f;
+  EXPECT_EQ(said(wrong), "");
+  wrong[1 + o_proj][5] = std::nanf("");
+  EXPECT_EQ(said(wrong), "");
+}
+
+}  // namespace
+}  // namespace lockstep
