@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "ref/trainer.hpp"
 
@@ -23,6 +24,8 @@ constexpr i64 kMostSequences = 256;  // unknowns of the least squares
 // Numbers of a tensor for each of them, and how well a count must be known, to say anything.
 constexpr i64 kNumbersForEach = 8;
 constexpr double kBlur = 0.05;
+// What a choice of counts must take from the distance to be the reason for it: bounds of bf16 are wide.
+constexpr double kTakes = 3;
 constexpr double kMostBytes = 0x1p30;  // of one tensor's gradients of all sequences
 
 // What one sequence adds to the batch's gradient, in float64.
@@ -90,6 +93,114 @@ std::optional<std::vector<Vector>> solve(std::vector<Vector> a, std::vector<Vect
   return right;
 }
 
+// Of one parameter: each sequence's part of its gradient, and the one that was found.
+class Fit {
+ public:
+  Fit(Parts& parts, const std::vector<i64>& sequences, std::size_t param, const Vector& found)
+      : square_(dot(found, found)) {
+    std::vector<Vector> basis;
+    for (const i64 s : sequences) {
+      parts.of(s);
+      const Vector& part = parts.unscaled(param);  // with padded rows
+      basis.emplace_back(part.begin(), part.begin() + static_cast<i64>(found.size()));
+      for (double& x : basis.back()) x *= parts.share(s);
+      gram_.emplace_back();
+      for (const Vector& other : basis) gram_.back().push_back(dot(basis.back(), other));
+      with_found_.push_back(dot(basis.back(), found));
+    }
+    for (std::size_t i = 0; i < gram_.size(); ++i)
+      for (std::size_t j = i + 1; j < gram_.size(); ++j) gram_[i].push_back(gram_[j][i]);
+  }
+
+  // The distance of what was found from the sequences so counted.
+  double left(const Vector& counts) const {
+    double square = square_;
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      square += counts[i] * (dot(gram_[i], counts) - 2 * with_found_[i]);
+    return std::sqrt(std::max(0.0, square));
+  }
+
+  // The counts that leave least, and the inverse's diagonal; nothing where sequences are too much alike.
+  std::optional<std::pair<Vector, Vector>> least_squares() const {
+    std::vector<Vector> right(gram_.size() + 1, Vector(gram_.size()));
+    for (std::size_t i = 0; i < gram_.size(); ++i) right[i][i] = 1;
+    right.back() = with_found_;
+    const std::optional<std::vector<Vector>> solved = solve(gram_, right);
+    if (!solved) return {};
+    Vector diagonal;
+    for (std::size_t i = 0; i < gram_.size(); ++i) diagonal.push_back((*solved)[i][i]);
+    return std::pair{solved->back(), diagonal};
+  }
+
+ private:
+  std::vector<Vector> gram_;
+  Vector with_found_;
+  double square_;
+};
+
+// Counts that have a reason.
+struct Choice {
+  std::string text;
+  Vector counts;
+};
+
+std::string named(const std::vector<i64>& sequences) {
+  const std::size_t n = sequences.size();
+  if (n == 1) return fmt::format("sequence {}", sequences[0]);
+  if (sequences.back() - sequences[0] == static_cast<i64>(n) - 1)
+    return fmt::format("sequences {} to {}", sequences[0], sequences.back());
+  if (n == 2) return fmt::format("sequences {} and {}", sequences[0], sequences[1]);
+  return fmt::format("sequences {}, {}, ... to {}", sequences[0], sequences[1], sequences.back());
+}
+
+// A batch in k parts, in a row as microbatches have it, or apart as replicas do: a part is lost, or is
+// counted twice, or what is averaged are the parts' means.
+std::vector<Choice> choices(const std::vector<i64>& sequences, const Parts& parts, i64 batch) {
+  std::vector<Choice> all;
+  for (i64 k = 2; k <= batch; ++k)
+    for (const bool in_a_row : {true, false}) {
+      const i64 size = batch / k;
+      if (batch % k || (size == 1 && !in_a_row)) continue;
+      std::vector<std::vector<i64>> members(static_cast<std::size_t>(k));
+      Vector share(members.size());
+      std::vector<std::size_t> group;  // by sequence that counts
+      for (const i64 s : sequences) {
+        group.push_back(static_cast<std::size_t>(in_a_row ? s / size : s % k));
+        members[group.back()].push_back(s), share[group.back()] += parts.share(s);
+      }
+      Choice means{fmt::format("a mean of {} means, each of {}", k,
+                               size == 1  ? "one sequence"
+                               : in_a_row ? fmt::format("{} sequences in a row", size)
+                                          : fmt::format("sequences {} apart", k)),
+                   {}};
+      for (const std::size_t g : group) means.counts.push_back(1 / (static_cast<double>(k) * share[g]));
+      all.push_back(std::move(means));
+      for (std::size_t g = 0; g < members.size(); ++g)
+        for (const double times : {0.0, 2.0}) {
+          if (members[g].empty()) continue;
+          all.push_back({named(members[g]) + (times == 0 ? " not counted" : " counted twice"), {}});
+          for (const std::size_t its : group) all.back().counts.push_back(its == g ? times : 1);
+        }
+    }
+  return all;
+}
+
+// Whether they make every gradient that is beyond its bound what it is.
+bool explain(const Vector& counts, const WrongStep& step, Parts& parts, const std::vector<i64>& sequences) {
+  std::vector<Vector> left;
+  for (const std::size_t p : step.beyond) left.emplace_back(step.gradient[p].begin(), step.gradient[p].end());
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    parts.of(sequences[i]);
+    const double weight = counts[i] * parts.share(sequences[i]);
+    for (std::size_t b = 0; b < left.size(); ++b)
+      for (std::size_t e = 0; e < left[b].size(); ++e)
+        left[b][e] -= weight * parts.unscaled(step.beyond[b])[e];
+  }
+  for (std::size_t b = 0; b < left.size(); ++b)
+    if (!(std::sqrt(dot(left[b], left[b])) <= 2 * step.allowed[b])) return false;
+  return true;
+}
+
 // How often a sequence counts, and how well that is known.
 struct Count {
   double times, blur;
@@ -98,32 +209,8 @@ struct Count {
   }
 };
 
-// A mean of k means: each of sequences in a row, or of every kth.
-std::string mean_of_means(const std::vector<i64>& sequences, const std::vector<Count>& counts,
-                          const Parts& parts, i64 batch) {
-  for (i64 k = 2; k <= batch; ++k) {
-    if (batch % k) continue;
-    for (const bool in_a_row : {true, false}) {
-      const i64 size = batch / k;
-      const auto group = [&](i64 s) { return static_cast<std::size_t>(in_a_row ? s / size : s % k); };
-      Vector share(static_cast<std::size_t>(k));
-      for (const i64 s : sequences) share[group(s)] += parts.share(s);
-      bool all = true;
-      for (std::size_t i = 0; i < counts.size() && all; ++i)
-        all = counts[i].is(1 / (static_cast<double>(k) * share[group(sequences[i])]));
-      if (!all) continue;
-      return fmt::format("a mean of {} means, each of {}", k,
-                         size == 1  ? "one sequence"
-                         : in_a_row ? fmt::format("{} sequences in a row", size)
-                                    : fmt::format("sequences {} apart", k));
-    }
-  }
-  return {};
-}
-
 std::string said(const Count& count) {
   if (count.is(0)) return "not counted";
-  if (count.is(1)) return "counted once";
   if (count.is(2)) return "counted twice";
   return fmt::format("counted {:.3g} times", count.times);
 }
@@ -136,80 +223,61 @@ std::string listed(const std::vector<i64>& sequences, const std::vector<Count>& 
     for (end = i + 1; end < counts.size() && counts[end].is(counts[i].times, counts[i].blur); ++end) {
     }
     if (counts[i].is(1)) continue;
-    runs.push_back(end - i == 1 ? fmt::format("sequence {} {}", sequences[i], said(counts[i]))
-                                : fmt::format("sequences {} to {} {}", sequences[i], sequences[end - 1],
-                                              said(counts[i])));
+    const auto at = sequences.begin();
+    runs.push_back(named({at + static_cast<i64>(i), at + static_cast<i64>(end)}) + " " + said(counts[i]));
   }
   const std::size_t more = runs.size() - std::min(runs.size(), kMost);
   runs.resize(runs.size() - more);
   return fmt::format("{}{}", fmt::join(runs, ", "), more ? fmt::format(" and {} more", more) : "");
 }
 
+// The largest gradient there is room for: the more numbers, the less is rounding.
+std::optional<std::size_t> chosen(const WrongStep& step, i64 batch) {
+  std::optional<std::size_t> largest;
+  const auto size = [&](std::size_t param) { return static_cast<i64>(step.gradient[param].size()); };
+  for (const std::size_t param : step.beyond)
+    if (size(param) >= kNumbersForEach * batch && 8.0 * size(param) * batch <= kMostBytes &&
+        (!largest || size(param) > size(*largest)))
+      largest = param;
+  return largest;
+}
+
 }  // namespace
 
 std::string counted_otherwise(const ModelConfig& model, const Settings& settings, const WrongStep& step,
                               int threads) {
-  if (settings.batch < 2 || settings.batch > kMostSequences) return {};
-  // The largest gradient there is room for: the more numbers, the less is rounding.
-  const auto size = [&](std::size_t beyond) {
-    return static_cast<i64>(step.gradient[step.beyond[beyond]].size());
-  };
-  std::optional<std::size_t> chosen;
-  for (std::size_t i = 0; i < step.beyond.size(); ++i)
-    if (size(i) >= kNumbersForEach * settings.batch && 8.0 * size(i) * settings.batch <= kMostBytes &&
-        (!chosen || size(i) > size(*chosen)))
-      chosen = i;
-  if (!chosen) return {};
-  const std::size_t param = step.beyond[*chosen];
-  const Vector found(step.gradient[param].begin(), step.gradient[param].end());
-
+  const i64 batch = settings.batch;
+  if (batch < 2 || batch > kMostSequences) return {};
+  const std::optional<std::size_t> param = chosen(step, batch);
+  if (!param) return {};
   Parts parts(model, settings, step, threads);
-  std::vector<i64> sequences;
-  std::vector<Vector> basis;  // of each sequence that counts: its part of that gradient
-  for (i64 s = 0; s < settings.batch; ++s) {
-    if (parts.share(s) == 0) continue;
-    parts.of(s);
-    sequences.push_back(s);
-    basis.emplace_back(parts.unscaled(param).begin(),
-                       parts.unscaled(param).begin() + static_cast<i64>(found.size()));
-    for (double& x : basis.back()) x *= parts.share(s);
-  }
-  const std::size_t n = sequences.size();
-  std::vector<Vector> gram(n, Vector(n)), right(n + 1, Vector(n));
-  for (std::size_t i = 0; i < n; ++i) {
-    for (std::size_t j = 0; j <= i; ++j) gram[i][j] = gram[j][i] = dot(basis[i], basis[j]);
-    right[n][i] = dot(basis[i], found);
-    right[i][i] = 1;  // whose solutions are the inverse
-  }
-  const std::optional<std::vector<Vector>> solved = solve(gram, right);
-  if (!solved) return {};
-  const Vector& times = solved->back();
-  Vector left = found;
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t e = 0; e < left.size(); ++e) left[e] -= times[i] * basis[i][e];
-  // What is left is rounding, of which little has a sequence's direction: at most half, by experience.
-  const double rounding = std::sqrt(dot(left, left)) / 2;
-  std::vector<Count> counts;
-  for (std::size_t i = 0; i < n; ++i) counts.push_back({times[i], rounding * std::sqrt((*solved)[i][i])});
-  const Count& first = counts.front();
-  if (std::any_of(counts.begin(), counts.end(), [](const Count& c) { return !(c.blur <= kBlur); }) ||
-      std::all_of(counts.begin(), counts.end(),
-                  [&](const Count& c) { return c.is(first.times, first.blur); }))
-    return {};
+  std::vector<i64> sequences;  // with a label that counts
+  for (i64 s = 0; s < batch; ++s)
+    if (parts.share(s) > 0) sequences.push_back(s);
+  const Fit fit(parts, sequences, *param, {step.gradient[*param].begin(), step.gradient[*param].end()});
+  const double before = fit.left(Vector(sequences.size(), 1));
 
-  std::vector<Vector> rest;  // of each gradient beyond: what those counts leave
-  for (const std::size_t p : step.beyond) rest.emplace_back(step.gradient[p].begin(), step.gradient[p].end());
-  for (std::size_t i = 0; i < n; ++i) {
-    parts.of(sequences[i]);
-    const double weight = counts[i].times * parts.share(sequences[i]);
-    for (std::size_t b = 0; b < rest.size(); ++b)
-      for (std::size_t e = 0; e < rest[b].size(); ++e)
-        rest[b][e] -= weight * parts.unscaled(step.beyond[b])[e];
-  }
-  for (std::size_t b = 0; b < rest.size(); ++b)
-    if (!(std::sqrt(dot(rest[b], rest[b])) <= 2 * step.allowed[b])) return {};
-  const std::string means = mean_of_means(sequences, counts, parts, settings.batch);
-  return means.empty() ? listed(sequences, counts) : means;
+  const std::vector<Choice> reasons = choices(sequences, parts, batch);
+  const auto best = std::min_element(reasons.begin(), reasons.end(), [&](const Choice& a, const Choice& b) {
+    return fit.left(a.counts) < fit.left(b.counts);
+  });
+  if (fit.left(best->counts) <= before / kTakes && explain(best->counts, step, parts, sequences))
+    return best->text;
+
+  const auto solved = fit.least_squares();
+  if (!solved || !(fit.left(solved->first) <= before / kTakes)) return {};
+  // What is left is rounding, of which little has a sequence's direction: at most half, by experience.
+  const double rounding = fit.left(solved->first) / 2;
+  std::vector<Count> counts;
+  for (std::size_t i = 0; i < sequences.size(); ++i)
+    counts.push_back({solved->first[i], rounding * std::sqrt(solved->second[i])});
+  const bool known =
+      std::all_of(counts.begin(), counts.end(), [](const Count& c) { return c.blur <= kBlur; });
+  const Count& first = counts.front();
+  const bool alike = std::all_of(counts.begin(), counts.end(),
+                                 [&](const Count& c) { return c.is(first.times, first.blur); });
+  if (!known || alike || !explain(solved->first, step, parts, sequences)) return {};
+  return listed(sequences, counts);
 }
 
 }  // namespace lockstep

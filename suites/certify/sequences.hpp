@@ -16,10 +16,10 @@ struct WrongStep {
   const std::vector<double>& allowed;               // of each of these: the bound, an Euclidean norm
 };
 
-// "sequences 4 to 7 not counted", "sequences 0 to 3 counted 0.8 times, 4 to 7 1.2 times", or what is known
-// as such a choice, "a mean of 4 means, each of 2 sequences in a row": where every gradient in `beyond` is
-// within twice its bound of float64's of the sequences so counted. Empty where no counts explain them all,
-// or all are the same. Counts are the least squares of one of the gradients.
+// "sequences 4 to 7 not counted", "a mean of 4 means, each of 2 sequences in a row", ...: of all that may
+// happen to a part of the batch, in a row or apart, what leaves least of one gradient; else what least
+// squares say, "sequence 0 counted 1.5 times". Empty where that does not leave every gradient in `beyond`
+// within twice its bound, and a third of the distance at most, or all sequences count the same.
 std::string counted_otherwise(const ModelConfig&, const Settings&, const WrongStep&, int threads = 1);
 
 }  // namespace lockstep
