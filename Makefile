@@ -124,7 +124,7 @@ $(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n
 sooner := ref/config ref/safetensors suites/main suites/here suites/settings_list suites/text_table suites/toml_file \
     suites/run/locate suites/run/training_state suites/planner/cluster suites/planner/cluster_text suites/planner/nearest_llama \
     $(foreach d,commands sweep timing planner/answer planner/export planner/measure planner/published,suites/$d/%) \
-    $(filter-out reports/compare reports/h5,$(patsubst %.cpp,%,$(wildcard reports/*.cpp)))
+    $(filter-out reports/compare reports/h5 reports/record,$(patsubst %.cpp,%,$(wildcard reports/*.cpp)))
 sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
 all_obj     = $(filter-out $(sooner_obj),$(every_obj)) $(filter-out %/main.o,$(sooner_obj))
 program_obj = $(all_obj) $B/obj/suites/main.o
@@ -225,7 +225,7 @@ $B/test_cuda: $(call test_obj,kernels-gpu-%) | $(cuda_object)
 
 # The vector kernels' tests and nothing else, for a processor that is emulated (ci/arm.sh): of GoogleTest it has the source.
 gtest := $(if $(GTEST_SOURCE),$B/obj/gtest/gtest-all.o $B/obj/gtest/gtest_main.o)
-$B/obj/gtest/%.o: $(GTEST_SOURCE)/src/%.cc
+$B/obj/gtest/%.o: $(GTEST_SOURCE)/src/%.cc $B/flags
 	$(call say,CXX,$<)
 	@mkdir -p $(@D)
 	$Q$(CXX) -std=c++20 -O1 -pthread -I$(GTEST_SOURCE) $(EXTRA) -c -o $@ $<

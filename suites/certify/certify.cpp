@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <memory>
 #include <optional>
 
@@ -33,10 +32,8 @@ std::optional<double> factor(const std::vector<double>& a, const std::vector<dou
   return c;
 }
 
-bool in_bf16(const Weights& weights) {
-  return std::all_of(weights.begin(), weights.end(), [](const std::vector<float>& tensor) {
-    return std::all_of(tensor.begin(), tensor.end(), [](float w) { return bf16(w) == w; });
-  });
+bool in_bf16(const std::vector<float>& tensor) {
+  return std::all_of(tensor.begin(), tensor.end(), [](float w) { return std::isfinite(w) && bf16(w) == w; });
 }
 
 // The first number that is none: "a nan at [3, 5]".
@@ -49,11 +46,12 @@ std::string not_a_number(const Param& p, const std::vector<float>& x) {
 
 class Judge {
  public:
-  // dtype: whatever the dump says of it. most: no more steps than that.
+  // dtype: whatever the dump says of it; then its first step alone is judged, and nothing explained.
   Judge(const std::string& path, int threads, const std::function<void(double)>& at,
-        const std::string& dtype = "", i64 most = std::numeric_limits<i64>::max())
+        const std::string& dtype = "")
       : dump_(path, dtype),
-        steps_(std::min(most, dump_.steps())),
+        steps_(dtype.empty() ? dump_.steps() : 1),
+        explains_(dtype.empty()),
         threads_(threads),
         initial_(dump_.initial()),
         rounding_(dump_.model(), dump_.settings(), threads),
@@ -68,25 +66,30 @@ class Judge {
       before = step(k, *before);
       at_(static_cast<double>(k + 1) / static_cast<double>(steps_));
     }
-    done_ = k;
-    if (found_)
-      return {false, false, "beyond the bound: " + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
-    if (gradients_ == 0)
-      throw UserError(
-          fmt::format("'{}' holds no gradients (/step0/grad), and without them nothing says that it is right",
-                      dump_.path()));
+    if (found_) {
+      at_once_ = k == 1;
+      return {false, false,
+              "beyond the bound" + of_bf16() + ": " + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
+    }
     const std::vector<std::string> unseen = unjudged(k);
-    std::string text = fmt::format("within the bound: {}; at most {:.2g} of it ({}); judged: {}",
-                                   number(k, "step"), worst_, where_, fmt::join(judged(), ", "));
+    std::string text =
+        fmt::format("within the bound{}{}: {}; at most {:.2g} of it ({}); judged: {}", of_bf16(),
+                    is_bf16() ? fmt::format(" (up to {:.2g} % of a gradient)", 100 * widest_) : std::string(),
+                    number(k, "step"), worst_, where_, fmt::join(judged(), ", "));
     if (!unseen.empty()) text += fmt::format("; not judged: {}", fmt::join(unseen, ", "));
     const std::vector<std::string> untold = updates_ > 0 ? adamw_.untold() : std::vector<std::string>{};
     if (!untold.empty()) text += fmt::format("; not told from AdamW: {}", fmt::join(untold, ", "));
     return {true, unseen.empty() && untold.empty(), text};
   }
-  i64 done() const { return done_; }  // steps, with the one that is beyond
   const OutsideDump& dump() const { return dump_; }
+  bool judged_gradients() const { return gradients_ > 0; }
+  // Whether it begins with a loss or gradients that are beyond, as all are of a trainer in other numbers.
+  bool differs_at_once() const { return at_once_ && of_step_; }
 
  private:
+  bool is_bf16() const { return dump_.settings().activation_bytes == 2; }
+  std::string of_bf16() const { return is_bf16() ? " of bf16" : ""; }
+
   static std::string number(i64 n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
   }
@@ -106,16 +109,18 @@ class Judge {
     if (losses_ < k) unseen.push_back("the loss of " + number(k - losses_, "step"));
     if (with_gradients_ < k) unseen.push_back("gradients of " + number(k - with_gradients_, "step"));
     if (drowned_gradients_ > 0)
-      unseen.push_back(fmt::format("{} that rounding alone changes by more than {:.1g} %",
+      unseen.push_back(fmt::format("{} that rounding alone changes by more than {:.1f} %",
                                    number(drowned_gradients_, "gradient"),
                                    100 * reference_bound(dump_.settings())));
     if (norms_ < with_gradients_)
       unseen.push_back("the gradient norm of " + number(with_gradients_ - norms_, "step"));
-    if (updates_ < k)
-      unseen.push_back(fmt::format("weights of {} ({})", number(k - updates_, "step"),
-                                   !dump_.untold().empty() ? dump_.untold() + " not said"
-                                   : stored_in_bf16_ ? "they are stored in bf16, and the masters are not told"
-                                                     : "the lr, gradients or the weights are missing"));
+    if (followed_ < k)
+      unseen.push_back(fmt::format("weights of {} ({})", number(k - followed_, "step"),
+                                   dump_.untold().empty() ? "the lr, gradients or the weights are missing"
+                                                          : dump_.untold() + " not said"));
+    if (without_masters_ > 0)
+      unseen.push_back(fmt::format("{} that {} stored in bf16, of which the masters are not told",
+                                   number(without_masters_, "weight"), without_masters_ == 1 ? "is" : "are"));
     if (k < steps_)
       unseen.push_back(fmt::format("anything from step {} on (the weights before it are missing)", k));
     return unseen;
@@ -150,10 +155,9 @@ class Judge {
       ++losses_;
     }
     const std::optional<Weights> gradient = dump_.tensors(k, "grad"), after = dump_.tensors(k, "weight");
-    if (gradient) {
-      gradients(named, {before, tokens, labels, *gradient}, exact);
-      optimizer(k, before, *gradient, after);
-    }
+    if (gradient) gradients(named, {before, tokens, labels, *gradient}, exact);
+    of_step_ = found_.has_value();
+    if (gradient) optimizer(k, before, *gradient, after);
     return after;
   }
 
@@ -165,8 +169,7 @@ class Judge {
 
   void gradients(const std::string& named, const Inputs& step, const FastReference::Step& exact) {
     const Weights& gradient = step.gradient;
-    std::vector<std::size_t> beyond;
-    std::vector<double> bounds;
+    std::vector<WrongStep::Beyond> beyond;
     i64 all = 0;
     for (std::size_t i = gradient.size(); i-- > 0;) {  // in order of backward
       const Param& p = dump_.table()[i];
@@ -177,23 +180,36 @@ class Judge {
         continue;
       }
       ++all;
-      const double allowed = rounding_.allowed(i);
-      const bool within =
-          see(named + "gradient of " + p.name, distance(p, gradient[i], g64), allowed, true, [&, allowed] {
-            if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
-            const std::optional<double> c = factor({gradient[i].begin(), gradient[i].end()},
-                                                   {g64.begin(), g64.begin() + p.count()}, allowed);
-            return c ? fmt::format("; it is {:.6g} times what it should be", *c) : "";
-          });
-      if (!within) beyond.push_back(i), bounds.push_back(allowed);
+      widest_ = std::max(widest_, rounding_.part_allowed(i));
+      const double allowed = rounding_.allowed(i), off = distance(p, gradient[i], g64);
+      const bool within = see(named + "gradient of " + p.name, off, allowed, true, [&] {
+        if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
+        const std::optional<double> c =
+            factor({gradient[i].begin(), gradient[i].end()}, {g64.begin(), g64.begin() + p.count()}, allowed);
+        return c ? fmt::format("; it is {:.6g} times what it should be", *c) : "";
+      });
+      if (!within) beyond.push_back({i, off, allowed});
     }
     gradients_ += all, ++with_gradients_;
     if (beyond.empty()) return;
-    const std::string counted =
-        counted_otherwise(dump_.model(), dump_.settings(),
-                          {step.before, step.tokens, step.labels, gradient, beyond, bounds}, threads_);
-    count_ = fmt::format("; {} of {} gradients of the step are beyond it{}", beyond.size(), all,
-                         counted.empty() ? "" : ", and all are what there is with " + counted);
+    count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond.size(), all);
+    if (!explains_) return;
+    const std::string counted = counted_otherwise(
+        dump_.model(), dump_.settings(), {step.before, step.tokens, step.labels, gradient, beyond}, threads_);
+    if (!counted.empty()) count_ += ", and all are what there is with " + counted;
+  }
+
+  // Of weights that a trainer in bf16 stores in it the update says nothing without its masters. They are
+  // those that are in bf16 after a step that changed one of them.
+  std::vector<bool> without_masters(double lr, const Weights& before, const Weights& after) const {
+    std::vector<bool> stored(after.size());
+    if (!is_bf16() || lr == 0) return stored;
+    bool changed = false;
+    for (std::size_t i = 0; i < after.size(); ++i) {
+      stored[i] = !after[i].empty() && in_bf16(after[i]);
+      changed = changed || (stored[i] && after[i] != before[i]);
+    }
+    return changed ? stored : std::vector<bool>(after.size());
   }
 
   void optimizer(i64 k, const Weights& before, const Weights& gradient, const std::optional<Weights>& after) {
@@ -211,19 +227,23 @@ class Judge {
       ++norms_;
     }
     const std::optional<double> lr = rate(k);
-    if (after && dump_.settings().activation_bytes == 2 && in_bf16(*after)) stored_in_bf16_ = true;
     // Its moments are of all steps before.
-    if (!after || !dump_.untold().empty() || !lr || updates_ < k || stored_in_bf16_) return;
-    ++updates_;
+    if (!after || !dump_.untold().empty() || !lr || followed_ < k) return;
+    ++followed_;
     adamw_.begin(
         k, {*lr, k > 0 ? rate(k - 1) : std::nullopt, k + 1 < dump_.steps() ? rate(k + 1) : std::nullopt},
         norm, said ? 0 : loose);
     const bool found = found_.has_value();
+    const std::vector<bool> stored = without_masters(*lr, before, *after);
     i64 beyond = 0, all = 0;
     for (std::size_t i = 0; i < dump_.table().size(); ++i) {
       const Param& p = dump_.table()[i];
       if (before[i].empty()) continue;
       const auto [w64, allowed] = adamw_.follow(static_cast<int>(i), before[i], gradient[i], (*after)[i]);
+      if (stored[i]) {
+        ++without_masters_;
+        continue;
+      }
       beyond += !see(fmt::format("step {}: weight of {} after AdamW", k, p.name),
                      distance(p, (*after)[i], w64), allowed, true, [&, &w64 = w64, allowed = allowed] {
                        if (const std::string what = not_a_number(p, (*after)[i]); !what.empty()) return what;
@@ -236,6 +256,7 @@ class Judge {
                      });
       ++all;
     }
+    updates_ += all > 0;
     if (beyond == 0 || found) return;
     const std::string variant = adamw_.made_by();
     count_ = fmt::format("; {} of {} weights of the step are beyond it{}", beyond, all,
@@ -253,19 +274,22 @@ class Judge {
 
   const OutsideDump dump_;
   const i64 steps_;
+  const bool explains_;
   const int threads_;
   Weights initial_;  // read before trainers are made of the model's size
   Rounding rounding_;
   AdamWVariants adamw_;
   std::function<void(double)> at_;
   double numbers_ = 0;  // of the model
-  i64 drowned_gradients_ = 0, done_ = 0;
-  bool stored_in_bf16_ = false;  // weights, by a trainer that computes in it
+  i64 drowned_gradients_ = 0, without_masters_ = 0;
+  double widest_ = 0;  // bound of a gradient, as a part of it
   double worst_ = 0;
   std::string where_, count_;
   std::optional<std::string> found_, tensor_;
-  bool loss_ = false;                                                              // found_ is a scalar
+  bool loss_ = false;                       // found_ is a scalar
+  bool of_step_ = false, at_once_ = false;  // it is of the loss or gradients; of the first step
   i64 losses_ = 0, gradients_ = 0, with_gradients_ = 0, norms_ = 0, updates_ = 0;  // that were judged
+  i64 followed_ = 0;                                                               // steps of AdamW
 };
 
 }  // namespace
@@ -273,10 +297,14 @@ class Judge {
 Certificate certify(const std::string& dump, int threads, const std::function<void(double)>& at) {
   auto judge = std::make_unique<Judge>(dump, threads, at);
   Certificate certificate = judge->judge();
-  if (certificate.right || judge->dump().says_dtype()) return certificate;
-  const i64 steps = judge->done();
+  if (certificate.right && !judge->judged_gradients())
+    throw UserError(fmt::format(
+        "'{}' holds no gradients (/step0/grad), and without them nothing says that it is right", dump));
+  if (certificate.right || judge->dump().says_dtype() || !judge->differs_at_once()) return certificate;
   judge.reset();  // the next one takes as much memory
-  if (Judge(dump, threads, at, "bf16", steps).judge().right)
+  Judge in_bf16(
+      dump, threads, [](double) {}, "bf16");
+  if (in_bf16.judge().right && in_bf16.judged_gradients())
     certificate.text += "; within the bound of bf16, if that is what it computes in (attribute dtype)";
   return certificate;
 }

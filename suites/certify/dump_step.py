@@ -1,8 +1,8 @@
 """Writes a training run of a Hugging Face Llama as `lockstep compare FILE` judges it (reports/schema.md, "Dump").
 
-    dump = Dump("run.h5", model, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)   # and dtype="bf16"
-    for step, (tokens, labels) in enumerate(batches):         # of all microbatches and replicas, in any order
-        ...forward and backward of all of it...
+    dump = Dump("run.h5", model, dtype="float32", clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+    for step, (tokens, labels) in enumerate(batches):         # of all microbatches and replicas, in any order; in that
+        ...forward and backward of all of it...               # of replicas, then microbatches, what is lost is named
         dump.gradients(step, tokens, labels, loss, lr)        # whole and reduced, before clipping
         norm = ...clip; optimizer.step()...
         dump.weights(step, norm)                              # the gradients' norm before clipping, if there is one

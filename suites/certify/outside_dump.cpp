@@ -48,9 +48,10 @@ OutsideDump::OutsideDump(const std::string& path, const std::string& asked) : fi
   s.eps = number("eps", s.eps, std::numeric_limits<float>::min(), INFINITY);
   s.weight_decay = number("weight_decay", s.weight_decay, 0, INFINITY);
   const std::string dtype = !asked.empty() ? asked : says_dtype() ? file_.attribute("dtype") : "float32";
-  if (dtype != "float32" && dtype != "bf16")
-    throw UserError(fmt::format("'{}': attribute dtype is {}; it must be float32 or bf16", path, dtype));
-  s.activation_bytes = dtype == "bf16" ? 2 : 4;
+  if (dtype != "float32" && dtype != "bf16" && dtype != "bfloat16")
+    throw UserError(
+        fmt::format("'{}': attribute dtype is {}; it must be float32, bf16 or bfloat16", path, dtype));
+  s.activation_bytes = dtype == "float32" ? 4 : 2;
   std::vector<const char*> untold;
   for (const char* name : {"beta1", "beta2", "eps", "weight_decay"})
     if (!file_.has_attribute(name)) untold.push_back(name);

@@ -22,8 +22,8 @@ std::string kind_of(const std::string& name) {
 struct Rounding::Reference {
   virtual ~Reference() = default;
   virtual Whole::Step step(const Weights& before, const i32* tokens, const i32* labels) = 0;
-  // Each weight about its last bit up or down: where a step is badly conditioned, that shows it, however
-  // well the reference's own rounding came out.
+  // Weights of about the last bit up or down: where a step is badly conditioned, that shows it, however well
+  // the reference's own rounding came out.
   virtual Weights nudged(Weights weights, i64 way) const = 0;
 };
 
@@ -49,12 +49,15 @@ struct Rounding::ReferenceIn final : Reference {
   }
 
   Weights nudged(Weights weights, i64 way) const override {
-    constexpr float kBit = std::is_same_v<T, float> ? 0x1p-23f : 0x1p-9f;
     std::uint64_t at = 0;
     for (auto& tensor : weights)
-      for (float& w : tensor)
-        w *= random_word(static_cast<std::uint64_t>(way), at++) % 2 ? 1 + kBit : 1 - kBit / 2;
+      for (float& w : tensor) w = nudged(w, random_word(static_cast<std::uint64_t>(way), at++) % 16);
     return weights;
+  }
+  // In bf16, where to be stored is a rounding already, it is an eighth of the weights, to the next number.
+  static float nudged(float w, std::uint64_t chance) {
+    if constexpr (std::is_same_v<T, float>) return w * (chance % 2 ? 1 + 0x1p-23f : 1 - 0x1p-24f);
+    return bf16(w) * (chance == 0 ? 1 + 0x1.04p-8f : chance == 1 ? 1 - 0x1.04p-8f : 1);
   }
 };
 
@@ -100,9 +103,12 @@ double Rounding::loss_allowed() const {
 }
 
 double Rounding::allowed(std::size_t param) const {
+  return part_allowed(param) * norm(table_[param], exact_.gradient[param]);
+}
+
+double Rounding::part_allowed(std::size_t param) const {
   const auto off = off_.find(kinds_[param]);
-  return (kFastMultiple * (off == off_.end() ? 0 : off->second) + fast_floor(settings_)) *
-         norm(table_[param], exact_.gradient[param]);
+  return kFastMultiple * (off == off_.end() ? 0 : off->second) + fast_floor(settings_);
 }
 
 }  // namespace lockstep

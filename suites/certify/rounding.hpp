@@ -29,6 +29,7 @@ class Rounding {
   // off, of all tensors of that name in any layer, so far. One tensor's own may come out small by chance,
   // and there are many.
   double allowed(std::size_t param) const;
+  double part_allowed(std::size_t param) const;  // of the gradient
   // Whether rounding is more than reference_bound() of the gradient: then nothing can be said of it.
   bool drowned(std::size_t param) const { return drowned_[param]; }
 

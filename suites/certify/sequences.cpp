@@ -21,12 +21,13 @@ double dot(const Vector& a, const Vector& b) {
 }
 
 constexpr i64 kMostSequences = 256;  // unknowns of the least squares
-// Numbers of a tensor for each of them, and how well a count must be known, to say anything.
+// Numbers of a tensor for each of them, and how well a count that is not 1 must be known, to say anything.
 constexpr i64 kNumbersForEach = 8;
 constexpr double kBlur = 0.05;
-// What a choice of counts must take from the distance to be the reason for it: bounds of bf16 are wide.
-constexpr double kTakes = 3;
-constexpr double kMostBytes = 0x1p30;  // of one tensor's gradients of all sequences
+// What counts must divide a gradient's distance by to be the reason for it, for bounds of bf16 are wide.
+constexpr double kTakes = 2;
+constexpr double kMostNumbers = 0x1p33;  // of the model, times sequences: each is trained on by itself, twice
+constexpr double kMostBytes = 0x1p30;    // of one tensor's gradients of all sequences
 
 // What one sequence adds to the batch's gradient, in float64.
 class Parts {
@@ -150,7 +151,7 @@ std::string named(const std::vector<i64>& sequences) {
   if (sequences.back() - sequences[0] == static_cast<i64>(n) - 1)
     return fmt::format("sequences {} to {}", sequences[0], sequences.back());
   if (n == 2) return fmt::format("sequences {} and {}", sequences[0], sequences[1]);
-  return fmt::format("sequences {}, {}, ... to {}", sequences[0], sequences[1], sequences.back());
+  return fmt::format("sequences {}, {}, ..., {}", sequences[0], sequences[1], sequences.back());
 }
 
 // A batch in k parts, in a row as microbatches have it, or apart as replicas do: a part is lost, or is
@@ -182,22 +183,30 @@ std::vector<Choice> choices(const std::vector<i64>& sequences, const Parts& part
           for (const std::size_t its : group) all.back().counts.push_back(its == g ? times : 1);
         }
     }
+  std::erase_if(all, [](const Choice& choice) {
+    const auto [least, most] = std::minmax_element(choice.counts.begin(), choice.counts.end());
+    return *most - *least <= 1e-3 * *most;
+  });
   return all;
 }
 
-// Whether they make every gradient that is beyond its bound what it is.
+// Whether they make every gradient that is beyond its bound what it is. Rounding grows with what is rounded.
 bool explain(const Vector& counts, const WrongStep& step, Parts& parts, const std::vector<i64>& sequences) {
   std::vector<Vector> left;
-  for (const std::size_t p : step.beyond) left.emplace_back(step.gradient[p].begin(), step.gradient[p].end());
+  for (const auto& b : step.beyond)
+    left.emplace_back(step.gradient[b.param].begin(), step.gradient[b.param].end());
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     parts.of(sequences[i]);
     const double weight = counts[i] * parts.share(sequences[i]);
     for (std::size_t b = 0; b < left.size(); ++b)
       for (std::size_t e = 0; e < left[b].size(); ++e)
-        left[b][e] -= weight * parts.unscaled(step.beyond[b])[e];
+        left[b][e] -= weight * parts.unscaled(step.beyond[b].param)[e];
   }
+  const double most = std::max(1.0, *std::max_element(counts.begin(), counts.end()));
   for (std::size_t b = 0; b < left.size(); ++b)
-    if (!(std::sqrt(dot(left[b], left[b])) <= 2 * step.allowed[b])) return false;
+    if (!(std::sqrt(dot(left[b], left[b])) <=
+          std::min(most * step.beyond[b].allowed, step.beyond[b].off / kTakes)))
+      return false;
   return true;
 }
 
@@ -231,14 +240,17 @@ std::string listed(const std::vector<i64>& sequences, const std::vector<Count>& 
   return fmt::format("{}{}", fmt::join(runs, ", "), more ? fmt::format(" and {} more", more) : "");
 }
 
-// The largest gradient there is room for: the more numbers, the less is rounding.
+// The largest gradient there is room for: the more numbers, the less is rounding. None where nothing is to be
+// explained by counts.
 std::optional<std::size_t> chosen(const WrongStep& step, i64 batch) {
   std::optional<std::size_t> largest;
   const auto size = [&](std::size_t param) { return static_cast<i64>(step.gradient[param].size()); };
-  for (const std::size_t param : step.beyond)
+  for (const auto& [param, off, allowed] : step.beyond) {
+    if (!std::isfinite(off)) return {};
     if (size(param) >= kNumbersForEach * batch && 8.0 * size(param) * batch <= kMostBytes &&
         (!largest || size(param) > size(*largest)))
       largest = param;
+  }
   return largest;
 }
 
@@ -248,8 +260,10 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
                               int threads) {
   const i64 batch = settings.batch;
   if (batch < 2 || batch > kMostSequences) return {};
+  double numbers = 0;
+  for (const auto& tensor : step.before) numbers += static_cast<double>(tensor.size());
   const std::optional<std::size_t> param = chosen(step, batch);
-  if (!param) return {};
+  if (!param || numbers * static_cast<double>(batch) > kMostNumbers) return {};
   Parts parts(model, settings, step, threads);
   std::vector<i64> sequences;  // with a label that counts
   for (i64 s = 0; s < batch; ++s)
@@ -261,7 +275,8 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
   const auto best = std::min_element(reasons.begin(), reasons.end(), [&](const Choice& a, const Choice& b) {
     return fit.left(a.counts) < fit.left(b.counts);
   });
-  if (fit.left(best->counts) <= before / kTakes && explain(best->counts, step, parts, sequences))
+  if (best != reasons.end() && fit.left(best->counts) <= before / kTakes &&
+      explain(best->counts, step, parts, sequences))
     return best->text;
 
   const auto solved = fit.least_squares();
@@ -272,7 +287,7 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
   for (std::size_t i = 0; i < sequences.size(); ++i)
     counts.push_back({solved->first[i], rounding * std::sqrt(solved->second[i])});
   const bool known =
-      std::all_of(counts.begin(), counts.end(), [](const Count& c) { return c.blur <= kBlur; });
+      std::all_of(counts.begin(), counts.end(), [](const Count& c) { return c.blur <= kBlur || c.is(1); });
   const Count& first = counts.front();
   const bool alike = std::all_of(counts.begin(), counts.end(),
                                  [&](const Count& c) { return c.is(first.times, first.blur); });

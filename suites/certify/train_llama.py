@@ -76,7 +76,7 @@ def main():
     settings = dict(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
     optimizer = torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=others, weight_decay=0.0)],
                                   lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
-    dump = Dump(o.path, model, clip=0.5, **settings, **(dict(dtype="bf16") if o.bf16 else {}))
+    dump = Dump(o.path, model, dtype="bf16" if o.bf16 else "float32", clip=0.5, **settings)
     for step in range(STEPS):
         tokens, labels = make_batch()
         for replica in replicas:

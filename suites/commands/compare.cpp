@@ -88,7 +88,8 @@ Command::Action declare(CLI::App& app) {
   app.add_option(
       "b", o->b,
       "another dump of the same model, to be equal bit for bit; without it each step of the first is held "
-      "to float64, within what rounding does in float32; or a later run, to be held to the first plan by "
+      "to float64, within what rounding does in float32 or bf16; or a later run, to be held to the first "
+      "plan by "
       "plan");
   app.add_flag("--complete", o->complete,
                "of one dump, for CI: it is a fault too if something could not be judged, or not be told");

@@ -19,9 +19,9 @@ ModelConfig tiny_model() {
 }
 
 // A trainer that does what `fault` says, and the rest right.
-class Trainer {
+class OutsideTrainer {
  public:
-  Trainer(const std::vector<Param>& table, const Settings& settings, std::string fault)
+  OutsideTrainer(const std::vector<Param>& table, const Settings& settings, std::string fault)
       : table_(table), s_(settings), fault_(std::move(fault)), m_(table.size()), v_(table.size()) {}
 
   std::vector<float> step(int t, double lr, std::size_t i, const std::vector<float>& before,
@@ -75,7 +75,7 @@ Followed follow(const std::string& fault, double peak, int warmup = 4, int steps
   s.min_ratio = 1;
   const std::vector<Param> table = parameter_table(tiny_model(), s.leaves);
   AdamWVariants variants(table, s, true);
-  Trainer trainer(table, s, fault);
+  OutsideTrainer trainer(table, s, fault);
   std::mt19937 bits(7);
   std::normal_distribution<float> normal;
   std::vector<std::vector<float>> weights;
