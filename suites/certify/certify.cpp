@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "kernels/bf16.hpp"
@@ -46,12 +47,14 @@ std::string not_a_number(const Param& p, const std::vector<float>& x) {
 
 class Judge {
  public:
-  // dtype: whatever the dump says of it; then its first step alone is judged, and nothing explained.
+  // dtype: whatever the dump says of it; then its first step alone is judged, without the optimizer, and
+  // nothing explained.
   Judge(const std::string& path, int threads, const std::function<void(double)>& at,
         const std::string& dtype = "")
       : dump_(path, dtype),
         steps_(dtype.empty() ? dump_.steps() : 1),
         explains_(dtype.empty()),
+        of_optimizer_(dtype.empty()),
         threads_(threads),
         initial_(dump_.initial()),
         rounding_(dump_.model(), dump_.settings(), threads),
@@ -71,6 +74,11 @@ class Judge {
       return {false, false,
               "beyond the bound" + of_bf16() + ": " + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
     }
+    if (drowned_gradients_ > gradients_)
+      return {false, false,
+              fmt::format("not to be told: rounding alone changes {} of {} gradients by more than {:.1f} %",
+                          drowned_gradients_, drowned_gradients_ + gradients_,
+                          100 * reference_bound(dump_.settings()))};
     const std::vector<std::string> unseen = unjudged(k);
     std::string text =
         fmt::format("within the bound{}{}: {}; at most {:.2g} of it ({}); judged: {}", of_bf16(),
@@ -83,8 +91,8 @@ class Judge {
   }
   const OutsideDump& dump() const { return dump_; }
   bool judged_gradients() const { return gradients_ > 0; }
-  // Whether it begins with a loss or gradients that are beyond, as all are of a trainer in other numbers.
-  bool differs_at_once() const { return at_once_ && of_step_; }
+  // Whether all gradients of the first step are beyond, and not by a factor, as they are in other numbers.
+  bool differs_at_once() const { return at_once_ && all_beyond_; }
 
  private:
   bool is_bf16() const { return dump_.settings().activation_bytes == 2; }
@@ -156,8 +164,7 @@ class Judge {
     }
     const std::optional<Weights> gradient = dump_.tensors(k, "grad"), after = dump_.tensors(k, "weight");
     if (gradient) gradients(named, {before, tokens, labels, *gradient}, exact);
-    of_step_ = found_.has_value();
-    if (gradient) optimizer(k, before, *gradient, after);
+    if (gradient && of_optimizer_) optimizer(k, before, *gradient, after);
     return after;
   }
 
@@ -176,7 +183,7 @@ class Judge {
       const std::vector<double>& g64 = exact.gradient[i];
       if (gradient[i].empty()) continue;
       if (rounding_.drowned(i) && not_a_number(p, gradient[i]).empty()) {
-        ++drowned_gradients_;
+        length_of_drowned(named, i, gradient[i]);
         continue;
       }
       ++all;
@@ -186,17 +193,30 @@ class Judge {
         if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
         const std::optional<double> c =
             factor({gradient[i].begin(), gradient[i].end()}, {g64.begin(), g64.begin() + p.count()}, allowed);
+        by_factor_ = c.has_value();
         return c ? fmt::format("; it is {:.6g} times what it should be", *c) : "";
       });
       if (!within) beyond.push_back({i, off, allowed});
     }
     gradients_ += all, ++with_gradients_;
     if (beyond.empty()) return;
+    all_beyond_ = static_cast<i64>(beyond.size()) == all && !by_factor_;
     count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond.size(), all);
     if (!explains_) return;
     const std::string counted = counted_otherwise(
         dump_.model(), dump_.settings(), {step.before, step.tokens, step.labels, gradient, beyond}, threads_);
     if (!counted.empty()) count_ += ", and all are what there is with " + counted;
+  }
+
+  // A gradient that rounding makes another of is still about as long as a right one.
+  void length_of_drowned(const std::string& named, std::size_t i, const std::vector<float>& gradient) {
+    ++drowned_gradients_;
+    const auto [least, most] = rounding_.lengths(i);
+    const double length =
+        std::sqrt(std::inner_product(gradient.begin(), gradient.end(), gradient.begin(), 0.0));
+    if (found_ || (length >= least && length <= most)) return;
+    found_ = fmt::format("{}gradient of {}: its length is {:.3g}, and a right one's is {:.3g} to {:.3g}",
+                         named, dump_.table()[i].name, length, least, most);
   }
 
   // Of weights that a trainer in bf16 stores in it the update says nothing without its masters. They are
@@ -274,7 +294,7 @@ class Judge {
 
   const OutsideDump dump_;
   const i64 steps_;
-  const bool explains_;
+  const bool explains_, of_optimizer_;
   const int threads_;
   Weights initial_;  // read before trainers are made of the model's size
   Rounding rounding_;
@@ -286,8 +306,8 @@ class Judge {
   double worst_ = 0;
   std::string where_, count_;
   std::optional<std::string> found_, tensor_;
-  bool loss_ = false;                       // found_ is a scalar
-  bool of_step_ = false, at_once_ = false;  // it is of the loss or gradients; of the first step
+  bool loss_ = false;                                              // found_ is a scalar
+  bool at_once_ = false, all_beyond_ = false, by_factor_ = false;  // the first step; its gradients
   i64 losses_ = 0, gradients_ = 0, with_gradients_ = 0, norms_ = 0, updates_ = 0;  // that were judged
   i64 followed_ = 0;                                                               // steps of AdamW
 };
@@ -305,7 +325,8 @@ Certificate certify(const std::string& dump, int threads, const std::function<vo
   Judge in_bf16(
       dump, threads, [](double) {}, "bf16");
   if (in_bf16.judge().right && in_bf16.judged_gradients())
-    certificate.text += "; within the bound of bf16, if that is what it computes in (attribute dtype)";
+    certificate.text +=
+        "; loss and gradients are within the bound of bf16, if that is what it computes in (attribute dtype)";
   return certificate;
 }
 

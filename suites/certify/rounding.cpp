@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "kernels/random.hpp"
 #include "ref/trainer.hpp"
@@ -77,7 +78,8 @@ const FastReference::Step& Rounding::step(i64 number, const Weights& before, con
                                           const std::vector<i32>& labels) {
   const Whole::Step rounded = reference_->step(before, tokens.data(), labels.data());
   exact_ = float64_.step(before, tokens.data(), labels.data(), rounded);
-  drowned_.assign(table_.size(), false);
+  drowned_.assign(table_.size(), false), nothing_but_ = drowned_;
+  least_.assign(table_.size(), INFINITY), most_.assign(table_.size(), 0);
   learn(rounded);
   for (const i64 way : {2 * number, 2 * number + 1})
     learn(reference_->step(reference_->nudged(before, way), tokens.data(), labels.data()));
@@ -91,6 +93,10 @@ void Rounding::learn(const Whole::Step& rounded) {
     if (g64.empty()) continue;
     const double off = distance(table_[i], rounded.gradient[i], g64) / norm(table_[i], g64);
     double& most = off_[kinds_[i]];
+    const double length = std::sqrt(std::inner_product(rounded.gradient[i].begin(), rounded.gradient[i].end(),
+                                                       rounded.gradient[i].begin(), 0.0));
+    least_[i] = std::min(least_[i], length), most_[i] = std::max(most_[i], length);
+    if (!(off <= 1)) nothing_but_[i] = true;
     if (off > reference_bound(settings_))
       drowned_[i] = true;
     else if (off > most)  // which NaN is not
@@ -99,7 +105,13 @@ void Rounding::learn(const Whole::Step& rounded) {
 }
 
 double Rounding::loss_allowed() const {
-  return kFastMultiple * loss_off_ + fast_floor(settings_) * std::abs(exact_.loss);
+  const double floor = settings_.activation_bytes == 2 ? 0x1p-8 : kFastFloor;
+  return kFastMultiple * loss_off_ + floor * std::abs(exact_.loss);
+}
+
+std::pair<double, double> Rounding::lengths(std::size_t param) const {
+  if (nothing_but_[param]) return {0, INFINITY};
+  return {least_[param] / kFastMultiple, most_[param] * kFastMultiple};
 }
 
 double Rounding::allowed(std::size_t param) const {

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "suites/gates/fast.hpp"
@@ -23,15 +24,19 @@ class Rounding {
   const FastReference::Step& step(i64 number, const Weights& before, const std::vector<i32>& tokens,
                                   const std::vector<i32>& labels);
 
-  // Of the step above:  kFastMultiple r + fast_floor |float64's|.  r of the loss: the most it was off so far.
+  // Of the step above:  kFastMultiple r + fast_floor |float64's|.  r of the loss: the most it was off so far;
+  // beside bf16 its floor is a rounding to that, which some trainers keep their loss in.
   double loss_allowed() const;
   // r of a gradient (Euclidean norms): the largest part of a float64 gradient by which the reference's was
   // off, of all tensors of that name in any layer, so far. One tensor's own may come out small by chance,
   // and there are many.
   double allowed(std::size_t param) const;
   double part_allowed(std::size_t param) const;  // of the gradient
-  // Whether rounding is more than reference_bound() of the gradient: then nothing can be said of it.
+  // Whether rounding is more than reference_bound() of the gradient: then of its numbers nothing can be said.
+  // Of its length there can, unless rounding is all of it: the least and most that a right one has, else 0
+  // and infinity.
   bool drowned(std::size_t param) const { return drowned_[param]; }
+  std::pair<double, double> lengths(std::size_t param) const;
 
  private:
   struct Reference;
@@ -47,7 +52,9 @@ class Rounding {
   std::vector<std::string> kinds_;     // by parameter
   std::map<std::string, double> off_;  // by kind of tensor: r
   double loss_off_ = 0;
-  std::vector<bool> drowned_;  // by parameter
+  std::vector<bool> drowned_;         // by parameter
+  std::vector<double> least_, most_;  // length of the reference's gradient in this step
+  std::vector<bool> nothing_but_;     // rounding
 };
 
 }  // namespace lockstep

@@ -121,6 +121,13 @@ class Fit {
     return std::sqrt(std::max(0.0, square));
   }
 
+  // The one count of all that leaves least.
+  double factor() const {
+    double square = 0;
+    for (const Vector& row : gram_) square += std::accumulate(row.begin(), row.end(), 0.0);
+    return std::accumulate(with_found_.begin(), with_found_.end(), 0.0) / square;
+  }
+
   // The counts that leave least, and the inverse's diagonal; nothing where sequences are too much alike.
   std::optional<std::pair<Vector, Vector>> least_squares() const {
     std::vector<Vector> right(gram_.size() + 1, Vector(gram_.size()));
@@ -271,16 +278,26 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
   const Fit fit(parts, sequences, *param, {step.gradient[*param].begin(), step.gradient[*param].end()});
   const double before = fit.left(Vector(sequences.size(), 1));
 
+  // What a factor explains as well is no matter of sequences.
+  const double scaled = fit.left(Vector(sequences.size(), fit.factor()));
+  const auto told = [&](double left) { return left <= std::min(before, scaled) / kTakes; };
+
   const std::vector<Choice> reasons = choices(sequences, parts, batch);
   const auto best = std::min_element(reasons.begin(), reasons.end(), [&](const Choice& a, const Choice& b) {
     return fit.left(a.counts) < fit.left(b.counts);
   });
-  if (best != reasons.end() && fit.left(best->counts) <= before / kTakes &&
+  // Nor is one of two that explain it alike, as where sequences are.
+  const auto alone = [&](const Choice& choice) {
+    return std::none_of(reasons.begin(), reasons.end(), [&](const Choice& other) {
+      return other.counts != choice.counts && fit.left(other.counts) <= 1.5 * fit.left(choice.counts);
+    });
+  };
+  if (best != reasons.end() && told(fit.left(best->counts)) && alone(*best) &&
       explain(best->counts, step, parts, sequences))
     return best->text;
 
   const auto solved = fit.least_squares();
-  if (!solved || !(fit.left(solved->first) <= before / kTakes)) return {};
+  if (!solved || !told(fit.left(solved->first))) return {};
   // What is left is rounding, of which little has a sequence's direction: at most half, by experience.
   const double rounding = fit.left(solved->first) / 2;
   std::vector<Count> counts;

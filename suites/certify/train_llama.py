@@ -21,12 +21,12 @@ BATCH, LENGTH, STEPS, REPLICAS, MICROBATCHES = 8, 24, 3, 2, 2
 BUGS = ("mean-of-means", "no-averaging", "lost-microbatch", "stale-weight", "decayed-norms")
 
 
-def make_model(tied):
+def make_model(tied, deviation):
     torch.manual_seed(1)
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=101, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=tied,
-        initializer_range=0.1, attn_implementation="eager", use_cache=False))
+        initializer_range=deviation, attn_implementation="eager", use_cache=False))
 
 
 def make_batch():
@@ -67,9 +67,10 @@ def main():
     arguments.add_argument("--bug", choices=BUGS)
     arguments.add_argument("--tied", action="store_true")
     arguments.add_argument("--bf16", action="store_true")
+    arguments.add_argument("--deviation", type=float, default=0.1, help="of the first weights")
     o = arguments.parse_args()
     torch.set_num_threads(1)
-    model = make_model(o.tied)
+    model = make_model(o.tied, o.deviation)
     replicas = [model] + [copy.deepcopy(model) for _ in range(REPLICAS - 1)]
     decayed = [p for p in model.parameters() if p.dim() > 1 or o.bug == "decayed-norms"]
     others = [p for p in model.parameters() if p.dim() == 1 and o.bug != "decayed-norms"]

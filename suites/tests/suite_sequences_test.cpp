@@ -107,6 +107,14 @@ TEST_F(Sequences, OfAPart) {
   EXPECT_EQ(said(gradient({2, 1, 2, 1, 2, 1, 2, 1})), "sequences 0, 2, ..., 6 counted twice");
 }
 
+// Each explains what the others would.
+TEST_F(Sequences, AreAlike) {
+  for (i64 i = kSeq; i < 2 * kSeq; ++i) tokens_[i] = tokens_[i - kSeq], labels_[i] = labels_[i - kSeq];
+  EXPECT_EQ(said(gradient({0, 1, 1, 1, 1, 1, 1, 1})), "");
+  for (i64 i = kSeq; i < kBatch * kSeq; ++i) tokens_[i] = tokens_[i - kSeq], labels_[i] = labels_[i - kSeq];
+  EXPECT_EQ(said(gradient(std::vector<double>(8, 1.125))), "");
+}
+
 struct TiedSequences : Sequences {
   TiedSequences() : Sequences(true) {}
 };

@@ -1,0 +1,102 @@
+// What rounding may do to a step, in float32 and in bf16, and what can still be said where it may do all.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <tuple>
+
+#include "ref/trainer.hpp"
+#include "suites/certify/rounding.hpp"
+
+namespace lockstep {
+namespace {
+
+struct Step {
+  ModelConfig model;
+  Settings settings;
+  std::vector<Param> table;
+  std::vector<std::vector<float>> weights;
+  std::vector<i32> tokens, labels;
+
+  // Weights of so large a range, in numbers of so many bytes.
+  Step(float range, int bytes) {
+    model.vocab = 25, model.hidden = 32, model.intermediate = 48, model.layers = 3, model.heads = 4;
+    model.kv_heads = 2, model.head_dim = 8, model.tied = false;
+    settings.batch = 2, settings.seq = 12, settings.activation_bytes = bytes;
+    table = parameter_table(model, settings.leaves);
+    std::mt19937 random(4);
+    for (const Param& p : table) {
+      weights.emplace_back();
+      for (i64 i = 0; i < p.count(); ++i)
+        weights.back().push_back(p.rows == 1 ? 1 : range * (static_cast<float>(random() % 2001) / 1000 - 1));
+    }
+    for (int i = 0; i < 24; ++i)
+      tokens.push_back(static_cast<i32>(random() % 25)), labels.push_back(static_cast<i32>(random() % 25));
+  }
+};
+
+double length_of(const std::vector<double>& x) {
+  double square = 0;
+  for (const double v : x) square += v * v;
+  return std::sqrt(square);
+}
+
+TEST(Rounding, IsAMillionthInFloat32AndAHundredthInBf16) {
+  for (const auto& [bytes, least, most] : {std::tuple{4, 1e-7, 1e-4}, {2, 2e-3, 0.3}}) {
+    const Step s(0.3f, bytes);
+    Rounding rounding(s.model, s.settings);
+    const FastReference::Step& exact = rounding.step(0, s.weights, s.tokens, s.labels);
+    for (std::size_t i = 0; i < s.table.size(); ++i) {
+      SCOPED_TRACE(s.table[i].name);
+      EXPECT_FALSE(rounding.drowned(i));
+      EXPECT_GT(rounding.part_allowed(i), least);
+      EXPECT_LT(rounding.part_allowed(i), most);
+      const double length = length_of(exact.gradient[i]);
+      EXPECT_DOUBLE_EQ(rounding.allowed(i), rounding.part_allowed(i) * length);
+      const auto [shortest, longest] = rounding.lengths(i);
+      EXPECT_NEAR(shortest, length / 4, 0.05 * length / 4);
+      EXPECT_NEAR(longest, length * 4, 0.05 * length * 4);
+    }
+  }
+}
+
+// Where a step is badly conditioned, though the weights are bf16's own and rounding them does nothing.
+TEST(Rounding, IsSeenByWeightsThatDifferInTheirLastBits) {
+  Step s(0.3f, 2);
+  for (auto& tensor : s.weights)
+    for (float& w : tensor) w = bf16(w);
+  Rounding rounding(s.model, s.settings);
+  rounding.step(0, s.weights, s.tokens, s.labels);
+  Float64 float64(s.model, s.settings);
+  Lanes lanes(1);
+  Trainer<bf16> trainer(s.model, s.settings, plain_ops<float>(), lanes);
+  for (std::size_t i = 0; i < s.table.size(); ++i) trainer.load(s.table[i].name, s.weights[i].data());
+  trainer.step(s.tokens.data(), s.labels.data());
+  Whole::Step own;
+  for (std::size_t i = 0; i < s.table.size(); ++i)
+    own.gradient.push_back(trainer.gradient(static_cast<int>(i)));
+  const FastReference::Step exact = float64.step(s.weights, s.tokens.data(), s.labels.data(), own);
+  int wider = 0;
+  for (std::size_t i = 0; i < s.table.size(); ++i) wider += rounding.allowed(i) > 1.2 * exact.allowed[i];
+  EXPECT_GT(wider, static_cast<int>(s.table.size()) / 2);
+}
+
+TEST(Rounding, LeavesALengthWhereItMakesAnotherGradient) {
+  const Step s(1.2f, 2);
+  Rounding rounding(s.model, s.settings);
+  const FastReference::Step& exact = rounding.step(0, s.weights, s.tokens, s.labels);
+  int drowned = 0, told = 0;
+  for (std::size_t i = 0; i < s.table.size(); ++i) {
+    if (!rounding.drowned(i)) continue;
+    ++drowned;
+    const auto [least, most] = rounding.lengths(i);
+    EXPECT_LT(least, length_of(exact.gradient[i])) << s.table[i].name;
+    EXPECT_GT(most, length_of(exact.gradient[i])) << s.table[i].name;
+    told += least > 0;
+  }
+  EXPECT_GT(drowned, 0);
+  EXPECT_GT(told, 0);
+}
+
+}  // namespace
+}  // namespace lockstep
