@@ -183,12 +183,20 @@ std::vector<Choice> choices(const std::vector<i64>& sequences, const Parts& part
                    {}};
       for (const std::size_t g : group) means.counts.push_back(1 / (static_cast<double>(k) * share[g]));
       all.push_back(std::move(means));
-      for (std::size_t g = 0; g < members.size(); ++g)
-        for (const double times : {0.0, 2.0}) {
-          if (members[g].empty()) continue;
-          all.push_back({named(members[g]) + (times == 0 ? " not counted" : " counted twice"), {}});
-          for (const std::size_t its : group) all.back().counts.push_back(its == g ? times : 1);
-        }
+      // times: of the group, and of the others.
+      const auto add = [&](std::size_t g, const std::string& text, double its, double others) {
+        all.push_back({text, {}});
+        for (const std::size_t its_group : group) all.back().counts.push_back(its_group == g ? its : others);
+      };
+      for (std::size_t g = 0; g < members.size(); ++g) {
+        if (members[g].empty()) continue;
+        const std::string name = named(members[g]);
+        add(g, name + " not counted", 0, 1);
+        add(g, name + " counted twice", 2, 1);
+        add(g, name + " alone", 1, 0);
+        add(g, fmt::format("{} alone, counted {} times", name, k), static_cast<double>(k), 0);
+        add(g, "the mean of " + name + " alone", 1 / share[g], 0);
+      }
     }
   std::erase_if(all, [](const Choice& choice) {
     const auto [least, most] = std::minmax_element(choice.counts.begin(), choice.counts.end());
@@ -286,10 +294,13 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
   const auto best = std::min_element(reasons.begin(), reasons.end(), [&](const Choice& a, const Choice& b) {
     return fit.left(a.counts) < fit.left(b.counts);
   });
-  // Nor is one of two that explain it alike, as where sequences are.
+  // Nor is one of two that explain it alike and are not nearly the same, as where sequences are alike.
   const auto alone = [&](const Choice& choice) {
     return std::none_of(reasons.begin(), reasons.end(), [&](const Choice& other) {
-      return other.counts != choice.counts && fit.left(other.counts) <= 1.5 * fit.left(choice.counts);
+      double apart = 0;
+      for (std::size_t i = 0; i < sequences.size(); ++i)
+        apart = std::max(apart, std::abs(other.counts[i] - choice.counts[i]));
+      return apart > 0.1 && fit.left(other.counts) <= 1.5 * fit.left(choice.counts);
     });
   };
   if (best != reasons.end() && told(fit.left(best->counts)) && alone(*best) &&

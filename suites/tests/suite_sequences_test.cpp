@@ -131,6 +131,15 @@ TEST_F(Sequences, ThatAreCountedOtherwise) {
             "twice and 2 more");
 }
 
+// What one replica has where nothing is reduced: a part's sum, its share of the mean, or its own mean.
+TEST_F(Sequences, OfOneReplica) {
+  EXPECT_EQ(said(gradient({0, 0, 1, 1, 0, 0, 0, 0})), "sequences 2 to 3 alone");
+  EXPECT_EQ(said(gradient({0, 0, 4, 4, 0, 0, 0, 0})), "sequences 2 to 3 alone, counted 4 times");
+  const double mean = static_cast<double>(valid(0, 7)) / static_cast<double>(valid(1, 7, 4));
+  EXPECT_EQ(said(gradient({0, mean, 0, 0, 0, mean, 0, 0})), "the mean of sequences 1 and 5 alone");
+  EXPECT_EQ(said(gradient<bf16>({4, 0, 0, 0, 4, 0, 0, 0}), 0.1), "sequences 0 and 4 alone, counted 4 times");
+}
+
 // That is a factor, and no matter of sequences; also where those that count are a part of the batch.
 TEST_F(Sequences, AreTheSameInEveryCase) {
   for (const double count : {2.0, 0.5}) EXPECT_EQ(said(gradient(std::vector<double>(8, count))), "");
@@ -177,7 +186,7 @@ TEST_F(Sequences, OfOneParameterAlone) {
   std::vector<std::vector<float>> one = gradient(std::vector<double>(8, 1.0));
   const std::size_t up = 1 + up_proj, down = 1 + down_proj;
   one[up] = gradient({1, 1, 1, 1, 0, 0, 0, 0})[up];
-  EXPECT_EQ(said_of(one, {up}), "sequences 4 to 7 not counted");
+  EXPECT_EQ(said_of(one, {up}), "sequences 0 to 3 alone");
   EXPECT_EQ(said_of(one, {up, down}), "");
 }
 
