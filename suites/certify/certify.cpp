@@ -75,10 +75,12 @@ class Judge {
               "beyond the bound" + of_bf16() + ": " + *found_ + (tensor_ ? "; " + *tensor_ : "") + count_};
     }
     if (drowned_gradients_ > gradients_)
-      return {false, false,
-              fmt::format("not to be told: rounding alone changes {} of {} gradients by more than {:.1f} %",
-                          drowned_gradients_, drowned_gradients_ + gradients_,
-                          100 * reference_bound(dump_.settings()))};
+      return {
+          false, false,
+          fmt::format(
+              "not to be told: rounding alone changes {} of {} gradients by more than {:.1f} %; smaller "
+              "weights or an earlier step would tell",
+              drowned_gradients_, drowned_gradients_ + gradients_, 100 * reference_bound(dump_.settings()))};
     const std::vector<std::string> unseen = unjudged(k);
     std::string text =
         fmt::format("within the bound{}{}: {}; at most {:.2g} of it ({}); judged: {}", of_bf16(),

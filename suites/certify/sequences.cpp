@@ -10,15 +10,12 @@
 #include <utility>
 
 #include "ref/trainer.hpp"
+#include "suites/certify/sequence_fit.hpp"
 
 namespace lockstep {
 namespace {
 
-using Vector = std::vector<double>;
-
-double dot(const Vector& a, const Vector& b) {
-  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-}
+using Vector = SequenceFit::Vector;
 
 constexpr i64 kMostSequences = 256;  // unknowns of the least squares
 // Numbers of a tensor for each of them, and how well a count that is not 1 must be known, to say anything.
@@ -69,83 +66,6 @@ class Parts {
   double all_ = 0;
 };
 
-// x of A x = b, for each b, A symmetric; nothing where A is not positive definite (Cholesky).
-std::optional<std::vector<Vector>> solve(std::vector<Vector> a, std::vector<Vector> right) {
-  const std::size_t n = a.size();
-  for (std::size_t j = 0; j < n; ++j) {
-    for (std::size_t k = 0; k < j; ++k) a[j][j] -= a[j][k] * a[j][k];
-    if (!(a[j][j] > 0)) return {};
-    a[j][j] = std::sqrt(a[j][j]);
-    for (std::size_t i = j + 1; i < n; ++i) {
-      for (std::size_t k = 0; k < j; ++k) a[i][j] -= a[i][k] * a[j][k];
-      a[i][j] /= a[j][j];
-    }
-  }
-  for (Vector& b : right) {
-    for (std::size_t i = 0; i < n; ++i) {
-      for (std::size_t k = 0; k < i; ++k) b[i] -= a[i][k] * b[k];
-      b[i] /= a[i][i];
-    }
-    for (std::size_t i = n; i-- > 0;) {
-      for (std::size_t k = i + 1; k < n; ++k) b[i] -= a[k][i] * b[k];
-      b[i] /= a[i][i];
-    }
-  }
-  return right;
-}
-
-// Of one parameter: each sequence's part of its gradient, and the one that was found.
-class Fit {
- public:
-  Fit(Parts& parts, const std::vector<i64>& sequences, std::size_t param, const Vector& found)
-      : square_(dot(found, found)) {
-    std::vector<Vector> basis;
-    for (const i64 s : sequences) {
-      parts.of(s);
-      const Vector& part = parts.unscaled(param);  // with padded rows
-      basis.emplace_back(part.begin(), part.begin() + static_cast<i64>(found.size()));
-      for (double& x : basis.back()) x *= parts.share(s);
-      gram_.emplace_back();
-      for (const Vector& other : basis) gram_.back().push_back(dot(basis.back(), other));
-      with_found_.push_back(dot(basis.back(), found));
-    }
-    for (std::size_t i = 0; i < gram_.size(); ++i)
-      for (std::size_t j = i + 1; j < gram_.size(); ++j) gram_[i].push_back(gram_[j][i]);
-  }
-
-  // The distance of what was found from the sequences so counted.
-  double left(const Vector& counts) const {
-    double square = square_;
-    for (std::size_t i = 0; i < counts.size(); ++i)
-      square += counts[i] * (dot(gram_[i], counts) - 2 * with_found_[i]);
-    return std::sqrt(std::max(0.0, square));
-  }
-
-  // The one count of all that leaves least.
-  double factor() const {
-    double square = 0;
-    for (const Vector& row : gram_) square += std::accumulate(row.begin(), row.end(), 0.0);
-    return std::accumulate(with_found_.begin(), with_found_.end(), 0.0) / square;
-  }
-
-  // The counts that leave least, and the inverse's diagonal; nothing where sequences are too much alike.
-  std::optional<std::pair<Vector, Vector>> least_squares() const {
-    std::vector<Vector> right(gram_.size() + 1, Vector(gram_.size()));
-    for (std::size_t i = 0; i < gram_.size(); ++i) right[i][i] = 1;
-    right.back() = with_found_;
-    const std::optional<std::vector<Vector>> solved = solve(gram_, right);
-    if (!solved) return {};
-    Vector diagonal;
-    for (std::size_t i = 0; i < gram_.size(); ++i) diagonal.push_back((*solved)[i][i]);
-    return std::pair{solved->back(), diagonal};
-  }
-
- private:
-  std::vector<Vector> gram_;
-  Vector with_found_;
-  double square_;
-};
-
 // Counts that have a reason.
 struct Choice {
   std::string text;
@@ -161,8 +81,9 @@ std::string named(const std::vector<i64>& sequences) {
   return fmt::format("sequences {}, {}, ..., {}", sequences[0], sequences[1], sequences.back());
 }
 
-// A batch in k parts, in a row as microbatches have it, or apart as replicas do: a part is lost, or is
-// counted twice, or what is averaged are the parts' means.
+// A batch in k parts, in a row as microbatches have it, or apart as replicas do: a part is lost, or counted
+// twice, or all there is, as where nothing was reduced; or what is averaged are the parts' means. None that
+// only changes the length of the whole.
 std::vector<Choice> choices(const std::vector<i64>& sequences, const Parts& parts, i64 batch) {
   std::vector<Choice> all;
   for (i64 k = 2; k <= batch; ++k)
@@ -219,7 +140,7 @@ bool explain(const Vector& counts, const WrongStep& step, Parts& parts, const st
   }
   const double most = std::max(1.0, *std::max_element(counts.begin(), counts.end()));
   for (std::size_t b = 0; b < left.size(); ++b)
-    if (!(std::sqrt(dot(left[b], left[b])) <=
+    if (!(std::sqrt(std::inner_product(left[b].begin(), left[b].end(), left[b].begin(), 0.0)) <=
           std::min(most * step.beyond[b].allowed, step.beyond[b].off / kTakes)))
       return false;
   return true;
@@ -283,12 +204,20 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
   std::vector<i64> sequences;  // with a label that counts
   for (i64 s = 0; s < batch; ++s)
     if (parts.share(s) > 0) sequences.push_back(s);
-  const Fit fit(parts, sequences, *param, {step.gradient[*param].begin(), step.gradient[*param].end()});
+  const std::vector<float>& found = step.gradient[*param];
+  SequenceFit fit({found.begin(), found.end()});
+  for (const i64 s : sequences) {
+    parts.of(s);
+    const Vector& part = parts.unscaled(*param);  // with padded rows
+    Vector scaled(part.begin(), part.begin() + static_cast<i64>(found.size()));
+    for (double& x : scaled) x *= parts.share(s);
+    fit.add(std::move(scaled));
+  }
   const double before = fit.left(Vector(sequences.size(), 1));
 
   // What a factor explains as well is no matter of sequences.
-  const double scaled = fit.left(Vector(sequences.size(), fit.factor()));
-  const auto told = [&](double left) { return left <= std::min(before, scaled) / kTakes; };
+  const double in_scale = fit.left(Vector(sequences.size(), fit.factor()));
+  const auto told = [&](double left) { return left <= std::min(before, in_scale) / kTakes; };
 
   const std::vector<Choice> reasons = choices(sequences, parts, batch);
   const auto best = std::min_element(reasons.begin(), reasons.end(), [&](const Choice& a, const Choice& b) {
@@ -308,18 +237,18 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
     return best->text;
 
   const auto solved = fit.least_squares();
-  if (!solved || !told(fit.left(solved->first))) return {};
+  if (!solved || !told(fit.left(solved->counts))) return {};
   // What is left is rounding, of which little has a sequence's direction: at most half, by experience.
-  const double rounding = fit.left(solved->first) / 2;
+  const double rounding = fit.left(solved->counts) / 2;
   std::vector<Count> counts;
   for (std::size_t i = 0; i < sequences.size(); ++i)
-    counts.push_back({solved->first[i], rounding * std::sqrt(solved->second[i])});
+    counts.push_back({solved->counts[i], rounding * std::sqrt(solved->inverse[i])});
   const bool known =
       std::all_of(counts.begin(), counts.end(), [](const Count& c) { return c.blur <= kBlur || c.is(1); });
   const Count& first = counts.front();
   const bool alike = std::all_of(counts.begin(), counts.end(),
                                  [&](const Count& c) { return c.is(first.times, first.blur); });
-  if (!known || alike || !explain(solved->first, step, parts, sequences)) return {};
+  if (!known || alike || !explain(solved->counts, step, parts, sequences)) return {};
   return listed(sequences, counts);
 }
 
