@@ -109,6 +109,17 @@ TEST(Certify, ADecayedNormIsTheOptimizers) {
            "too\n"));
 }
 
+// That of step 1's k_proj in layer 3 of gate-tiny.
+void scale_a_gradient(const std::string& dump, float factor) {
+  const hid_t file = H5Fopen(dump.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
+  std::vector<float> values(16 * 64);
+  H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+  for (float& v : values) v *= factor;
+  H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
+  H5Dclose(set), H5Fclose(file);
+}
+
 // This program's own dumps have the reference's very error, which the bound allows four times.
 TEST(Certify, OwnDumpsAreRightAndAChangedOneIsNot) {
   const TemporaryFolder folder;
@@ -119,15 +130,7 @@ TEST(Certify, OwnDumpsAreRightAndAChangedOneIsNot) {
   const std::string most = "within the bound: 2 steps; at most ";
   ASSERT_TRUE(says(right.out, most));
   EXPECT_LE(std::stod(right.out.substr(most.size())), 0.25) << right.out;
-  {
-    const hid_t file = H5Fopen(dump.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
-    const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
-    std::vector<float> values(16 * 64);
-    H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-    for (float& v : values) v *= 1.0001f;
-    H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-    H5Dclose(set), H5Fclose(file);
-  }
+  scale_a_gradient(dump, 1.0001f);
   const Ended wrong = lockstep_program("compare " + dump);
   EXPECT_EQ(wrong.status, 1);
   EXPECT_TRUE(says(wrong.out,
@@ -227,14 +230,7 @@ TEST_F(Lacking, MastersOfWeightsInBf16) {
   ASSERT_TRUE(says(right.out, "within the bound of bf16 (up to ", most,
                    "; judged: 2 losses, " + gradients(2) + judgement));
   EXPECT_LE(std::stod(right.out.substr(right.out.find(most) + most.size())), 0.25) << right.out;
-  edit([](hid_t file) {
-    const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
-    std::vector<float> values(16 * 64);
-    H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-    for (float& v : values) v *= 1.5f;
-    H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-    H5Dclose(set);
-  });
+  scale_a_gradient(dump_, 1.5f);
   EXPECT_TRUE(says(judged().out,
                    "beyond the bound of bf16: step 1: gradient of model.layers.3.self_attn.k_proj.weight: ",
                    "; 1 of 74 gradients of the step are beyond it\n"));
@@ -284,14 +280,7 @@ TEST_F(Lacking, TheTypeOfNumbersOfARunInBf16) {
 
 // What is right in its first step, or in most of it, computes in float32: a fault is no rounding.
 TEST_F(Lacking, TheTypeOfNumbersOfARunInFloat32) {
-  edit([](hid_t file) {
-    const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
-    std::vector<float> values(16 * 64);
-    H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-    for (float& v : values) v *= 1.0001f;
-    H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-    H5Dclose(set);
-  });
+  scale_a_gradient(dump_, 1.0001f);
   EXPECT_TRUE(says(judged().out, "beyond the bound: step 1: gradient of ",
                    "; 1 of 74 gradients of the step are beyond it\n"));
 }
