@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <optional>
 
 #include "kernels/bf16.hpp"
@@ -53,8 +52,7 @@ class Judge {
         const std::string& dtype = "")
       : dump_(path, dtype),
         steps_(dtype.empty() ? dump_.steps() : 1),
-        explains_(dtype.empty()),
-        of_optimizer_(dtype.empty()),
+        whole_(dtype.empty()),
         threads_(threads),
         initial_(dump_.initial()),
         rounding_(dump_.model(), dump_.settings(), threads),
@@ -166,7 +164,7 @@ class Judge {
     }
     const std::optional<Weights> gradient = dump_.tensors(k, "grad"), after = dump_.tensors(k, "weight");
     if (gradient) gradients(named, {before, tokens, labels, *gradient}, exact);
-    if (gradient && of_optimizer_) optimizer(k, before, *gradient, after);
+    if (gradient && whole_) optimizer(k, before, *gradient, after);
     return after;
   }
 
@@ -204,7 +202,7 @@ class Judge {
     if (beyond.empty()) return;
     all_beyond_ = static_cast<i64>(beyond.size()) == all && !by_factor_;
     count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond.size(), all);
-    if (!explains_) return;
+    if (!whole_) return;
     const std::string counted = counted_otherwise(
         dump_.model(), dump_.settings(), {step.before, step.tokens, step.labels, gradient, beyond}, threads_);
     if (!counted.empty()) count_ += ", and all are what there is with " + counted;
@@ -214,8 +212,7 @@ class Judge {
   void length_of_drowned(const std::string& named, std::size_t i, const std::vector<float>& gradient) {
     ++drowned_gradients_;
     const auto [least, most] = rounding_.lengths(i);
-    const double length =
-        std::sqrt(std::inner_product(gradient.begin(), gradient.end(), gradient.begin(), 0.0));
+    const double length = norm(dump_.table()[i], gradient);
     if (found_ || (length >= least && length <= most)) return;
     found_ = fmt::format("{}gradient of {}: its length is {:.3g}, and a right one's is {:.3g} to {:.3g}",
                          named, dump_.table()[i].name, length, least, most);
@@ -296,7 +293,7 @@ class Judge {
 
   const OutsideDump dump_;
   const i64 steps_;
-  const bool explains_, of_optimizer_;
+  const bool whole_;  // or the first step's loss and gradients alone
   const int threads_;
   Weights initial_;  // read before trainers are made of the model's size
   Rounding rounding_;

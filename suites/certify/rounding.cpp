@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "kernels/random.hpp"
 #include "ref/trainer.hpp"
@@ -78,6 +77,8 @@ const FastReference::Step& Rounding::step(i64 number, const Weights& before, con
                                           const std::vector<i32>& labels) {
   const Whole::Step rounded = reference_->step(before, tokens.data(), labels.data());
   exact_ = float64_.step(before, tokens.data(), labels.data(), rounded);
+  length_.clear();
+  for (std::size_t i = 0; i < table_.size(); ++i) length_.push_back(norm(table_[i], exact_.gradient[i]));
   drowned_.assign(table_.size(), false), nothing_but_ = drowned_;
   least_.assign(table_.size(), INFINITY), most_.assign(table_.size(), 0);
   learn(rounded);
@@ -91,10 +92,9 @@ void Rounding::learn(const Whole::Step& rounded) {
   for (std::size_t i = 0; i < table_.size(); ++i) {
     const std::vector<double>& g64 = exact_.gradient[i];
     if (g64.empty()) continue;
-    const double off = distance(table_[i], rounded.gradient[i], g64) / norm(table_[i], g64);
+    const double off = distance(table_[i], rounded.gradient[i], g64) / length_[i];
     double& most = off_[kinds_[i]];
-    const double length = std::sqrt(std::inner_product(rounded.gradient[i].begin(), rounded.gradient[i].end(),
-                                                       rounded.gradient[i].begin(), 0.0));
+    const double length = norm(table_[i], rounded.gradient[i]);
     least_[i] = std::min(least_[i], length), most_[i] = std::max(most_[i], length);
     if (!(off <= 1)) nothing_but_[i] = true;
     if (off > reference_bound(settings_))
@@ -114,9 +114,7 @@ std::pair<double, double> Rounding::lengths(std::size_t param) const {
   return {least_[param] / kFastMultiple, most_[param] * kFastMultiple};
 }
 
-double Rounding::allowed(std::size_t param) const {
-  return part_allowed(param) * norm(table_[param], exact_.gradient[param]);
-}
+double Rounding::allowed(std::size_t param) const { return part_allowed(param) * length_[param]; }
 
 double Rounding::part_allowed(std::size_t param) const {
   const auto off = off_.find(kinds_[param]);

@@ -49,6 +49,7 @@ class Rounding {
   Float64 float64_;
   std::unique_ptr<Reference> reference_;
   FastReference::Step exact_;
+  std::vector<double> length_;         // of its gradients, by parameter
   std::vector<std::string> kinds_;     // by parameter
   std::map<std::string, double> off_;  // by kind of tensor: r
   double loss_off_ = 0;

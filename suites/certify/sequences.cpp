@@ -70,6 +70,7 @@ class Parts {
 struct Choice {
   std::string text;
   Vector counts;
+  double left = 0;  // of the gradient that counts are found by
 };
 
 std::string named(const std::vector<i64>& sequences) {
@@ -219,20 +220,20 @@ std::string counted_otherwise(const ModelConfig& model, const Settings& settings
   const double in_scale = fit.left(Vector(sequences.size(), fit.factor()));
   const auto told = [&](double left) { return left <= std::min(before, in_scale) / kTakes; };
 
-  const std::vector<Choice> reasons = choices(sequences, parts, batch);
-  const auto best = std::min_element(reasons.begin(), reasons.end(), [&](const Choice& a, const Choice& b) {
-    return fit.left(a.counts) < fit.left(b.counts);
-  });
+  std::vector<Choice> reasons = choices(sequences, parts, batch);
+  for (Choice& choice : reasons) choice.left = fit.left(choice.counts);
+  const auto best = std::min_element(reasons.begin(), reasons.end(),
+                                     [](const Choice& a, const Choice& b) { return a.left < b.left; });
   // Nor is one of two that explain it alike and are not nearly the same, as where sequences are alike.
   const auto alone = [&](const Choice& choice) {
     return std::none_of(reasons.begin(), reasons.end(), [&](const Choice& other) {
       double apart = 0;
       for (std::size_t i = 0; i < sequences.size(); ++i)
         apart = std::max(apart, std::abs(other.counts[i] - choice.counts[i]));
-      return apart > 0.1 && fit.left(other.counts) <= 1.5 * fit.left(choice.counts);
+      return apart > 0.1 && other.left <= 1.5 * choice.left;
     });
   };
-  if (best != reasons.end() && told(fit.left(best->counts)) && alone(*best) &&
+  if (best != reasons.end() && told(best->left) && alone(*best) &&
       explain(best->counts, step, parts, sequences))
     return best->text;
 

@@ -26,9 +26,12 @@ double distance(const Param& p, const std::vector<T>& a, const std::vector<doubl
 template double distance(const Param&, const std::vector<float>&, const std::vector<double>&);
 template double distance(const Param&, const std::vector<double>&, const std::vector<double>&);
 
-double norm(const Param& p, const std::vector<double>& a) {
+template <class T>
+double norm(const Param& p, const std::vector<T>& a) {
   return distance(p, a, std::vector<double>(a.size()));
 }
+template double norm(const Param&, const std::vector<float>&);
+template double norm(const Param&, const std::vector<double>&);
 
 namespace {
 

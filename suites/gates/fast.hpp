@@ -52,7 +52,8 @@ FastReference fast_reference(const ModelConfig&, const Settings&, const TokenFil
 // Euclidean norm of a - b over the rows that exist (pads are the last ones). T: float, double.
 template <class T>
 double distance(const Param&, const std::vector<T>& a, const std::vector<double>& b);
-double norm(const Param&, const std::vector<double>& a);
+template <class T>
+double norm(const Param&, const std::vector<T>& a);
 
 struct FastVerdict {
   std::string numbers = "not run", messages = "not run", memory = "not run";
