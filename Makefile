@@ -56,7 +56,29 @@ suites_src   := $(filter-out suites/main.cpp suites/mutants/% suites/tests/%, \
 mutants_src  := $(wildcard suites/mutants/*.cpp)
 bench_src    := $(wildcard kernels/bench/*.cpp)
 test_src     := $(wildcard suites/tests/*_test.cpp)
-obj = $(patsubst %.cpp,$B/obj/%.o,$1)
+
+# What reads and writes text, files and options, and what says when something is run: none of it takes time when it
+# runs, so it compiles sooner instead, as tests do, and is linked last, so that of a template that others have too theirs
+# is taken.
+sooner := $(wildcard ref/config.cpp ref/safetensors.cpp $(patsubst %,suites/%.cpp,main here settings_list text_table \
+    toml_file run/locate run/training_state planner/cluster planner/cluster_text planner/nearest_llama) \
+    $(patsubst %,suites/%/*.cpp,commands sweep timing planner/answer planner/export planner/measure planner/published)) \
+    $(filter-out reports/compare.cpp reports/h5.cpp reports/record.cpp,$(wildcard reports/*.cpp))
+
+# Most of what the compiler does for one source it does for the next, so a handful of a folder's is compiled at once
+# (HANDFUL=1: each by itself, so that one's next change is soon compiled): nothing in a folder is named twice. Apart is
+# what has flags of its own, and what registers itself under names like its neighbours'. Tests of vector kernels and of
+# bf16 are apart from others: test_cuda puts them through a GPU's kernels too.
+HANDFUL ?= 6
+apart := suites/main.cpp reports/record.cpp $(wildcard parallel/strategies/*.cpp)
+handfuls := $(shell printf '%s\n' $(patsubst %,sooner:%,$(filter-out $(apart),$(filter $(sooner),$(suites_src)))) \
+    $(patsubst %,handful:%,$(filter-out $(apart) $(sooner),$(comm_src) $(parallel_src) $(suites_src))) \
+    $(test_src:%=test:%) | awk -F: -v n=$(HANDFUL) '{ name = $$2; sub(/[^\/]*$$/, $$1, name); split($$2, part, /[\/_]/) } \
+    $$1 == "test" { name = "tests/" part[3] ($$2 ~ /kernels_(simd|bf16)_/ ? "-gpu" : "") } \
+    $$1 == "test" || n > 1 { print name "-" int((count[name]++) / n) ":" $$2 }')
+$(foreach h,$(handfuls),$(eval object_of_$(lastword $(subst :, ,$h)) := $B/obj/$(firstword $(subst :, ,$h)).o))
+handful_names := $(sort $(foreach h,$(handfuls),$(firstword $(subst :, ,$h))))
+obj = $(sort $(foreach f,$1,$(or $(object_of_$f),$B/obj/$(f:.cpp=.o))))
 kernels_obj := $(call obj,$(filter-out $(foreign),$(kernels_src)))
 ref_obj     := $(kernels_obj) $(call obj,$(ref_src))
 comm_obj    := $(kernels_obj) $(call obj,$(comm_src))
@@ -95,39 +117,27 @@ define compile
 endef
 $B/obj/%.o: %.cpp $B/flags
 	$(compile)
-$B/obj/tests/%.o: $B/tests/%.cpp $B/flags
+$B/obj/%.o: $B/handfuls/%.cpp $B/flags
 	$(compile)
 
 # One test program per layer, so that a lower layer is tested while a higher one does not build: the files
-# suites/tests/<layer>_*_test.cpp. Most of what the compiler does for one test it does for every other, so a handful is
-# compiled at once (HANDFUL=1: each by itself, so that one's next change is soon compiled). Those of vector kernels and
-# of bf16 are apart: test_cuda puts them through a GPU's kernels too.
-HANDFUL ?= 6
-handfuls := $(shell printf '%s\n' $(test_src) | awk -v n=$(HANDFUL) 'NF { split($$0, part, /[\/_]/); name = part[3] \
-    (/kernels_(simd|bf16)_/ ? "-gpu" : ""); print name "-" int((count[name]++) / n) ":" $$0 }')
-test_names := $(sort $(foreach f,$(handfuls),$(firstword $(subst :, ,$f))))
-test_obj    = $(patsubst %,$B/obj/tests/%.o,$(filter $1,$(test_names)))
-layers     := $(sort $(foreach n,$(test_names),$(firstword $(subst -, ,$n))))
+# suites/tests/<layer>_*_test.cpp.
+test_obj    = $(patsubst %,$B/obj/%.o,$(filter $(1:%=tests/%),$(handful_names)))
+layers     := $(sort $(foreach n,$(filter tests/%,$(handful_names)),$(firstword $(subst -, ,$(notdir $n)))))
 tests      := $(layers:%=$B/test_%)
 define handful
-$B/tests/$1.cpp: FORCE
+$B/handfuls/$1.cpp: FORCE
 	@mkdir -p $$(@D)
 	@printf '#include "%s"\n' $2 | cmp -s - $$@ || printf '#include "%s"\n' $2 >$$@
 endef
-$(foreach n,$(test_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n:%,$(handfuls))))))
+$(foreach n,$(handful_names),$(eval $(call handful,$n,$(patsubst $n:%,%,$(filter $n:%,$(handfuls))))))
 
-# What reads and writes text, files and options, what says when something is run, and what tests: none of it takes time
-# when it runs, so it compiles sooner instead, and is linked last, so that of a template that others have too theirs is
-# taken. The GPU's kernels as loops are many fmas, with a call for each where the compiler may not use this machine's. With
-# fma it takes 256-bit registers too, and GCC counts leaving them clean among what is expensive: code of SSE ran a hundred
-# times slower behind them.
-sooner := ref/config ref/safetensors suites/main suites/here suites/settings_list suites/text_table suites/toml_file \
-    suites/run/locate suites/run/training_state suites/planner/cluster suites/planner/cluster_text suites/planner/nearest_llama \
-    $(foreach d,commands sweep timing planner/answer planner/export planner/measure planner/published,suites/$d/%) \
-    $(filter-out reports/compare reports/h5 reports/record,$(patsubst %.cpp,%,$(wildcard reports/*.cpp)))
-sooner_obj := $(call obj,$(filter $(sooner:%=%.cpp),$(ref_src) $(suites_src) suites/main.cpp))
+sooner_obj := $(call obj,$(sooner))
 all_obj     = $(filter-out $(sooner_obj),$(every_obj)) $(filter-out %/main.o,$(sooner_obj))
 program_obj = $(all_obj) $B/obj/suites/main.o
+# The GPU's kernels as loops are many fmas, with a call for each where the compiler may not use this machine's. With fma it
+# takes 256-bit registers too, and GCC counts leaving them clean among what is expensive: code of SSE ran a hundred times
+# slower behind them.
 soon := $(if $(filter -O1 -O2,$(OPT)),-Og)
 fma_here := $(if $(filter x86_64,$(machine)),$(shell grep -qw fma /proc/cpuinfo 2>/dev/null && \
     echo -mfma $(if $(gnu),-fexpensive-optimizations)))
@@ -147,7 +157,7 @@ $3: $B/pch/$1/common.hpp.gch
 endef
 $B/pch/tests/% $B/pch/sooner/%: private CXXFLAGS += $(soon)
 $B/pch/tests/%: private CXXFLAGS += $(fma_here)
-$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out $(vector_src) $(sooner:%=%.cpp), \
+$(eval $(call precompiled,program,kernels/common.hpp,$(call obj,$(filter-out $(vector_src) $(sooner), \
     $(kernels_src) $(ref_src) $(comm_src) $(parallel_src) $(suites_src) $(mutants_src)))))
 $(eval $(call precompiled,sooner,kernels/common.hpp,$(sooner_obj)))
 $(eval $(call precompiled,tests,suites/tests/common.hpp,$(call test_obj,%)))

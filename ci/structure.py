@@ -46,7 +46,7 @@ def code(path):
 
 @functools.cache
 def code_without_strings(path):
-    return re.sub(r'"(?:\\.|[^"\\\n])*"', '""', code(path))
+    return re.sub(r'"(?:\\.|[^"\\\n])*"', '""', re.sub(r'R"(\w*)\(.*?\)\1"', '""', code(path), flags=re.S))
 
 
 def words(line):
@@ -327,8 +327,8 @@ def what_is_linked_knows_its_files():
 
 
 @functools.cache
-def foreign_headers(path):
-    """The headers of others that a file includes, itself or through the project's own."""
+def headers(path):
+    """What a file includes, itself or through the project's headers: those (and itself), and those of others."""
     mine, others = {path}, set()
     waiting = [path]
     while waiting:
@@ -339,7 +339,7 @@ def foreign_headers(path):
             elif name not in mine:
                 mine.add(name)
                 waiting.append(name)
-    return others
+    return mine, others
 
 
 @check
@@ -348,10 +348,53 @@ def standard_names_are_included():
     uses = {header: "|".join(names.split()) for header, names in std_headers.NAMES.items()}
     for path in files(r"\.(cpp|hpp|cu|cuh)$"):
         for header, names in uses.items():
-            if foreign_headers(path).isdisjoint(header.split("|")):
+            if headers(path)[1].isdisjoint(header.split("|")):
                 reason = f"is in <{header.split('|')[0]}>, which nothing included here includes"
                 space = "fmt" if header.startswith("fmt/") else "std"
                 yield from list(find([path], rf"\b{space}::(?:{names})\b", reason, of=code_without_strings))[:1]
+
+
+def offered(path):
+    """The types, functions and constants that a header has in a namespace."""
+    within = depth = 0
+    for line in re.sub(r"'(?:\\.|[^'\\])'", "0", code_without_strings(path)).splitlines():
+        if depth == within:
+            if re.match(r"(?:inline )?namespace ?[\w:]* ?\{", line):
+                within += 1
+            else:
+                yield from re.findall(r"^(?:template <.*> *)?(?:struct|class|enum class|enum) (\w+)(?: final)? *(?:\{|:(?!:))"
+                                      r"|^using (\w+) ="
+                                      r"|^(?!using |return |namespace |struct |class |template |enum )"
+                                      r"[\w:<>,*& ]*[\w>*&] [*&]?(\w+)(?:\(|\{| =)", line)
+        depth += line.count("{") - line.count("}")
+        within = min(within, depth)
+
+
+@functools.cache
+def named(path):
+    """What a file gives a name to, wherever in it: members and variables too."""
+    return set(sum(re.findall(r"\b(?:struct|enum class|class|enum|using|namespace|typename) (\w+)|\(\*(\w+)\)"
+                              r"|[\w>*&] [*&]?(\w+)(?:\(|\{| =|;|,|\))",
+                              re.sub(r"\b(?:return|throw)\b", "", code_without_strings(path))), ()))
+
+
+@check
+def own_names_are_included():
+    """A handful of sources is compiled at once (Makefile), and those before it include what the next one forgot."""
+    places = {}
+    for header in files(r"^(?!suites/tests/).*\.hpp$"):
+        for name in sum(offered(header), ()):
+            places.setdefault(name, set()).add(header)
+    places.pop("", None)
+    if len(places) < 800:
+        yield f"found {len(places)} names in headers: the expressions do not fit the code"
+    for path in files(r"^(parallel|reports|suites)/(?!tests/).*\.[ch]pp$"):
+        mine, _ = headers(path)
+        known = set().union(*map(named, mine))
+        used = set(re.findall(r"(?<![\w.>:])(?:k?[A-Z]\w*|\w+(?=\())", code_without_strings(path)))
+        for name in sorted(used & places.keys() - known):
+            if places[name].isdisjoint(mine):
+                yield f"{path}: {name} is in {' or '.join(sorted(places[name]))}, which it does not include"
 
 
 @check

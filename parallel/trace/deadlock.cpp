@@ -10,7 +10,7 @@
 namespace lockstep {
 namespace {
 
-struct Player {
+struct Standing {
   std::size_t at = 0;
   std::map<int, std::size_t> open;  // request -> event of its start
   std::map<Axis, int> collectives;  // how many started, per axis
@@ -18,30 +18,30 @@ struct Player {
   std::map<int, int> occurrence;    // request of a send or receive -> how many equal ones before
 };
 
-using Letter = std::tuple<int, int, Axis, i64>;  // from, to, axis, tag
+using Channel = std::tuple<int, int, Axis, i64>;  // from, to, axis, tag
 
 }  // namespace
 
 std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
   const int n = static_cast<int>(traces.size());
-  std::vector<Player> players(n);
-  std::map<Letter, int> sent, received;  // started so far
-  auto letter = [&](int rank, const Message& m) {
+  std::vector<Standing> players(n);
+  std::map<Channel, int> sent, received;  // started so far
+  auto channel = [&](int rank, const Message& m) {
     const int other = mesh.group(m.axis, rank).ranks[m.peer];
-    return m.verb == Verb::send ? Letter{rank, other, m.axis, m.tag} : Letter{other, rank, m.axis, m.tag};
+    return m.verb == Verb::send ? Channel{rank, other, m.axis, m.tag} : Channel{other, rank, m.axis, m.tag};
   };
   auto finished = [&](int rank, int request) {
-    Player& p = players[rank];
+    Standing& p = players[rank];
     const Message& m = traces[rank].events[p.open.at(request)].message;
-    if (m.verb == Verb::send) return received[letter(rank, m)] > p.occurrence.at(request);
-    if (m.verb == Verb::recv) return sent[letter(rank, m)] > p.occurrence.at(request);
+    if (m.verb == Verb::send) return received[channel(rank, m)] > p.occurrence.at(request);
+    if (m.verb == Verb::recv) return sent[channel(rank, m)] > p.occurrence.at(request);
     for (const int peer : mesh.group(m.axis, rank).ranks)
       if (players[peer].collectives[m.axis] <= p.number.at(request)) return false;
     return true;
   };
   // Advances a rank until it blocks; true if it moved.
   auto advance = [&](int rank) {
-    Player& p = players[rank];
+    Standing& p = players[rank];
     const auto& events = traces[rank].events;
     const std::size_t before = p.at;
     for (; p.at < events.size(); ++p.at) {
@@ -49,7 +49,7 @@ std::string find_deadlock(const std::vector<Trace>& traces, const Mesh& mesh) {
       if (e.what == Trace::Event::start) {
         p.open[e.request] = p.at;
         if (e.message.verb == Verb::send || e.message.verb == Verb::recv) {
-          auto& count = (e.message.verb == Verb::send ? sent : received)[letter(rank, e.message)];
+          auto& count = (e.message.verb == Verb::send ? sent : received)[channel(rank, e.message)];
           p.occurrence[e.request] = count++;
         } else {
           p.number[e.request] = p.collectives[e.message.axis]++;

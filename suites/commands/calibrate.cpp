@@ -16,7 +16,7 @@
 #include "suites/planner/measure/measure_nccl.hpp"
 #include "suites/progress.hpp"
 
-namespace lockstep {
+namespace lockstep::calibrate_cli {
 namespace {
 
 struct Options {
@@ -149,4 +149,4 @@ Command::Action declare(CLI::App& app) {
 const Command command("calibrate", "measure this machine's kernels, messages, copies and disk", declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::calibrate_cli

@@ -16,7 +16,7 @@
 #include "suites/progress.hpp"
 #include "suites/sweep/compare_runs.hpp"
 
-namespace lockstep {
+namespace lockstep::compare_cli {
 namespace {
 
 struct Options {
@@ -108,4 +108,4 @@ const Command command("compare",
                       declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::compare_cli

@@ -13,7 +13,7 @@
 #include "suites/sweep/shard.hpp"
 #include "suites/sweep/sweep.hpp"
 
-namespace lockstep {
+namespace lockstep::gate_cli {
 namespace {
 
 struct Options {
@@ -70,4 +70,4 @@ const Command command("gate", "judge every plan of a suite, exact and fast; time
                       declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::gate_cli

@@ -18,7 +18,7 @@
 #include "suites/sweep/job_command.hpp"
 #include "suites/sweep/launched_worker.hpp"
 
-namespace lockstep {
+namespace lockstep::job_cli {
 namespace {
 
 struct Options {
@@ -103,4 +103,4 @@ const Command command("job", "what sweep and gate with --launch start, a process
                       declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::job_cli

@@ -29,7 +29,7 @@
 #include "suites/settings_list.hpp"
 #include "suites/toml_file.hpp"
 
-namespace lockstep {
+namespace lockstep::plan_cli {
 namespace {
 
 // Word by word: what is not named stays as usual.
@@ -337,4 +337,4 @@ Command::Action declare(CLI::App& app) {
 const Command command("plan", "predict which plan is fastest on a cluster; computes nothing", declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::plan_cli

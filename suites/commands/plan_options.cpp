@@ -18,12 +18,12 @@ namespace {
 
 // An answer that may be asked for, and the options that it listens to beside those that all do. The first
 // whose option is said is the one.
-struct Answer {
+struct Answered {
   std::string option;  // empty: a plan is chosen
   std::set<std::string> listens;
 };
 
-std::vector<Answer> answers(bool one_plan) {
+std::vector<Answered> answers(bool one_plan) {
   const std::set<std::string> exports = {"--as-llama", "--out", one_plan ? "--explain" : "--words"};
   return {{"--export", exports},
           {"--explain", {"--as-llama", "--kernels", "--json"}},
@@ -37,11 +37,11 @@ std::vector<Answer> answers(bool one_plan) {
 
 void check_plan_options(const CLI::App& app) {
   const auto said = [&](const std::string& option) { return app.count(option) > 0; };
-  const std::vector<Answer> all = answers(said("--explain"));
-  const Answer& asked = *std::find_if(all.begin(), all.end(),
-                                      [&](const Answer& a) { return a.option.empty() || said(a.option); });
+  const std::vector<Answered> all = answers(said("--explain"));
+  const Answered& asked = *std::find_if(
+      all.begin(), all.end(), [&](const Answered& a) { return a.option.empty() || said(a.option); });
   std::map<std::string, std::vector<std::string>> heard;  // by option: in which answers
-  for (const Answer& a : all) {
+  for (const Answered& a : all) {
     if (!a.option.empty()) heard[a.option];
     for (const std::string& option : a.listens) heard[option].push_back(a.option);
   }

@@ -11,7 +11,7 @@
 #include "suites/commands/command.hpp"
 #include "suites/progress.hpp"
 
-namespace lockstep {
+namespace lockstep::published_cli {
 namespace {
 
 struct Options {
@@ -90,4 +90,4 @@ const Command command("published",
                       "hold the planner to published measurements; exit status 1: a bar is missed", declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::published_cli

@@ -18,7 +18,7 @@
 #include "suites/planner/prediction.hpp"
 #include "suites/settings_list.hpp"
 
-namespace lockstep {
+namespace lockstep::resident_cli {
 namespace {
 
 struct Options {
@@ -129,4 +129,4 @@ const Command command("resident",
                       declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::resident_cli

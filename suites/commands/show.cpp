@@ -13,7 +13,7 @@
 #include "suites/timing/nominal_costs.hpp"
 #include "suites/timing/timeline.hpp"
 
-namespace lockstep {
+namespace lockstep::show_cli {
 namespace {
 
 struct Options {
@@ -94,4 +94,4 @@ const Command command("show", "print a rank's program, its memory and its messag
                       declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::show_cli

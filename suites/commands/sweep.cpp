@@ -9,7 +9,7 @@
 #include "suites/commands/suite_options.hpp"
 #include "suites/here.hpp"
 
-namespace lockstep {
+namespace lockstep::sweep_cli {
 namespace {
 
 struct Options {
@@ -68,4 +68,4 @@ Command::Action declare(CLI::App& app) {
 const Command command("sweep", "run every plan of a suite; end in VALID or INVALID", declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::sweep_cli

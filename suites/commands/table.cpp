@@ -17,7 +17,7 @@
 #include "suites/sweep/suite.hpp"
 #include "suites/text_table.hpp"
 
-namespace lockstep {
+namespace lockstep::table_cli {
 namespace {
 
 struct Options {
@@ -145,4 +145,4 @@ Command::Action declare(CLI::App& app) {
 const Command command("table", "what plans cost: by formula, traced, as run, and in the textbook", declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::table_cli

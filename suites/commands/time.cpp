@@ -21,7 +21,7 @@
 #include "suites/settings_list.hpp"
 #include "suites/timing/stopwatch.hpp"
 
-namespace lockstep {
+namespace lockstep::time_cli {
 namespace {
 
 struct Options {
@@ -115,4 +115,4 @@ const Command command("time", "time one plan's steps, and say what part of a dev
                       declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::time_cli

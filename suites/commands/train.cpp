@@ -25,7 +25,7 @@
 #include "suites/run/train_report.hpp"
 #include "suites/settings_list.hpp"
 
-namespace lockstep {
+namespace lockstep::train_cli {
 namespace {
 
 // Runs all steps. After each one the ranks meet, and the last to come reports the step for all of them; as
@@ -237,4 +237,4 @@ Command::Action declare(CLI::App& app) {
 const Command command("train", "train with one plan; print losses and the run's hash", declare);
 
 }  // namespace
-}  // namespace lockstep
+}  // namespace lockstep::train_cli

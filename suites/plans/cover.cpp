@@ -47,7 +47,7 @@ std::vector<Box> pairs_of_values(const PlanSearch& search) {
   return boxes;
 }
 
-std::vector<Box> strategies(const PlanSearch& search) {
+std::vector<Box> each_strategy(const PlanSearch& search) {
   std::vector<Box> boxes;
   for (const StrategyWords& s : strategies_within(search.axes())) {
     std::optional<Box> box = search.everything();
@@ -78,7 +78,7 @@ std::vector<Box> wide_meshes(const PlanSearch& search) {
     for (const char* axis : {"dp", "tp", "pp"})
       narrow(box, axis == wide ? with_value(search, axis, "4") : wider_than(search, axis, 1));
     if (!box) continue;
-    const std::vector<Box> with = together(strategies(search), 1, *box);
+    const std::vector<Box> with = together(each_strategy(search), 1, *box);
     boxes.insert(boxes.end(), with.begin(), with.end());
   }
   return boxes;
@@ -121,7 +121,7 @@ class Cover {
       : order_(order), search_(order.axes, judge, order.tries), dice_(order.seed), triples_(order.axes) {}
 
   CoveringArray build() {
-    const std::vector<Box> strategy = strategies(search_);
+    const std::vector<Box> strategy = each_strategy(search_);
     keep_possible("triples of strategies", together(strategy, 3, search_.everything()));
     keep_possible("strategies on wide meshes", wide_meshes(search_));
     keep_possible("pairs of strategies", together(strategy, 2, search_.everything()));

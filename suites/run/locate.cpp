@@ -12,12 +12,12 @@
 namespace lockstep {
 namespace {
 
-using Elements = std::vector<i64>;      // elements of a tensor
-using Tensors = std::vector<Elements>;  // by parameter of the table: where it differs
+using Elements = std::vector<i64>;          // elements of a tensor
+using Differences = std::vector<Elements>;  // by parameter of the table: where it differs
 
-Tensors differing(const std::vector<std::vector<float>>& expected,
-                  const std::vector<std::vector<float>>& found) {
-  Tensors tensors(expected.size());
+Differences differing(const std::vector<std::vector<float>>& expected,
+                      const std::vector<std::vector<float>>& found) {
+  Differences tensors(expected.size());
   for (std::size_t i = 0; i < expected.size(); ++i)
     for (std::size_t e = 0; e < expected[i].size(); ++e)
       if (!same(expected[i][e], found[i][e])) tensors[i].push_back(static_cast<i64>(e));
@@ -66,7 +66,7 @@ std::string computed_by(const std::vector<Param>& table, int param) {
   }
 }
 
-std::string pattern_of_gradients(const std::vector<Param>& table, const Tensors& differ) {
+std::string pattern_of_gradients(const std::vector<Param>& table, const Differences& differ) {
   int first = -1;  // in order of backward: from the table's end
   int count = 0, of = 0;
   std::set<int> units;
@@ -127,7 +127,7 @@ class Owners {
   }
 
   // Does the axis cut tensors that differ, and do the differing values all lie with some of its indices?
-  std::string cut_by(Axis axis, const Tensors& differ) const {
+  std::string cut_by(Axis axis, const Differences& differ) const {
     Indices dirty;
     std::size_t values = 0;
     for (std::size_t i = 0; i < differ.size(); ++i) {
@@ -146,7 +146,7 @@ class Owners {
   }
 
   // Do only tensors differ that the ranks of an axis hold alike, while the same ranks cut others?
-  std::string held_alike(const Tensors& differ) const {
+  std::string held_alike(const Differences& differ) const {
     std::set<Axis> axes;
     int tensors = 0;
     for (std::size_t i = 0; i < differ.size(); ++i) {
@@ -162,7 +162,7 @@ class Owners {
   }
 
   // Does all of a stage differ and no other, or all from a stage's last layer down?
-  std::string stage(const Tensors& differ) const {
+  std::string stage(const Differences& differ) const {
     if (mesh_.pp == 1) return {};
     std::set<int> dirty, clean;
     int first = -1;
@@ -214,7 +214,7 @@ class Owners {
   std::vector<std::vector<const Holding*>> of_;  // by parameter
 };
 
-std::string axis_behind(const Mesh& mesh, const Owners& owners, const Tensors& differ) {
+std::string axis_behind(const Mesh& mesh, const Owners& owners, const Differences& differ) {
   for (const std::string& found : {owners.cut_by(Axis::tp, differ), owners.cut_by(Axis::dp, differ),
                                    owners.held_alike(differ), owners.stage(differ)})
     if (!found.empty()) return found;
@@ -244,7 +244,7 @@ std::optional<Finding> locate(const Whole& expected, const Whole& found, const s
   Finding finding{*first, {}, {}, {}};
   const Whole::Step &x = expected.steps[first->step], &y = found.steps[first->step];
   const Owners owners(expected.table, holdings, mesh);
-  const Tensors gradients = differing(x.gradient, y.gradient), weights = differing(x.weight, y.weight);
+  const Differences gradients = differing(x.gradient, y.gradient), weights = differing(x.weight, y.weight);
   const bool any_gradient =
       std::any_of(gradients.begin(), gradients.end(), [](const Elements& p) { return !p.empty(); });
 

@@ -204,9 +204,9 @@ class DeepSpeed : PlanWriter {
   const int dp_, cp_, sharers_, tp_, pp_, zero_;
 };
 
-Exported write(const Question& q, const Plan& p) { return DeepSpeed(q, p).write(); }
+Exported write_deepspeed(const Question& q, const Plan& p) { return DeepSpeed(q, p).write(); }
 
-const Exporter deepspeed("deepspeed", write, "");
+const Exporter deepspeed("deepspeed", write_deepspeed, "");
 
 }  // namespace
 }  // namespace lockstep

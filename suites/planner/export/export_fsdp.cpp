@@ -7,7 +7,7 @@
 namespace lockstep {
 namespace {
 
-const char* yes(bool b) { return b ? "true" : "false"; }
+const char* yaml_bool(bool b) { return b ? "true" : "false"; }
 
 class Fsdp : PlanWriter {
  public:
@@ -85,7 +85,8 @@ class Fsdp : PlanWriter {
         "  fsdp_offload_params: {}\n  fsdp_activation_checkpointing: {}\n"
         "  fsdp_activation_checkpointing_offload: {}\n"
         "  fsdp_cpu_ram_efficient_loading: false\n  fsdp_state_dict_type: SHARDED_STATE_DICT\n",
-        yes(reshard), yes(offload != "none"), yes(recompute), yes(recompute && shelf != "device"));
+        yaml_bool(reshard), yaml_bool(offload != "none"), yaml_bool(recompute),
+        yaml_bool(recompute && shelf != "device"));
     if (offload != "none")
       x_.instead["offload"] = reshard ? "weights" : "optimizer", x_.instead["to"] = "host";
     if (offload == "weights" && !reshard)
@@ -176,9 +177,9 @@ class Fsdp : PlanWriter {
   const int dp_, cp_, tp_, zero_;
 };
 
-Exported write(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }
+Exported write_fsdp(const Question& q, const Plan& p) { return Fsdp(q, p).write(); }
 
-const Exporter fsdp("fsdp", write, "#");
+const Exporter fsdp("fsdp", write_fsdp, "#");
 
 }  // namespace
 }  // namespace lockstep

@@ -246,9 +246,9 @@ class Megatron : PlanWriter {
   std::string environment_;
 };
 
-Exported write(const Question& q, const Plan& p) { return Megatron(q, p).write(); }
+Exported write_megatron(const Question& q, const Plan& p) { return Megatron(q, p).write(); }
 
-const Exporter megatron("megatron", write, "#");
+const Exporter megatron("megatron", write_megatron, "#");
 
 }  // namespace
 }  // namespace lockstep

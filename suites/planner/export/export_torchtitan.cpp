@@ -10,7 +10,7 @@
 namespace lockstep {
 namespace {
 
-const char* yes(bool b) { return b ? "True" : "False"; }
+const char* python_bool(bool b) { return b ? "True" : "False"; }
 
 constexpr const char* imports = R"(from functools import partial
 
@@ -145,7 +145,7 @@ class Torchtitan : PlanWriter {
         fmt::arg("head_dim", m.head_dim), fmt::arg("positions", std::max(m.max_position, q_.settings.seq)),
         fmt::arg("theta", m.rope_theta), fmt::arg("scaling", scaling), fmt::arg("heads", m.heads),
         fmt::arg("kv_heads", m.kv_heads), fmt::arg("ffn", m.intermediate), fmt::arg("vocab", m.vocab),
-        fmt::arg("tied", yes(m.tied)), fmt::arg("embedding_init", m.tied ? "SKIP" : "NORMAL"),
+        fmt::arg("tied", python_bool(m.tied)), fmt::arg("embedding_init", m.tied ? "SKIP" : "NORMAL"),
         fmt::arg("layers", m.layers));
   }
 
@@ -168,10 +168,12 @@ class Torchtitan : PlanWriter {
         // A pipeline divides the replica's whole batch into microbatches; without one they are accumulated.
         fmt::arg("local", pp_ > 1 ? s.batch / dp_ : micro), fmt::arg("batch", s.batch),
         fmt::arg("seq", s.seq), fmt::arg("clip", s.clip), fmt::arg("steps", s.steps),
-        fmt::arg("offload", yes(offloads())), fmt::arg("dtype", s.weight_bytes == 2 ? "bfloat16" : "float32"),
-        fmt::arg("pipelined", yes(pp_ > 1)), fmt::arg("replicas", zero_ ? p_.number("replicas") : dp_),
+        fmt::arg("offload", python_bool(offloads())),
+        fmt::arg("dtype", s.weight_bytes == 2 ? "bfloat16" : "float32"),
+        fmt::arg("pipelined", python_bool(pp_ > 1)),
+        fmt::arg("replicas", zero_ ? p_.number("replicas") : dp_),
         fmt::arg("shards", zero_ ? dp_ / p_.number("replicas") : 1), fmt::arg("reshard", reshard),
-        fmt::arg("tp", tp_), fmt::arg("sp", yes(p_.number("sp"))), fmt::arg("pp", pp_),
+        fmt::arg("tp", tp_), fmt::arg("sp", python_bool(p_.number("sp"))), fmt::arg("pp", pp_),
         fmt::arg("sequences", sequences()), fmt::arg("pipeline", stages), fmt::arg("ckpt", recomputed),
         fmt::arg("seed", s.seed));
   }
@@ -277,9 +279,9 @@ class Torchtitan : PlanWriter {
   const int dp_, cp_, tp_, pp_, zero_;
 };
 
-Exported write(const Question& q, const Plan& p) { return Torchtitan(q, p).write(); }
+Exported write_torchtitan(const Question& q, const Plan& p) { return Torchtitan(q, p).write(); }
 
-const Exporter torchtitan("torchtitan", write, "#");
+const Exporter torchtitan("torchtitan", write_torchtitan, "#");
 
 }  // namespace
 }  // namespace lockstep
