@@ -184,6 +184,12 @@ void Trainer<T>::load(const std::string& name, const float* values) {
 }
 
 template <class T>
+void Trainer<T>::load(const std::vector<std::vector<float>>& values) {
+  for (std::size_t p = 0; p < values.size(); ++p)
+    if (!values[p].empty()) load(table_[p].name, values[p].data());
+}
+
+template <class T>
 std::vector<T> Trainer<T>::logits(const i32* tokens, i64 sequences) {
   const i64 V = config_.vocab, padded = padded_vocab(config_, settings_.leaves);
   std::vector<T> all;  // [sequences * T, V]

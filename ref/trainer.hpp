@@ -31,6 +31,8 @@ class Trainer {
   void initialise();  // from settings.seed
   // One parameter [rows, cols], Hugging Face name. UserError: the model has no such parameter.
   void load(const std::string& name, const float* values);
+  // All of them, by index in params(). An empty one, as a tied head's is, stays as it was.
+  void load(const std::vector<std::vector<float>>& values);
 
   // One optimizer step on tokens, labels [B,T] (labels: next tokens, negative = ignored). UserError: a
   // token that is not in the vocabulary, or no label that counts.

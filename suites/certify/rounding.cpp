@@ -38,8 +38,7 @@ struct Rounding::ReferenceIn final : Reference {
 
   Whole::Step step(const Weights& before, const i32* tokens, const i32* labels) override {
     const std::vector<Param>& table = trainer.params();
-    for (std::size_t i = 0; i < table.size(); ++i)
-      if (!before[i].empty()) trainer.load(table[i].name, before[i].data());
+    trainer.load(before);
     Whole::Step step;
     step.loss = trainer.step(tokens, labels).loss;
     for (std::size_t i = 0; i < table.size(); ++i)

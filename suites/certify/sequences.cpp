@@ -45,8 +45,7 @@ class Parts {
 
   // The sequence's part, of any parameter, until the next one is asked for. It has a label that counts.
   void of(i64 s) {
-    for (std::size_t i = 0; i < trainer_.params().size(); ++i)  // AdamW has changed them
-      if (!step_.before[i].empty()) trainer_.load(trainer_.params()[i].name, step_.before[i].data());
+    trainer_.load(step_.before);  // AdamW has changed them
     trainer_.step(step_.tokens.data() + s * seq_, labels(s));
   }
   const Vector& unscaled(std::size_t param) const { return trainer_.gradient(static_cast<int>(param)); }

@@ -139,8 +139,7 @@ FastReference::Step Float64::step(const Weights& before, const i32* tokens, cons
                                   const Whole::Step& reference) {
   Trainer<double>& trainer = training_->trainer;
   const std::vector<Param>& table = trainer.params();
-  for (std::size_t i = 0; i < table.size(); ++i)
-    if (!before[i].empty()) trainer.load(table[i].name, before[i].data());
+  trainer.load(before);
   FastReference::Step step;
   step.loss = trainer.step(tokens, labels).loss;
   const auto see = [&](const std::string& what, double off) {

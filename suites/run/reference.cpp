@@ -58,8 +58,7 @@ class TrainingIn final : public Reference::Training {
         tokens_(static_cast<std::size_t>(s.batch * s.seq)),
         labels_(tokens_.size()) {
     if (initial.empty()) trainer_.initialise();
-    for (std::size_t i = 0; i < initial.size(); ++i)
-      if (!initial[i].empty()) trainer_.load(table()[i].name, initial[i].data());
+    trainer_.load(initial);
   }
 
   const std::vector<Param>& table() const override { return trainer_.params(); }

@@ -285,13 +285,13 @@ TEST(SimdBf16, Elements) {
     plain().swiglu(one_lane(), act.data(), g.data(), u.data(), n);
     plain().swiglu_dx(one_lane(), dg.data(), du.data(), a.data(), g.data(), u.data(), n);
     for_every_set([&](const Ops<float>& ops, Lanes& lanes) {
-      Halves sum2(ah), total2(ah), act2(n), dg2(n), du2(n), narrow(n);
+      Halves sum2(ah), total2(ah), act2(n), dg2(n), du2(n), narrowed(n);
       Output widened(n);
       ops.add(lanes, sum2.data(), sum2.data(), uh.data(), n);  // in place
       ops.add(lanes, total2.data(), total2.data(), wide.data(), n);
       ops.swiglu(lanes, act2.data(), gh.data(), uh.data(), n);
       ops.swiglu_dx(lanes, dg2.data(), du2.data(), ah.data(), gh.data(), uh.data(), n);
-      ops.copy(lanes, narrow.data(), wide.data(), n);
+      ops.copy(lanes, narrowed.data(), wide.data(), n);
       ops.copy(lanes, widened.data(), wide_h.data(), n);
       EXPECT_TRUE(same(rounded(sum), sum2, n, "sum"));
       EXPECT_TRUE(same(rounded(total), total2, n, "sum with float32"));
@@ -300,8 +300,8 @@ TEST(SimdBf16, Elements) {
       EXPECT_TRUE(same(rounded(du), du2, n, "du"));
       EXPECT_TRUE(same(Output(std::vector<float>(wide_h.begin(), wide_h.end())), widened, n, "widened"));
       for (i64 i = 0; i < n; ++i)  // bit for bit, NaNs too
-        ASSERT_EQ(narrow.data()[i].bits, wide_h[static_cast<std::size_t>(i)].bits) << i;
-      EXPECT_TRUE(narrow.margin_untouched());
+        ASSERT_EQ(narrowed.data()[i].bits, wide_h[static_cast<std::size_t>(i)].bits) << i;
+      EXPECT_TRUE(narrowed.margin_untouched());
     });
   }
 }

@@ -50,9 +50,7 @@ TEST_P(Chain, FromPyTorchToEveryPlan) {
   Lanes lanes(1);
   Trainer<double> float64(model, settings, double_ops(), lanes);
   Trainer<float> float32(model, settings, cpu_ops(), lanes);
-  for (std::size_t i = 0; i < table.size(); ++i)
-    if (!initial[i].empty())
-      float64.load(table[i].name, initial[i].data()), float32.load(table[i].name, initial[i].data());
+  float64.load(initial), float32.load(initial);
   const double loss = stored.read<double>("f64/step0/loss").at(0);
   EXPECT_NEAR(float64.step(tokens.data(), labels.data()).loss, loss, 1e-12 * loss);
   EXPECT_NEAR(float32.step(tokens.data(), labels.data()).loss, loss, 1e-6 * loss);

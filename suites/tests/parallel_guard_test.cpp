@@ -9,6 +9,7 @@
 #include <set>
 
 #include "parallel/device/memory.hpp"
+#include "ref/error.hpp"
 
 namespace lockstep {
 namespace {

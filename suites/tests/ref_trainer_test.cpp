@@ -182,6 +182,27 @@ TEST(Trainer, LoadedWeightsAreTrainedFrom) {
   for (const bf16 w : trainer.weight(static_cast<int>(p))) EXPECT_NEAR(static_cast<float>(w), 2, 0.02);
 }
 
+// Each to its parameter, and what is empty is left alone.
+TEST(Trainer, AllWeightsAreLoadedAtOnce) {
+  Settings s;
+  s.batch = 2, s.seq = 10;
+  Lanes lanes;
+  Trainer<double> trainer(small(true), s, double_ops(), lanes);
+  trainer.initialise();
+  const int embedding = 0, norm = static_cast<int>(trainer.params().size()) - 2, head = norm + 1;
+  ASSERT_EQ(trainer.params()[static_cast<std::size_t>(head)].tied_to, embedding);
+  const std::vector<double> untouched = trainer.weight(embedding);
+  std::vector<std::vector<float>> values(trainer.params().size());
+  for (int p = 1; p <= norm; ++p)
+    values[static_cast<std::size_t>(p)].assign(
+        static_cast<std::size_t>(trainer.params()[static_cast<std::size_t>(p)].count()),
+        0.5f + static_cast<float>(p));
+  trainer.load(values);
+  EXPECT_EQ(trainer.weight(embedding), untouched);
+  for (int p = 1; p <= norm; ++p)
+    for (const double w : trainer.weight(p)) ASSERT_EQ(w, 0.5 + p) << p;
+}
+
 TEST(Trainer, PadsStayZero) {
   Settings s;
   s.batch = 2, s.seq = 10;

@@ -70,7 +70,7 @@ TEST(Rounding, IsSeenByWeightsThatDifferInTheirLastBits) {
   Float64 float64(s.model, s.settings);
   Lanes lanes(1);
   Trainer<bf16> trainer(s.model, s.settings, plain_ops<float>(), lanes);
-  for (std::size_t i = 0; i < s.table.size(); ++i) trainer.load(s.table[i].name, s.weights[i].data());
+  trainer.load(s.weights);
   trainer.step(s.tokens.data(), s.labels.data());
   Whole::Step own;
   for (std::size_t i = 0; i < s.table.size(); ++i)
