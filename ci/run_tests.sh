@@ -104,6 +104,7 @@ build_and_run() {
             fail "$program (does not build)"
         fi
     done
+    wait
     heading "tests"
     run "${built[@]}"
 }
@@ -127,10 +128,10 @@ build_sanitized() {
         with_addresses nice "$make" -k B=build-asan "${of_addresses[@]}"
 } >"$results/sanitized.log" 2>&1 </dev/null
 
-# What is built but once may be built of larger handfuls of tests.
+# What is built but once may be built of larger handfuls.
 [[ ${1:-} != ci ]] || export HANDFUL=${HANDFUL:-12}
-# The page's tests skip where its Python is missing; a continuous run should not.
-[[ ${1:-} != ci ]] || ci/venv.sh report >"$results/venv.log" 2>&1 || echo "no Python for the page: its tests will skip"
+# The page's tests skip where its Python is missing; a continuous run should not. It is made while the programs are.
+[[ ${1:-} != ci ]] || { ci/venv.sh report >"$results/venv.log" 2>&1 || echo "no Python for the page: its tests will skip"; } &
 
 if [[ ${#programs[@]} == 0 ]]; then
     fail "no tests: suites/tests holds no *_test.cpp"
