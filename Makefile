@@ -70,10 +70,10 @@ sooner := $(wildcard ref/config.cpp ref/safetensors.cpp $(patsubst %,suites/%.cp
 # what has flags of its own, and what registers itself under names like its neighbours'. Tests of vector kernels and of
 # bf16 are apart from others: test_cuda puts them through a GPU's kernels too.
 HANDFUL ?= 6
-apart := suites/main.cpp reports/record.cpp $(wildcard parallel/strategies/*.cpp)
-handfuls := $(shell printf '%s\n' $(patsubst %,sooner:%,$(filter-out $(apart),$(filter $(sooner),$(suites_src)))) \
-    $(patsubst %,handful:%,$(filter-out $(apart) $(sooner),$(comm_src) $(parallel_src) $(suites_src))) \
-    $(test_src:%=test:%) | awk -F: -v n=$(HANDFUL) '{ name = $$2; sub(/[^\/]*$$/, $$1, name); split($$2, part, /[\/_]/) } \
+apart    := reports/record.cpp $(wildcard parallel/strategies/*.cpp)
+together := $(filter-out $(apart),$(comm_src) $(parallel_src) $(suites_src))
+handfuls := $(shell printf '%s\n' $(patsubst %,sooner:%,$(filter $(sooner),$(together))) \
+    $(patsubst %,handful:%,$(filter-out $(sooner),$(together))) $(test_src:%=test:%) | awk -F: -v n=$(HANDFUL) '{ name = $$2; sub(/[^\/]*$$/, $$1, name); split($$2, part, /[\/_]/) } \
     $$1 == "test" { name = "tests/" part[3] ($$2 ~ /kernels_(simd|bf16)_/ ? "-gpu" : "") } \
     $$1 == "test" || n > 1 { print name "-" int((count[name]++) / n) ":" $$2 }')
 $(foreach h,$(handfuls),$(eval object_of_$(lastword $(subst :, ,$h)) := $B/obj/$(firstword $(subst :, ,$h)).o))

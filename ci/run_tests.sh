@@ -104,7 +104,7 @@ build_and_run() {
             fail "$program (does not build)"
         fi
     done
-    wait
+    wait  # for the page's Python
     heading "tests"
     run "${built[@]}"
 }

@@ -354,20 +354,28 @@ def standard_names_are_included():
                 yield from list(find([path], rf"\b{space}::(?:{names})\b", reason, of=code_without_strings))[:1]
 
 
+def namespace_lines(path):
+    """(namespaces, line) of each line that stands in namespaces alone; one without a name is the file's own."""
+    inside, depth = [], 0  # namespaces; braces
+    for line in re.sub(r"'(?:\\.|[^'\\])'", "0", code_without_strings(path)).splitlines():
+        if depth == len(inside):
+            if opened := re.match(r"(?:inline )?namespace ?([\w:]*) ?\{", line):
+                inside.append(opened[1] or f"(of {path})")
+            else:
+                yield inside, line
+        depth += line.count("{") - line.count("}")
+        del inside[depth:]
+
+
+TYPE = (r"(?:template <.*> *)?(?:struct|class|enum class|enum) (?:alignas\([^)]*\) )?"
+        r"(\w+)(?: final)? *(?:\{|:(?!:))")
+
+
 def offered(path):
     """The types, functions and constants that a header has in a namespace."""
-    within = depth = 0
-    for line in re.sub(r"'(?:\\.|[^'\\])'", "0", code_without_strings(path)).splitlines():
-        if depth == within:
-            if re.match(r"(?:inline )?namespace ?[\w:]* ?\{", line):
-                within += 1
-            else:
-                yield from re.findall(r"^(?:template <.*> *)?(?:struct|class|enum class|enum) (\w+)(?: final)? *(?:\{|:(?!:))"
-                                      r"|^using (\w+) ="
-                                      r"|^(?!using |return |namespace |struct |class |template |enum )"
-                                      r"[\w:<>,*& ]*[\w>*&] [*&]?(\w+)(?:\(|\{| =)", line)
-        depth += line.count("{") - line.count("}")
-        within = min(within, depth)
+    for _, line in namespace_lines(path):
+        yield from re.findall(rf"^{TYPE}|^using (\w+) =|^(?!using |return |namespace |struct |class |template |enum )"
+                              r"(?:\[\[\w+\]\] )?[\w:<>,*& ]*[\w>*&] [*&]?(\w+)(?:\(|\{| =)", line)
 
 
 @functools.cache
@@ -419,16 +427,9 @@ def types_have_one_definition():
     """Two types of one name in one namespace link without a word, and take each other's functions."""
     places = {}
     for path in files(r"\.(hpp|cpp|cu)$"):
-        inside, depth = [], 0  # namespaces; braces
-        for line in re.sub(r"'(?:\\.|[^'\\])'", "0", code_without_strings(path)).splitlines():
-            if depth == len(inside):
-                if opened := re.match(r"(?:inline )?namespace ?([\w:]*) ?\{", line):
-                    inside.append(opened[1] or f"(of {path})")
-                elif defined := re.match(r"(?:template <.*> *)?(?:struct|class|enum class|enum) (?:alignas\([^)]*\) )?"
-                                         r"(\w+)(?: final)? *(?:\{|:(?!:))", line):
-                    places.setdefault("::".join([*inside, defined[1]]), []).append(path)
-            depth += line.count("{") - line.count("}")
-            del inside[depth:]
+        for inside, line in namespace_lines(path):
+            if defined := re.match(TYPE, line):
+                places.setdefault("::".join([*inside, defined[1]]), []).append(path)
     if len(places) < 200:
         yield f"found {len(places)} types: the expressions do not fit the code"
     for name, paths in places.items():

@@ -16,7 +16,6 @@
 #include <fstream>
 #include <new>
 #include <optional>
-#include <system_error>
 
 #include "suites/bytes.hpp"
 #include "suites/run/machine_memory.hpp"
@@ -69,10 +68,6 @@ void bind(pid_t process, const std::vector<int>& cores) {
   if (!cores.empty()) sched_setaffinity(process, sizeof set, &set);
 }
 
-[[noreturn]] void worker_failed(const char* what) {
-  throw std::system_error(errno, std::generic_category(), std::string("a worker process: ") + what);
-}
-
 }  // namespace
 
 ForkedWorker::ForkedWorker(Body body, Limits limits) : body_(std::move(body)), limits_(limits) {}
@@ -84,7 +79,8 @@ ForkedWorker::~ForkedWorker() {
 
 void ForkedWorker::start() {
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) worker_failed("no channel to it");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+    not_given("a worker process: no channel to it");
   channel_ = ends[0];
   const int said = words_.open();
   std::fflush(nullptr);  // or both would write what is still in the buffers
@@ -101,7 +97,7 @@ void ForkedWorker::start() {
     serve(ends[1]);
   }
   close(ends[1]);
-  if (pid_ < 0) worker_failed("it cannot be started");
+  if (pid_ < 0) not_given("a worker process: it cannot be started");
   setpgid(pid_, pid_);  // whoever of the two is first
 }
 

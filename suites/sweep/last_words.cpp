@@ -3,9 +3,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
-#include <system_error>
+
+#include "suites/sweep/worker.hpp"
 
 namespace lockstep {
 
@@ -15,8 +15,7 @@ int LastWords::open() {
   forget();
   // A file in memory and not a pipe: a dying process can always write to it.
   file_ = memfd_create("stderr", MFD_CLOEXEC);
-  if (file_ < 0)
-    throw std::system_error(errno, std::generic_category(), "a worker process: no place for its stderr");
+  if (file_ < 0) not_given("a worker process: no place for its stderr");
   heard_ = 0;
   return file_;
 }

@@ -14,7 +14,6 @@
 #include <cstring>
 #include <sstream>
 #include <stdexcept>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -29,10 +28,6 @@ constexpr int kUsersMistake = 2, kUnexpected = 3, kNotFound = 127;  // exit stat
 constexpr double kQuietStart = 5;         // seconds, after which what a launcher says is passed on
 constexpr std::size_t kMostQuoted = 200;  // bytes of what a launcher has to say, in a sentence
 constexpr double kToEndAlone = 30, kToEndOthers = 10;  // seconds
-
-[[noreturn]] void job_failed(const char* what) {
-  throw std::system_error(errno, std::generic_category(), std::string("a job: ") + what);
-}
 
 int digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -73,7 +68,7 @@ void LaunchedWorker::start() {
   int in[2], out[2];
   // A socket, that writing to it when nobody reads is an error and no signal.
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) < 0 || pipe2(out, O_CLOEXEC) < 0)
-    job_failed("no channel to it");
+    not_given("a job: no channel to it");
   const int said = words_.open();
   in_ = in[0], out_ = out[0];
   received_.clear(), besides_.clear();
@@ -91,7 +86,7 @@ void LaunchedWorker::start() {
     _exit(127);
   }
   close(in[1]), close(out[1]);
-  if (pid_ < 0) job_failed("it cannot be started");
+  if (pid_ < 0) not_given("a job: it cannot be started");
   setpgid(pid_, pid_);  // whoever of the two is first
 }
 

@@ -1,8 +1,10 @@
 // Whoever answers requests in a process, or several, that may crash, hang or take all memory: when that ends
 // badly, the next request gets a new one. None outlives this process, however that ends.
 #pragma once
+#include <cerrno>
 #include <optional>
 #include <string>
+#include <system_error>
 
 namespace lockstep {
 
@@ -12,6 +14,11 @@ struct Answer {
   End end;
   std::string text;  // the answer, or what happened, in words
 };
+
+// What the system did not give, and why.
+[[noreturn]] inline void not_given(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 class Worker {
  public:

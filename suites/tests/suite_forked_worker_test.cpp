@@ -1,6 +1,7 @@
 // A worker's process may crash, hang or take all memory: the one that asks it goes on.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,10 +11,12 @@
 #include <filesystem>
 #include <fstream>
 #include <new>
+#include <system_error>
 #include <thread>
 
 #include "suites/run/machine_memory.hpp"
 #include "suites/sweep/forked_worker.hpp"
+#include "suites/sweep/launched_worker.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
@@ -46,6 +49,30 @@ Answer ask(Worker& worker, const std::string& request) {
 
 [[noreturn]] void spin() {
   for (;;) getppid();
+}
+
+// What asking says of it where no file can be opened.
+std::string without_files(Worker& worker) {
+  rlimit usual;
+  getrlimit(RLIMIT_NOFILE, &usual);
+  const rlimit none{0, usual.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &none);
+  std::string said;
+  try {
+    worker.begin("a");
+  } catch (const std::system_error& error) {
+    said = error.what();
+  }
+  setrlimit(RLIMIT_NOFILE, &usual);
+  return said;
+}
+
+TEST(Workers, WhatTheSystemDoesNotGiveIsSaid) {
+  ForkedWorker forked([](const std::string& request) { return request; }, kWide);
+  LaunchedWorker launched("true", 60);
+  EXPECT_EQ(without_files(forked), "a worker process: no channel to it: Too many open files");
+  EXPECT_EQ(without_files(launched), "a job: no channel to it: Too many open files");
+  EXPECT_EQ(ask(forked, "b").text, "b");  // and later it is there
 }
 
 TEST(ForkedWorker, AnswersOneRequestAfterAnotherInOneProcess) {

@@ -13,18 +13,17 @@
 namespace lockstep {
 namespace {
 
-using EventClock = std::chrono::steady_clock;
-
 // Has all its memory before the step.
 class Times final : public Onlooker {
  public:
+  using Clock = std::chrono::steady_clock;
   explicit Times(std::size_t events) { at_.reserve(2 * events + 2); }
-  void does() override { at_.push_back(EventClock::now()); }
-  void did() override { at_.push_back(EventClock::now()); }
+  void does() override { at_.push_back(Clock::now()); }
+  void did() override { at_.push_back(Clock::now()); }
   double seconds(std::size_t from, std::size_t to) const {
     return std::chrono::duration<double>(at_[to] - at_[from]).count();
   }
-  std::vector<EventClock::time_point> at_;
+  std::vector<Clock::time_point> at_;
 };
 
 bool takes_time(const Trace::Event& e) {
@@ -56,11 +55,11 @@ std::vector<EventTimes> event_times(const Run& run, const Launch& how, const Clu
     for (int k = 1; k <= kSteps; ++k) {
       Times times(events.size());
       if (v.rank == rank) v.device.set_onlooker(&times);
-      const EventClock::time_point from = EventClock::now();
+      const Times::Clock::time_point from = Times::Clock::now();
       v.executor.step(k);
       if (v.rank != rank) continue;
       v.device.set_onlooker(nullptr);
-      double rest = std::chrono::duration<double>(EventClock::now() - from).count();
+      double rest = std::chrono::duration<double>(Times::Clock::now() - from).count();
       for (std::size_t i = 0; i < events.size(); ++i) {
         seconds[i].push_back(times.seconds(2 * i, 2 * i + 1));
         rest -= seconds[i].back();
