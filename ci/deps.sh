@@ -4,7 +4,7 @@
 #   ci/deps.sh install PACKAGE...     these Debian packages, for a script that has a use for more
 # A library counts as present when the compiler finds it, so an environment module, CPATH and LIBRARY_PATH
 # serve as well as a package. Missing ones are installed as Debian packages where this may be done without
-# a password; otherwise one message names them. Fails only if nothing can be built without them.
+# a password, unless LOCKSTEP_INSTALL=0; otherwise one message names them. Fails only if nothing can be built without them.
 set -uo pipefail
 out=$1
 cxx=${CXX:-g++}
@@ -138,8 +138,10 @@ look() {
     done
 }
 
+may_install() { [[ ${LOCKSTEP_INSTALL:-1} != 0 ]]; }
 install() {
     local as_root=()
+    may_install || return 1
     command -v apt-get >/dev/null || return 1
     if [[ $(id -u) != 0 ]]; then
         sudo -n true 2>/dev/null || return 1
@@ -169,11 +171,12 @@ look
 if [[ -n $packages ]]; then
     install && look
 fi
-if [[ $missing_names == *toml++* ]]; then
+if [[ $missing_names == *toml++* ]] && may_install; then
     fetch_toml && look
 fi
 if [[ -n $packages ]]; then
-    echo "deps: missing and not installable here: $missing_names. On Debian: sudo apt-get install$packages." \
+    can=$(may_install && echo "not installable here" || echo "not to be installed (LOCKSTEP_INSTALL=0)")
+    echo "deps: missing and $can: $missing_names. On Debian: sudo apt-get install$packages." \
          "On a cluster: load the modules of that name, or set CPATH and LIBRARY_PATH to where they are." >&2
     if [[ $missing_for == *build* ]]; then
         rm -f "$out"

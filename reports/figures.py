@@ -1,7 +1,11 @@
 """A picture as files beside the page and as part of it."""
 import html
 import io
+import multiprocessing
+import os
 import re
+import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 from style import INK, LINE, PAPER, pyplot
 
@@ -35,3 +39,24 @@ def inline(svg, name, heading, say):
 def figure_html(figure, folder, name, heading, caption, say=str):
     return (f"<h2>{heading}</h2>\n<figure>\n{inline(save(figure, folder, name), name, heading, say)}\n"
             f"<figcaption>{caption}</figcaption>\n</figure>")
+
+
+_tasks = []  # of drawn_together(), for its processes
+
+
+def _task(number):
+    return _tasks[number]()
+
+
+def drawn_together(tasks):
+    """What each function returns, in their order. Each core draws; what functions know, they know by fork, so that
+    only their results must be such as can be sent."""
+    cores = len(os.sched_getaffinity(0))
+    if cores == 1 or len(tasks) < 2:
+        return [task() for task in tasks]
+    global _tasks
+    _tasks = tasks
+    with warnings.catch_warnings():  # numpy's threads, which do nothing here
+        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
+        with ProcessPoolExecutor(min(cores, len(tasks)), multiprocessing.get_context("fork")) as pool:
+            return list(pool.map(_task, range(len(tasks))))

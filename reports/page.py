@@ -14,6 +14,7 @@ import json
 import math
 import string
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -356,7 +357,8 @@ def make(path, page, folder):
     derived.derive(run)
     folder.mkdir(parents=True, exist_ok=True)
     said = numbers(run)
-    pictures = {entry[0]: picture(run, folder, said, *entry) for entry in PICTURES}
+    drawn = figures.drawn_together([partial(picture, run, folder, said, *entry) for entry in PICTURES])
+    pictures = {entry[0]: text for entry, text in zip(PICTURES, drawn)}
     pictures["schedules"] += gantt(run)
     shown = columns_of(run)
     pictures = "\n\n".join(filter(None, pictures.values()))

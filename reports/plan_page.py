@@ -3,6 +3,7 @@ import html
 import json
 import re
 import string
+from functools import partial
 from pathlib import Path
 
 import figures
@@ -239,12 +240,11 @@ def pictures(answer, folder):
     def say(index):
         plan = answer.plans.loc[index]
         return f"{label(plan.plan)}: {plan.tokens_per_second:,.0f} tokens/s, {bytes_text(plan['bytes/device'])}"
-    made = []
-    for name, heading, draw, caption in PICTURES:
+
+    def picture(name, heading, draw, caption):
         figure = draw(answer)
-        if figure is not None:
-            made.append(figures.figure_html(figure, folder, name, heading, caption.format(**known), say))
-    return "\n\n".join(made)
+        return "" if figure is None else figures.figure_html(figure, folder, name, heading, caption.format(**known), say)
+    return "\n\n".join(filter(None, figures.drawn_together([partial(picture, *entry) for entry in PICTURES])))
 
 
 def make(path, page, folder):

@@ -3,6 +3,7 @@ Every one of them is described beneath the picture by page.py."""
 import numpy
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
 
 import run_file
 from plans import alone, shown, solo
@@ -55,24 +56,30 @@ def place_labels(figure, axes, xs, ys, texts, all_xs, all_ys):
         covered = sum(box.padded(3).contains(*dot) for dot in dots)
         return 1000 * (outside + sum(box.padded(3).overlaps(other) for other in taken)) + 25 * covered + distance / 8
 
-    for x, y, text in zip(xs, ys, texts):
+    for x, y, text, at in zip(xs, ys, texts, points):
+        note = label_at(axes, x, y, text, 0, 0)
+        size = Text.get_window_extent(note, renderer)  # the text alone, without its leader
+        note.remove()
         tries = []
         for radius in (13, 24, 38, 54, 72, 92, 114, 140):
             for angle in numpy.radians(range(90, -270, -30)):
                 dx, dy = radius * numpy.cos(angle), radius * numpy.sin(angle)
-                note = label_at(axes, x, y, text, dx, dy)
-                note.update_positions(renderer)
-                box = Text.get_window_extent(note, renderer)  # the text alone, without its leader
-                note.remove()
+                left, middle = at + numpy.array([dx, dy]) * figure.dpi / 72
+                left -= size.width * {"left": 0, "center": 0.5, "right": 1}[side(dx)]
+                box = Bbox.from_bounds(left, middle - size.height / 2, size.width, size.height)
                 tries.append((cost(box, radius), dx, dy, box))
         _, dx, dy, box = min(tries, key=lambda attempt: attempt[0])
         label_at(axes, x, y, text, dx, dy)
         taken.append(box)
 
 
+def side(dx):
+    """Of its place a label lies on: it begins, ends or has its middle there."""
+    return "left" if dx > 4 else "right" if dx < -4 else "center"
+
+
 def label_at(axes, x, y, text, dx, dy):
-    side = "left" if dx > 4 else "right" if dx < -4 else "center"
-    return axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", fontsize=9, ha=side, va="center", zorder=6,
+    return axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", fontsize=9, ha=side(dx), va="center", zorder=6,
                          arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 5},
                          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
 

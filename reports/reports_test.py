@@ -414,6 +414,19 @@ class Pictures(unittest.TestCase):
             for name, percent in expected.items():
                 self.assertAlmostEqual(parts[name], percent, places=6)
 
+    def test_pipelines_are_bars_with_a_number_for_each_pass(self):
+        figure, axes = page.plots.pyplot.subplots()
+        passes = ["forward", "backward"]
+        seen = page.steps.draw_computing(axes, {"seconds": 10, "passes": passes, "streams": [[0, "compute",
+            [0, 1000, 0, 0, 0,  1100, 900, 0, 0, 0,  2200, 500, 0, 0, 1,  3300, 1000, 1, 0, 1,  4400, 10, 1, 0, 0]]]})
+        self.assertEqual(list(seen), ["forward", "backward, or input gradients"])
+        self.assertEqual([(text.get_text(), round(text.get_position()[0])) for text in axes.texts],
+                         [("0", 1000), ("1", 2450), ("1", 3800)])  # ms; the last bar has no room
+        spans = [(min(path.vertices[:, 0]), max(path.vertices[:, 0])) for one in axes.collections for path in one.get_paths()]
+        self.assertEqual([(round(a), round(b)) for a, b in spans],
+                         [(0, 1000), (1100, 2000), (2200, 2700), (3300, 4300), (4400, 4410)])
+        page.plots.pyplot.close(figure)
+
     def test_scaling_is_speed_by_ranks(self):
         axes = page.steps.scaling(self.sample).axes[0]
         lines = {line.get_label(): line for line in axes.lines}
@@ -463,7 +476,9 @@ class InBrowser(unittest.TestCase):
                 line: document.getElementById("line").hidden ? "" : document.querySelector("#line code").textContent,
                 reasons: [...document.querySelectorAll("#reasons li")].map(item => item.textContent),
                 gantt: document.getElementById("gantt-parts").textContent,
-                bars: [...document.querySelectorAll("#gantt rect")].map(bar => [bar.getAttribute("class"),
+                numbers: [...document.querySelectorAll("#gantt text[class^=on-]")].map(text => [text.textContent,
+                    Number(text.getAttribute("x"))]),
+                bars: [...document.querySelectorAll("#gantt rect:not(.under)")].map(bar => [bar.getAttribute("class"),
                     Number(bar.getAttribute("x")), Number(bar.getAttribute("width")), bar.textContent])}; };"""
         keep = """const kept = document.createElement("script"); kept.type = "application/json"; kept.id = "notes";
             kept.textContent = JSON.stringify(notes); document.body.append(kept);"""
@@ -593,7 +608,10 @@ class Swept(InBrowser):
         peaks = sorted(set(plans["peak_bytes"]))
         limits = (peaks[len(peaks) // 2], peaks[-1])
         notes = self.act("".join(f"""unit.value = 1024; fit.value = {limit} / 1024; fit.dispatchEvent(new Event("input"));
-                                     note("{limit}");""" for limit in limits))
+                                     note("{limit}");""" for limit in limits) + """
+            timelines[plan.value].streams = [[0, "compute", [0, 1000, 0, 0, 0,  1100, 1000, 0, 0, 0,
+                2200, 1000, 0, 0, 1,  3300, 1000, 1, 0, 1,  4400, 10, 1, 0, 0]]];
+            draw(); note("step");""")
         labels = {row["data-plan"]: row["data-label"] for row in Rows(self.page.read_text(encoding="utf-8")).rows}
         for limit in limits:
             fits = plans[(plans["peak_bytes"] <= limit) & (plans["timed"] == 1)]
@@ -602,6 +620,14 @@ class Swept(InBrowser):
             self.assertIn(f"use {labels[fits['plan'][speed.idxmax()]]}: {speed.max():,.0f} tokens/s",
                           notes[str(limit)]["answer"])
         self.assertGreater(len(notes[str(limits[0])]["bars"]), 4)
+        self.number_stands_over_all_bars_of_a_pass(notes["step"])
+
+    def number_stands_over_all_bars_of_a_pass(self, step):
+        places = [(bar[1], bar[1] + bar[2]) for bar in step["bars"]]
+        self.assertEqual(len(places), 5)
+        self.assertEqual([text for text, _ in step["numbers"]], ["0", "1", "1"])  # the last bar has no room
+        for (_, x), first, last in zip(step["numbers"], (0, 2, 3), (1, 2, 3)):
+            self.assertAlmostEqual(x, (places[first][0] + places[last][1]) / 2, places=1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Pictures of simulated steps: who does what when, what a step's time goes to, and how it shrinks with more ranks.
 The rates are nominal (`simulated_with` of the run file); nothing here was measured but what is marked so."""
 import json
+from itertools import groupby
 
 import numpy
 from matplotlib.patches import Patch
@@ -62,21 +63,25 @@ def schedules(run):
 
 
 def draw_computing(axes, timeline):
-    """A row a stage; a bar's number is its microbatch. Returns {pass: colour} of what was drawn."""
+    """A row a stage, a bar a layer's pass, with the microbatch's number where a stage's layers go by in a row. Returns {pass: colour} of what was drawn."""
     scale, seen = 1e3 * timeline["seconds"] / 10000, {}
     rows = [stream for stream in timeline["streams"] if stream[1] == "compute"]
     for row, (_, _, numbers) in enumerate(rows):
-        for start, length, kind, _, microbatch in zip(*[iter(numbers)] * 5):
-            name = timeline["passes"][kind]
+        bars = {}  # {pass: [(start, length)]}: those of a colour are drawn at once
+        for (kind, _, microbatch), run in groupby(zip(*[iter(numbers)] * 5), lambda bar: bar[2:]):
+            name, run = timeline["passes"][kind], [(start * scale, length * scale) for start, length, *_ in run]
             if name not in PASSES:
                 continue
             shown_as = "backward" if name == "input gradients" and "backward" not in timeline["passes"] else name
             seen["backward, or input gradients" if "backward" in shown_as else name] = PASSES[name]
-            axes.barh(row, length * scale, left=start * scale, height=0.82, color=PASSES[name], edgecolor="white",
-                      linewidth=0.5)
-            if microbatch >= 0 and length > 130:
-                axes.text((start + length / 2) * scale, row, str(microbatch), ha="center", va="center", fontsize=7,
-                          color=ON_BLUE if name == "forward" else ON_OTHERS)
+            bars.setdefault(name, []).extend(run)
+            begin, end = run[0][0], sum(run[-1])
+            if microbatch >= 0 and end - begin > 130 * scale:  # in_layout: it lies inside
+                axes.text((begin + end) / 2, row, str(microbatch), ha="center", va="center", fontsize=8,
+                          color=ON_BLUE if name == "forward" else ON_OTHERS, in_layout=False,
+                          bbox={"facecolor": PASSES[name], "edgecolor": "none", "pad": 1})
+        for name, places in bars.items():
+            axes.broken_barh(places, (row - 0.41, 0.82), color=PASSES[name], edgecolor="white", linewidth=0.5)
     axes.set_yticks(range(len(rows)), [f"stage {row}" for row in range(len(rows))])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)

@@ -1,6 +1,8 @@
 // What a record says of the build: two programs are told apart wherever their code differs.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -56,6 +58,19 @@ TEST(ProgramBuild, AnMpichIsFoundByWhatItsCompilerTells) {
             folder.path() + "/deps.mk && grep ^MPI_ " + folder.path() + "/deps.mk");
   EXPECT_TRUE(says(ended.out, "-isystem " + mpi + "\nMPI_LIBS := -L" + mpi + " -lmpich\n"))
       << ended.out << ended.err;
+}
+
+// With a compiler that finds nothing, and an apt-get that says that it was called.
+TEST(ProgramBuild, NothingIsInstalledWhereItMayNotBe) {
+  const TemporaryFolder folder;
+  folder.write("apt-get", "#!/bin/sh\ntouch " + folder.path() + "/called\nexit 1\n");
+  const std::string deps = "chmod +x " + folder.path() + "/apt-get && PATH=" + folder.path() +
+                           ":$PATH CXX=false ci/deps.sh " + folder.path() + "/deps.mk";
+  const Ended ended = shell("export LOCKSTEP_INSTALL=0 && " + deps);
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_TRUE(says(ended.err, "deps: missing and not to be installed (LOCKSTEP_INSTALL=0): ", "HDF5", "fmt"));
+  EXPECT_EQ(std::count(ended.err.begin(), ended.err.end(), '\n'), 1) << ended.err;
+  EXPECT_FALSE(std::filesystem::exists(folder.path() + "/called"));
 }
 
 // A repository with this Makefile and one source.

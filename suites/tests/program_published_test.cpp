@@ -1,4 +1,4 @@
-// README.md's tables of predicted against published are what `lockstep published` says.
+// suites/published/README.md's tables of predicted against published are what `lockstep published` says.
 #include <gtest/gtest.h>
 
 #include <cctype>
@@ -29,9 +29,9 @@ std::map<std::string, Figures> figures_of(const std::string& text, const std::re
 
 TEST(ProgramPublished, TheReadmeHasItsFigures) {
   const Ended ended = lockstep_program("published");
-  EXPECT_EQ(ended.status, 1) << ended.err;  // a bar is missed, which the README says
+  EXPECT_EQ(ended.status, 1) << ended.err;  // a bar is missed, which is said there
   std::ostringstream readme;
-  readme << std::ifstream("README.md").rdbuf();
+  readme << std::ifstream("suites/published/README.md").rdbuf();
   const auto said = figures_of(ended.out, std::regex(R"((\S+)\s*)"));
   const auto written = figures_of(std::regex_replace(readme.str(), std::regex(" / "), "/"),
                                   std::regex(R"(\| ?(?:([^|]*?) )?(?=\|))"));
