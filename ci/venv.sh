@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Python environment with pinned packages. Running it again does nothing unless a pin changed.
 #   ci/venv.sh report      build/venv: what the reports' plots and the HDF5 records need
-#   ci/venv.sh data        build/venv-data: what datasets/tokenize.py needs
+#   ci/venv.sh data        build/venv-data: what datasets/make_tokens.py needs
 #   ci/venv.sh fixtures    build/venv-fixtures: the above and PyTorch, to make suites/fixtures anew
 #                          (PyPI's wheel brings CUDA's libraries along: some 7 GB; nothing else needs it)
 #   ci/venv.sh exports     build/venv-exports: the trainers that `lockstep plan --export` writes for, whose parsers
