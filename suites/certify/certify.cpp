@@ -32,6 +32,22 @@ std::optional<double> factor(const std::vector<double>& a, const std::vector<dou
   return c;
 }
 
+// What a gradient is that is c times what it should be, give or take a part of it, where that is a mean over
+// other positions than those that have a label.
+std::string divided_otherwise(double c, double give, const std::vector<i32>& labels, i64 seq) {
+  const auto all = static_cast<i64>(labels.size()),
+             counted = all - std::count_if(labels.begin(), labels.end(), [](i32 label) { return label < 0; });
+  const auto is = [&](i64 divisor) {
+    return divisor != counted && std::abs(c * double(divisor) / double(counted) - 1) <= give;
+  };
+  const std::string instead = fmt::format(", where {} have a label", counted);
+  if (is(all)) return fmt::format(": that of a mean over all {} positions{}", all, instead);
+  if (is(all - all / seq))
+    return fmt::format(": that of a mean over all but each sequence's last, {}{}", all - all / seq, instead);
+  if (is(1)) return fmt::format(": that of a sum over the {} labels, not of their mean", counted);
+  return "";
+}
+
 bool in_bf16(const std::vector<float>& tensor) {
   return std::all_of(tensor.begin(), tensor.end(), [](float w) { return std::isfinite(w) && bf16(w) == w; });
 }
@@ -80,10 +96,13 @@ class Judge {
               "weights or an earlier step would tell",
               drowned_gradients_, drowned_gradients_ + gradients_, 100 * reference_bound(dump_.settings()))};
     const std::vector<std::string> unseen = unjudged(k);
-    std::string text =
-        fmt::format("within the bound{}{}: {}; at most {:.2g} of it ({}); judged: {}", of_bf16(),
-                    is_bf16() ? fmt::format(" (up to {:.2g} % of a gradient)", 100 * widest_) : std::string(),
-                    number(k, "step"), worst_, where_, fmt::join(judged(), ", "));
+    std::string text = fmt::format(
+        "within the bound{}{}: {}; at most {:.2g} of it ({}); judged: {}", of_bf16(),
+        is_bf16() ? fmt::format(" (up to {:.2g} % of a gradient, {:.2g} % of its scale, {:.2g} % of the "
+                                "scale of all)",
+                                100 * widest_, 100 * widest_scale_, 100 * widest_common_)
+                  : std::string(),
+        number(k, "step"), worst_, where_, fmt::join(judged(), ", "));
     if (!unseen.empty()) text += fmt::format("; not judged: {}", fmt::join(unseen, ", "));
     const std::vector<std::string> untold = updates_ > 0 ? adamw_.untold() : std::vector<std::string>{};
     if (!untold.empty()) text += fmt::format("; not told from AdamW: {}", fmt::join(untold, ", "));
@@ -178,6 +197,7 @@ class Judge {
     const Weights& gradient = step.gradient;
     std::vector<WrongStep::Beyond> beyond;
     i64 all = 0;
+    Along together;
     for (std::size_t i = gradient.size(); i-- > 0;) {  // in order of backward
       const Param& p = dump_.table()[i];
       const std::vector<double>& g64 = exact.gradient[i];
@@ -194,11 +214,20 @@ class Judge {
         const std::optional<double> c =
             factor({gradient[i].begin(), gradient[i].end()}, {g64.begin(), g64.begin() + p.count()}, allowed);
         by_factor_ = c.has_value();
-        return c ? fmt::format("; it is {:.6g} times what it should be", *c) : "";
+        return c ? fmt::format("; it is {:.6g} times what it should be{}", *c,
+                               divided_otherwise(*c, allowed / rounding_.length(i), step.labels,
+                                                 dump_.settings().seq))
+                 : "";
       });
       if (!within) beyond.push_back({i, off, allowed});
+      if (within && is_bf16()) {
+        const Along along(p, gradient[i], g64);
+        if (along.square > 0) scale(named, i, along);
+        together += along;
+      }
     }
     gradients_ += all, ++with_gradients_;
+    if (beyond.empty() && together.square > 0) common_scale(named, step, together.scale());
     if (beyond.empty()) return;
     all_beyond_ = static_cast<i64>(beyond.size()) == all && !by_factor_;
     count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond.size(), all);
@@ -206,6 +235,22 @@ class Judge {
     const std::string counted = counted_otherwise(
         dump_.model(), dump_.settings(), {step.before, step.tokens, step.labels, gradient, beyond}, threads_);
     if (!counted.empty()) count_ += ", and all are what there is with " + counted;
+  }
+
+  // What rounding in bf16 hides of a gradient's distance it does not of its scale: a wrong divisor.
+  void scale(const std::string& named, std::size_t i, const Along& along) {
+    const double c = along.scale(), allowed = rounding_.scale_allowed();
+    widest_scale_ = std::max(widest_scale_, allowed);
+    see(named + "scale of the gradient of " + dump_.table()[i].name, std::abs(c - 1), allowed, true,
+        [&] { return fmt::format("; it is {:.4g} times what it should be", c); });
+  }
+  void common_scale(const std::string& named, const Inputs& step, double c) {
+    const double allowed = rounding_.common_scale_allowed();
+    widest_common_ = std::max(widest_common_, allowed);
+    see(named + "scale of all gradients", std::abs(c - 1), allowed, true, [&] {
+      return fmt::format("; they are {:.4g} times what they should be{}", c,
+                         divided_otherwise(c, allowed / 2, step.labels, dump_.settings().seq));
+    });
   }
 
   // A gradient that rounding makes another of is still about as long as a right one.
@@ -301,7 +346,7 @@ class Judge {
   std::function<void(double)> at_;
   double numbers_ = 0;  // of the model
   i64 drowned_gradients_ = 0, without_masters_ = 0;
-  double widest_ = 0;  // bound of a gradient, as a part of it
+  double widest_ = 0, widest_scale_ = 0, widest_common_ = 0;  // bounds, of a gradient as a part of it
   double worst_ = 0;
   std::string where_, count_;
   std::optional<std::string> found_, tensor_;

@@ -60,6 +60,15 @@ struct Rounding::ReferenceIn final : Reference {
   }
 };
 
+Along::Along(const Param& p, const std::vector<float>& gradient, const std::vector<double>& float64s) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(p.count()); ++i)
+    product += gradient[i] * float64s[i], square += float64s[i] * float64s[i];
+}
+Along& Along::operator+=(const Along& other) {
+  product += other.product, square += other.square;
+  return *this;
+}
+
 Rounding::Rounding(const ModelConfig& model, const Settings& settings, int threads)
     : settings_(settings),
       table_(parameter_table(model, settings.leaves)),
@@ -80,17 +89,21 @@ const FastReference::Step& Rounding::step(i64 number, const Weights& before, con
   for (std::size_t i = 0; i < table_.size(); ++i) length_.push_back(norm(table_[i], exact_.gradient[i]));
   drowned_.assign(table_.size(), false), nothing_but_ = drowned_;
   least_.assign(table_.size(), INFINITY), most_.assign(table_.size(), 0);
+  along_.clear();
   learn(rounded);
   for (const i64 way : {2 * number, 2 * number + 1})
     learn(reference_->step(reference_->nudged(before, way), tokens.data(), labels.data()));
+  learn_scales();
   return exact_;
 }
 
 void Rounding::learn(const Whole::Step& rounded) {
+  std::vector<Along>& along = along_.emplace_back(table_.size());
   if (const double off = std::abs(rounded.loss - exact_.loss); off > loss_off_) loss_off_ = off;
   for (std::size_t i = 0; i < table_.size(); ++i) {
     const std::vector<double>& g64 = exact_.gradient[i];
     if (g64.empty()) continue;
+    along[i] = Along(table_[i], rounded.gradient[i], g64);
     const double off = distance(table_[i], rounded.gradient[i], g64) / length_[i];
     double& most = off_[kinds_[i]];
     const double length = norm(table_[i], rounded.gradient[i]);
@@ -101,6 +114,26 @@ void Rounding::learn(const Whole::Step& rounded) {
     else if (off > most)  // which NaN is not
       most = off;
   }
+}
+
+// Behind the step's last of learn(), which says what is drowned.
+void Rounding::learn_scales() {
+  for (const std::vector<Along>& along : along_) {
+    Along all;
+    for (std::size_t i = 0; i < along.size(); ++i) {
+      if (drowned_[i] || !(along[i].square > 0)) continue;
+      scale_off_ = std::max(scale_off_, std::abs(along[i].scale() - 1));
+      all += along[i];
+    }
+    if (all.square > 0) common_off_ = std::max(common_off_, std::abs(all.scale() - 1));
+  }
+}
+
+double Rounding::scale_allowed() const { return kFastMultiple * scale_off_ + fast_floor(settings_); }
+
+// The common one is of few samples, which may all come out small by chance; each tensor's are many.
+double Rounding::common_scale_allowed() const {
+  return std::max(kFastMultiple * common_off_, scale_off_) + fast_floor(settings_);
 }
 
 double Rounding::loss_allowed() const {

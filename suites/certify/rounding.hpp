@@ -11,6 +11,16 @@
 
 namespace lockstep {
 
+// How long a gradient is along float64's: rounding goes every way, of which this is one, so that of this it
+// changes far less. What is divided by another number is longer or shorter, and else the same.
+struct Along {
+  double product = 0, square = 0;  // with float64's; of float64's
+  Along() = default;
+  Along(const Param&, const std::vector<float>& gradient, const std::vector<double>& float64s);
+  double scale() const { return product / square; }
+  Along& operator+=(const Along& other);
+};
+
 class Rounding {
  public:
   using Weights = std::vector<std::vector<float>>;  // by parameter [rows, cols]; a tied head's is empty
@@ -31,18 +41,23 @@ class Rounding {
   // off, of all tensors of that name in any layer, so far. One tensor's own may come out small by chance,
   // and there are many.
   double allowed(std::size_t param) const;
-  double part_allowed(std::size_t param) const;  // of the gradient
+  double part_allowed(std::size_t param) const;                      // of the gradient
+  double length(std::size_t param) const { return length_[param]; }  // of float64's
   // Whether rounding is more than reference_bound() of the gradient: then of its numbers nothing can be said.
   // Of its length there can, unless rounding is all of it: the least and most that a right one has, else 0
   // and infinity.
   bool drowned(std::size_t param) const { return drowned_[param]; }
   std::pair<double, double> lengths(std::size_t param) const;
+  // How far from 1 the scale may be: of a gradient, and of all together that are not drowned.
+  double scale_allowed() const;
+  double common_scale_allowed() const;
 
  private:
   struct Reference;
   template <class T>
   struct ReferenceIn;
   void learn(const Whole::Step& rounded);
+  void learn_scales();
 
   const Settings settings_;
   const std::vector<Param> table_;
@@ -53,9 +68,11 @@ class Rounding {
   std::vector<std::string> kinds_;     // by parameter
   std::map<std::string, double> off_;  // by kind of tensor: r
   double loss_off_ = 0;
-  std::vector<bool> drowned_;         // by parameter
-  std::vector<double> least_, most_;  // length of the reference's gradient in this step
-  std::vector<bool> nothing_but_;     // rounding
+  std::vector<bool> drowned_;              // by parameter
+  std::vector<double> least_, most_;       // length of the reference's gradient in this step
+  std::vector<bool> nothing_but_;          // rounding
+  std::vector<std::vector<Along>> along_;  // of the reference's gradients in this step, by parameter
+  double scale_off_ = 0, common_off_ = 0;  // the most so far
 };
 
 }  // namespace lockstep

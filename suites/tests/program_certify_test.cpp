@@ -49,7 +49,8 @@ TEST(Certify, ARightLoopInMixedPrecisionIsWithinItsBound) {
   NEEDS_TORCH;
   const Ended ended = judged("--bf16");
   EXPECT_EQ(ended.status, 0) << ended.out << ended.err;
-  EXPECT_TRUE(says(ended.out, "within the bound of bf16 (up to ", " % of a gradient): 3 steps; at most 0.",
+  EXPECT_TRUE(says(ended.out, "within the bound of bf16 (up to ", " % of a gradient, ", " % of its scale, ",
+                   " % of the scale of all): 3 steps; at most 0.",
                    "; judged: 3 losses, 90 gradients, 3 gradient norms, weights of 3 steps\n"));
 }
 
@@ -110,15 +111,20 @@ TEST(Certify, ADecayedNormIsTheOptimizers) {
            "too\n"));
 }
 
-// That of step 1's k_proj in layer 3 of gate-tiny.
-void scale_a_gradient(const std::string& dump, float factor) {
-  const hid_t file = H5Fopen(dump.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
-  const hid_t set = H5Dopen2(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", H5P_DEFAULT);
-  std::vector<float> values(16 * 64);
+void scale(hid_t file, const std::string& name, float factor) {
+  const hid_t set = H5Dopen2(file, name.c_str(), H5P_DEFAULT), space = H5Dget_space(set);
+  std::vector<float> values(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
   H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
   for (float& v : values) v *= factor;
   H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
-  H5Dclose(set), H5Fclose(file);
+  H5Sclose(space), H5Dclose(set);
+}
+
+// That of step 1's k_proj in layer 3 of gate-tiny.
+void scale_a_gradient(const std::string& dump, float factor) {
+  const hid_t file = H5Fopen(dump.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  scale(file, "/step1/grad/model.layers.3.self_attn.k_proj.weight", factor);
+  H5Fclose(file);
 }
 
 // This program's own dumps have the reference's very error, which the bound allows four times.
@@ -178,6 +184,17 @@ class Lacking : public ::testing::Test {
       H5Aclose(at), H5Sclose(space), H5Tclose(type);
     });
   }
+  void scale_all_gradients(float factor) {  // of step 1
+    edit([&](hid_t file) {
+      const hid_t group = H5Gopen2(file, "/step1/grad", H5P_DEFAULT);
+      char name[128];
+      for (hsize_t i = 0; i < kTensors; ++i) {
+        H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);
+        scale(group, name, factor);
+      }
+      H5Gclose(group);
+    });
+  }
   double attribute(const char* name) const { return std::stod(h5::Reader(dump_).attribute(name)); }
   Ended judged() const { return lockstep_program("compare " + dump_); }
   static std::string gradients(int steps) { return std::to_string(steps * kTensors) + " gradients"; }
@@ -227,7 +244,7 @@ TEST_F(Lacking, MastersOfWeightsInBf16) {
   ASSERT_EQ(lockstep_program("train " + tiny_run + "--steps 2 --dtype bf16 --dump " + dump_).status, 0);
   const Ended right = judged();
   EXPECT_EQ(right.status, 0) << right.out << right.err;
-  const std::string most = " % of a gradient): 2 steps; at most ";
+  const std::string most = " % of the scale of all): 2 steps; at most ";
   ASSERT_TRUE(says(right.out, "within the bound of bf16 (up to ", most,
                    "; judged: 2 losses, " + gradients(2) + judgement));
   EXPECT_LE(std::stod(right.out.substr(right.out.find(most) + most.size())), 0.25) << right.out;
@@ -235,6 +252,44 @@ TEST_F(Lacking, MastersOfWeightsInBf16) {
   EXPECT_TRUE(says(judged().out,
                    "beyond the bound of bf16: step 1: gradient of model.layers.3.self_attn.k_proj.weight: ",
                    "; 1 of 74 gradients of the step are beyond it\n"));
+}
+
+// What is far less than rounding does to a gradient is seen all the same where it is a factor, and of all
+// gradients sooner than of one.
+TEST_F(Lacking, FactorsOfGradientsInBf16) {
+  ASSERT_EQ(lockstep_program("train " + tiny_run + "--steps 2 --dtype bf16 --dump " + dump_).status, 0);
+  scale_a_gradient(dump_, 1.02f);
+  EXPECT_EQ(judged().status, 0) << judged().out;
+  scale_a_gradient(dump_, 1.05f);
+  EXPECT_EQ(judged().status, 1);
+  EXPECT_TRUE(says(
+      judged().out,
+      "beyond the bound of bf16: step 1: scale of the gradient of model.layers.3.self_attn.k_proj.weight: ",
+      "; it is 1.07"));
+  scale_a_gradient(dump_, 1 / (1.02f * 1.05f));
+  scale_all_gradients(1.02f);
+  EXPECT_EQ(judged().status, 1);
+  EXPECT_TRUE(says(judged().out, "beyond the bound of bf16: step 1: scale of all gradients: ",
+                   " times the bound (", "; they are 1.02"));
+}
+
+// A divisor is named by what it counts: 8 sequences of 16 tokens, of which not all have a label.
+TEST_F(Lacking, MeansOverOtherPositions) {
+  const std::vector<i32> labels = h5::Reader(dump_).read<i32>("/step1/labels").values;
+  const auto counted = std::count_if(labels.begin(), labels.end(), [](i32 label) { return label >= 0; });
+  ASSERT_LT(counted, 120);
+  const std::string is = std::to_string(counted), first = "beyond the bound: step 1: gradient of ",
+                    should = " times what it should be: that of a ";
+  scale_all_gradients(static_cast<float>(counted) / 128);
+  EXPECT_TRUE(
+      says(judged().out, first, should + "mean over all 128 positions, where " + is + " have a label; "));
+  scale_all_gradients(128.f / 120);
+  EXPECT_TRUE(says(judged().out, first, should + "mean over all but each sequence's last, 120, where " + is));
+  scale_all_gradients(120);
+  EXPECT_TRUE(
+      says(judged().out, first, should + "sum over the " + is + " labels, not of their mean; 74 of 74"));
+  scale_all_gradients(2 / static_cast<float>(counted));
+  EXPECT_TRUE(says(judged().out, first, "; it is 2 times what it should be; 74 of 74 gradients"));
 }
 
 // An optimizer that leaves its weights as they are is no storing in bf16, unless the rate is 0.

@@ -1,6 +1,7 @@
 // What rounding may do to a step, in float32 and in bf16, and what can still be said where it may do all.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <tuple>
@@ -81,6 +82,43 @@ TEST(Rounding, IsSeenByWeightsThatDifferInTheirLastBits) {
   EXPECT_GT(wider, static_cast<int>(s.table.size()) / 2);
 }
 
+// Of many roundings few go along the gradient, and of all gradients together fewer.
+TEST(Rounding, ChangesAScaleLessThanADistance) {
+  const Step s(0.3f, 2);
+  Rounding rounding(s.model, s.settings);
+  const FastReference::Step& exact = rounding.step(0, s.weights, s.tokens, s.labels);
+  double widest = 0;
+  for (std::size_t i = 0; i < s.table.size(); ++i) widest = std::max(widest, rounding.part_allowed(i));
+  EXPECT_LT(rounding.scale_allowed(), 0.5 * widest);
+  EXPECT_LT(rounding.common_scale_allowed(), 0.5 * rounding.scale_allowed());
+  EXPECT_GE(rounding.common_scale_allowed(), 0x1p-10);
+  // The reference's own gradients are as its rounding is.
+  Lanes lanes(1);
+  Trainer<bf16> trainer(s.model, s.settings, plain_ops<float>(), lanes);
+  trainer.load(s.weights);
+  trainer.step(s.tokens.data(), s.labels.data());
+  Along all;
+  for (std::size_t i = 0; i < s.table.size(); ++i) {
+    const Along along(s.table[i], trainer.gradient(static_cast<int>(i)), exact.gradient[i]);
+    EXPECT_LE(4 * std::abs(along.scale() - 1), rounding.scale_allowed()) << s.table[i].name;
+    all += along;
+  }
+  EXPECT_LE(4 * std::abs(all.scale() - 1), rounding.common_scale_allowed());
+  EXPECT_GT(std::abs(all.scale() - 1), 0);
+}
+
+TEST(Rounding, AScaleIsWhatIsAlongFloat64s) {
+  const Param p = parameter_table(Step(0.3f, 2).model, 8)[0];
+  std::vector<float> gradient(static_cast<std::size_t>(p.count()));
+  std::vector<double> exact(gradient.size());
+  exact[0] = 3, exact[1] = 4, gradient[0] = 6, gradient[1] = 8;
+  gradient[2] = 100;  // across
+  EXPECT_EQ(Along(p, gradient, exact).scale(), 2);
+  Along all(p, gradient, exact);
+  gradient[0] = 0, gradient[1] = 0;
+  EXPECT_EQ((all += Along(p, gradient, exact)).scale(), 1);  // 50 + 0 of 25 + 25
+}
+
 TEST(Rounding, LeavesALengthWhereItMakesAnotherGradient) {
   const Step s(1.2f, 2);
   Rounding rounding(s.model, s.settings);
@@ -96,6 +134,8 @@ TEST(Rounding, LeavesALengthWhereItMakesAnotherGradient) {
   }
   EXPECT_GT(drowned, 0);
   EXPECT_GT(told, 0);
+  // Of the others, whose distance is an eighth of them at most, a scale is no further off.
+  EXPECT_LE(rounding.scale_allowed(), 4 * 0x1p-3 + 0x1p-10);
 }
 
 }  // namespace
