@@ -24,10 +24,7 @@ const std::vector<Word>& mesh_words() {
       {"pp", "1", {}, "pipeline stages"},
       {"cp", "1", {}, "context-parallel ranks a sequence is split across"},
       {"micro", "1", {}, "sequences in a microbatch of one replica"},
-      {"replicas",
-       "1",
-       {},
-       "groups of dp's ranks, in each of which all that ZeRO cuts is shared (hybrid sharding)"},
+      {"replicas", "1", {}, "groups of dp ranks; ZeRO shards within each group (hybrid sharding)"},
   };
   return words;
 }

@@ -12,7 +12,7 @@ const std::vector<Setting>& settings_list() {
       {"batch", &S::batch, 1, 1 << 20, "sequences per optimizer step, over all ranks"},
       {"seq", &S::seq, 1, 1 << 20, "tokens of a sequence"},
       {"steps", &S::steps, 1, 1e9, "optimizer steps"},
-      {"seed", &S::seed, 0, 1e15, "of the initial weights and the order of the data"},
+      {"seed", &S::seed, 0, 1e15, "seed of the initial weights and of the data's order"},
       {"leaves", &S::leaves, 1, 64, "parts of every sum that tensor parallelism may split (a power of two)"},
       {"segments", &S::segments, 1, 1024,
        "parts of every sequence, over which gradients are summed: exact mode's cp (a power of two)"},

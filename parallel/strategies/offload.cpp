@@ -202,13 +202,14 @@ void work(const Shape& s, const std::vector<i64>& pieces, StepWork& w) {
     move(name);
 }
 
-const Word offload = {"offload",
-                      "none",
-                      {"none", "optimizer", "weights"},
-                      "optimizer state and step below the device, and weights between their uses"};
+const Word offload = {
+    "offload",
+    "none",
+    {"none", "optimizer", "weights"},
+    "what rests off the device: optimizer state, updated there, or also weights between their uses"};
 
 const Strategy<Home> strategy(
-    "offload", {offload, {"to", "host", {"host", "disk"}, "where what is offloaded rests"}},
+    "offload", {offload, {"to", "host", {"host", "disk"}, "where offloaded data rests"}},
     [](const Plan& p) { return asks_for(p, offload); }, {},
     [](const Context& c) -> std::unique_ptr<Home> { return std::make_unique<Offload>(c); },
     {.optimizer = [](const Shape&, i64) { return i64{0}; },

@@ -9,11 +9,17 @@
 
 dtype="bf16" is for a trainer in mixed precision (torch.autocast, FSDP's param_dtype, a bf16 copy of the weights); `model`
 is then the one whose float32 weights the optimizer updates.
+
+Under torch.distributed (DDP, FSDP's fully_shard) every rank calls all of it: shards are gathered, and so are the tokens and
+labels that each rank of `group` has (all ranks, unless told); `loss` is the whole batch's; the first rank writes.
 """
 import json
 
 import h5py
 import numpy
+import torch.distributed as ranks
+
+WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.")  # DDP, torch.compile, checkpoint_wrapper
 
 
 def next_tokens(labels):
@@ -21,26 +27,51 @@ def next_tokens(labels):
     return numpy.concatenate([labels[:, 1:], numpy.full_like(labels[:, :1], -100)], axis=1)
 
 
-class Dump:
-    def __init__(self, path, model, **settings):
-        self.file, self.model = h5py.File(path, "w"), model
-        config = json.dumps({**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]})
-        self.file.attrs.update(format="lockstep dump", version=1, plan="outside", model=config, **settings)
-        self._write("initial", lambda parameter: parameter)
+def whole(tensor):
+    """On the host; of one that is sharded, all of it."""
+    tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.detach().cpu() if hasattr(tensor, "detach") else tensor
 
-    def _write(self, group, values_of):
+
+class Dump:
+    def __init__(self, path, model, group=None, **settings):
+        self.model, self.group = model, group
+        self.many = ranks.is_available() and ranks.is_initialized()
+        self.file = h5py.File(path, "w") if not self.many or ranks.get_rank() == 0 else None
+        if self.file:
+            config = json.dumps({**getattr(model, "module", model).config.to_dict(), "architectures": ["LlamaForCausalLM"]})
+            self.file.attrs.update(format="lockstep dump", version=1, plan="outside", model=config, **settings)
+        self._tensors("initial", lambda parameter: parameter)
+
+    def _tensors(self, folder, values_of):
         for name, parameter in self.model.named_parameters():  # a tied head is not in it twice
-            self.file[f"{group}/{name}"] = values_of(parameter).detach().float().cpu().numpy()
+            for wrapper in WRAPPERS:
+                name = name.replace(wrapper, "")
+            self._write(f"{folder}/{name}", whole(values_of(parameter)).float())
+
+    def _write(self, name, value):
+        if self.file:
+            self.file[name] = value
+
+    def _of_all(self, ids):
+        """Those of all ranks, the first rank's first."""
+        ids = numpy.asarray(whole(ids), dtype=numpy.int32)
+        if not self.many:
+            return ids
+        parts = [None] * ranks.get_world_size(self.group)
+        ranks.all_gather_object(parts, ids, group=self.group)
+        return numpy.concatenate(parts)
 
     def gradients(self, step, tokens, labels, loss, lr):
-        self.file[f"step{step}/tokens"] = numpy.asarray(tokens, dtype=numpy.int32)
-        self.file[f"step{step}/labels"] = numpy.asarray(labels, dtype=numpy.int32)
-        self.file[f"step{step}/loss"] = loss.item() if hasattr(loss, "item") else float(loss)
-        self.file[f"step{step}/lr"] = float(lr)
-        self._write(f"step{step}/grad", lambda parameter: parameter.grad)
+        self._write(f"step{step}/tokens", self._of_all(tokens))
+        self._write(f"step{step}/labels", self._of_all(labels))
+        self._write(f"step{step}/loss", float(whole(loss)))
+        self._write(f"step{step}/lr", float(lr))
+        self._tensors(f"step{step}/grad", lambda parameter: parameter.grad)
 
     def weights(self, step, grad_norm=None):
         if grad_norm is not None:
-            self.file[f"step{step}/grad_norm"] = float(grad_norm)
-        self._write(f"step{step}/weight", lambda parameter: parameter)
-        self.file.flush()
+            self._write(f"step{step}/grad_norm", float(whole(grad_norm)))
+        self._tensors(f"step{step}/weight", lambda parameter: parameter)
+        if self.file:
+            self.file.flush()

@@ -92,14 +92,14 @@ Command::Action declare(CLI::App& app) {
       "plan by "
       "plan");
   app.add_flag("--complete", o->complete,
-               "of one dump, for CI: it is a fault too if something could not be judged, or not be told");
+               "of one dump, for CI: fail also if something could not be judged, or not be told apart");
   app.add_option("--slower", o->asked.slower,
-                 "of runs, for CI: it is a fault if a plan's median step is slower by more than this many "
+                 "of two sweeps, for CI: fail if a plan's median step is slower by more than this many "
                  "percent, and by more than the medians' 95 % intervals allow")
       ->check(zero_or_more());
   app.add_flag("--allow-missing", o->asked.allow_missing,
-               "of runs: it is no fault if the later one lacks plans of the first");
-  app.add_flag("--all", o->asked.all, "of runs: every row, not the first 20");
+               "of two sweeps: do not fail if the later one lacks plans of the first");
+  app.add_flag("--all", o->asked.all, "of two sweeps: print every row, not the first 20");
   return [o] { return command_compare(*o); };
 }
 

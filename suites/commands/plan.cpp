@@ -45,7 +45,7 @@ std::string with_usual(const std::string& words) {
 using Options = PlanOptions;
 
 constexpr const char* kOurExecutor =
-    "of an executor that nothing but messages and bubbles keeps from its kernels; of other trainers with the "
+    "for an executor that loses time only to messages and pipeline bubbles; for other trainers, use their "
     "constants in suites/published/\n";
 
 void introduce(const Options& o, const Question& q, bool fitted) {

@@ -70,20 +70,20 @@ void add_plan_options(CLI::App& app, PlanOptions& o) {
   app.add_option("--out", o.out,
                  "folder for plan.h5: the answer as a record, of which `make report` makes a page; with "
                  "--export the file, instead of standard output");
-  app.add_option("--devices", o.devices, "of this many devices instead of the file's")
+  app.add_option("--devices", o.devices, "this many devices, instead of the cluster file's number")
       ->check(from_to(1, kMostOfAWord));
   app.add_option("--words", o.words,
                  "values that words of a plan take; of those not named `to` and `activations` keep these, "
                  "`bucket` and `every` are 1, and all others take what may win")
       ->capture_default_str();
   app.add_option("--top", o.top, "how many plans are printed")->capture_default_str()->check(above_zero());
-  app.add_option("--explain", o.explain, "what this plan needs and takes, instead of choosing");
-  app.add_flag("--kernels", o.kernels, "and which kernels its time goes to (--explain)");
+  app.add_option("--explain", o.explain, "explain this plan's memory and time, instead of choosing one");
+  app.add_flag("--kernels", o.kernels, "with --explain: which kernels its time goes to");
   app.add_option("--export", o.system,
                  fmt::format("write it for another system instead: {}", fmt::join(export_names(), ", ")));
   app.add_option("--gradient-bytes", o.gradient_bytes, "of a gradient, instead of the cluster's")
       ->check(CLI::IsMember({2, 4}));
-  app.add_flag("--pareto", o.pareto, "the plans that no other is both faster and smaller than");
+  app.add_flag("--pareto", o.pareto, "print the plans that no other beats in both speed and memory");
   app.add_flag("--fit", o.fit, "what the model needs, and the best plan on 1, 2, 4, ... devices");
   app.add_flag("--markdown", o.markdown, "tables as Markdown (--fit)");
   app.add_flag("--check-times", o.check,
@@ -95,7 +95,7 @@ void add_plan_options(CLI::App& app, PlanOptions& o) {
   app.add_option("--data", o.how.data, "token file to train on (--check-times, --event-times)");
   app.add_flag("--at-pace", o.at_pace,
                "correct all rates by how fast a core is now, against its calibration (--check-times)");
-  app.add_option("--plans", o.how.plans, "how many (--check-times)")
+  app.add_option("--plans", o.how.plans, "how many plans to train (--check-times)")
       ->capture_default_str()
       ->check(above_zero());
   app.add_option("--device", o.device, "what trains: cpu, or one GPU, cuda (--check-times)")

@@ -51,16 +51,15 @@ int command_sweep(const Options& o) {
 Command::Action declare(CLI::App& app) {
   auto o = std::make_shared<Options>();
   add_suite(app, o->which);
-  app.add_option(
-      "--out", o->out,
-      "folder for run.h5 and all that it takes to go on after an end at any moment: the same command "
-      "does; without it nothing is kept");
+  app.add_option("--out", o->out,
+                 "folder for run.h5 and what a resumed sweep needs: after any interruption the same command "
+                 "continues; without --out nothing is kept");
   app.add_option("--cluster", o->cluster,
                  "predict the steps of timed plans too, on this machine as `lockstep calibrate` wrote it; "
                  "default: the suite's, or none");
   app.add_option("--verdict", o->verdict, "write the last line to this file, and do not print it");
   app.add_flag("--fresh", o->fresh, "start anew: remove what an earlier sweep left in --out");
-  app.add_flag("--retry", o->retry, "going on, run again what crashed, hung or had no memory");
+  app.add_flag("--retry", o->retry, "when resuming, run again plans that crashed, hung or had no memory");
   app.add_flag("--dry-run", o->dry_run, "list the plans, and the refused ones with their reasons");
   return [o] { return command_sweep(*o); };
 }

@@ -196,7 +196,8 @@ Command::Action declare(CLI::App& app) {
   app.add_option("--model", o->model, "config.json of a Llama")->required();
   app.add_option("--data", o->data, "token file (datasets/format.md)")->required();
   add_plan(app, o->plan);
-  app.add_option("--cluster", o->cluster, "of --plan auto, which takes the fastest predicted plan");
+  app.add_option("--cluster", o->cluster,
+                 "cluster file for --plan auto, which takes the fastest predicted plan");
   add_settings(app, o->settings);
   add_dtype(app, o->settings);
   app.add_option("--init", o->init,
@@ -207,13 +208,13 @@ Command::Action declare(CLI::App& app) {
       "--save", o->save,
       "folder to write the trained model to: config.json and safetensors, as transformers reads them");
   auto* state = app.add_option("--state", o->state,
-                               "folder to keep the training's state in after the last step, as step-N: "
+                               "folder to save the training's state in after the last step, as step-N: "
                                "weights and optimizer, to --resume from");
-  app.add_option("--state-every", o->state_every, "and each time that so many steps are done")
+  app.add_option("--state-every", o->state_every, "also save after every so many steps")
       ->needs(state)
       ->check(above_zero());
   app.add_option("--resume", o->resume,
-                 "go on from such a folder, under any plan; --steps counts from the training's first")
+                 "continue from such a folder, under any plan; --steps counts from the training's first")
       ->excludes(dump);
   app.add_option("--shard-gb", o->shard_gb, "--save, --state: largest file of weights, in GB of 10^9 bytes")
       ->capture_default_str()

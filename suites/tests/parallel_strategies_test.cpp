@@ -118,7 +118,7 @@ TEST(Strategies, AValueThatTheChosenOneDoesNotListHasNoEffect) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
   PriceOf<Home> price{};
   price.rest = [](const Shape&) { return Kind::weights; };
-  const Another<Home> mine("mine", every_second, {{"to", "host", {"host"}, "where what is offloaded rests"}},
+  const Another<Home> mine("mine", every_second, {{"to", "host", {"host"}, "where offloaded data rests"}},
                            price);
   EXPECT_FALSE(refuse(Plan::parse("ckpt=full every=2"), model, {}));
   const auto refusal = refuse(Plan::parse("ckpt=full every=2 to=disk"), model, {});

@@ -15,12 +15,12 @@
 namespace lockstep {
 namespace {
 
-// What compare says of the loop's dump.
-Ended judged(const std::string& options) {
+// What compare says of a loop's dump.
+Ended judged(const std::string& options, const std::string& loop = "suites/certify/train_llama.py") {
   const TemporaryFolder folder;
   const std::string dump = folder.path() + "/run.h5", log = folder.path() + "/log";
   const std::string command =
-      fixtures_python + " suites/certify/train_llama.py " + dump + " " + options + " >" + log + " 2>&1";
+      fixtures_python + " " + loop + " " + dump + " " + options + " >" + log + " 2>&1";
   if (std::system(command.c_str()) != 0) {
     std::ostringstream said;
     said << std::ifstream(log).rdbuf();
@@ -118,6 +118,25 @@ void scale(hid_t file, const std::string& name, float factor) {
   for (float& v : values) v *= factor;
   H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
   H5Sclose(space), H5Dclose(set);
+}
+
+// Two ranks, sharded by FSDP or replicated by DDP, which write one dump.
+TEST(Certify, RanksOfTorchWriteTheWholeStep) {
+  NEEDS_TORCH;
+  const std::string loop =
+      "-m torch.distributed.run --standalone --nproc-per-node 2 suites/certify/train_sharded.py";
+  for (const char* options : {"", "--ddp", "--bf16"}) {
+    const Ended right = judged(options, loop);
+    EXPECT_EQ(right.status, 0) << options << right.out << right.err;
+    EXPECT_TRUE(says(right.out, "within the bound", ": 3 steps; at most 0.",
+                     "; judged: 3 losses, 90 gradients, 3 gradient norms, weights of 3 steps\n"));
+  }
+  for (const char* options : {"", " --ddp"}) {
+    const Ended wrong = judged(std::string("--bug mean-of-means") + options, loop);
+    EXPECT_TRUE(says(wrong.out,
+                     "; 30 of 30 gradients of the step are beyond it, and all are what there is with a mean "
+                     "of 2 means, each of 4 sequences in a row\n"));
+  }
 }
 
 // That of step 1's k_proj in layer 3 of gate-tiny.
