@@ -12,6 +12,10 @@ is then the one whose float32 weights the optimizer updates.
 
 Under torch.distributed (DDP, FSDP's fully_shard) every rank calls all of it: shards are gathered, and so are the tokens and
 labels that each rank of `group` has (all ranks, unless told); `loss` is the whole batch's; the first rank writes.
+
+A model under other names, or with matrices in other orders, brings `config`, that of the Hugging Face Llama that it is, and
+`to_hf`, which makes of {name: tensor} the same by Hugging Face's names, one or several: of torchtitan's Llama 3
+Llama3StateDictAdapter(model_config, None).to_hf.
 """
 import json
 
@@ -34,20 +38,25 @@ def whole(tensor):
 
 
 class Dump:
-    def __init__(self, path, model, group=None, **settings):
-        self.model, self.group = model, group
+    def __init__(self, path, model, group=None, config=None, to_hf=dict, **settings):
+        self.model, self.group, self.to_hf = model, group, to_hf
         self.many = ranks.is_available() and ranks.is_initialized()
         self.file = h5py.File(path, "w") if not self.many or ranks.get_rank() == 0 else None
         if self.file:
-            config = json.dumps({**getattr(model, "module", model).config.to_dict(), "architectures": ["LlamaForCausalLM"]})
-            self.file.attrs.update(format="lockstep dump", version=1, plan="outside", model=config, **settings)
+            config = config or getattr(model, "module", model).config.to_dict()
+            self.file.attrs.update(format="lockstep dump", version=1, plan="outside", **settings,
+                                   model=json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
         self._tensors("initial", lambda parameter: parameter)
 
     def _tensors(self, folder, values_of):
         for name, parameter in self.model.named_parameters():  # a tied head is not in it twice
             for wrapper in WRAPPERS:
                 name = name.replace(wrapper, "")
-            self._write(f"{folder}/{name}", whole(values_of(parameter)).float())
+            values = values_of(parameter)
+            if values is None:
+                raise ValueError(f"{name} has no gradient: nothing reached it, or it was given up before this call")
+            for hf_name, tensor in self.to_hf({name: whole(values)}).items():
+                self._write(f"{folder}/{hf_name}", tensor.float())
 
     def _write(self, name, value):
         if self.file:

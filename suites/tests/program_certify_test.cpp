@@ -120,6 +120,13 @@ void scale(hid_t file, const std::string& name, float factor) {
   H5Sclose(space), H5Dclose(set);
 }
 
+TEST(Certify, WhatADumpHoldsOfAModelByOtherNames) {
+  NEEDS_TORCH;
+  const Ended ended = shell(fixtures_python + " suites/certify/dump_step_test.py");
+  EXPECT_EQ(ended.status, 0) << ended.err;
+  EXPECT_TRUE(says(ended.err, "Ran 4 tests"));
+}
+
 // Two ranks, sharded by FSDP or replicated by DDP, which write one dump.
 TEST(Certify, RanksOfTorchWriteTheWholeStep) {
   NEEDS_TORCH;
