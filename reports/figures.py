@@ -49,14 +49,20 @@ def _task(number):
 
 
 def drawn_together(tasks):
-    """What each function returns, in their order. Each core draws; what functions know, they know by fork, so that
-    only their results must be such as can be sent."""
-    cores = len(os.sched_getaffinity(0))
-    if cores == 1 or len(tasks) < 2:
-        return [task() for task in tasks]
+    """What each function returns, in their order. They run in forked processes, one per core, so only their results
+    need to be picklable."""
     global _tasks
-    _tasks = tasks
-    with warnings.catch_warnings():  # numpy's threads, which do nothing here
-        warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
-        with ProcessPoolExecutor(min(cores, len(tasks)), multiprocessing.get_context("fork")) as pool:
+    workers = min(len(os.sched_getaffinity(0)), len(tasks))
+    try:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) if workers > 1 else None
+    except (ImportError, OSError):  # no semaphores, as where there is no /dev/shm
+        pool = None
+    if pool is None:
+        return [task() for task in tasks]
+    try:
+        _tasks = tasks
+        with warnings.catch_warnings(), pool:  # Python 3.12 and later warn, since numpy has threads; they are idle
+            warnings.filterwarnings("ignore", ".*use of fork", DeprecationWarning)
             return list(pool.map(_task, range(len(tasks))))
+    finally:
+        _tasks = []

@@ -27,7 +27,7 @@ const passClass = {"forward": "forward", "backward": "backward", "input gradient
 // One stream's bars at height `top`; times are in 10000ths of a step, `width` pixels long. Over bars of a microbatch
 // that follow one another, one number.
 function bars(stream, timeline, left, top, height, width) {
-  const [, name, numbers] = stream, group = shape("g", {}), texts = [];
+  const [, name, numbers] = stream, group = shape("g", {}), texts = [], widthOf = number => 7 * String(number).length;
   let last = {};
   for (let i = 0; i < numbers.length; i += 5) {
     const [from, length, pass, chunk, microbatch] = numbers.slice(i, i + 5);
@@ -37,14 +37,14 @@ function bars(stream, timeline, left, top, height, width) {
     group.append(hint(shape("rect", {class: kind, x: x.toFixed(2), y: top, width: long.toFixed(2), height}),
         what + (microbatch >= 0 ? `, microbatch ${microbatch}` : "") + (chunk >= 0 ? `, chunk ${chunk}` : "") +
         `: ${time(length / 10000 * timeline.seconds)} from ${time((timeline.from || 0) + from / 10000 * timeline.seconds)} on`));
-    if (name !== "compute" || microbatch < 0) continue;
-    if (last.pass !== pass || last.chunk !== chunk || last.microbatch !== microbatch)
+    if (name !== "compute") continue;
+    if (last.pass !== pass || last.chunk !== chunk || last.microbatch !== microbatch || x - last.end > widthOf(microbatch))
       texts.push(last = {pass, chunk, microbatch, kind, x});
     last.end = x + long;
   }
   for (const {kind, microbatch, x, end} of texts) {
-    const middle = ((x + end) / 2).toFixed(2), wide = 7 * String(microbatch).length;
-    if (end - x <= wide + 3) continue;
+    const middle = ((x + end) / 2).toFixed(2), wide = widthOf(microbatch);
+    if (microbatch < 0 || end - x <= wide + 3) continue;
     group.append(shape("rect", {class: "under " + kind, x: middle - wide / 2, y: top + 4, width: wide, height: height - 8}));
     group.append(shape("text", {class: "on-" + kind, x: middle, y: top + height / 2 + 3.5}, microbatch));
   }

@@ -14,6 +14,7 @@ import json
 import math
 import string
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -389,6 +390,9 @@ def main(words=None):
         return 2
     except OSError as error:
         print(f"page.py: cannot write the page: {error}", file=sys.stderr)
+        return 2
+    except BrokenProcessPool:
+        print("page.py: a process that drew was killed; was there no memory?", file=sys.stderr)
         return 2
     print(page)
     return 0

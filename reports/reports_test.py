@@ -109,6 +109,31 @@ class Refusals(unittest.TestCase):
         self.refused("no_verdict.h5", "has no verdict")
         self.refused("alone_wrong.h5", "say 'ok' although a gate found a fault")
 
+    def test_weak_scaling_has_a_hash_for_each_batch(self):
+        weak = FOLDER / "weak.h5"
+        shutil.copy(FOLDER / "sample.h5", weak)
+        with h5py.File(weak, "r+") as file:
+            plans, dp = file["plans"], file["plans/word/dp"][:]
+            plans["tokens_per_step"][:] = plans["tokens_per_step"][:] * dp
+            plans["hash"][:] = ["b" * 16 if d > 1 else own for d, own in zip(dp, plans["hash"].asstr()[:])]
+        self.assertEqual(make_page(weak, []), (0, ""))
+        weak.with_suffix(".html").unlink()
+        with h5py.File(weak, "r+") as file:
+            hashes = list(file["plans/hash"].asstr()[:])
+            hashes[[k for k, d in enumerate(dp) if d > 1][-1]] = "c" * 16
+            file["plans/hash"][:] = hashes
+        self.refused("weak.h5", "another hash than those of their batch")
+
+    def test_a_folder_without_a_run(self):
+        for name, told in (("dump.h5", "holds no run file"), ("damaged.h5", "is damaged")):
+            folder = FOLDER / f"only-{name}"
+            folder.mkdir(exist_ok=True)
+            source = FOLDER / "dump.h5"
+            (folder / name).write_bytes(source.read_bytes() if name == "dump.h5" else source.read_bytes()[:5000])
+            status, said = make_page(folder, [])
+            self.assertEqual((status, len(said.splitlines())), (2, 1), said)
+            self.assertIn(told, said)
+
     def test_what_is_no_run(self):
         self.refused("empty.h5", "holds no plan")
         self.refused("dump.h5", "is not a run file")
@@ -296,12 +321,43 @@ class Page(unittest.TestCase):
         self.assertIn("held &lt;b&gt; bytes", text)  # a fault's text is not markup
         for gate, passed in (("numbers", 19), ("messages", 19), ("memory", 18), ("fast", 19)):
             self.assertIn(f"<b>{passed} of 20</b> plans passed the {gate} gate", text)
+        marks = [row.count('class="fault">✗') for row in re.findall(r"<tr data-plan=.*?</tr>", text, flags=re.S)]
+        self.assertEqual(marks, [0] * 10 + [1, 4] + [0] * 8)  # as the counts above: one memory gate, and all four
         rows = Rows(text).rows
         self.assertIn("failed", rows[10]["data-tags"])
         self.assertEqual(rows[10]["data-throughput"], "")  # timed, but failed a gate
         self.assertNotIn('id="memory_throughput-plan-10"', text)
         self.assertIn("out of memory: 3 GiB were resident, 2 are allowed", text)
         self.assertIn("failed", rows[11]["data-tags"])
+
+
+class DrawnTogether(unittest.TestCase):
+    def test_results_are_in_the_tasks_order(self):
+        known = object()   # not to be pickled
+        tasks = [lambda k=k: (k, known is not None, os.getpid()) for k in range(5)]
+        for cores, others in (({0}, False), ({0, 1}, True)):
+            with mock.patch.object(os, "sched_getaffinity", lambda _: cores):
+                done = page.figures.drawn_together(tasks)
+            self.assertEqual([k for k, *_ in done], list(range(5)))
+            self.assertEqual(os.getpid() not in {process for *_, process in done}, others)
+
+    def test_what_a_task_raises_is_raised(self):
+        with mock.patch.object(os, "sched_getaffinity", lambda _: {0, 1}):
+            with self.assertRaises(OSError):
+                page.figures.drawn_together([int, lambda: open("/nowhere/at/all")])
+            with self.assertRaises(page.BrokenProcessPool):
+                page.figures.drawn_together([int, lambda: os.kill(os.getpid(), 9)])
+            self.assertEqual(page.figures.drawn_together([int, str]), [0, ""])   # and the next ones are drawn
+
+
+class Words(unittest.TestCase):
+    def test_plans_of_several_thread_counts_say_which(self):
+        threads = pandas.DataFrame({"threads": [1, 2, 1]})
+        self.assertEqual(page.derived.unique(["a", "a", "b"], threads), ["a [threads 1]", "a [threads 2]", "b"])
+
+    def test_bytes_have_three_digits(self):
+        for count, text in ((500 << 10, "500 KiB"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5 TiB")):
+            self.assertEqual(page.bytes_text(count), text)
 
 
 UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}

@@ -1,7 +1,6 @@
 """Pictures of simulated steps: who does what when, what a step's time goes to, and how it shrinks with more ranks.
 The rates are nominal (`simulated_with` of the run file); nothing here was measured but what is marked so."""
 import json
-from itertools import groupby
 
 import numpy
 from matplotlib.patches import Patch
@@ -14,6 +13,7 @@ from style import BLUE, GREEN, GREY, INK, LINE, ORANGE, PURPLE, SKY, VERMILLION,
 # What a device does in a step; page.css has the same colours for the page's own drawing.
 PASSES = {"forward": BLUE, "backward": ORANGE, "input gradients": ORANGE, "weight gradients": GREEN, "update": PURPLE}
 PARTS = {"compute": BLUE, "update": PURPLE, "bubble": LINE, "copies": YELLOW}
+NUMBER = 130  # width of a number, in 10000ths of a step
 ON_BLUE, ON_OTHERS = "#FDFDFD", "#010101"  # texts on bars, in light and dark
 AXIS_COLOURS = {"dp": VERMILLION, "tp": SKY, "pp": GREEN, "cp": "#9C755F", "kv": "#7FD4B8", "tie": GREY, "world": INK,
                 "shard": "#EE9C66", "replica": "#8F3F00"}  # parts of dp: shades of its colour
@@ -62,21 +62,33 @@ def schedules(run):
     return figure
 
 
+def runs(bars):
+    """[(what, [(start, length)])] of bars of one pass, chunk and microbatch without a gap that a number is wider than."""
+    found, end = [], 0
+    for start, length, *what in bars:
+        if not found or found[-1][0] != what or start - end > NUMBER:
+            found.append((what, []))
+        found[-1][1].append((start, length))
+        end = start + length
+    return found
+
+
 def draw_computing(axes, timeline):
-    """A row a stage, a bar a layer's pass, with the microbatch's number where a stage's layers go by in a row. Returns {pass: colour} of what was drawn."""
+    """One row a stage, one bar a layer's pass; one number over the bars of a microbatch that follow one another.
+    Returns {pass: colour} of what was drawn."""
     scale, seen = 1e3 * timeline["seconds"] / 10000, {}
     rows = [stream for stream in timeline["streams"] if stream[1] == "compute"]
     for row, (_, _, numbers) in enumerate(rows):
         bars = {}  # {pass: [(start, length)]}: those of a colour are drawn at once
-        for (kind, _, microbatch), run in groupby(zip(*[iter(numbers)] * 5), lambda bar: bar[2:]):
-            name, run = timeline["passes"][kind], [(start * scale, length * scale) for start, length, *_ in run]
+        for (kind, _, microbatch), run in runs(zip(*[iter(numbers)] * 5)):
+            name, run = timeline["passes"][kind], [(start * scale, length * scale) for start, length in run]
             if name not in PASSES:
                 continue
             shown_as = "backward" if name == "input gradients" and "backward" not in timeline["passes"] else name
             seen["backward, or input gradients" if "backward" in shown_as else name] = PASSES[name]
             bars.setdefault(name, []).extend(run)
             begin, end = run[0][0], sum(run[-1])
-            if microbatch >= 0 and end - begin > 130 * scale:  # in_layout: it lies inside
+            if microbatch >= 0 and end - begin > NUMBER * scale:  # in_layout: it lies inside
                 axes.text((begin + end) / 2, row, str(microbatch), ha="center", va="center", fontsize=8,
                           color=ON_BLUE if name == "forward" else ON_OTHERS, in_layout=False,
                           bbox={"facecolor": PASSES[name], "edgecolor": "none", "pad": 1})

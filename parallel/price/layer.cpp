@@ -118,10 +118,13 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   made -= (d.qkv ? z.Q + 2 * z.KH : 0) + (d.attention ? z.S + z.O + (split ? 0 : z.Q) : 0);
   enter1();
   at_least(z.Q + 2 * z.KHp);
-  const i64 q = split ? 0 : z.Q;  // whose weight's gradient comes first
-  if (split) made -= z.E + (d.norms ? z.X : 0);
+  const i64 q = split ? 0 : z.Q, h1 = d.norms ? z.X : 0;  // q's weight's gradient comes first
+  if (split)
+    made -= z.E + h1;
+  else if (z.E)
+    made -= h1;  // its gathered copy is there
   if (z.KH > z.KV) at_least(q + 2 * z.KHp + z.KVp);  // dk is added up, then dv
-  if (!split) made -= z.E + (d.norms ? z.X : 0);
+  if (!split) made -= z.E ? z.E : h1;
   at_least((split ? 0 : z.Q + 2 * z.KV) + z.Wp);
   at_least(z.sum);
   if (!split) at_least(z.Xp + std::max(z.leaves, z.X));

@@ -32,20 +32,22 @@ std::optional<double> factor(const std::vector<double>& a, const std::vector<dou
   return c;
 }
 
-// What a gradient is that is c times what it should be, give or take a part of it, where that is a mean over
-// other positions than those that have a label.
+// Explains a factor c (+- give, relative) by a mean over other positions than those with a label; empty if
+// none fits.
 std::string divided_otherwise(double c, double give, const std::vector<i32>& labels, i64 seq) {
   const auto all = static_cast<i64>(labels.size()),
              counted = all - std::count_if(labels.begin(), labels.end(), [](i32 label) { return label < 0; });
-  const auto is = [&](i64 divisor) {
-    return divisor != counted && std::abs(c * double(divisor) / double(counted) - 1) <= give;
+  const i64 shifted = all - all / seq;
+  std::vector<std::string> fits;
+  const auto see = [&](i64 divisor, const std::string& of) {
+    const double off = std::abs(c * static_cast<double>(divisor) / static_cast<double>(counted) - 1);
+    if (divisor != counted && off <= give) fits.push_back(of);
   };
-  const std::string instead = fmt::format(", where {} have a label", counted);
-  if (is(all)) return fmt::format(": that of a mean over all {} positions{}", all, instead);
-  if (is(all - all / seq))
-    return fmt::format(": that of a mean over all but each sequence's last, {}{}", all - all / seq, instead);
-  if (is(1)) return fmt::format(": that of a sum over the {} labels, not of their mean", counted);
-  return "";
+  see(all, fmt::format("a mean over all {} positions", all));
+  see(shifted, fmt::format("a mean over all but each sequence's last, {}", shifted));
+  if (counted > 8) see(1, "a sum, not a mean");
+  if (fits.empty()) return "";
+  return fmt::format(": that of {}, where {} have a label", fmt::join(fits, " or of "), counted);
 }
 
 bool in_bf16(const std::vector<float>& tensor) {
@@ -194,62 +196,93 @@ class Judge {
   };
 
   void gradients(const std::string& named, const Inputs& step, const FastReference::Step& exact) {
-    const Weights& gradient = step.gradient;
+    ++with_gradients_;
+    const std::vector<std::size_t> judged = to_judge(named, step.gradient);
+    gradients_ += static_cast<i64>(judged.size());
+    if (is_bf16() && common_factor(named, step, exact, judged)) return;
     std::vector<WrongStep::Beyond> beyond;
-    i64 all = 0;
-    Along together;
-    for (std::size_t i = gradient.size(); i-- > 0;) {  // in order of backward
+    i64 scales = 0;
+    for (const std::size_t i : judged) {
       const Param& p = dump_.table()[i];
+      const std::vector<float>& gradient = step.gradient[i];
       const std::vector<double>& g64 = exact.gradient[i];
-      if (gradient[i].empty()) continue;
-      if (rounding_.drowned(i) && not_a_number(p, gradient[i]).empty()) {
-        length_of_drowned(named, i, gradient[i]);
-        continue;
-      }
-      ++all;
+      const double allowed = rounding_.allowed(i), off = distance(p, gradient, g64);
       widest_ = std::max(widest_, rounding_.part_allowed(i));
-      const double allowed = rounding_.allowed(i), off = distance(p, gradient[i], g64);
       const bool within = see(named + "gradient of " + p.name, off, allowed, true, [&] {
-        if (const std::string what = not_a_number(p, gradient[i]); !what.empty()) return what;
+        if (const std::string what = not_a_number(p, gradient); !what.empty()) return what;
         const std::optional<double> c =
-            factor({gradient[i].begin(), gradient[i].end()}, {g64.begin(), g64.begin() + p.count()}, allowed);
+            factor({gradient.begin(), gradient.end()}, {g64.begin(), g64.begin() + p.count()}, allowed);
         by_factor_ = c.has_value();
+        const double give = is_bf16() ? rounding_.scale_allowed(i) : rounding_.part_allowed(i);
         return c ? fmt::format("; it is {:.6g} times what it should be{}", *c,
-                               divided_otherwise(*c, allowed / rounding_.length(i), step.labels,
-                                                 dump_.settings().seq))
+                               divided_otherwise(*c, give, step.labels, dump_.settings().seq))
                  : "";
       });
-      if (!within) beyond.push_back({i, off, allowed});
-      if (within && is_bf16()) {
-        const Along along(p, gradient[i], g64);
-        if (along.square > 0) scale(named, i, along);
-        together += along;
-      }
+      if (!within)
+        beyond.push_back({i, off, allowed});
+      else if (is_bf16())
+        scales += !scale(named, i, Along(p, gradient, g64));
     }
-    gradients_ += all, ++with_gradients_;
-    if (beyond.empty() && together.square > 0) common_scale(named, step, together.scale());
+    if (beyond.empty() && scales > 0)
+      count_ = fmt::format("; {} of {} gradients of the step have a scale beyond it", scales, judged.size());
     if (beyond.empty()) return;
-    all_beyond_ = static_cast<i64>(beyond.size()) == all && !by_factor_;
-    count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond.size(), all);
+    all_beyond_ = beyond.size() == judged.size() && !by_factor_;
+    count_ = fmt::format("; {} of {} gradients of the step are beyond it", beyond.size(), judged.size());
     if (!whole_) return;
-    const std::string counted = counted_otherwise(
-        dump_.model(), dump_.settings(), {step.before, step.tokens, step.labels, gradient, beyond}, threads_);
+    const std::string counted =
+        counted_otherwise(dump_.model(), dump_.settings(),
+                          {step.before, step.tokens, step.labels, step.gradient, beyond}, threads_);
     if (!counted.empty()) count_ += ", and all are what there is with " + counted;
   }
 
-  // What rounding in bf16 hides of a gradient's distance it does not of its scale: a wrong divisor.
-  void scale(const std::string& named, std::size_t i, const Along& along) {
-    const double c = along.scale(), allowed = rounding_.scale_allowed();
-    widest_scale_ = std::max(widest_scale_, allowed);
-    see(named + "scale of the gradient of " + dump_.table()[i].name, std::abs(c - 1), allowed, true,
-        [&] { return fmt::format("; it is {:.4g} times what it should be", c); });
+  // Those that the dump has and of which rounding leaves more than a length, in order of backward.
+  std::vector<std::size_t> to_judge(const std::string& named, const Weights& gradient) {
+    std::vector<std::size_t> judged;
+    for (std::size_t i = gradient.size(); i-- > 0;) {
+      if (gradient[i].empty()) continue;
+      if (rounding_.drowned(i) && not_a_number(dump_.table()[i], gradient[i]).empty())
+        length_of_drowned(named, i, gradient[i]);
+      else
+        judged.push_back(i);
+    }
+    return judged;
   }
-  void common_scale(const std::string& named, const Inputs& step, double c) {
-    const double allowed = rounding_.common_scale_allowed();
+
+  // bf16 rounding hides a wrong divisor in a gradient's distance, but not in its scale. Whether it is false.
+  bool scale(const std::string& named, std::size_t i, const Along& along) {
+    const double c = along.scale(), allowed = rounding_.scale_allowed(i);
+    widest_scale_ = std::max(widest_scale_, allowed);
+    return !(along.square > 0) ||
+           see(named + "scale of the gradient of " + dump_.table()[i].name, std::abs(c - 1), allowed, true,
+               [&] { return fmt::format("; it is {:.4g} times what it should be", c); });
+  }
+
+  // Whether all gradients are too long or too short together, by a factor that explains them: divided by it
+  // each is within its bounds. If it does not, the tensor that is wrong makes it, and is named by itself.
+  bool common_factor(const std::string& named, const Inputs& step, const FastReference::Step& exact,
+                     const std::vector<std::size_t>& judged) {
+    std::vector<Along> along;
+    Along all;
+    for (const std::size_t i : judged)
+      all += along.emplace_back(dump_.table()[i], step.gradient[i], exact.gradient[i]);
+    const double c = all.scale(), allowed = rounding_.common_scale_allowed();
     widest_common_ = std::max(widest_common_, allowed);
-    see(named + "scale of all gradients", std::abs(c - 1), allowed, true, [&] {
-      return fmt::format("; they are {:.4g} times what they should be{}", c,
-                         divided_otherwise(c, allowed / 2, step.labels, dump_.settings().seq));
+    const auto explained = [&](std::size_t k) {
+      const std::size_t i = judged[k];
+      std::vector<double> should = exact.gradient[i];
+      for (double& x : should) x *= c;
+      return distance(dump_.table()[i], step.gradient[i], should) <=
+                 rounding_.allowed(i) * std::max(1.0, c) &&
+             !(std::abs(along[k].scale() / c - 1) > rounding_.scale_allowed(i));
+    };
+    if (!(all.square > 0) || !(std::isfinite(c) && c > 0)) return false;
+    for (std::size_t k = 0; k < judged.size() && std::abs(c - 1) > allowed; ++k)
+      if (!explained(k)) return false;
+    return !see(named + "scale of all gradients", std::abs(c - 1), allowed, true, [&] {
+      return fmt::format(
+          "; they are {:.4g} times what they should be{}; each is within its bounds once divided by "
+          "that",
+          c, divided_otherwise(c, allowed / 2, step.labels, dump_.settings().seq));
     });
   }
 

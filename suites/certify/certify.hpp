@@ -17,9 +17,8 @@ struct Certificate {
 // What is judged of each step, as far as the dump holds it:
 //   loss, gradients   by their distance from float64's (suites/certify/rounding.hpp); where rounding is more
 //                     than reference_bound() of a gradient, it is not. In bf16 also by their scale, of each
-//                     and of all together. Of gradients beyond: what they are
-//                     divided by, and whether they are those of a batch counted otherwise
-//                     (suites/certify/sequences.hpp)
+//                     and of all together. For gradients beyond: which divisor
+//                     explains them, or which batch counted otherwise (suites/certify/sequences.hpp)
 //   gradient norm     of the dump's own gradients, to what a sum of squares in float32 may be off
 //   weights after it  AdamW on the dump's own gradients from zero moments (suites/certify/adamw_variants.hpp)
 // What was judged is counted, what the dump lacks for it is said, and what AdamW could not be told from.

@@ -10,11 +10,13 @@
 dtype="bf16" is for a trainer in mixed precision (torch.autocast, FSDP's param_dtype, a bf16 copy of the weights); `model`
 is then the one whose float32 weights the optimizer updates.
 
-Under torch.distributed (DDP, FSDP's fully_shard) every rank calls all of it: shards are gathered, and so are the tokens and
-labels that each rank of `group` has (all ranks, unless told); `loss` is the whole batch's; the first rank writes.
+Under torch.distributed (DDP, FSDP2's fully_shard) every rank calls all of it. Shards are gathered, and so are the tokens
+and labels that each rank of `group` has, all of one sequence length; the first rank writes. `loss` is the whole batch's.
+`group` is the data-parallel one (all ranks, unless told); ranks that split a sequence join it first. With gather=False
+tokens and labels are the whole batch's, and a rank that alone has whole tensors may call it alone.
 
 A model under other names, or with matrices in other orders, brings `config`, that of the Hugging Face Llama that it is, and
-`to_hf`, which makes of {name: tensor} the same by Hugging Face's names, one or several: of torchtitan's Llama 3
+`to_hf`, which turns {name: tensor} into one or several tensors under Hugging Face's names: of torchtitan's Llama 3
 Llama3StateDictAdapter(model_config, None).to_hf.
 """
 import json
@@ -23,38 +25,41 @@ import h5py
 import numpy
 import torch.distributed as ranks
 
-WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.")  # DDP, torch.compile, checkpoint_wrapper
-
-
-def next_tokens(labels):
-    """From labels as Hugging Face's models take them, which shift them inside, to targets by position."""
-    return numpy.concatenate([labels[:, 1:], numpy.full_like(labels[:, :1], -100)], axis=1)
+WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module"}  # DDP's, torch.compile's, checkpoint_wrapper's
 
 
 def whole(tensor):
-    """On the host; of one that is sharded, all of it."""
+    """The tensor on the host, gathered if it is sharded."""
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.detach().cpu() if hasattr(tensor, "detach") else tensor
 
 
+def next_tokens(labels):
+    """From labels as Hugging Face's models take them, which shift them inside, to targets by position."""
+    labels = numpy.asarray(whole(labels))
+    return numpy.concatenate([labels[:, 1:], numpy.full_like(labels[:, :1], -100)], axis=1)
+
+
 class Dump:
-    def __init__(self, path, model, group=None, config=None, to_hf=dict, **settings):
+    def __init__(self, path, model, group=None, gather=True, config=None, to_hf=dict, **settings):
         self.model, self.group, self.to_hf = model, group, to_hf
-        self.many = ranks.is_available() and ranks.is_initialized()
-        self.file = h5py.File(path, "w") if not self.many or ranks.get_rank() == 0 else None
+        self.many = gather and ranks.is_available() and ranks.is_initialized()
+        first = not ranks.is_available() or not ranks.is_initialized() or ranks.get_rank() == 0
+        self.file = h5py.File(path, "w") if first else None
         if self.file:
-            config = config or getattr(model, "module", model).config.to_dict()
+            config = getattr(model, "module", model).config.to_dict() if config is None else config
             self.file.attrs.update(format="lockstep dump", version=1, plan="outside", **settings,
                                    model=json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
         self._tensors("initial", lambda parameter: parameter)
 
     def _tensors(self, folder, values_of):
         for name, parameter in self.model.named_parameters():  # a tied head is not in it twice
-            for wrapper in WRAPPERS:
-                name = name.replace(wrapper, "")
+            name = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+            if "_fsdp_wrapped_module" in name:
+                raise ValueError("FSDP1 keeps flat shards; fully_shard (FSDP2) keeps tensors that can be gathered")
             values = values_of(parameter)
             if values is None:
-                raise ValueError(f"{name} has no gradient: nothing reached it, or it was given up before this call")
+                raise ValueError(f"{name} has no gradient: nothing reached it, or it was freed before this call")
             for hf_name, tensor in self.to_hf({name: whole(values)}).items():
                 self._write(f"{folder}/{hf_name}", tensor.float())
 

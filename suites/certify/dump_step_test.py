@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy
 import torch
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from dump_step import Dump, next_tokens
 
@@ -57,9 +58,16 @@ class Writes(unittest.TestCase):
         self.assertIn('"hidden_size": 3', file.attrs["model"])
 
     def test_wrappers_leave_no_trace_in_names(self):
-        model = Model()
+        model = torch.nn.ModuleDict({"submodule": checkpoint_wrapper(torch.nn.ModuleDict({"inner": Model()}))})
         file = self.step(torch.compile(torch.nn.ModuleDict({"module": model})), config={"hidden_size": 2})
-        self.assertEqual(sorted(file["initial"]), ["norm", "qk"])
+        self.assertEqual(sorted(file["initial"]), ["submodule.inner.norm", "submodule.inner.qk"])
+
+    def test_flat_shards_are_refused(self):
+        with self.assertRaisesRegex(ValueError, "fully_shard"):
+            Dump(self.path, torch.nn.ModuleDict({"_fsdp_wrapped_module": Model()}), config={})
+
+    def test_labels_of_a_model_are_shifted(self):
+        self.assertEqual(next_tokens(torch.tensor([[4, 5, 6], [7, 8, -100]])).tolist(), [[5, 6, -100], [8, -100, -100]])
 
     def test_a_gradient_that_is_missing_is_named(self):
         dump = Dump(self.path, Model())

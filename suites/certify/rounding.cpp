@@ -116,24 +116,32 @@ void Rounding::learn(const Whole::Step& rounded) {
   }
 }
 
-// Behind the step's last of learn(), which says what is drowned.
+// To be called after the step's last learn(): only then is it known what is drowned.
 void Rounding::learn_scales() {
   for (const std::vector<Along>& along : along_) {
     Along all;
     for (std::size_t i = 0; i < along.size(); ++i) {
       if (drowned_[i] || !(along[i].square > 0)) continue;
-      scale_off_ = std::max(scale_off_, std::abs(along[i].scale() - 1));
+      const double off = std::abs(along[i].scale() - 1);
+      double& most = scale_off_[kinds_[i]];
+      most = std::max(most, off);
+      scale_squares_ += off * off, ++scales_;
       all += along[i];
     }
     if (all.square > 0) common_off_ = std::max(common_off_, std::abs(all.scale() - 1));
   }
 }
 
-double Rounding::scale_allowed() const { return kFastMultiple * scale_off_ + fast_floor(settings_); }
+double Rounding::mean_scale_off() const { return scales_ > 0 ? std::sqrt(scale_squares_ / scales_) : 0; }
 
-// The common one is of few samples, which may all come out small by chance; each tensor's are many.
+double Rounding::scale_allowed(std::size_t param) const {
+  const auto off = scale_off_.find(kinds_[param]);
+  return kFastMultiple * std::max(off == scale_off_.end() ? 0 : off->second, 2 * mean_scale_off()) +
+         fast_floor(settings_);
+}
+
 double Rounding::common_scale_allowed() const {
-  return std::max(kFastMultiple * common_off_, scale_off_) + fast_floor(settings_);
+  return std::max(kFastMultiple * common_off_, 2 * mean_scale_off()) + fast_floor(settings_);
 }
 
 double Rounding::loss_allowed() const {

@@ -11,8 +11,8 @@
 
 namespace lockstep {
 
-// How long a gradient is along float64's: rounding goes every way, of which this is one, so that of this it
-// changes far less. What is divided by another number is longer or shorter, and else the same.
+// How long a gradient is along float64's. Rounding errors point in all directions and mostly cancel along
+// this one; a wrong divisor changes only this.
 struct Along {
   double product = 0, square = 0;  // with float64's; of float64's
   Along() = default;
@@ -48,8 +48,10 @@ class Rounding {
   // and infinity.
   bool drowned(std::size_t param) const { return drowned_[param]; }
   std::pair<double, double> lengths(std::size_t param) const;
-  // How far from 1 the scale may be: of a gradient, and of all together that are not drowned.
-  double scale_allowed() const;
+  // How far from 1 the scale may be: of a gradient, and of all together that are not drowned. As r, of all
+  // tensors of that name so far, or of any on average; those of one are few, and may come out small by
+  // chance.
+  double scale_allowed(std::size_t param) const;
   double common_scale_allowed() const;
 
  private:
@@ -58,6 +60,7 @@ class Rounding {
   struct ReferenceIn;
   void learn(const Whole::Step& rounded);
   void learn_scales();
+  double mean_scale_off() const;  // root mean square
 
   const Settings settings_;
   const std::vector<Param> table_;
@@ -68,11 +71,13 @@ class Rounding {
   std::vector<std::string> kinds_;     // by parameter
   std::map<std::string, double> off_;  // by kind of tensor: r
   double loss_off_ = 0;
-  std::vector<bool> drowned_;              // by parameter
-  std::vector<double> least_, most_;       // length of the reference's gradient in this step
-  std::vector<bool> nothing_but_;          // rounding
-  std::vector<std::vector<Along>> along_;  // of the reference's gradients in this step, by parameter
-  double scale_off_ = 0, common_off_ = 0;  // the most so far
+  std::vector<bool> drowned_;                // by parameter
+  std::vector<double> least_, most_;         // length of the reference's gradient in this step
+  std::vector<bool> nothing_but_;            // rounding
+  std::vector<std::vector<Along>> along_;    // of the reference's gradients in this step, by parameter
+  std::map<std::string, double> scale_off_;  // by kind of tensor, the most so far
+  double common_off_ = 0;                    // likewise, of all together
+  double scale_squares_ = 0, scales_ = 0;    // sum over all samples so far; their number
 };
 
 }  // namespace lockstep

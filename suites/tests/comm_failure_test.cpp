@@ -130,6 +130,29 @@ TEST_P(Mismatches, MembersThatStateDifferentOperations) {
   }
 }
 
+TEST_P(Mismatches, ABroadcastFromTwoRoots) {
+  LocalWorld world(Mesh{.tp = 2}, kNeeds, GetParam());
+  const std::string error = error_of(world, [&](int rank, Comm& comm) {
+    float x[2] = {}, y[2];
+    Message m = sum_all(x, y, 2, "x");
+    m.verb = Verb::broadcast, m.reduce = Reduce::none, m.peer = rank;
+    finish(comm, m);
+  });
+  expect_says(error, {"mismatch on world", "root 0", "root 1"});
+}
+
+// The root alone may leave it out.
+TEST_P(Mismatches, ABroadcastWithoutAnOutput) {
+  LocalWorld world(Mesh{.tp = 2}, kNeeds, GetParam());
+  const std::string error = error_of(world, [&](int, Comm& comm) {
+    float x[2] = {};
+    Message m = sum_all(x, nullptr, 2, "x");
+    m.verb = Verb::broadcast, m.reduce = Reduce::none, m.peer = 0;
+    finish(comm, m);
+  });
+  expect_says(error, {"broadcast of `x` on world: no output"});
+}
+
 TEST_P(Mismatches, ASendAndAReceiveOfDifferentSizes) {
   LocalWorld world(Mesh{.tp = 2}, kNeeds, GetParam());
   const std::string error = error_of(world, [&](int rank, Comm& comm) {

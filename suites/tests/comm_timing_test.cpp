@@ -1,5 +1,6 @@
 // When inputs are read and outputs written, and what that shows about a program that breaks the rules.
 #include <atomic>
+#include <cmath>
 
 #include "parallel/comm/exchange.hpp"
 #include "suites/tests/comm_world.hpp"
@@ -272,6 +273,16 @@ TEST_P(Waits, OneForwardOneBackwardPasses) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Both, Timings, both_timings(), timing_name);
+TEST(Lazy, AGroupOfOneMayNotLookAtItsOutputEither) {
+  LocalWorld(Mesh{}, CommNeeds{.largest_bytes = 64}, Timing::lazy).run([](int, Comm& comm) {
+    float x = 1, y = 2;
+    const int request = comm.start(sum_all(&x, &y, 1, "x"));
+    EXPECT_TRUE(std::isnan(y));
+    comm.wait(request);
+    EXPECT_EQ(y, 1);
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Ways, Waits, every_way(), way_name);
 
 }  // namespace

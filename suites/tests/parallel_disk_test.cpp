@@ -2,11 +2,14 @@
 // behind.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cmath>
+#include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <numeric>
 
@@ -182,6 +185,35 @@ TEST(Disk, NoKernelMayTouchIt) {
 }
 
 // What guard pages are to memory.
+// Ends with 0 if this process, which may write no longer file than 8 KiB, is told so in a sentence.
+void in_a_folder_without_room(const std::string& folder) {
+  signal(SIGXFSZ, SIG_IGN);
+  const rlimit most{8192, 8192};
+  setrlimit(RLIMIT_FSIZE, &most);
+  const ArenaPlan plan{.places = {{0, 1 << 20}}, .setup = 1, .bytes = 1 << 20, .live = 1 << 20};
+  try {
+    const Disk disk(plan, folder, false);
+  } catch (const UserError& error) {
+    const bool told = says(error.what(), folder + ": this folder has no room for 1048576 bytes of");
+    std::exit(told && nameless_file_in(folder) < 0 ? 0 : 1);
+  }
+  std::exit(2);
+}
+
+TEST(Disk, AFolderWithoutRoomIsOneSentence) {
+  const TemporaryFolder folder;
+  EXPECT_EXIT(in_a_folder_without_room(folder.path()), testing::ExitedWithCode(0), "");
+}
+
+TEST(GuardedDisk, ABufferThatIsTakenHoldsNoNumber) {
+  const TemporaryFolder folder;
+  const ArenaPlan plan{.places = {{0, 40}, {64, 40}}, .setup = 2, .bytes = 128, .live = 128};
+  Disk disk{plan, folder.path(), true};
+  std::vector<float> read(10, 1.f);
+  disk.read(read.data(), disk.take(40), 40);
+  for (const float x : read) EXPECT_TRUE(std::isnan(x));
+}
+
 TEST(GuardedDisk, KnowsItsBuffers) {
   const TemporaryFolder folder;
   const ArenaPlan plan{.places = {{0, 40}, {64, 40}}, .setup = 2, .bytes = 128, .live = 128};

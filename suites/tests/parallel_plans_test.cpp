@@ -250,6 +250,23 @@ TEST(Plans, OfSegmentsThatShareHeadsPassAllGates) {
     }
 }
 
+// A narrow MLP, beside which attention's way back is where most memory is, not on the stage with the head:
+// there the sums of shared heads' gradients, and what has gone before them, are seen.
+TEST(Plans, OfNarrowMlpsPassAllGates) {
+  ModelConfig narrow = named("gate-tiny");
+  narrow.intermediate = 8;
+  for (const int segments : {2, 4}) {
+    Settings settings = run_of(4, 16, 2);
+    settings.segments = segments;
+    const Scene scene(narrow, settings);
+    const std::vector<const char*> plans =
+        segments == 2 ? std::vector{"tp=4 pp=2 cp=2 ckpt=selective sp=1", "tp=2 pp=2 cp=2 sp=1",
+                                    "tp=4 pp=2 cp=2 ckpt=selective schedule=zero-bubble"}
+                      : std::vector{"tp=2 pp=2 cp=4 ckpt=selective schedule=zero-bubble"};
+    for (const char* plan : plans) passes_all_gates(scene, plan);
+  }
+}
+
 // What is exchanged is stored as bf16, and rounded where one device rounds it.
 TEST(Plans, OfSegmentsInBf16PassAllGates) {
   Settings settings = run_of(4, 16, 2);

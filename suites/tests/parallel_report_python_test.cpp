@@ -100,7 +100,7 @@ class PythonTest : public ::testing::Test {
     std::ofstream(path("kernels.json"))
         << R"({"benchmarks": [{"name": "matmul/plain/M1", "cpu_time": 8000, "time_unit": "ns"},
           {"name": "matmul/avx2/M1", "cpu_time": 2, "time_unit": "us", "peak%": 31.4},
-          {"name": "matmul/plain/M2", "cpu_time": 9, "time_unit": "us"},
+          {"name": "matmul/plain/M2", "cpu_time": 0.009, "time_unit": "ms"},
           {"name": "matmul/avx2/M2", "cpu_time": 1, "time_unit": "us", "peak%": 62.6},
           {"name": "matmul/avx512/M2", "cpu_time": 0.5, "time_unit": "us"},
           {"name": "memcpy", "cpu_time": 5, "time_unit": "ms", "GB/s": 8.2},
@@ -187,6 +187,8 @@ TEST_F(PythonTest, ReadsRunsAndDumpsAsTheSchemaSays) { python("Files"); }
 TEST_F(PythonTest, RefusesRecordsThatWouldMislead) { python("Refusals"); }
 TEST_F(PythonTest, MakesAPageOfWhatTheRunHolds) { python("Page"); }
 TEST_F(PythonTest, PicturesShowWhatTheRunHolds) { python("Pictures"); }
+TEST_F(PythonTest, PicturesAreDrawnByAllCores) { python("DrawnTogether"); }
+TEST_F(PythonTest, LabelsAndUnitsAreWords) { python("Words"); }
 TEST_F(PythonTest, ThePageSortsFiltersAndAdvises) { python("Browser"); }
 
 }  // namespace

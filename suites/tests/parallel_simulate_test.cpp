@@ -157,5 +157,46 @@ TEST(Simulate, OneRankStandsForItsReplicas) {
   }
 }
 
+// A rank's events by hand.
+struct ByHand : Trace {
+  ByHand() { events = {{Event::step}}; }
+  void add(Event::What what, int request, Axis axis, Verb verb = Verb::all_reduce, int peer = -1) {
+    Event e{what};
+    e.request = request, e.message.axis = axis, e.message.verb = verb, e.message.peer = peer;
+    e.message.what = "x";
+    events.push_back(e);
+  }
+};
+
+// Links that tp's messages take away from dp's that are under way: those alone are late by it.
+TEST(Simulate, MessagesThatShareLinksDelayNoneThatHasArrived) {
+  ByHand trace;
+  Trace::Event run{Trace::Event::run};
+  run.name = "a kernel", run.numbers = {4};
+  trace.add(Trace::Event::start, 0, Axis::dp);
+  trace.events.push_back(run);
+  trace.add(Trace::Event::start, 1, Axis::tp), trace.add(Trace::Event::wait, 0, Axis::dp);
+  trace.add(Trace::Event::start, 2, Axis::dp), trace.add(Trace::Event::wait, 2, Axis::dp);
+  trace.add(Trace::Event::wait, 1, Axis::tp);
+  Costs costs{[](const Trace::Event& e) { return e.numbers[0]; },
+              [](const Message& m, const Group&) { return m.axis == Axis::dp ? 1.0 : 0.5; }};
+  costs.delay = [](const Message& m) { return m.axis == Axis::tp ? 9.0 : 0.0; };
+  EXPECT_DOUBLE_EQ(simulate({&trace}, {.dp = 2, .tp = 2}, {0}, costs).seconds, 5);
+}
+
+// A stage's two neighbours each have a link of their own to it.
+TEST(Simulate, MessagesFromBothSidesGoBesideEachOther) {
+  ByHand first, middle, last;
+  first.add(Trace::Event::start, 0, Axis::world, Verb::send, 1),
+      first.add(Trace::Event::wait, 0, Axis::world);
+  last.add(Trace::Event::start, 0, Axis::world, Verb::send, 1), last.add(Trace::Event::wait, 0, Axis::world);
+  middle.add(Trace::Event::start, 0, Axis::world, Verb::recv, 0);
+  middle.add(Trace::Event::start, 1, Axis::world, Verb::recv, 2);
+  middle.add(Trace::Event::wait, 0, Axis::world), middle.add(Trace::Event::wait, 1, Axis::world);
+  const Costs costs{[](const Trace::Event&) { return 0.0; },
+                    [](const Message&, const Group&) { return 1.0; }};
+  EXPECT_DOUBLE_EQ(simulate({&first, &middle, &last}, {.pp = 3}, {0, 1, 2}, costs).seconds, 1);
+}
+
 }  // namespace
 }  // namespace lockstep

@@ -96,6 +96,19 @@ TEST(Strategies, TwoOfOneNameAreNamed) {
   EXPECT_TRUE(says(mistake([] { check_strategies(); }), "stash `checkpoint` and stash `checkpoint`"));
 }
 
+template <class Role>
+void two_of_one_name(const char* role, const char* name) {
+  const Another<Role> mine(name, never);
+  const std::string twice = std::string(role) + " `" + name + "`";
+  EXPECT_TRUE(says(mistake([] { check_strategies(); }), twice + " and " + twice));
+}
+
+TEST(Strategies, TwoOfOneNameAreNamedInEachRole) {
+  two_of_one_name<Seam>("seam", "tensor"), two_of_one_name<Schedule>("schedule", "gpipe");
+  two_of_one_name<Store>("store", "zero-1"), two_of_one_name<Home>("home", "offload");
+  two_of_one_name<Shelf>("shelf", "activation-offload");
+}
+
 // A value that a second file adds to a word is that file's alone; in a process of its own, for words stay.
 TEST(Strategies, WantOnlyValuesThatTheyList) {
   for (const auto& [word, fallback] : {std::pair{"ckpt", "none"},
@@ -354,6 +367,8 @@ TEST(Kept, AGroupKeptInPartIsNamed) {
   EXPECT_TRUE(wrong({gate, up}).starts_with("stash `mine`, layer 3: keeps act without gate"));
   EXPECT_EQ(mistake([] { check_kept("mine", Without({Part::e2}), 3); }),
             "stash `mine`, layer 3: keeps e1, which the seam gathers anew");
+  EXPECT_EQ(mistake([] { check_kept("mine", Without({Part::e1}), 3); }),
+            "stash `mine`, layer 3: keeps e2, which the seam gathers anew");
 }
 
 // A stash that the first rank finds wrong, not backward.

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <regex>
 
 #include "parallel/cluster.hpp"
 
@@ -124,6 +125,11 @@ TEST(Show, PrintsEveryKernelMessageAndOffset) {
   for (const char* piece : {"start   recv pp `chunk1.x`", "run     matmul(", "all_reduce tp `head.max`",
                             "backward: chunk 1", "@0x"})
     EXPECT_NE(text.find(piece), std::string::npos) << piece;
+  EXPECT_NE(text.find("recv pp `chunk1.x` peer 0 microbatch 0"), std::string::npos);
+  std::smatch base, later;  // losses are float64
+  ASSERT_TRUE(std::regex_search(text, base, std::regex("losses#[0-9]+@(0x[0-9a-f]+)")));
+  ASSERT_TRUE(std::regex_search(text, later, std::regex("losses#[0-9]+[+]([0-9]+)@(0x[0-9a-f]+)")));
+  EXPECT_EQ(std::stoll(later[2], nullptr, 16), std::stoll(base[1], nullptr, 16) + 8 * std::stoll(later[1]));
 }
 
 }  // namespace
