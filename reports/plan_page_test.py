@@ -3,6 +3,7 @@
     reports/plan_page_test.py FOLDER      exit status 77: skipped, the last line says why
 """
 import re
+import shutil
 import unittest
 
 import h5py
@@ -35,6 +36,15 @@ class Page(unittest.TestCase):
         cls.text = made_once("fits")
         cls.rows = Rows(cls.text).rows
         cls.facts, cls.plans = table_of(FOLDER / "fits" / "plan.h5")
+
+    def test_an_answer_that_lacks_plans_is_refused(self):
+        lacking = FOLDER / "lacking.h5"
+        shutil.copy(FOLDER / "fits" / "plan.h5", lacking)
+        with h5py.File(lacking, "r+") as file:
+            file.attrs["fit"] += 1
+        status, said = make_page(lacking)
+        self.assertEqual(status, 2)
+        self.assertIn(f"it does not hold the {self.facts['fit'] + 1} plans that it says fit", said)
 
     def test_needs_nothing_else(self):
         self.assertNotRegex(self.text, r'(src|href)="(?!#|data:)')

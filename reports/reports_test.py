@@ -3,6 +3,7 @@
     reports/reports_test.py FOLDER [TestClass]      exit status 77: skipped, the last line says why
 """
 import contextlib
+import copy
 import html.parser
 import io
 import json
@@ -250,6 +251,14 @@ class Page(unittest.TestCase):
         self.assertLess(len(points), len(self.plans))
         self.assertNotIn('id="memory_throughput-', (FOLDER / "untimed.html").read_text(encoding="utf-8"))
 
+    def test_the_others_are_said_to_be_checked_and_why(self):
+        with h5py.File(FOLDER / "sample.h5") as file:
+            cores = int(file.attrs["cores"])
+        untimed = self.plans[self.plans["timed"] == 0]
+        self.assertTrue((untimed["ranks"] * untimed["threads"] > cores).all())
+        self.assertIn(f"The other {len(untimed)} plans were <b>checked</b> for right numbers but not timed, because their "
+                      f"ranks × threads exceed the machine's {cores} cores", self.text)
+
     def test_pareto_front_is_what_nothing_dominates(self):
         timed = [row for row in self.rows if row["data-throughput"]]
         memory = numpy.array([int(row["data-peak"]) for row in timed])
@@ -458,6 +467,13 @@ class Pictures(unittest.TestCase):
         self.assertIn("loss", loss.get_ylabel())
         self.assertIn("norm", norm.get_ylabel())
 
+    def test_what_differs_from_the_reference_is_dashed(self):
+        run = copy.copy(self.sample)
+        run.facts = {**run.facts, "reference_hash": "0" * 32}
+        loss, _ = page.plots.loss_curve(run).axes
+        self.assertEqual({line.get_linestyle() for line in loss.lines}, {"--"})
+        self.assertEqual({line.get_linestyle() for line in page.plots.loss_curve(self.sample).axes[0].lines}, {"-"})
+
     def test_parts_of_a_step_are_percents_of_it(self):
         rows = self.bars(page.steps.step_parts(self.sample).axes[0])
         self.assertGreater(len(rows), 5)
@@ -474,13 +490,14 @@ class Pictures(unittest.TestCase):
         figure, axes = page.plots.pyplot.subplots()
         passes = ["forward", "backward"]
         seen = page.steps.draw_computing(axes, {"seconds": 10, "passes": passes, "streams": [[0, "compute",
-            [0, 1000, 0, 0, 0,  1100, 900, 0, 0, 0,  2200, 500, 0, 0, 1,  3300, 1000, 1, 0, 1,  4400, 10, 1, 0, 0]]]})
+            [0, 1000, 0, 0, 0,  1100, 900, 0, 0, 0,  2200, 500, 0, 0, 1,  3300, 1000, 1, 0, 1,  4400, 10, 1, 0, 0,
+             5500, 1000, 1, 0, 2,  7500, 1000, 1, 0, 2]]]})
         self.assertEqual(list(seen), ["forward", "backward, or input gradients"])
         self.assertEqual([(text.get_text(), round(text.get_position()[0])) for text in axes.texts],
-                         [("0", 1000), ("1", 2450), ("1", 3800)])  # ms; the last bar has no room
+                         [("0", 1000), ("1", 2450), ("1", 3800), ("2", 6000), ("2", 8000)])  # ms; the short bar has no room
         spans = [(min(path.vertices[:, 0]), max(path.vertices[:, 0])) for one in axes.collections for path in one.get_paths()]
         self.assertEqual([(round(a), round(b)) for a, b in spans],
-                         [(0, 1000), (1100, 2000), (2200, 2700), (3300, 4300), (4400, 4410)])
+                         [(0, 1000), (1100, 2000), (2200, 2700), (3300, 4300), (4400, 4410), (5500, 6500), (7500, 8500)])
         page.plots.pyplot.close(figure)
 
     def test_scaling_is_speed_by_ranks(self):
@@ -665,8 +682,8 @@ class Swept(InBrowser):
         limits = (peaks[len(peaks) // 2], peaks[-1])
         notes = self.act("".join(f"""unit.value = 1024; fit.value = {limit} / 1024; fit.dispatchEvent(new Event("input"));
                                      note("{limit}");""" for limit in limits) + """
-            timelines[plan.value].streams = [[0, "compute", [0, 1000, 0, 0, 0,  1100, 1000, 0, 0, 0,
-                2200, 1000, 0, 0, 1,  3300, 1000, 1, 0, 1,  4400, 10, 1, 0, 0]]];
+            timelines[plan.value].streams = [[0, "compute", [0, 1000, 0, 0, 0,  1050, 1000, 0, 0, 0,
+                2200, 1000, 0, 0, 1,  3300, 1000, 1, 0, 1,  4400, 10, 1, 0, 0,  5500, 1000, 0, 0, 2,  7500, 1000, 0, 0, 2]]];
             draw(); note("step");""")
         labels = {row["data-plan"]: row["data-label"] for row in Rows(self.page.read_text(encoding="utf-8")).rows}
         for limit in limits:
@@ -680,9 +697,10 @@ class Swept(InBrowser):
 
     def number_stands_over_all_bars_of_a_pass(self, step):
         places = [(bar[1], bar[1] + bar[2]) for bar in step["bars"]]
-        self.assertEqual(len(places), 5)
-        self.assertEqual([text for text, _ in step["numbers"]], ["0", "1", "1"])  # the last bar has no room
-        for (_, x), first, last in zip(step["numbers"], (0, 2, 3), (1, 2, 3)):
+        self.assertEqual(len(places), 7)
+        # The short bar has no room, and of the last two each has its own, for they lie apart.
+        self.assertEqual([text for text, _ in step["numbers"]], ["0", "1", "1", "2", "2"])
+        for (_, x), first, last in zip(step["numbers"], (0, 2, 3, 5, 6), (1, 2, 3, 5, 6)):
             self.assertAlmostEqual(x, (places[first][0] + places[last][1]) / 2, places=1)
 
 

@@ -122,7 +122,7 @@ i64 backward_buffers(const Sizes& z, const Dropped& d, bool split) {
   if (split)
     made -= z.E + h1;
   else if (z.E)
-    made -= h1;  // its gathered copy is there
+    made -= h1;                                      // its gathered copy is there
   if (z.KH > z.KV) at_least(q + 2 * z.KHp + z.KVp);  // dk is added up, then dv
   if (!split) made -= z.E ? z.E : h1;
   at_least((split ? 0 : z.Q + 2 * z.KV) + z.Wp);

@@ -81,7 +81,8 @@ void add_plan_options(CLI::App& app, PlanOptions& o) {
   app.add_flag("--kernels", o.kernels, "with --explain: which kernels its time goes to");
   app.add_option("--export", o.system,
                  fmt::format("write the plan for another system: {}", fmt::join(export_names(), ", ")));
-  app.add_option("--gradient-bytes", o.gradient_bytes, "bytes of a gradient element, instead of the cluster file's")
+  app.add_option("--gradient-bytes", o.gradient_bytes,
+                 "bytes of a gradient element, instead of the cluster file's")
       ->check(CLI::IsMember({2, 4}));
   app.add_flag("--pareto", o.pareto, "print the plans that no other beats in both speed and memory");
   app.add_flag("--fit", o.fit, "what the model needs, and the best plan on 1, 2, 4, ... devices");
