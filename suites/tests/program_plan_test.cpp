@@ -342,7 +342,7 @@ TEST(ProgramPlan, WhatIsTakenForGrantedIsSaid) {
                   ": it has no [process], so a process is taken to hold nothing beside the plan's own "
                   "buffers\n");
   EXPECT_EQ(planned(known, "--explain dp=8").err, "");
-  const std::string whose = "of an executor that nothing but messages and bubbles keeps from its kernels";
+  const std::string whose = "for an executor that loses time only to messages and pipeline bubbles";
   EXPECT_TRUE(says(planned(known, "--explain dp=8").out, whose, "suites/published/"));
   const Ended fitted = planned("suites/published/nemo.toml:h100_80gb", "--devices 8 --explain dp=8");
   EXPECT_EQ(fitted.status, 0) << fitted.err;
