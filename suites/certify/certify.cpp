@@ -199,7 +199,11 @@ class Judge {
     ++with_gradients_;
     const std::vector<std::size_t> judged = to_judge(named, step.gradient);
     gradients_ += static_cast<i64>(judged.size());
-    if (is_bf16() && common_factor(named, step, exact, judged)) return;
+    std::vector<Along> along(step.gradient.size());
+    if (is_bf16()) {
+      for (const std::size_t i : judged) along[i] = {dump_.table()[i], step.gradient[i], exact.gradient[i]};
+      if (common_factor(named, step, exact, judged, along)) return;
+    }
     std::vector<WrongStep::Beyond> beyond;
     i64 scales = 0;
     for (const std::size_t i : judged) {
@@ -221,7 +225,7 @@ class Judge {
       if (!within)
         beyond.push_back({i, off, allowed});
       else if (is_bf16())
-        scales += !scale(named, i, Along(p, gradient, g64));
+        scales += !scale(named, i, along[i]);
     }
     if (beyond.empty() && scales > 0)
       count_ = fmt::format("; {} of {} gradients of the step have a scale beyond it", scales, judged.size());
@@ -260,25 +264,22 @@ class Judge {
   // Whether all gradients are too long or too short together, by a factor that explains them: divided by it
   // each is within its bounds. If it does not, the tensor that is wrong makes it, and is named by itself.
   bool common_factor(const std::string& named, const Inputs& step, const FastReference::Step& exact,
-                     const std::vector<std::size_t>& judged) {
-    std::vector<Along> along;
+                     const std::vector<std::size_t>& judged, const std::vector<Along>& along) {
     Along all;
-    for (const std::size_t i : judged)
-      all += along.emplace_back(dump_.table()[i], step.gradient[i], exact.gradient[i]);
+    for (const std::size_t i : judged) all += along[i];
     const double c = all.scale(), allowed = rounding_.common_scale_allowed();
     widest_common_ = std::max(widest_common_, allowed);
-    const auto explained = [&](std::size_t k) {
-      const std::size_t i = judged[k];
+    if (!(all.square > 0 && std::isfinite(c) && c > 0)) return false;
+    const auto explained = [&](std::size_t i) {
       std::vector<double> should = exact.gradient[i];
       for (double& x : should) x *= c;
       return distance(dump_.table()[i], step.gradient[i], should) <=
                  rounding_.allowed(i) * std::max(1.0, c) &&
-             !(std::abs(along[k].scale() / c - 1) > rounding_.scale_allowed(i));
+             !(std::abs(along[i].scale() / c - 1) > rounding_.scale_allowed(i));
     };
-    if (!(all.square > 0) || !(std::isfinite(c) && c > 0)) return false;
-    for (std::size_t k = 0; k < judged.size() && std::abs(c - 1) > allowed; ++k)
-      if (!explained(k)) return false;
-    return !see(named + "scale of all gradients", std::abs(c - 1), allowed, true, [&] {
+    const double off = std::abs(c - 1);
+    if (off > allowed && !std::all_of(judged.begin(), judged.end(), explained)) return false;
+    return !see(named + "scale of all gradients", off, allowed, true, [&] {
       return fmt::format(
           "; they are {:.4g} times what they should be{}; each is within its bounds once divided by "
           "that",

@@ -13,7 +13,7 @@ is then the one whose float32 weights the optimizer updates.
 Under torch.distributed (DDP, FSDP2's fully_shard) every rank calls all of it. Shards are gathered, and so are the tokens
 and labels that each rank of `group` has, all of one sequence length; the first rank writes. `loss` is the whole batch's.
 `group` is the data-parallel one (all ranks, unless told); ranks that split a sequence join it first. With gather=False
-tokens and labels are the whole batch's, and a rank that alone has whole tensors may call it alone.
+tokens and labels are the whole batch's, and the first rank may call it alone where its tensors are whole.
 
 A model under other names, or with matrices in other orders, brings `config`, that of the Hugging Face Llama that it is, and
 `to_hf`, which turns {name: tensor} into one or several tensors under Hugging Face's names: of torchtitan's Llama 3
@@ -43,9 +43,9 @@ def next_tokens(labels):
 class Dump:
     def __init__(self, path, model, group=None, gather=True, config=None, to_hf=dict, **settings):
         self.model, self.group, self.to_hf = model, group, to_hf
-        self.many = gather and ranks.is_available() and ranks.is_initialized()
-        first = not ranks.is_available() or not ranks.is_initialized() or ranks.get_rank() == 0
-        self.file = h5py.File(path, "w") if first else None
+        started = ranks.is_available() and ranks.is_initialized()
+        self.many = gather and started
+        self.file = h5py.File(path, "w") if not started or ranks.get_rank() == 0 else None
         if self.file:
             config = getattr(model, "module", model).config.to_dict() if config is None else config
             self.file.attrs.update(format="lockstep dump", version=1, plan="outside", **settings,

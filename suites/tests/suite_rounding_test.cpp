@@ -34,6 +34,17 @@ struct Step {
     for (int i = 0; i < 24; ++i)
       tokens.push_back(static_cast<i32>(random() % 25)), labels.push_back(static_cast<i32>(random() % 25));
   }
+
+  // As the reference has them in bf16.
+  std::vector<std::vector<float>> gradients() const {
+    Lanes lanes(1);
+    Trainer<bf16> trainer(model, settings, plain_ops<float>(), lanes);
+    trainer.load(weights);
+    trainer.step(tokens.data(), labels.data());
+    std::vector<std::vector<float>> all;
+    for (std::size_t i = 0; i < table.size(); ++i) all.push_back(trainer.gradient(static_cast<int>(i)));
+    return all;
+  }
 };
 
 double length_of(const std::vector<double>& x) {
@@ -69,13 +80,8 @@ TEST(Rounding, IsSeenByWeightsThatDifferInTheirLastBits) {
   Rounding rounding(s.model, s.settings);
   rounding.step(0, s.weights, s.tokens, s.labels);
   Float64 float64(s.model, s.settings);
-  Lanes lanes(1);
-  Trainer<bf16> trainer(s.model, s.settings, plain_ops<float>(), lanes);
-  trainer.load(s.weights);
-  trainer.step(s.tokens.data(), s.labels.data());
   Whole::Step own;
-  for (std::size_t i = 0; i < s.table.size(); ++i)
-    own.gradient.push_back(trainer.gradient(static_cast<int>(i)));
+  own.gradient = s.gradients();
   const FastReference::Step exact = float64.step(s.weights, s.tokens.data(), s.labels.data(), own);
   int wider = 0;
   for (std::size_t i = 0; i < s.table.size(); ++i) wider += rounding.allowed(i) > 1.2 * exact.allowed[i];
@@ -96,13 +102,10 @@ TEST(Rounding, ChangesAScaleLessThanADistance) {
   EXPECT_LT(rounding.common_scale_allowed(), 0.6 * widest_scale);
   EXPECT_GE(rounding.common_scale_allowed(), 0x1p-10);
   // The reference's own gradients are as its rounding is.
-  Lanes lanes(1);
-  Trainer<bf16> trainer(s.model, s.settings, plain_ops<float>(), lanes);
-  trainer.load(s.weights);
-  trainer.step(s.tokens.data(), s.labels.data());
+  const std::vector<std::vector<float>> own = s.gradients();
   Along all;
   for (std::size_t i = 0; i < s.table.size(); ++i) {
-    const Along along(s.table[i], trainer.gradient(static_cast<int>(i)), exact.gradient[i]);
+    const Along along(s.table[i], own[i], exact.gradient[i]);
     EXPECT_LE(4 * std::abs(along.scale() - 1), rounding.scale_allowed(i)) << s.table[i].name;
     all += along;
   }
