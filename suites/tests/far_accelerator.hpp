@@ -22,8 +22,8 @@ A real(A a) {
     return reinterpret_cast<A>(reinterpret_cast<std::uintptr_t>(a) ^ (a ? kAway : 0));
   return a;
 }
-inline const Ops<float>& plain() {
-  static const Ops<float> ops = plain_ops<float>();
+inline const Ops<float>& kernels() {
+  static const Ops<float> ops = cpu_ops("auto");
   return ops;
 }
 // What an engine was seen to do.
@@ -51,11 +51,11 @@ template <auto entry, class... A>
 void set(Op<A...>& op) {
   op.on_host = op.call, op.mixed_on_host = op.mixed;
   op.call = [](Lanes& lanes, A... a) {
-    run_or_keep(lanes, [&lanes, a...] { (plain().*entry)(lanes, real(a)...); });
+    run_or_keep(lanes, [&lanes, a...] { (kernels().*entry)(lanes, real(a)...); });
   };
   op.mixed = [](Lanes& lanes, unsigned halves, A... a) {
     if (Seen* seen = static_cast<FarLanes&>(lanes).seen) ++seen->mixed;
-    run_or_keep(lanes, [&lanes, halves, a...] { (plain().*entry).mixed(lanes, halves, real(a)...); });
+    run_or_keep(lanes, [&lanes, halves, a...] { (kernels().*entry).mixed(lanes, halves, real(a)...); });
   };
 }
 
