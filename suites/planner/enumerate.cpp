@@ -35,8 +35,8 @@ std::vector<std::string> texts(const std::vector<i64>& numbers) {
   return list;
 }
 
-// dp follows from tp, pp and cp; words with few meanings alone come last, and last of all those of schedules:
-// plans that differ in nothing else share the most.
+// Plans of one tp and cp share their layers. dp follows from tp, pp and cp; words with few meanings alone
+// come last, and last of all those of schedules: plans that differ in nothing else share the most.
 int turn(const std::string& word) {
   if (word == "tp" || word == "pp" || word == "cp") return 0;
   if (word == "dp") return 1;
@@ -52,8 +52,9 @@ std::vector<std::string> in_turn(const Values& values) {
   std::vector<std::string> words;
   for (const Word& word : plan_words())
     if (!values.at(word.name).empty()) words.push_back(word.name);
-  std::stable_sort(words.begin(), words.end(),
-                   [](const auto& a, const auto& b) { return turn(a) < turn(b); });
+  std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) {
+    return std::pair{turn(a), a == "pp"} < std::pair{turn(b), b == "pp"};
+  });
   return words;
 }
 
@@ -227,6 +228,27 @@ Values plan_values(const ModelConfig& model, const Settings& settings, i64 devic
       list = {word.fallback};
   }
   return values;
+}
+
+void Enumerated::add(const Enumerated& part) {
+  legal += part.legal, combinations += part.combinations;
+  for (const auto& [rule, plans] : part.refused) refused[rule] += plans;
+  why.insert(part.why.begin(), part.why.end());
+  for (const auto& [word, values] : part.axes)
+    for (const auto& [value, plans] : values) axes[word][value] += plans;
+}
+
+std::vector<Values> parts_of(const Values& values, i64 devices) {
+  std::vector<Values> parts;
+  for (const std::string& tp : values.at("tp"))
+    for (const std::string& cp : values.at("cp"))
+      for (const std::string& pp : values.at("pp")) {
+        if (devices % (std::stoll(tp) * std::stoll(cp) * std::stoll(pp)) != 0) continue;
+        Values part = values;
+        part["tp"] = {tp}, part["cp"] = {cp}, part["pp"] = {pp};
+        parts.push_back(std::move(part));
+      }
+  return parts;
 }
 
 Enumerated each_legal_plan(const ModelConfig& model, const Settings& settings, i64 devices,

@@ -13,6 +13,8 @@ struct Enumerated {
   std::map<std::string, i64> refused;                      // combinations, by rule
   std::map<std::string, std::string> why;                  // by rule: what it said of one of them
   std::map<std::string, std::map<std::string, i64>> axes;  // legal plans, by word and value
+  // Of further parts of the plans; why: as the first said.
+  void add(const Enumerated&);
 };
 
 // The values that words take: those of the mesh such that dp x tp x pp x cp = devices, micro divides what a
@@ -40,6 +42,9 @@ using VisitShare = std::function<void(double part)>;  // how much of all combina
 // that is below it at once. `share` is told now and then how far it is.
 Enumerated each_legal_plan(const ModelConfig&, const Settings&, i64 devices, const Values&,
                            const VisitPlan& visit, const VisitShare& share = {});
+
+// The parts of that walk that have one tp, cp and pp each, in its order.
+std::vector<Values> parts_of(const Values&, i64 devices);
 
 // UserError: no plan of these values is legal, for they make no mesh, or a rule refuses them.
 void check_any_legal(const Enumerated&, const Settings&, i64 devices, const Values&);

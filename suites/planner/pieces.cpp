@@ -20,9 +20,9 @@ void say_words(const Plan& plan, std::string& text) {
 // Stores see of a seam what it leaves of each parameter: the slices of a layer and of the ends, in words.
 std::string slices(const Run& run, const Mesh& mesh) {
   static const Ops<float> ops = plain_ops<float>();
-  static NoPlacer nowhere;
-  static Disk no_file;
-  static Lanes lanes(1);
+  static thread_local NoPlacer nowhere;
+  static thread_local Disk no_file;
+  static thread_local Lanes lanes(1);
   Trace trace;
   Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
   Run one = run;

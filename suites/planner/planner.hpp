@@ -16,6 +16,10 @@ struct Weighed {
   using Foretold = std::pair<double, std::array<double, 3>>;
   Foretold foretold() const { return {seconds, needs}; }
 };
+// Which of two is the better answer.
+inline bool before(const Weighed& a, const Weighed& b) {
+  return std::pair{a.seconds, a.place} < std::pair{b.seconds, b.place};
+}
 
 // What is asked for. Each plan's bytes are weighed; its seconds only where the plan may be among the answers.
 struct Wanted {
@@ -23,8 +27,9 @@ struct Wanted {
   bool by_value = true;                          // the fastest with each value of each word
   bool pareto = false;                           // those that no other is both faster and smaller than
   double within = 0;                             // those that take up to this part longer than the fastest
-  std::function<bool(const Plan&)> usable = {};  // no other plan is an answer
+  std::function<bool(const Plan&)> usable = {};  // no other plan is an answer; many threads ask
   VisitShare share = {};                         // is told how much of the plans has been weighed
+  int cores = 0;                                 // that weigh at once; 0: all that this process may use
 };
 
 struct Choices {
@@ -38,6 +43,7 @@ struct Choices {
   double seconds = 0;  // that weighing took
 };
 
+// The same for any number of cores.
 Choices choose(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
                const Wanted& wanted = {});
 

@@ -111,6 +111,79 @@ TEST(Prune, LosesNothing) {
   }
 }
 
+// Parts of the plans, each walked over by itself, are all of them, in their order.
+TEST(Prune, PartsAreTheWhole) {
+  const Scene s({"gate-odd", 8, 8, 1e9, 1e9});
+  const Values values =
+      plan_values(s.model, s.settings, 8, parse_values("to=host cp=1,2 pp=1,2,3 ckpt=none,full"));
+  std::vector<std::string> whole, apart;
+  const auto walk = [&](const Values& of, std::vector<std::string>& lines) {
+    return each_legal_plan(s.model, s.settings, 8, of,
+                           [&](const Plan& plan) { lines.push_back(plan.line()); });
+  };
+  const Enumerated all = walk(values, whole);
+  Enumerated sum;
+  std::size_t parts = 0;
+  for (const Values& part : parts_of(values, 8)) sum.add(walk(part, apart)), ++parts;
+  EXPECT_EQ(parts, 4 + 4 + 3 + 1u);  // of tp=1, 2, 4 and 8: three stages divide no eight devices
+  EXPECT_EQ(apart, whole);
+  EXPECT_EQ(sum.legal, all.legal);
+  EXPECT_EQ(sum.combinations, all.combinations);
+  EXPECT_EQ(sum.refused, all.refused);
+  EXPECT_EQ(sum.why, all.why);
+  EXPECT_EQ(sum.axes, all.axes);
+}
+
+// What is answered, and what is counted, is the same of any number of cores.
+TEST(Prune, CoresMakeNoDifference) {
+  const Scene s({"gate-untied", 4, 8, 7e5, 3e6});
+  const Question q{s.model, s.settings, s.cluster};
+  Choices of_one;
+  for (const int cores : {1, 2, 7}) {
+    SCOPED_TRACE(cores);
+    double last = 0;
+    Wanted wanted;
+    wanted.pareto = true, wanted.cores = cores;
+    wanted.share = [&](double part) {
+      EXPECT_LE(last, part + 1e-9);
+      last = part;
+    };
+    Choices c = choose(s.model, s.settings, s.cluster, s.given, wanted);
+    EXPECT_NEAR(last, 1, 1e-9);
+    EXPECT_GT(c.misfits, 0);
+    c.seconds = 0;
+    if (cores == 1) of_one = c;
+    EXPECT_EQ(counts_text(c), counts_text(of_one));
+    EXPECT_EQ(ranking_text(c, q, 5), ranking_text(of_one, q, 5));
+    EXPECT_EQ(pareto_text(c, q), pareto_text(of_one, q));
+    EXPECT_EQ(why_text(c, q), why_text(of_one, q));
+  }
+  // What does not fit, mesh by mesh.
+  double least = 1e18, most = 0;
+  for (const Values& part : parts_of(plan_values(s.model, s.settings, 8, s.given, s.cluster.per_node), 8)) {
+    Values given = s.given;
+    for (const char* word : {"tp", "cp", "pp"}) given[word] = part.at(word);
+    const Choices c = choose(s.model, s.settings, s.cluster, given);
+    if (c.misfits) least = std::min(least, c.least), most = std::max(most, c.most);
+  }
+  EXPECT_GT(most, least);
+  EXPECT_EQ(of_one.least, least);
+  EXPECT_EQ(of_one.most, most);
+}
+
+TEST(Prune, WhatIsThrownInAPartIsThrown) {
+  const Scene s({"gate-tiny", 8, 4, 1e9, 1e9});
+  for (const int cores : {1, 3}) {
+    Wanted wanted;
+    wanted.cores = cores;
+    wanted.usable = [](const Plan& plan) -> bool {
+      if (plan.number("tp") == 2) throw UserError("not this one");
+      return true;
+    };
+    EXPECT_THROW(choose(s.model, s.settings, s.cluster, s.given, wanted), UserError);
+  }
+}
+
 // Where each plan has a twin, the fastest so many are as many that differ.
 TEST(Prune, TwinsTakeNoPlace) {
   const Scene s({"gate-tiny", 8, 4, 1e9, 1e9});

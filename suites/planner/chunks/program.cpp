@@ -128,7 +128,7 @@ void ProgramWriter::carry(const Message& m, double seconds) {
   work(seconds).spent.exposed[static_cast<int>(in_one_queue(m.axis))] += seconds;
 }
 
-void ProgramWriter::wait(int request, const std::array<int, 2>& known) {
+void ProgramWriter::wait(int request, std::array<int, 2> known) {
   under_way_.erase(request);
   if (known[0] < 0) return;  // waited for where it started
   if (!exchanges_.empty()) throw std::logic_error("something is waited for beside an exchange of cp's");

@@ -89,7 +89,7 @@ class ProgramWriter {
  private:
   Instruction& work(double seconds);  // so much more of it
   void carry(const Message&, double seconds);
-  void wait(int request, const std::array<int, 2>& known);
+  void wait(int request, std::array<int, 2> known);
   const Costs& costs_;
   Program program_;
   int requests_ = 0;
