@@ -76,9 +76,9 @@ std::string program(const Trace& trace, const Layouts& layouts) {
         break;
       }
       case Trace::Event::copy: {
-        const std::string text =
-            fmt::format("{}: {} <- {}, {:g}", e.name, place(e.views[0].block, e.views[0].first, Type::f32),
-                        place(e.views[1].block, e.views[1].first, Type::f32), e.numbers[0]);
+        const std::string text = fmt::format(
+            "{}: {} <- {}, {:g}", e.name, place(e.views[0].block, e.views[0].first, e.views[0].type),
+            place(e.views[1].block, e.views[1].first, e.views[1].type), e.numbers[0]);
         copies[e.request] = text;
         out += fmt::format("  copy    {}\n", text);
         break;

@@ -1,10 +1,8 @@
 #include "suites/planner/cost_model.hpp"
 
 #include <algorithm>
-#include <stdexcept>
 #include <string_view>
 
-#include "kernels/extents.hpp"
 #include "kernels/work.hpp"
 
 namespace lockstep {
@@ -24,20 +22,6 @@ const Curve& efficiency(const Cluster& c, const char* kernel, Work::Class kind) 
 }
 
 }  // namespace
-
-double bytes_of_a_number(const Trace::Event& e) {
-  std::vector<i64> extents = extents_of(e.name, e.numbers);
-  if (extents.size() != e.views.size()) std::erase(extents, 0);  // pieces left out
-  if (extents.size() != e.views.size()) throw std::logic_error(std::string("operands of ") + e.name);
-  double numbers = 0, bytes = 0;
-  for (std::size_t i = 0; i < extents.size(); ++i) {
-    const Type type = e.views[i].type;
-    if (type != Type::f32 && type != Type::bf16) continue;  // ids and counters are few
-    const auto n = static_cast<double>(extents[i]);
-    numbers += n, bytes += n * static_cast<double>(type_bytes(type));
-  }
-  return numbers > 0 ? bytes / numbers : 4;
-}
 
 CostModel::CostModel(const Cluster& cluster, const Mesh& mesh, double shares)
     : cluster_(cluster), staged_(mesh.pp > 1), shares_(shares) {

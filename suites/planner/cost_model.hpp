@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/work.hpp"
 #include "parallel/cluster.hpp"
+#include "parallel/trace/number_bytes.hpp"
 #include "parallel/trace/simulate.hpp"
 #include "suites/planner/collectives.hpp"
 
@@ -32,9 +33,6 @@ class CostModel {
   const double shares_;
   std::array<double, 3> crowd_;  // by class of kernels: what computing side by side leaves of their rate
 };
-
-// Of a number of a kernel's operands in a trace, on average.
-double bytes_of_a_number(const Trace::Event&);
 
 double hand_over_shares(const Cluster&, const Run&);
 

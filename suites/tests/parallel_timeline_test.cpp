@@ -2,10 +2,12 @@
 // step.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "suites/run/reference.hpp"
 #include "suites/timing/nominal_costs.hpp"
+#include "suites/timing/step_recorder.hpp"
 #include "suites/timing/timeline.hpp"
 
 namespace lockstep {
@@ -32,8 +34,10 @@ TEST(NominalCosts, AKernelTakesItsWorkOverOneRate) {
   Trace::Event e{Trace::Event::run};
   e.name = "matmul", e.numbers = {2, 3, 5, 8};
   EXPECT_DOUBLE_EQ(costs.kernel(e), 60.0 / 100);
-  e.name = "add", e.numbers = {50};
+  e.name = "add", e.numbers = {50}, e.views.resize(3);
   EXPECT_DOUBLE_EQ(costs.kernel(e), 600.0 / 10);  // two read, one written, of 4 bytes
+  for (View& v : e.views) v.type = Type::bf16;
+  EXPECT_DOUBLE_EQ(costs.kernel(e), 300.0 / 10);
 }
 
 // What crosses a link of a ring of 4: an all_reduce of V bytes 2 * 3/4 V, its halves 3/4 V each.
@@ -62,6 +66,8 @@ TEST(NominalCosts, ACopyGoesThroughTheSlowerOfItsEnds) {
   EXPECT_DOUBLE_EQ(costs.copy(e), 10);
   e.views[1].medium = Medium::disk;
   EXPECT_DOUBLE_EQ(costs.copy(e), 20);
+  for (View& v : e.views) v.type = Type::bf16;
+  EXPECT_DOUBLE_EQ(costs.copy(e), 10);
 }
 
 TEST(Timeline, PartsAddUpToTheStep) {
@@ -122,6 +128,34 @@ TEST(Timeline, OffloadHasAStreamOfCopiesAndOthersHaveNone) {
       copies += stream.name == "copies";
     EXPECT_EQ(copies > 0, std::string(plan).find("offload") != std::string::npos) << plan;
   }
+}
+
+// One rank computes 4 s forward, waits 2 s for dp, goes on for 1 s and updates for 3 s; the other computes 10
+// s.
+TEST(Timeline, PartsThatWereMeasuredAreAMeanOverRanks) {
+  const StepRecorder::Clock::time_point begin{};
+  const Timeline t =
+      timeline_of({StepRecorder::of("0 0 0 0 forward\n4000000000 1 -1 -1 dp\n6000000000 2 -1 -1 \n"
+                                    "7000000000 0 -1 -1 update\n10000000000 3 -1 -1 \n",
+                                    begin),
+                   StepRecorder::of("0 0 0 0 forward\n10000000000 3 -1 -1 \n", begin)},
+                  Mesh{.dp = 2});
+  EXPECT_DOUBLE_EQ(t.seconds, 10);
+  const std::map<std::string, double> parts = {{"compute", (4 + 1 + 10) / 2.0}, {"dp", 1}, {"update", 1.5}};
+  EXPECT_EQ(t.parts, parts);
+}
+
+// As the program says of its letters: digits are forward, small letters backward, capitals weight gradients.
+TEST(Timeline, EachPassHasALetterOfItsOwn) {
+  Timeline t;
+  t.seconds = 4;
+  t.streams = {{0,
+                "compute",
+                {{0, 1, "forward", 0, 3},
+                 {1, 2, "backward", 0, 1},
+                 {2, 3, "weight gradients", 0, 2},
+                 {3, 4, "update", -1, -1}}}};
+  EXPECT_EQ(text_of(t, 4), "rank 0   compute  3bCU\n");
 }
 
 // From 2 s to 6 s of 10: what began before is cut off, what lies outside is gone, and time begins there.

@@ -132,5 +132,16 @@ TEST(Show, PrintsEveryKernelMessageAndOffset) {
   EXPECT_EQ(std::stoll(later[2], nullptr, 16), std::stoll(base[1], nullptr, 16) + 8 * std::stoll(later[1]));
 }
 
+// The embedding's output and h1 are 2 x 16 x 32 numbers of two bytes each, and begin what waits on the host.
+TEST(Show, ACopysEndsLieWhereItsNumbersAre) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  settings.batch = 2, settings.seq = 16, settings.weight_bytes = settings.activation_bytes = 2;
+  const Prepared p = prepare({model, settings, Plan::parse("activations=host"), nullptr});
+  const std::string text = program(p.traces[0], p.layouts[0]);
+  for (const char* end : {"@0x0 <- embedding output#", "+1024@0x800 <- h1#", "+1024@0x1000 <- rstd1#"})
+    EXPECT_NE(text.find(end), std::string::npos) << end;
+}
+
 }  // namespace
 }  // namespace lockstep

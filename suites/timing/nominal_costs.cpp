@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/work.hpp"
+#include "parallel/trace/number_bytes.hpp"
 
 namespace lockstep {
 namespace {
@@ -32,8 +33,8 @@ double ring_bytes(const Message& m, int size) {
 Costs nominal_costs(const NominalRates& r) {
   Costs costs;
   costs.kernel = [r](const Trace::Event& e) {
-    const Work work = work_of(e.name, e.numbers);
-    return work.kind == Work::rows ? work.bytes / r.memory : work.flops / r.flops;
+    const Work work = work_of(e.name, e.numbers, 1);
+    return work.kind == Work::rows ? work.bytes * bytes_of_a_number(e) / r.memory : work.flops / r.flops;
   };
   costs.message = [r](const Message& m, const Group& group) {
     return group.size() > 1 ? ring_bytes(m, group.size()) / r.link : 0.0;
@@ -42,7 +43,7 @@ Costs nominal_costs(const NominalRates& r) {
     return e.views[0].medium == Medium::disk || e.views[1].medium == Medium::disk;
   };
   costs.copy = [r, on_disk](const Trace::Event& e) {
-    return e.numbers[0] * sizeof(float) / (on_disk(e) ? r.disk : r.host);
+    return e.numbers[0] * static_cast<double>(type_bytes(e.views[0].type)) / (on_disk(e) ? r.disk : r.host);
   };
   // To the host, from it, and the disk go beside each other.
   costs.copy_stream = [on_disk](const Trace::Event& e) {
