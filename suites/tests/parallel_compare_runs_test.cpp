@@ -205,6 +205,11 @@ TEST(CompareRuns, AnotherHashOfTheSameTrainingIsAFault) {
   EXPECT_TRUE(says(last_line(compared(before, reference).text), "the reference of another hash, though"));
   reference.reference_hash = "";  // ended before there was one
   EXPECT_TRUE(compared(before, reference).well);
+  // Nor do plans hide it that came to no verdict: nobody knows their tokens.
+  RunRecord crashed = before;
+  crashed.plans[1].status = "crashed", crashed.plans[1].hash = "", crashed.plans[1].tokens_per_step = 0;
+  reference = crashed, reference.reference_hash = "bbbb";
+  EXPECT_FALSE(compared(crashed, reference).well);
 }
 
 TEST(CompareRuns, MemoryAndTrafficThatDifferAreSaidAndNoFault) {

@@ -372,6 +372,9 @@ TEST(FastGate, NamesWhatDiffers) {
   other.steps[2].loss *= 1 + 1e-5;
   const FastVerdict loss = judge_fast(p, s.reference, other, {}, s.initial);
   EXPECT_TRUE(loss.numbers.starts_with("step 2: loss")) << loss.numbers;
+  other.steps[2].loss = NAN;
+  const FastVerdict none = judge_fast(p, s.reference, other, {}, s.initial);
+  EXPECT_TRUE(none.numbers.starts_with("step 2: loss: inf times")) << none.numbers;
 }
 
 // The bound grows with the reference's own error, so that has one of its own.

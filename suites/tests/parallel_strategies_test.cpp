@@ -5,7 +5,9 @@
 
 #include "parallel/contract.hpp"
 #include "parallel/strategy_error.hpp"
+#include "suites/gates/gates.hpp"
 #include "suites/planner/planner.hpp"
+#include "suites/run/reference.hpp"
 #include "suites/sweep/check_plan.hpp"
 #include "suites/tests/user_error.hpp"
 
@@ -381,6 +383,47 @@ TEST(Kept, IsLookedAtWhereARankIsMade) {
   EXPECT_TRUE(says(mistake([&] { prepare(s.run("every=2")); }), "stash `part`, layer 0: keeps e1"));
   for (const std::string& said : planner_says("pp=2 every=2"))
     EXPECT_TRUE(says(said, "stash `part`, layer 0: keeps e1"));
+}
+
+// ---- Steps that are not alike ---------------------------------------------------------------------------
+
+// From its second step on, which begins after all layers of both microbatches, it zeroes its own buffer, or
+// copies it.
+class Restless final : public Shelf {
+ public:
+  inline static bool copies = false;
+  explicit Restless(const Context& c)
+      : device_(c.device),
+        puts_in_a_step_(c.model.layers * c.settings.batch),
+        here_(c.device.take("here", Kind::optimizer, 64)),
+        there_(c.device.take("there", Kind::host, 64)) {}
+  void put(int, int, Saved&) override {
+    if (++puts_ <= puts_in_a_step_) return;
+    if (!copies) return device_.run(device_.ops().zero, here_, i64{64});
+    Request copy = device_.start_copy(there_, there_, here_, here_, 64, "restless");
+    device_.wait_copy(copy);
+  }
+
+ private:
+  Device& device_;
+  const i64 puts_in_a_step_;
+  Buf here_, there_;
+  i64 puts_ = 0;
+};
+
+TEST(Gates, ALaterStepIsHeldToTheFirst) {
+  const Strategy<Shelf> restless(
+      "restless", {}, every_second, {},
+      [](const Context& c) -> std::unique_ptr<Shelf> { return std::make_unique<Restless>(c); },
+      chosen<Shelf>(Plan::parse("")).price);
+  StrategyScene s;
+  s.settings.steps = 2;
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
+  for (const bool copies : {false, true}) {
+    Restless::copies = copies;
+    EXPECT_EQ(judge(prepare(s.run("every=2")), reference, {}).numbers,
+              "a later step posts other messages, or runs other kernels or copies, than the first");
+  }
 }
 
 }  // namespace
