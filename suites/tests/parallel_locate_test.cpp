@@ -185,12 +185,27 @@ TEST(Locate, SharedKeysAloneAreASumOverTheRanksThatShareThem) {
   EXPECT_TRUE(says(ran.said(), "only k_proj", "suspect a sum over kv"));
 }
 
+TEST(Locate, AFactorOnAllGradientsIsNoLayers) {
+  Trained ran = run("dp=2");
+  for (std::vector<float>& g : ran.whole.steps[1].gradient)
+    for (float& x : g) x *= 2;
+  EXPECT_TRUE(says(ran.said(), "step 1: gradient of lm_head.weight at [",
+                   "gradients differ: the gradient of the loss, or a factor on all of them"));
+}
+
 TEST(Locate, AWholeStageIsThePipelines) {
   Trained ran = run("pp=2");
   for (std::size_t i = 0; i < ran.whole.table.size(); ++i)
     if (ran.whole.table[i].unit <= locate_scene().model.layers / 2) change(ran.whole.steps[1].gradient[i]);
-  EXPECT_TRUE(says(ran.said(), "from there down: what layer ",
+  EXPECT_TRUE(says(ran.said(), "from there down: what layer 1 gets from layer 2: ",  // of 4
                    "all of stage 0 differs and nothing of the others: suspect pp"));
+}
+
+TEST(Locate, APartOfAStageIsNotThePipelines) {
+  Trained ran = run("pp=2");
+  change(gradient(ran, "layers.0.self_attn.q_proj"));
+  change(gradient(ran, "layers.1.mlp.up_proj"));
+  EXPECT_TRUE(says(ran.said(), "only q_proj, up_proj; it follows no axis"));
 }
 
 // Whoever has another segment has other sums to add.

@@ -1,6 +1,7 @@
 // Covering arrays of plans, against brute force: the whole product of the axes, judged plan by plan.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <random>
 #include <set>
@@ -160,6 +161,16 @@ TEST(Cover, OneCombinationLessIsSeen) {
     EXPECT_LT(fewer.size(), chosen.size());
     EXPECT_TRUE(missing(kind, legal, fewer, s.order).count(tuple)) << kind.name;
   }
+}
+
+// cp splits a sequence as tp does a layer, and a cover of it shows it with every other strategy.
+TEST(Cover, KnowsTheStrategyOfSegments) {
+  const auto splits_sequences = [](const std::vector<SuiteAxis>& axes) {
+    const std::vector<StrategyWords> all = strategies_within(axes);
+    return std::count_if(all.begin(), all.end(), [](const StrategyWords& s) { return s.split == "cp"; });
+  };
+  EXPECT_EQ(splits_sequences({{"cp", {"1", "2"}}, {"zero", {"0", "1"}}}), 1);
+  EXPECT_EQ(splits_sequences({{"dp", {"1", "2"}}, {"zero", {"0", "1"}}}), 0);
 }
 
 TEST(Cover, IsTheSameEveryTimeAndAnotherWithAnotherSeed) {

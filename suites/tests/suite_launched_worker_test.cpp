@@ -4,7 +4,9 @@
 #include <sys/wait.h>
 
 #include <chrono>
+#include <cstdio>
 
+#include "suites/sweep/job_command.hpp"
 #include "suites/sweep/launched_worker.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
@@ -40,6 +42,17 @@ TEST(Hexadecimal, KeepsEveryByte) {
   EXPECT_EQ(from_hexadecimal(hexadecimal(all)), all);
   EXPECT_THROW(from_hexadecimal("0"), std::invalid_argument);
   EXPECT_THROW(from_hexadecimal("0g"), std::invalid_argument);
+}
+
+// As a shell reads it: a path may hold what a shell has a use for.
+TEST(JobCommand, PathsAreOneWordEach) {
+  Suite suite;
+  suite.path = "it's \"here\"/$a b.toml", suite.launch = "printf '%s\\n' {ranks}", suite.comm = "mpi";
+  FILE* const said = popen(job_command(suite, 4, true, "kept's").c_str(), "r");
+  std::string words(4096, '\0');
+  words.resize(std::fread(words.data(), 1, words.size(), said));
+  EXPECT_EQ(pclose(said), 0);
+  EXPECT_TRUE(says(words, "\njob\nit's \"here\"/$a b.toml\n--ranks\n4\n", "\n--reference\nkept's\n"));
 }
 
 TEST(LaunchedWorker, OneJobAnswersOneRequestAfterAnother) {

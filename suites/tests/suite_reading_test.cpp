@@ -51,6 +51,14 @@ TEST(Suite, ReadsEverything) {
   EXPECT_EQ(s.also[1].line(), "dp=1 tp=4 pp=1");
 }
 
+TEST(Suite, AsManyStepsAreTimedAsAreAskedFor) {
+  const TemporaryFolder folder;
+  const Suite s = read_suite(folder.write(
+      "s.toml", "[run]\nmodel = \"m.json\"\ndata = \"d.tok\"\ntimed_steps = 50\n[axes]\ndp = 1\n"));
+  EXPECT_EQ(s.repeats.least, 50);
+  EXPECT_GE(s.repeats.most, 50);  // of itself it is 30
+}
+
 TEST(Suite, EnumeratesEveryCombinationOnce) {
   Suite s;
   s.grids = {{{"dp", {"1", "2"}}, {"tp", {"1", "3"}}, {"pp", {"1", "2"}}}};
