@@ -3,8 +3,12 @@
 #include <hdf5.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
 #include "reports/h5.hpp"
 #include "reports/junit.hpp"
+#include "suites/commands/command.hpp"
 #include "suites/commands/suite_options.hpp"
 #include "suites/sweep/sweep.hpp"
 #include "suites/tests/junit_reader.hpp"
@@ -177,19 +181,21 @@ TEST(ProgramGate, WhatCannotBeAskedIsOneSentence) {
 
 // ---- A plan that is wrong -------------------------------------------------------------------------------
 
-// Kernels that go wrong in a worker process alone, and there only where a rank has four query heads: tp=2.
+// Kernels that go wrong in another process than this one, and there only where a rank has four query heads:
+// tp=2.
 pid_t sweeper = 0;
+i64 wrong_heads = 4;
 Ops<float> right;
-void wrong_for_four_heads(Lanes& l, float* dq, float* dk, float* dv, const float* d_o, const float* q,
+void wrong_for_some_heads(Lanes& l, float* dq, float* dk, float* dv, const float* d_o, const float* q,
                           const float* k, const float* v, const float* o, const float* lse, i64 B, i64 T,
                           i64 H, i64 K, i64 hd) {
   right.attention_dx(l, dq, dk, dv, d_o, q, k, v, o, lse, B, T, H, K, hd);
-  if (H == 4) dq[0] += 1;
+  if (H == wrong_heads) dq[0] += 1;
 }
 const KernelSet planted{"test-worker", 2000, [] { return sweeper != 0 && getpid() != sweeper; },
                         [](Ops<float>& ops) {
                           right = ops;
-                          ops.attention_dx.call = wrong_for_four_heads;
+                          ops.attention_dx.call = wrong_for_some_heads;
                         }};
 
 TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
@@ -219,6 +225,36 @@ TEST(ProgramGate, AWrongPlanIsAFailureWithItsPlaceAndTheCommandThatShowsIt) {
   const Ended ended = lockstep_program(again.substr(again.find("gate ")));
   EXPECT_EQ(ended.status, 0) << ended.err;
   EXPECT_TRUE(says(ended.out, "VALID: 1 plan, one hash " + sweep.record().reference_hash.substr(0, 16)));
+}
+
+// On other hosts it goes wrong there, and so it is judged there.
+TEST(ProgramGate, APlanOfALauncherIsJudgedAgainByIt) {
+  Suite suite;
+  suite.path = "a.toml", suite.isa = "plain", suite.threads = 2;
+  suite.launch = "mpirun -n {ranks}", suite.comm = "mpi";
+  EXPECT_TRUE(says(judge_again(suite, "dp=2"),
+                   " gate a.toml --plan \"dp=2\" --isa plain --device cpu --threads 2 --launch \"mpirun -n "
+                   "{ranks}\" --comm mpi"));
+}
+
+// A single device has eight heads.
+TEST(ProgramTrain, AStepBeyondTheBoundOfFastModeIsAFailure) {
+  for (const auto& [heads, said] :
+       {std::pair{i64{4}, "not right in fast mode: numbers: step 0: gradient of "},
+        {i64{8}, "the single device is wrong: step 0: gradient of "}}) {
+    CLI::App app;
+    const std::vector<const Command*> all = commands();
+    const Command::Action train =
+        (*std::find_if(all.begin(), all.end(), [](auto* c) { return c->name == "train"; }))->declare(app);
+    app.parse(tiny_run + "--steps 1 --plan tp=2 --fast --check");
+    wrong_heads = heads, sweeper = getppid();
+    testing::internal::CaptureStdout();
+    const int status = train();
+    const std::string out = testing::internal::GetCapturedStdout();
+    wrong_heads = 4, sweeper = 0;
+    EXPECT_EQ(status, 1) << out;
+    EXPECT_TRUE(says(out, said));
+  }
 }
 
 // ---- Fast mode alone ------------------------------------------------------------------------------------

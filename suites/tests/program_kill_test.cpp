@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "reports/h5.hpp"
 #include "reports/record.hpp"
@@ -196,7 +197,8 @@ TEST_F(Sweeping, GoesOnWithoutRunningAgainWhatIsRecorded) {
   EXPECT_TRUE(says(log_, "going on: 8 of 8", "VALID: 8 plans"));
   // Anew: everything.
   ASSERT_EQ(sweep(out, "--fresh --only 'dp=1 tp=1 pp=1'"), 0) << log_;
-  EXPECT_EQ(log_.find("going on"), std::string::npos);
+  for (const char* old : {"going on", "reference, kept"})
+    EXPECT_EQ(log_.find(old), std::string::npos) << log_;
   EXPECT_EQ(plans_in(out).size(), 2u);
 }
 
@@ -244,8 +246,9 @@ TEST_F(Sweeping, APlanThatCrashesIsRecordedAndTheNextRuns) {
 }
 
 TEST_F(Sweeping, LimitsOfTimeAndMemoryAreStatusesOfTheirOwn) {
-  for (const auto& [limit, status] :
-       {std::pair{"seconds = 0.001", "timeout"}, {"memory = 0.001", "out of memory"}}) {
+  for (const auto& [limit, status, why] :
+       {std::tuple{"seconds = 0.001", "timeout", "no end after 0.001 s"},
+        {"memory = 0.001", "out of memory", " GiB were resident, 0.001 are allowed"}}) {
     const std::string out = folder_.path() + "/" + status[0];
     const std::string suite =
         folder_.write("limit.toml", read(suite_).substr(0, read(suite_).find("[axes]")) +
@@ -253,7 +256,7 @@ TEST_F(Sweeping, LimitsOfTimeAndMemoryAreStatusesOfTheirOwn) {
     const Ended ended = lockstep_program("sweep " + suite + " --out " + out);
     EXPECT_EQ(ended.status, 1);
     EXPECT_TRUE(
-        says(ended.out, "INVALID: 2 of 2 plans failed: dp=1 tp=1 pp=1: " + std::string(status) + ": "));
+        says(ended.out, "INVALID: 2 of 2 plans failed: dp=1 tp=1 pp=1: " + std::string(status) + ": ", why));
     EXPECT_EQ(h5::Reader(out + "/run.h5").strings("/plans/status"), std::vector<std::string>(2, status));
     EXPECT_EQ(h5::Reader(out + "/run.h5").strings("/plans/numbers"), std::vector<std::string>(2, "not run"));
   }
