@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 
 #include "suites/gates/fast.hpp"
 #include "suites/run/reference.hpp"
+#include "suites/tests/user_error.hpp"
 
 namespace lockstep {
 namespace {
@@ -391,6 +393,8 @@ TEST(Gates, WhatNoRankHoldsIsNamedInEveryStep) {
 
 // Kernels of which the optimizer's is wrong, by a bit that no bound would see.
 bool wrong_adamw_runs = false;
+std::atomic<int> adamw_calls = 0;
+int right_adamw_calls = 0;  // the first so many are right
 decltype(Ops<float>::adamw.call) right_adamw;
 const KernelSet wrong_adamw{"test-wrong-adamw", 2001, [] { return wrong_adamw_runs; },
                             [](Ops<float>& ops) {
@@ -398,6 +402,7 @@ const KernelSet wrong_adamw{"test-wrong-adamw", 2001, [] { return wrong_adamw_ru
                               ops.adamw.call = [](Lanes& lanes, float* w, float* m, float* v, const float* g,
                                                   i64 n, float clip, AdamWStep<float> step) {
                                 right_adamw(lanes, w, m, v, g, n, clip, step);
+                                if (adamw_calls++ < right_adamw_calls) return;
                                 w[0] = std::nextafter(w[0], 1.f);
                               };
                             }};
@@ -418,6 +423,21 @@ TEST(Gates, FastModeHoldsTheOptimizerToItsBits) {
       << wrong;
 }
 
+// A plan is run twice, and the second time with guarded buffers: what goes wrong then alone is as wrong.
+TEST(Gates, TheGuardedRunIsHeldToTheReferenceToo) {
+  GateScene s("gate-tiny");
+  s.settings.steps = 1;
+  const Weights initial = fresh_weights(s.model, s.settings);
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1, initial);
+  const Prepared p = s.prepared("dp=2");
+  wrong_adamw_runs = true, right_adamw_calls = 1 << 30, adamw_calls = 0;
+  EXPECT_EQ(judge(p, reference, {}, initial).numbers, "pass");
+  right_adamw_calls = adamw_calls / 2, adamw_calls = 0;
+  const std::string wrong = judge(p, reference, {}, initial).numbers;
+  wrong_adamw_runs = false, right_adamw_calls = 0;
+  EXPECT_TRUE(says(wrong, "guarded, lazy: ", "weight")) << wrong;
+}
+
 TEST(Gates, EveryRanksMessagesAreHeldToItsTrace) {
   const Prepared p = GateScene("gate-tiny").prepared("dp=2 tp=2");
   auto posted = p.posted;
@@ -435,9 +455,11 @@ TEST(Gates, EveryRanksGuardedPeakIsHeldToItsTrace) {
   std::vector<i64> alive;
   for (const Trace& trace : p.traces) alive.push_back(peaks(trace).total);
   EXPECT_EQ(judge_memory(p, alive), "pass");
-  alive.back() += 4;
-  EXPECT_TRUE(judge_memory(p, alive).starts_with(fmt::format("rank 3: {} bytes were alive", alive.back())))
-      << judge_memory(p, alive);
+  for (const i64 more : {4, -8}) {
+    alive.back() += more;
+    EXPECT_TRUE(judge_memory(p, alive).starts_with(fmt::format("rank 3: {} bytes were alive", alive.back())))
+        << judge_memory(p, alive);
+  }
 }
 
 // With tp=2 a layer has 3550 elements and a norm 50: over dp=4 every shard of theirs is padded, and shards
