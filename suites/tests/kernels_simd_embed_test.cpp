@@ -66,12 +66,13 @@ TEST_P(SimdEmbed, GradientEqualsPlain) {
   gradient_is_added_in_order<float>(), gradient_is_added_in_order<bf16>();
 }
 
-// Every token of two windows alike, and one more; few rows, each in every window; most tokens alone; more
-// columns than a block's; columns or addresses that cannot be had in eights.
+// Every token of two windows alike, and one more; few rows, each in every window; most tokens alone; tokens
+// that begin in the second window and come again in the third; more columns than a block's; columns or
+// addresses that cannot be had in eights.
 INSTANTIATE_TEST_SUITE_P(Of, SimdEmbed,
                          testing::Values(Case{4097, 8, 0}, Case{6150, 40, 5}, Case{2100, 16, 3000},
-                                         Case{300, 4200, 40}, Case{60, 8200, 9}, Case{2500, 13, 6},
-                                         Case{2200, 24, 30, 1}),
+                                         Case{4500, 8, 3000}, Case{300, 4200, 40}, Case{60, 8200, 9},
+                                         Case{2500, 13, 6}, Case{2200, 24, 30, 1}),
                          [](const auto& of) {
                            return fmt::format("T{}D{}V{}S{}", of.param.T, of.param.D, of.param.vocabulary,
                                               of.param.shift);
