@@ -179,6 +179,7 @@ TEST(Config, WhatIsSavedIsRead) {
                   {"initializer_range", 0.5},
                   {"tie_word_embeddings", true},
                   {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}},
+                  {"bos_token_id", 7},
                   {"dtype", "bfloat16"}});
   std::vector<std::string> paths = {folder.write("unusual.json", unusual.dump())};
   for (const auto& entry : std::filesystem::directory_iterator("suites/models"))
@@ -188,7 +189,9 @@ TEST(Config, WhatIsSavedIsRead) {
     save_model_config(folder.path() + "/config.json", path, given);
     EXPECT_EQ(every_field(load_model_config(folder.path())), every_field(given)) << path;
     std::ifstream saved(folder.path() + "/config.json");
-    const json object = json::parse(saved);
+    std::ifstream origin(path);
+    const json object = json::parse(saved), before = json::parse(origin);
+    EXPECT_EQ(object.value("bos_token_id", -1), before.value("bos_token_id", -1)) << "what changes no number";
     EXPECT_EQ(object["torch_dtype"], "float32");
     EXPECT_FALSE(object.contains("dtype"));
   }

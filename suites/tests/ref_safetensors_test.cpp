@@ -206,6 +206,9 @@ TEST(SafeTensors, AModelsFilesHoldAtMostSoMuch) {
   save_model(folder.path(), model(3), 79);  // a third file
   EXPECT_EQ(files().size(), 4u);
   EXPECT_TRUE(is(3));
+  save_model(folder.path(), model(4), 1);  // none fits: a file for each, and none without any
+  EXPECT_EQ(files().size(), 4u);
+  EXPECT_TRUE(is(4));
   save_model(folder.path(), model(4), 200);
   EXPECT_EQ(files(), (std::set<std::string>{"model.safetensors"}));
   EXPECT_TRUE(is(4));
@@ -244,6 +247,14 @@ TEST_F(Weights, AreInTheTablesOrder) {
   EXPECT_TRUE(values[11].empty());
   save_weights(folder.path() + "/again", table, values);
   EXPECT_EQ(load_weights(folder.path() + "/again", table), values);
+}
+
+// A tied head is the embedding, whatever else a file holds for it (as in Transformers' tie_weights).
+TEST_F(Weights, ATiedHeadsOwnCopyIsLeft) {
+  tensors["lm_head.weight"] = {{3, 2}, std::vector<float>(6, 9.0f)};
+  const auto values = load();
+  EXPECT_EQ(values[0], std::vector<float>(6, 0.5f));
+  EXPECT_TRUE(values[11].empty());
 }
 
 // Llama 2's first files keep this table; nothing else that the model has not is taken.
