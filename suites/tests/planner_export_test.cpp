@@ -106,7 +106,6 @@ TEST(ExportWords, WhatIsMissingIsSaid) {
   }
 }
 
-// A number that nobody chose is written as nobody's.
 // A schedule that a new file brings; in a process of its own, for words stay.
 TEST(ExportWords, AScheduleThatNobodyKnowsIsSaid) {
   for (const std::string system : {"megatron", "deepspeed", "torchtitan"})
@@ -120,6 +119,7 @@ TEST(ExportWords, AScheduleThatNobodyKnowsIsSaid) {
         << system;
 }
 
+// A number that nobody chose is written as nobody's.
 TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   AskedExport a("gate-untied");
   const Exported none = a.to("deepspeed", "dp=8");
@@ -128,7 +128,9 @@ TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   EXPECT_TRUE(named(none.missing, "lr: nobody said it") && named(none.missing, "scheduler: nobody said"));
   for (const char* system : {"megatron", "fsdp", "torchtitan"})
     EXPECT_TRUE(says(a.to(system, "dp=8").text, "SET THIS: 3 steps"));
-  a.settings.steps = 1000, a.settings.lr = 3e-4;
+  a.settings.steps = 1000;  // one of two is not enough
+  EXPECT_TRUE(says(a.to("megatron", "dp=8").text, "SET THIS: 1000 steps"));
+  a.settings.lr = 3e-4;
   const Exported both = a.to("deepspeed", "dp=8");
   EXPECT_TRUE(says(both.text, "\"lr\": 0.0003", "\"total_num_steps\": 1000"));
   EXPECT_FALSE(named(both.missing, "nobody said"));
@@ -184,6 +186,31 @@ TEST(ExportWords, NumbersStandUnderTheirNames) {
            "data_parallel_shard_degree=4", "tensor_parallel_degree=2", "pipeline_parallel_degree=2",
            "pipeline_parallel_microbatch_size=2", "parts([16, 16])", "warmup_steps=2, total_steps=1000",
            "min_lr_factor=0.1", "\"lr\": 0.002, \"betas\": (0.9, 0.95)"));
+}
+
+// Eight ranks: what is the business of some plans only, and is not said of those beside them. (Of 32 layers
+// every third from the first on is 11; two layers' weights are twice those above.)
+TEST(ExportWords, WhatOnePlanWantsAnotherDoesNot) {
+  AskedExport a("llama-3-8b");
+  a.settings.gradient_bytes = 4;
+  const struct {
+    const char *system, *plan, *says, *other;
+  } cases[] = {
+      {"deepspeed", "dp=8 zero=3 offload=weights", "offload_param", "dp=8 zero=3 offload=optimizer"},
+      {"fsdp", "dp=8 zero=2", "sync_each_batch", "dp=8 zero=1"},
+      {"fsdp", "dp=8 zero=2", "sync_each_batch", "dp=8 zero=2 micro=2"},
+      {"fsdp", "dp=8 zero=3", "reshard_after_forward: true", "dp=8 zero=2"},
+      {"fsdp", "offload=weights", "reshard_after_forward: true", "dp=8 zero=2 offload=weights"},
+      {"fsdp", "dp=8 zero=3", "gradients of 4 bytes", "dp=8"},
+      {"megatron", "dp=8 zero=3", "--overlap-param-gather", "dp=8 zero=2"},
+      {"megatron", "dp=8 ckpt=full every=3", "--recompute-num-layers 11\n", "dp=8 ckpt=full"},
+      {"megatron", "dp=4 tp=2 bucket=2", "--ddp-bucket-size 218120192\n", "dp=4 tp=2"},
+      {"torchtitan", "dp=8", "replicate_degree=8, data_parallel_shard_degree=1,", "dp=8 zero=1"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_TRUE(says(a.to(c.system, c.plan).text, c.says)) << c.system << ": " << c.plan;
+    EXPECT_FALSE(says(a.to(c.system, c.other).text, c.says)) << c.system << ": " << c.other;
+  }
 }
 
 // Sixteen ranks in two groups of eight that share.

@@ -55,6 +55,8 @@ TEST(ExportWritten, IsThePlanThatIsRun) {
       {"fsdp", "dp=8 zero=3 ckpt=norms every=2 activations=disk", "dp=8 zero=3 ckpt=full activations=host"},
       {"fsdp", "dp=8 zero=3 activations=host", "dp=8 zero=3"},
       {"fsdp", "dp=8 schedule=zero-bubble", "dp=8"},
+      {"fsdp", "dp=8 ckpt=full activations=host", "dp=8 ckpt=full"},
+      {"fsdp", "offload=weights", "offload=weights"},
   };
   for (const auto& c : cases)
     EXPECT_EQ(as_written(exporter(c.system), a.question(), Plan::parse(c.plan)).line(),
