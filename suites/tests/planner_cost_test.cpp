@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 
+#include "kernels/extents.hpp"
 #include "suites/planner/cluster_text.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/measure/measure_links.hpp"
@@ -47,6 +48,7 @@ TEST(Collectives, SmallMessagesTakeTheTree) {
   Cluster c = plain_cluster();
   c.network.latency = 1e-5;
   EXPECT_NEAR(collective_seconds(Verb::all_reduce, 8, place(1024, 8, 8), c), 20e-5, 1e-7);
+  EXPECT_NEAR(collective_seconds(Verb::broadcast, 8, place(1024, 8, 8), c), 10e-5, 1e-7) << "one way alone";
 }
 
 // Of 16 ranks on two nodes each carries an eighth of an all_reduce to the other node, in halves, and as much
@@ -159,7 +161,7 @@ Trace::Event kernel(const char* name, std::vector<double> numbers, Type type,
   e.name = name, e.numbers = std::move(numbers);
   View v;
   v.type = type, v.medium = medium;
-  e.views = {v, v, v};
+  e.views.assign(extents_of(name, e.numbers).size(), v);
   return e;
 }
 
@@ -187,6 +189,51 @@ TEST(Roofline, EfficiencyIsTheKernelsOwnOrItsClasss) {
   EXPECT_NEAR(model.kernel(kernel("matmul_dw", {4096, 4096, 4096}, Type::bf16)), 1e-6 + flops / 0.25e15,
               1e-9);
   EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-6 + 12e6 / 0.3e12, 1e-9);
+}
+
+// A GPU is handed its kernels one by one; the host's own are handed out by nobody.
+TEST(Roofline, DispatchIsOfTheDevicesKernels) {
+  Cluster c = plain_cluster();
+  c.dispatch = 1e-3;
+  const CostModel model(c, {});
+  EXPECT_DOUBLE_EQ(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-3);
+  EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32, Medium::host)), 12e6 / 50e9, 1e-12);
+}
+
+// Beside others attention keeps its own part of its rate, or where none was measured a matmul's.
+TEST(Roofline, ACrowdSlowsEachKind) {
+  Cluster c = plain_cluster();
+  const auto slower = [&](const char* name, std::vector<double> numbers) {
+    Cluster alone = c;
+    alone.crowd.clear();
+    const Trace::Event e = kernel(name, std::move(numbers), Type::bf16);
+    return CostModel(c, Mesh{8, 1, 1, 1}).kernel(e) / CostModel(alone, Mesh{8, 1, 1, 1}).kernel(e);
+  };
+  c.crowd["matmul"] = Curve({{1, 1}, {8, 0.5}});
+  EXPECT_NEAR(slower("matmul", {4096, 4096, 4096, 1}), 2, 1e-12);
+  EXPECT_NEAR(slower("attention", {1, 4096, 8, 8, 128}), 2, 1e-12);
+  EXPECT_NEAR(slower("add", {1e6}), 1, 1e-12);
+  c.crowd["attention"] = Curve({{1, 1}, {8, 0.25}}), c.crowd["rows"] = Curve({{1, 1}, {8, 0.2}});
+  EXPECT_NEAR(slower("attention", {1, 4096, 8, 8, 128}), 4, 1e-12);
+  EXPECT_NEAR(slower("add", {1e6}), 5, 1e-12);
+}
+
+// A kernel with a grid takes its rate, and its launch; larger than all that was measured, that of the edge.
+// Attention's heads are the queries', of all sequences; the sums of three matmuls at once are together.
+TEST(Roofline, AGridsRateIsOfTheKernelsSizes) {
+  Cluster c = plain_cluster();
+  c.launch = 1e-5;
+  c.grids["matmul"] = {{std::vector<double>{16, 64}, {16, 64}, {16, 64}}, std::vector<double>(8, 1e9)};
+  c.grids["matmul"].rates[7] = 4e9;
+  const auto seconds = [&](double n) {
+    return CostModel(c, {}).kernel(kernel("matmul", {n, n, n, 1}, Type::f32)) - 1e-5;
+  };
+  EXPECT_NEAR(seconds(16), 2 * 16 * 16 * 16 / 1e9, 1e-12);
+  EXPECT_NEAR(seconds(64), 2 * 64 * 64 * 64 / 4e9, 1e-12);
+  EXPECT_NEAR(seconds(1024), 2.0 * 1024 * 1024 * 1024 / 4e9, 1e-9);
+  using Sizes = std::array<double, 3>;
+  EXPECT_EQ(grid_sizes("attention", {2, 128, 8, 4, 64}), (Sizes{128, 64, 2 * 8}));
+  EXPECT_EQ(grid_sizes("matmul_dx", {99, 10, 99, 20, 99, 30, 7, 5, 1}), (Sizes{7, 10 + 20 + 30, 5}));
 }
 
 // What ranks carry themselves: bytes of the whole payload by their own rates, where it starts and where it is

@@ -57,9 +57,11 @@ TEST(Cost, UnfusedAttentionMovesItsMatrices) {
   EXPECT_NEAR(model.kernel(kernel("attention", {2, 64, 8, 8, 16})), flops / 1e12 + 10 * matrix / 1e11, 1e-12);
   EXPECT_NEAR(model.kernel(kernel("attention_dx", {2, 64, 8, 8, 16})),
               2.5 * flops / 1e12 + 20 * matrix / 1e11, 1e-12);
-  // Nothing takes less than handing it out does: 16 pairs of query heads are a multiple of 4, 6 are none.
+  // Nothing takes less than handing it out does: 16 and 12 pairs of query heads are multiples of 4, 6 are
+  // none.
   c.dispatch = 1e-3, c.score_kernels = 3, c.score_apart = 5, c.score_group = 4;
   EXPECT_DOUBLE_EQ(model.kernel(kernel("attention", {2, 64, 8, 1, 16})), 3e-3);
+  EXPECT_DOUBLE_EQ(model.kernel(kernel("attention", {4, 64, 3, 3, 16})), 3e-3);
   EXPECT_DOUBLE_EQ(model.kernel(kernel("attention", {2, 64, 3, 3, 16})), 8e-3);
   EXPECT_DOUBLE_EQ(model.kernel(kernel("attention_dx", {2, 64, 3, 3, 16})), 16e-3);
 }
@@ -74,6 +76,14 @@ TEST(Cost, ScatteredHandOversSendPartsAndGatherThem) {
   // A quarter each between nodes, then a ring of four within: three steps of a quarter.
   const double scattered = 1e-5 + bytes / 4 / 2e9 + 3 * (2e-6 + bytes / 4 / 1e10);
   EXPECT_NEAR(CostModel(c, mesh, 4).message(m), scattered, 1e-12);
+  // As many parts as ranks that have the same, which those of sequence parallelism have not.
+  c.hand_over_scattered = true;
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const auto parts = [&](const char* plan) {
+    return hand_over_shares(c, lockstep::Run{model, settings_on(c, {}), Plan::parse(plan)});
+  };
+  EXPECT_EQ(parts("tp=4 pp=2"), 4);
+  EXPECT_EQ(parts("tp=4 pp=2 sp=1"), 1);
   c.hand_over = 1;
   EXPECT_NEAR(CostModel(c, mesh, 4).message(m), 1 + scattered, 1e-9);
 }
