@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "suites/planner/published/published.hpp"
 #include "suites/tests/temporary_folder.hpp"
@@ -52,6 +53,7 @@ TEST(Published, RowsAreScoredByTheirReason) {
   const TemporaryFolder folder;
   const std::string toml =
       "name = \"n\"\nshape = \"gpt\"\n[[row]]\nwhen = {model = \"odd\"}\nskip = \"an odd one\"\n"
+      "[[row]]\nwhen = {model = [\"odd\", \"other\"]}\nskip = \"later\"\n"
       "[[fitted]]\nrows = [1]\nwhat = \"all\"\n" +
       cluster;
   const PublishedGroup g = group(
@@ -144,6 +146,44 @@ TEST(Published, AGeluBlockCountsAsThePapersSay) {
   EXPECT_NEAR(3.0 * static_cast<double>(swiglu_width(4096, 8)) / (2 * 4096), 1, 0.002);
 }
 
+// Llama 3 8B: 8,030,261,248 parameters (huggingface.co), of which the embedding and 65 norms are in no
+// matmul. Six operations for each other one and token; of attention's two products 4 s^2 h forward, three
+// times that with backward, and once more where it is recomputed (Korthikanti et al. 2022, section 5).
+TEST(Published, SharedKeysAndValuesCountOnce) {
+  const double B = 4, s = 8192, h = 4096, L = 32, V = 128256;
+  const CountedModel m{L, h, 1024, 14336, V, s, 3};
+  const double weights = 8030261248.0 - V * h - 65 * h, scores = 4 * s * s * h * L * B;
+  EXPECT_NEAR(counted_flops(m, B) / (6 * weights * s * B + 3 * scores), 1, 1e-12);
+  EXPECT_NEAR(recomputed_flops(m, B, Recomputed::attention) / scores, 1, 1e-12);
+  EXPECT_EQ(recomputed_flops(m, B, Recomputed::nothing), 0);
+}
+
+// Megatron-LM pads GPT-2's 50257 words to a multiple of 128 times tp.
+TEST(Published, VocabulariesArePaddedForEachRank) {
+  const TemporaryFolder folder;
+  const PublishedGroup g = group(folder, "name = \"n\"\nshape = \"gpt\"\nvocab_multiple = 128\n" + cluster,
+                                 columns +
+                                     "s,m,2,64,4,256,50257,64,1,g,1,1,1,1,2,iter_s,1\n"
+                                     "s,m,2,64,4,256,50257,64,2,g,1,2,1,1,2,iter_s,1\n");
+  std::string why;
+  EXPECT_EQ(ask(g, g.rows[0], "", why)->model.vocab, 50304);
+  EXPECT_EQ(ask(g, g.rows[1], "", why)->model.vocab, 50432);
+}
+
+// The operations that a rule's plan makes again are those of attention alone.
+TEST(Published, ARulesPlanSaysWhatIsRecomputed) {
+  const TemporaryFolder folder;
+  const PublishedGroup g = group(folder, "name = \"n\"\nshape = \"gpt\"\n" + cluster,
+                                 columns + "s,m,2,64,4,256,512,64,1,g,1,1,1,1,2,iter_s,1\n");
+  std::string why;
+  for (const auto& [words, what] : {std::pair{"ckpt=attention", Recomputed::attention},
+                                    {"ckpt=selective", Recomputed::attention},
+                                    {"ckpt=full", Recomputed::layers},
+                                    {"ckpt=norms", Recomputed::nothing},
+                                    {"", Recomputed::nothing}})
+    EXPECT_EQ(ask(g, g.rows[0], words, why)->recomputed, what) << words;
+}
+
 // A run in every metric that a source may print is one step: 2 GPUs, 4 sequences of 64 tokens, by the
 // definitions of the metrics and Narayanan et al.'s operations (above), on a GPU of 300 TFLOP/s.
 TEST(Published, EveryMetricIsOfTheSameStep) {
@@ -190,8 +230,8 @@ TEST(Published, OnlyRunsOfOneKindAreRankedTogether) {
 // Of nine rows every third from the second on: 2, 5 and 8; their errors are not counted with the others'.
 TEST(Published, FittedRowsAreCountedApart) {
   const TemporaryFolder folder;
-  std::string rows = columns;
-  for (int i = 0; i < 9; ++i) rows += "s,a,2,64,4,256,512,64,1,g,1,1,1,1,2,iter_s,1\n";
+  std::string rows = columns.substr(0, columns.size() - 1) + ",mem_gib\n";
+  for (int i = 0; i < 9; ++i) rows += "s,a,2,64,4,256,512,64,1,g,1,1,1,1,2,iter_s,1,2\n";
   const PublishedGroup g = group(
       folder, "name = \"n\"\nshape = \"gpt\"\n[[fitted]]\nevery = 3\nfirst = 2\nwhat = \"some\"\n" + cluster,
       rows);
@@ -199,6 +239,28 @@ TEST(Published, FittedRowsAreCountedApart) {
   for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(all.rows[i].fitted, i == 1 || i == 4 || i == 7) << i;
   EXPECT_EQ(all.sources[0].fitted_errors.size(), 3u);
   EXPECT_EQ(all.sources[0].errors.size(), 6u);
+  EXPECT_EQ(all.sources[0].memory_errors.size(), 6u);
+}
+
+// A bar that is missed is MISSED in the table and below it; rows that are far off are named, but for those
+// that a constant was fitted on.
+TEST(Published, TheVerdictIsSaid) {
+  PublishedGroup g;
+  g.bars["s"].mean = 10;
+  ScoredGroup scored{&g, {}, {}};
+  for (const bool fitted : {false, true}) {
+    ScoredRow row;
+    row.row.words = {{"source", "s"}, {"model", fitted ? "fitted" : "free"}};
+    row.predicted = 3, row.published = 2, row.fitted = fitted;
+    scored.rows.push_back(row);
+  }
+  SourceScore s;
+  s.source = "s", s.errors = {0.5};
+  scored.sources = {s};
+  EXPECT_TRUE(says(scores_text({scored}), " met\n", "is off by +50.0 %: 3 predicted, 2 published, free"));
+  EXPECT_FALSE(says(scores_text({scored}), "2 published, fitted"));
+  scored.sources[0].missed = missed(g.bars["s"], s);
+  EXPECT_TRUE(says(scores_text({scored}), " MISSED\n", "  MISSED: mean error 50.00 % is above 10 %\n"));
 }
 
 // What Calculon and vTrain reach on their own clusters, on rows that nothing was fitted on.
@@ -274,6 +336,26 @@ TEST(PublishedGroups, TheirClustersArePlannedOn) {
             std::string::npos);
   EXPECT_EQ(complaint("suites/clusters/h100x64.toml:h100_80gb"),
             "suites/clusters/h100x64.toml: this is a cluster, and no group of published rows");
+}
+
+// One that is like another, which is like a third, which has a base: what none of them says is the base's.
+TEST(PublishedGroups, AClusterMayBeLikeOneThatIsLikeAnother) {
+  const TemporaryFolder folder;
+  for (const char* name : {"/clusters", "/published"})
+    std::filesystem::create_directory(folder.path() + name);
+  folder.write("clusters/base.toml",
+               "devices = 8\ndevices_per_node = 8\n[device]\nmemory_gib = 80\ntflops = 300\n"
+               "memory_gb_per_s = 2000\n[node]\ngb_per_s = 300\n");
+  folder.write("published/one.toml",
+               "[cluster.g]\nbase = \"base.toml\"\n[cluster.g.device]\nlaunch_us = 7\n");
+  folder.write("published/two.toml", "[cluster.h]\nlike = \"one.g\"\ndevices = 4\n");
+  folder.write("published/three.csv", columns);
+  const Cluster three = load_cluster(
+      folder.write("published/three.toml", "name = \"n\"\nshape = \"gpt\"\n[cluster.k]\nlike = \"two.h\"\n") +
+      ":k");
+  EXPECT_EQ(three.devices, 4);
+  EXPECT_DOUBLE_EQ(three.launch, 7e-6);
+  EXPECT_EQ(three.flops, 300e12);
 }
 
 }  // namespace
