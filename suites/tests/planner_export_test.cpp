@@ -135,6 +135,8 @@ TEST(ExportWords, StepsAndLearningRateAreTheUsersToSay) {
   EXPECT_TRUE(says(both.text, "\"lr\": 0.0003", "\"total_num_steps\": 1000"));
   EXPECT_FALSE(named(both.missing, "nobody said"));
   EXPECT_EQ(a.to("megatron", "dp=8").text.find("SET THIS"), std::string::npos);
+  a.settings.steps = Settings{}.steps, a.settings.total = 1000;  // a schedule's length is as good
+  EXPECT_EQ(a.to("megatron", "dp=8").text.find("SET THIS"), std::string::npos);
 }
 
 // Numbers stand under the names that each system's documentation has for them, whether or not its parser is
@@ -211,6 +213,28 @@ TEST(ExportWords, WhatOnePlanWantsAnotherDoesNot) {
     EXPECT_TRUE(says(a.to(c.system, c.plan).text, c.says)) << c.system << ": " << c.plan;
     EXPECT_FALSE(says(a.to(c.system, c.other).text, c.says)) << c.system << ": " << c.other;
   }
+}
+
+// What a system would refuse, or read otherwise: a warm-up is shorter than its schedule, positions reach to
+// the sequence's end, gradients are summed in their own type. On 16 ranks each of 8 key/value heads is on
+// two.
+TEST(ExportWords, NumbersAreWhatTheSystemMeans) {
+  AskedExport a("llama-3-8b", 16);
+  a.settings.seq = 16384, a.settings.steps = 1000, a.settings.warmup = 5000;
+  EXPECT_TRUE(says(a.to("megatron", "tp=8 cp=2").text, "\n--lr-warmup-iters 999\n",
+                   "\n--max-position-embeddings 16384\n"));
+  EXPECT_TRUE(says(a.to("megatron", "dp=8 cp=2").usage[0], "CUDA_DEVICE_MAX_CONNECTIONS=1 torchrun"));
+  for (const int bytes : {2, 4}) {
+    a.settings.gradient_bytes = bytes;
+    const auto j = nlohmann::json::parse(a.to("deepspeed", "dp=16").text);
+    EXPECT_EQ(j["communication_data_type"], bytes == 2 ? "bf16" : "fp32");
+    EXPECT_EQ(a.to("megatron", "dp=16").text.find("--grad-reduce-in-bf16") < std::string::npos, bytes == 2);
+  }
+  a.settings.weight_bytes = 4, a.settings.gradient_bytes = 2;
+  EXPECT_EQ(a.to("megatron", "dp=16").text.find("bf16"), std::string::npos);
+  EXPECT_EQ(layer_elements(a.model, 16), 4096 * (128 * (2 * 2 + 2 * 1) + 3 * 14336 / 16 + 2));
+  EXPECT_TRUE(says(AskedExport("gate-tiny").to("torchtitan", "dp=8").text, "param_init=SKIP)"));
+  EXPECT_FALSE(says(AskedExport("gate-untied").to("torchtitan", "dp=8").text, "param_init=SKIP)"));
 }
 
 // Sixteen ranks in two groups of eight that share.
