@@ -167,6 +167,14 @@ TEST(CalibrateGpu, KernelsAreTimedOnOperandsAsTheirTrainingStoresThem) {
   EXPECT_EQ(bf16.at("adamw").halves, 0u) << "beside float32 master weights";
 }
 
+// The fastest of all may be luck, and all but two may be what else the machine does.
+TEST(Calibrate, TheSecondFastestBatchCounts) {
+  const Sample s = sample_of({5, 3, 1, 2, 4}, 7);
+  EXPECT_EQ(s.seconds, 2);
+  EXPECT_EQ(s.spread, (3.0 - 1) / 2) << "from the fastest to the median";
+  EXPECT_EQ(sample_of({3}, 1).seconds, 3);
+}
+
 TEST(CalibrateGpu, ShapesAreThoseOfLargeModelsAndFitItsMemory) {
   Holding gpu;
   MeasureHow how;

@@ -114,6 +114,9 @@ TEST(Choose, SaysWhichPlansAreAsGood) {
             "2 other plans are within 1 % of the first, no worse as far as can be predicted\n"
             "  the smallest: `a=2 b=1 c=1 d=1`, 20.0 GiB, 0.9 % slower\n"
             "  the plainest: `a=1 b=2`, 60.0 GiB, 0.0 % slower\n");
+  const AskedOfFour a;  // 256 tokens a step
+  EXPECT_TRUE(says(pareto_text(c, {a.model, a.settings, a.cluster}), "256 ", "100.0 %", "254 ", "99.1 %",
+                   "253 ", "98.9 %"));
   c.fit.erase(c.fit.begin() + 3);
   EXPECT_TRUE(says(alike_text(c), "one other plan is within", "the smallest: the first\n"));
   c.fit.erase(c.fit.begin() + 2);
@@ -133,6 +136,78 @@ TEST(Choose, TimeByKindAddsUp) {
       EXPECT_NEAR(sum / p.seconds, 1, 1e-9) << line;
     }
   }
+}
+
+StagePrediction stage_of(double compute, double bubble, i64 bytes = 0) {
+  StagePrediction s;
+  s.compute = compute, s.bubble = bubble, s.live[0] = bytes;
+  return s;
+}
+
+// Of three stages that compute 1, 3 and 2 s and wait 3, 0 and 1; against one that waits 2 s more on average,
+// a quarter of the step, and computes 1 s less.
+TEST(Choose, WhatASecondPlanLosesIsOfTheFirstsStep) {
+  Prediction first, second;
+  first.seconds = 8, second.seconds = 9;
+  first.stages = {stage_of(1, 3), stage_of(3, 0), stage_of(2, 1.5)};
+  second.stages = {stage_of(1, 3.5)};
+  const auto kinds = time_by_kind(first);
+  ASSERT_EQ(kinds.size(), 2u);
+  EXPECT_EQ(kinds[0], (std::pair{std::string("compute"), 2.0}));
+  EXPECT_EQ(kinds[1], (std::pair{std::string("bubble"), 1.5}));
+  EXPECT_EQ(losses(first, second), "loses on bubble 25.0 %; gains on compute 12.5 %");
+  EXPECT_EQ(losses(first, first), "much the same everywhere");
+}
+
+// The middle one of three is the fullest.
+TEST(Choose, TheFullestStageIsNoNeighboursNeighbour) {
+  const AskedOfFour a;
+  Prediction p;
+  for (const i64 bytes : {10, 30, 20, 25}) p.stages.push_back(stage_of(1, 0, bytes));
+  const Held held = held_by("pp=4", p, {a.model, a.settings, a.cluster});
+  EXPECT_EQ(held.stage, 1);
+  EXPECT_EQ(held.together, 30);
+}
+
+// What is short is what is needed less what is there, and stages are named by their own times: the last one
+// alone has the head.
+TEST(Choose, APlansTextIsOfItsNumbers) {
+  AskedOfFour a;
+  a.settings.batch = 256, a.cluster.memory = 1 << 24;
+  const char* plan = "pp=4 micro=256";
+  const Question q{a.model, a.settings, a.cluster};
+  const Prediction p = predicted(plan, q);
+  const double short_of = held_by(plan, p, q).needs[0] / (1 << 30) - 1.0 / 64;
+  ASSERT_GT(short_of, 0);
+  const auto ms = [&](int stage) {
+    return fmt::format("{:.2f} ms (stage {})", 1e3 * p.stages[stage].compute, stage);
+  };
+  int least = 0;
+  for (int s = 1; s < 4; ++s)
+    if (p.stages[s].compute < p.stages[least].compute) least = s;
+  EXPECT_TRUE(says(plan_text(plan, q), fmt::format("too much by {:.3f} GiB", short_of),
+                   "stages compute " + ms(least) + " to " + ms(3)));
+}
+
+// The rule that refuses most comes first; values are in the order of their numbers.
+TEST(Choose, CountsAreInOrder) {
+  Choices c;
+  c.walked.legal = 26, c.walked.combinations = 1234 + 5 + 26;
+  c.walked.refused = {{"few", 5}, {"many", 1234}};
+  c.walked.axes["micro"] = {{"1", 10}, {"16", 4}, {"2", 8}, {"4", 4}};
+  const std::string text = counts_text(c);
+  EXPECT_TRUE(says(text, "weighed 26 legal plans of 1,265 combinations",
+                   "         1,234 refused by many\n               5 refused by few\n",
+                   " 1: 10  2: 8  4: 4  16: 4 "));
+}
+
+TEST(Choose, TheRuleThatRefusesMostIsNamed) {
+  Enumerated all;
+  all.combinations = 30, all.refused = {{"a", 20}, {"b", 4}, {"c", 6}};
+  all.why = {{"a", "as a says"}, {"b", "as b says"}, {"c", "as c says"}};
+  const AskedOfFour a;
+  EXPECT_EQ(refusal([&] { check_any_legal(all, a.settings, 4, parse_values("dp=4 tp=1 pp=1 cp=1")); }),
+            "plan: none of 30 combinations is legal; 20 are refused by a: as a says");
 }
 
 // One microbatch: all stages keep as many layers' activations, and the last has the logits besides.

@@ -56,6 +56,15 @@ TEST(Fit, ThirteenBillionParametersTakeEighteenBytesEach) {
   for (const std::string& line : lines_of(text)) EXPECT_TRUE(says(readme(), line + "\n"));
 }
 
+// A tied head has no weights of its own: 134,515,008 parameters, as huggingface.co has them.
+TEST(Fit, ATiedHeadIsCountedOnce) {
+  const Seed seed;
+  const ModelConfig model = load_model_config("suites/models/smollm2-135m.json");
+  ASSERT_TRUE(model.tied);
+  EXPECT_TRUE(
+      says(bytes_text({model, seed.settings, seed.cluster}, true), "0.13 billion", "| 2 | 0.3 | 0.3 | 0 |"));
+}
+
 // On one device everything is weighed; of more, where that takes long, what README.md's plan needs and takes.
 TEST(Fit, ReadmesTableIsWhatThePlannerSays) {
   const Seed seed;
@@ -100,6 +109,13 @@ TEST(Fit, SaysFromWhereOn) {
   EXPECT_EQ(least_text({row(1, true, true)}), "fits from 1 device on, with nothing kept on the host\n");
   EXPECT_EQ(least_text({row(1, true, false)}), "fits from 1 device on, with something kept on the host\n");
   EXPECT_EQ(least_text({row(1, false, false), row(2, false, false)}), "does not fit 2 devices\n");
+  EXPECT_EQ(least_text({row(1, true, true), row(2, false, false), row(4, true, true)}),
+            "fits from 4 devices on, with nothing kept on the host\n")
+      << "and not on 2";
+  // 256 sequences of 4096 tokens: the best takes a second, what needs no host two.
+  const Seed seed;
+  EXPECT_TRUE(says(fits_text({row(4, true, true)}, {seed.model, seed.settings, seed.cluster}, true),
+                   "| yes, 524288 tokens/s |", "| 1.00 | 1048576 |"));
 }
 
 // 3 MB a device: whether a plan fits, and by how much none does, sought plan by plan.
