@@ -331,6 +331,8 @@ TEST(Deadlock, IsARefusalToThePlanner) {
   EXPECT_EQ(c.fitting, 1);
   ASSERT_EQ(c.walked.refused.count("hangs"), 1u);
   EXPECT_EQ(c.walked.refused.at("hangs"), 1);
+  EXPECT_EQ(c.walked.axes.at("virtual").at("1"), 1);
+  EXPECT_EQ(c.walked.axes.at("virtual").at("2"), 0);
   EXPECT_TRUE(says(c.walked.why.at("hangs"),
                    "`dp=1 tp=1 pp=2 virtual=2` would hang:", "stage 0 at backward of chunk 0, microbatch 0",
                    "stage 1 at forward of chunk 1, microbatch 1"));
