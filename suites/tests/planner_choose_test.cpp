@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "kernels/work.hpp"
 #include "suites/planner/answer/explain.hpp"
+#include "suites/planner/answer/plan_json.hpp"
+#include "suites/planner/answer/plan_timeline.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
@@ -157,6 +160,32 @@ TEST(Choose, WhatASecondPlanLosesIsOfTheFirstsStep) {
   EXPECT_EQ(kinds[1], (std::pair{std::string("bubble"), 1.5}));
   EXPECT_EQ(losses(first, second), "loses on bubble 25.0 %; gains on compute 12.5 %");
   EXPECT_EQ(losses(first, first), "much the same everywhere");
+}
+
+// Programs are told how many plans fit, not how many were looked at closely.
+TEST(Choose, ProgramsAreToldHowManyFit) {
+  const AskedOfFour a;
+  const Choices c = choose(a.model, a.settings, a.cluster, parse_values("to=host activations=device micro=1"),
+                           {.top = 1, .by_value = false});
+  ASSERT_LT(std::ssize(c.fit), c.fitting);
+  const auto j = nlohmann::json::parse(json_of(c, {a.model, a.settings, a.cluster}, 1, false));
+  EXPECT_EQ(j["fit"], c.walked.legal - c.misfits);
+  EXPECT_EQ(j["plans"].size(), 1u);
+}
+
+// A step of too many bars is shown by its beginning and its end, equally long.
+TEST(Choose, APictureHasTheStepsEnd) {
+  const AskedOfFour a;
+  const Question q{a.model, a.settings, a.cluster};
+  const Plan plan = Plan::parse("pp=4 micro=1");
+  const std::vector<Timeline> whole = timelines_on(plan, q), parts = timelines_on(plan, q, 40);
+  ASSERT_EQ(whole.size(), 1u);
+  ASSERT_EQ(parts.size(), 2u);
+  const double step = whole[0].seconds;
+  EXPECT_EQ(parts[0].from, 0);
+  EXPECT_LT(parts[0].seconds, 0.5 * step);
+  EXPECT_NEAR(parts[1].from, step - parts[0].seconds, 1e-9 * step);
+  EXPECT_NEAR(parts[1].seconds, parts[0].seconds, 1e-9 * step);
 }
 
 // The middle one of three is the fullest.

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "suites/planner/answer/fit.hpp"
+#include "suites/planner/answer/plan_json.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
@@ -116,6 +118,10 @@ TEST(Fit, SaysFromWhereOn) {
   const Seed seed;
   EXPECT_TRUE(says(fits_text({row(4, true, true)}, {seed.model, seed.settings, seed.cluster}, true),
                    "| yes, 524288 tokens/s |", "| 1.00 | 1048576 |"));
+  const auto j =
+      nlohmann::json::parse(json_of({row(4, true, true)}, {seed.model, seed.settings, seed.cluster}));
+  EXPECT_EQ(j["on"][0]["best"]["plan"], "dp=1 offload=optimizer");
+  EXPECT_EQ(j["on"][0]["on_devices_alone"]["plan"], "dp=1");
 }
 
 // 3 MB a device: whether a plan fits, and by how much none does, sought plan by plan.

@@ -60,6 +60,13 @@ TEST(KernelShares, NameWhatTheHostDoes) {
                    "matmul_dw", "stage 0 of 1"));
 }
 
+// The second of two stages has as many layers, and the head.
+TEST(KernelShares, AreOfTheStageThatWorksMost) {
+  TinyLlama t;
+  t.cluster.devices = 2;
+  EXPECT_TRUE(says(kernel_shares_text(Plan::parse("pp=2"), t.question()), "stage 1 of 2", "ce_dx"));
+}
+
 TEST(KernelShares, OfTooLongAStepAreRefused) {
   const TinyLlama t(1024);
   EXPECT_TRUE(says(refusal([&] { kernel_shares(Plan::parse("dp=1 micro=1"), t.question(), 0); }),
