@@ -208,6 +208,12 @@ TEST(Roofline, DispatchIsOfTheDevicesKernels) {
   const CostModel model(c, {});
   EXPECT_DOUBLE_EQ(model.kernel(kernel("add", {1e6}, Type::f32)), 1e-3);
   EXPECT_NEAR(model.kernel(kernel("add", {1e6}, Type::f32, Medium::host)), 12e6 / 50e9, 1e-12);
+  // Nor is a message sooner under way than it is handed out.
+  Message m;
+  m.verb = Verb::all_reduce, m.axis = Axis::dp, m.n = 1;
+  EXPECT_DOUBLE_EQ(CostModel(c, Mesh{8, 1, 1, 1}).message(m), 1e-3);
+  m.n = 1 << 28;
+  EXPECT_NEAR(CostModel(c, Mesh{8, 1, 1, 1}).message(m), 2 * 7.0 / 8 * 4 * (1 << 28) / 100e9, 1e-9);
 }
 
 // Beside others attention keeps its own part of its rate, or where none was measured a matmul's.
