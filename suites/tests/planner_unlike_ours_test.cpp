@@ -86,6 +86,8 @@ TEST(Cost, ScatteredHandOversSendPartsAndGatherThem) {
   EXPECT_EQ(parts("tp=4 pp=2 sp=1"), 1);
   c.hand_over = 1;
   EXPECT_NEAR(CostModel(c, mesh, 4).message(m), 1 + scattered, 1e-9);
+  m.axis = Axis::tie, m.verb = Verb::all_reduce;  // of the same stages, and no hand-over
+  EXPECT_LT(CostModel(c, mesh, 4).message(m), 1);
 }
 
 // Of each layer and microbatch the down projection and the sum that follows, here without tp: 2 T F D
