@@ -140,7 +140,7 @@ class PlainDevice {
   // Start and wait at once, in place.
   void all_reduce(Axis, Reduce, const Buf&, View, i64 n, const char* what, int microbatch);
 
-  // A copy under way between device, host and disk: like a message, a pair. Elements are float32.
+  // A copy under way between device, host and disk: like a message, a pair. Both ends store elements alike.
   Request start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
                      const char* what);
   void wait_copy(Request&);

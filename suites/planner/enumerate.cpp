@@ -35,8 +35,8 @@ std::vector<std::string> texts(const std::vector<i64>& numbers) {
   return list;
 }
 
-// Plans of one tp and cp share their layers. dp follows from tp, pp and cp; words with few meanings alone
-// come last, and last of all those of schedules: plans that differ in nothing else share the most.
+// dp follows from tp, pp and cp; words with few meanings alone come last, and last of all those of schedules:
+// plans that differ in nothing else share the most.
 int turn(const std::string& word) {
   if (word == "tp" || word == "pp" || word == "cp") return 0;
   if (word == "dp") return 1;
@@ -52,9 +52,8 @@ std::vector<std::string> in_turn(const Values& values) {
   std::vector<std::string> words;
   for (const Word& word : plan_words())
     if (!values.at(word.name).empty()) words.push_back(word.name);
-  std::stable_sort(words.begin(), words.end(), [](const auto& a, const auto& b) {
-    return std::pair{turn(a), a == "pp"} < std::pair{turn(b), b == "pp"};
-  });
+  std::stable_sort(words.begin(), words.end(),
+                   [](const auto& a, const auto& b) { return turn(a) < turn(b); });
   return words;
 }
 
@@ -241,11 +240,11 @@ void Enumerated::add(const Enumerated& part) {
 std::vector<Values> parts_of(const Values& values, i64 devices) {
   std::vector<Values> parts;
   for (const std::string& tp : values.at("tp"))
-    for (const std::string& cp : values.at("cp"))
-      for (const std::string& pp : values.at("pp")) {
+    for (const std::string& pp : values.at("pp"))
+      for (const std::string& cp : values.at("cp")) {
         if (devices % (std::stoll(tp) * std::stoll(cp) * std::stoll(pp)) != 0) continue;
         Values part = values;
-        part["tp"] = {tp}, part["cp"] = {cp}, part["pp"] = {pp};
+        part["tp"] = {tp}, part["pp"] = {pp}, part["cp"] = {cp};
         parts.push_back(std::move(part));
       }
   return parts;

@@ -43,7 +43,7 @@ using VisitShare = std::function<void(double part)>;  // how much of all combina
 Enumerated each_legal_plan(const ModelConfig&, const Settings&, i64 devices, const Values&,
                            const VisitPlan& visit, const VisitShare& share = {});
 
-// The parts of that walk that have one tp, cp and pp each, in its order.
+// The parts of that walk that have one tp, pp and cp each, in its order.
 std::vector<Values> parts_of(const Values&, i64 devices);
 
 // UserError: no plan of these values is legal, for they make no mesh, or a rule refuses them.

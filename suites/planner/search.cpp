@@ -90,7 +90,7 @@ class Chooser {
   Best& best_;
   Choices out_;
   Enumerated hanging_;                                      // legal ones, refused after all
-  static constexpr const char* kGroup[] = {"dp", "micro"};  // a part has one tp, cp and pp
+  static constexpr const char* kGroup[] = {"dp", "micro"};  // a part has one tp, pp and cp
   std::array<std::string, 2> group_{};                      // what is waiting is of
   i64 place_;
   std::vector<std::pair<Plan, Weighed>> waiting_;  // they fit; seconds at least

@@ -217,6 +217,25 @@ TEST(Prune, TheOutlookIsABound) {
   EXPECT_GT(near / static_cast<double>(plans), 0.9);  // or it would be of no use
 }
 
+// So it is of hundreds of microbatches, whose copies lag behind more and more, or not at all.
+TEST(Prune, TheOutlookOfManyMicrobatchesIsABound) {
+  Scene s({"gate-tiny", 192, 4, 1e9, 1e9});
+  for (const double to_host : {3e9, 2e8, 2e7}) {
+    s.cluster.host.bandwidth = to_host;
+    Composer composer(s.model, s.settings, s.cluster);
+    const Values values = plan_values(
+        s.model, s.settings, 4,
+        parse_values(
+            "to=host tp=1 cp=1 micro=1 zero=0,1 ckpt=none,full offload=none activations=device,host"));
+    i64 plans = 0;
+    each_legal_plan(s.model, s.settings, 4, values, [&](const Plan& plan) {
+      ++plans;
+      EXPECT_LE(composer.seconds_at_least(plan), composer.weigh(plan).seconds * (1 + 1e-9)) << plan.line();
+    });
+    EXPECT_GT(plans, 40);
+  }
+}
+
 // What is printed of a plan was weighed; what explains it is predicted.
 TEST(Prune, WeighedAndPredictedAgree) {
   const Scene s({"gate-untied", 16, 8, 2.5e6, 1e9});
