@@ -7,6 +7,7 @@ Both average gradients over ranks. The mean over the batch's labels is that only
 by its part of them; --bug mean-of-means leaves that out, and `lockstep compare` must name it.
 """
 import argparse
+import gc
 
 import torch
 import torch.distributed as ranks
@@ -24,15 +25,7 @@ def shard(model, bf16):
     return fully_shard(model, mp_policy=policy)
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("path")
-    arguments.add_argument("--bug", choices=["mean-of-means"])
-    arguments.add_argument("--ddp", action="store_true")
-    arguments.add_argument("--bf16", action="store_true")
-    o = arguments.parse_args()
-    torch.set_num_threads(1)
-    ranks.init_process_group("gloo")
+def train(o):
     rank, world = ranks.get_rank(), ranks.get_world_size()
     model = make_model(tied=False, deviation=0.1)
     model = DistributedDataParallel(model) if o.ddp else shard(model, o.bf16)
@@ -56,6 +49,21 @@ def main():
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
         dump.weights(step, norm)
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("path")
+    arguments.add_argument("--bug", choices=["mean-of-means"])
+    arguments.add_argument("--ddp", action="store_true")
+    arguments.add_argument("--bf16", action="store_true")
+    o = arguments.parse_args()
+    torch.set_num_threads(1)
+    ranks.init_process_group("gloo")
+    train(o)
+    # What DDP keeps of the group has to go before it: as its last holder DDP would wait for the group's threads while
+    # these wait for Python's lock.
+    gc.collect()
     ranks.destroy_process_group()
 
 
