@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ref/error.hpp"
 #include "suites/planner/answer/explain.hpp"
 #include "suites/planner/course.hpp"
 #include "suites/planner/pipeline.hpp"
