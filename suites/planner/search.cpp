@@ -8,6 +8,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "kernels/cores.hpp"
@@ -113,7 +114,11 @@ class Search {
   Choices run() {
     const std::size_t most = static_cast<std::size_t>(wanted_.cores > 0 ? wanted_.cores : cores());
     std::vector<std::thread> others;
-    while (others.size() + 1 < std::min(most, parts_.size())) others.emplace_back([this] { work(); });
+    try {
+      while (others.size() + 1 < std::min(most, parts_.size())) others.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // A limit on threads: those that are there will do.
+    }
     work();
     for (std::thread& other : others) other.join();
     if (failed_) std::rethrow_exception(failed_);
