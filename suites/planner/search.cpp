@@ -19,8 +19,7 @@ namespace lockstep {
 
 namespace {
 
-const std::string kHangs = "hangs";  // the rule's name
-
+const std::string kHangs = "hangs";    // the rule's name
 constexpr i64 kPlaces = i64{1} << 40;  // more than a part has plans
 
 // Walks over the plans of a part. Those of a mesh and microbatch share their pieces: before these change,
@@ -50,13 +49,9 @@ class Chooser {
   }
 
   // walked: all that was looked at.
-  Choices finish(Enumerated walked) {
+  Choices finish(const Enumerated& walked) {
     settle();
-    for (const auto& [rule, plans] : hanging_.refused) walked.legal -= plans, walked.refused[rule] += plans;
-    walked.why.insert(hanging_.why.begin(), hanging_.why.end());
-    for (const auto& [word, values] : hanging_.axes)
-      for (const auto& [value, plans] : values) walked.axes[word][value] -= plans;
-    out_.walked = std::move(walked);
+    out_.walked.add(walked);
     return std::move(out_);
   }
 
@@ -79,11 +74,12 @@ class Chooser {
     waiting_.clear();
   }
 
-  // It was counted as a legal one that fits: what it weighs is known before what it does.
+  // It is counted as a legal one that fits: what it weighs is known before what it does.
   void refuse_hanging(const Plan& plan, const std::string& why) {
-    --out_.fitting;
-    ++hanging_.refused[kHangs], hanging_.why.try_emplace(kHangs, why);
-    for (const auto& [word, value] : plan.words()) ++hanging_.axes[word][value];
+    Enumerated& walked = out_.walked;  // less than nothing, until all that was looked at is added
+    --out_.fitting, --walked.legal;
+    ++walked.refused[kHangs], walked.why.try_emplace(kHangs, why);
+    for (const auto& [word, value] : plan.words()) --walked.axes[word][value];
   }
 
   Composer& composer_;
@@ -91,7 +87,6 @@ class Chooser {
   const Wanted& wanted_;
   Best& best_;
   Choices out_;
-  Enumerated hanging_;                                      // legal ones, refused after all
   static constexpr const char* kGroup[] = {"dp", "micro"};  // a part has one tp, pp and cp
   std::array<std::string, 2> group_{};                      // what is waiting is of
   i64 place_;

@@ -184,7 +184,6 @@ TEST(Disk, NoKernelMayTouchIt) {
   EXPECT_EQ(peaks(trace).by_kind[static_cast<int>(Kind::disk)], 40);
 }
 
-// What guard pages are to memory.
 // Ends with 0 if this process, which may write no longer file than 8 KiB, is told so in a sentence.
 void in_a_folder_without_room(const std::string& folder) {
   signal(SIGXFSZ, SIG_IGN);
@@ -205,6 +204,7 @@ TEST(Disk, AFolderWithoutRoomIsOneSentence) {
   EXPECT_EXIT(in_a_folder_without_room(folder.path()), testing::ExitedWithCode(0), "");
 }
 
+// What guard pages are to memory.
 TEST(GuardedDisk, ABufferThatIsTakenHoldsNoNumber) {
   const TemporaryFolder folder;
   const ArenaPlan plan{.places = {{0, 40}, {64, 40}}, .setup = 2, .bytes = 128, .live = 128};
