@@ -7,6 +7,7 @@
 
 #include "parallel/comm/mpi.hpp"
 #include "parallel/comm/nccl.hpp"
+#include "parallel/device/noting.hpp"
 #include "parallel/device/staging.hpp"
 #include "parallel/strategy_error.hpp"
 #include "parallel/trace/pairs.hpp"
@@ -37,18 +38,14 @@ void check_repeats(const Engine& engine, const Prepared& p) {
 }  // namespace
 
 Trace trace_rank(const Run& run, int rank, std::set<std::string>& names, std::vector<Posted>* posted) {
-  static const Ops<float> ops = plain_ops<float>();
-  Trace trace;
-  Lanes lanes(1);
-  NoPlacer nowhere;
-  Disk no_file;
-  Device device(rank, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
-  Executor executor(run, rank, device);
+  NotingDevice noting(rank);
+  Trace& trace = noting.trace;
+  Executor executor(run, rank, noting.device);
   executor.step(0);
   // Names belong to the executor, which ends here: keep the trace's and the ledger's own copies.
   auto keep = [&](const char*& name) { name = names.insert(name).first->c_str(); };
   if (posted) {
-    *posted = device.posted();
+    *posted = noting.device.posted();
     for (Posted& m : *posted) keep(m.what);
   }
   for (Trace::Event& e : trace.events) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "parallel/contract.hpp"
+#include "parallel/device/noting.hpp"
 #include "suites/planner/trainer.hpp"
 
 namespace lockstep {
@@ -19,16 +20,11 @@ void say_words(const Plan& plan, std::string& text) {
 
 // Stores see of a seam what it leaves of each parameter: the slices of a layer and of the ends, in words.
 std::string slices(const Run& run, const Mesh& mesh) {
-  static const Ops<float> ops = plain_ops<float>();
-  static thread_local NoPlacer nowhere;
-  static thread_local Disk no_file;
-  static thread_local Lanes lanes(1);
-  Trace trace;
-  Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  static thread_local NotingDevice noting;
   Run one = run;
   one.model.layers = 1;
   const Settings seen = in_segments(one.settings, one.plan);
-  const auto seam = made<Seam>({one.model, seen, one.plan, mesh, 0, device});
+  const auto seam = made<Seam>({one.model, seen, one.plan, mesh, 0, noting.device});
   std::string text;
   for (const Param& p : parameter_table(one.model, one.settings.leaves)) {
     const Slice s = seam->slice(p);

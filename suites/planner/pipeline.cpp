@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "parallel/contract.hpp"
+#include "parallel/device/noting.hpp"
 
 namespace lockstep {
 
@@ -40,14 +41,9 @@ Message handed_over(const Plan& plan, const Shape& s) {
 }
 
 std::unique_ptr<Schedule> make_schedule(const Run& run) {
-  static const Ops<float> ops = plain_ops<float>();
-  static thread_local NoPlacer nowhere;
-  static thread_local Disk no_file;
-  static thread_local Lanes lanes(1);
-  static thread_local Trace trace;
-  static thread_local Device device(0, nowhere, nowhere, no_file, ops, lanes, nullptr, &trace);
+  static thread_local NotingDevice noting;
   const Mesh mesh = run.mesh();
-  return made<Schedule>({run.model, run.settings, run.plan, mesh, 0, device});
+  return made<Schedule>({run.model, run.settings, run.plan, mesh, 0, noting.device});
 }
 
 namespace {

@@ -1,6 +1,7 @@
 // Which layers keep their activations: written out, for a formula and a stash that are wrong alike agree.
 #include <gtest/gtest.h>
 
+#include "parallel/device/noting.hpp"
 #include "parallel/roles.hpp"
 
 namespace lockstep {
@@ -11,12 +12,8 @@ TEST(Checkpoint, EveryThirdOfEightLayersKeepsItsInputAlone) {
   const Plan plan = Plan::parse("ckpt=full every=3");
   const Settings settings;
   const Mesh mesh;
-  NoPlacer nowhere;
-  Disk disk;
-  const Ops<float> ops = plain_ops<float>();
-  Lanes lanes(1);
-  Device device(0, nowhere, nowhere, disk, ops, lanes, nullptr, nullptr);
-  const auto stash = chosen<Stash>(plan).make({model, settings, plan, mesh, 0, device});
+  NotingDevice noting;
+  const auto stash = chosen<Stash>(plan).make({model, settings, plan, mesh, 0, noting.device});
   const Shape shape = shape_of(plan, model, settings, 0);
   std::vector<int> keep, priced;
   for (int layer = 0; layer < 8; ++layer) {

@@ -14,6 +14,7 @@
 #include <numeric>
 
 #include "parallel/device/copies.hpp"
+#include "parallel/device/noting.hpp"
 #include "suites/run/reference.hpp"
 #include "suites/tests/temporary_folder.hpp"
 #include "suites/tests/user_error.hpp"
@@ -169,19 +170,16 @@ TEST(Disk, AFaultDuringTheRunEndsTheWholeJobWithRankAndFolder) {
 }
 
 TEST(Disk, NoKernelMayTouchIt) {
-  NoPlacer nowhere;
-  Disk disk;
-  const Ops<float> ops = plain_ops<float>();
-  Lanes lanes(1);
-  Trace trace;
-  Device device(0, nowhere, nowhere, disk, ops, lanes, nullptr, &trace);
+  NotingDevice noting;
+  Device& device = noting.device;
+  const Ops<float>& ops = device.ops();
   const Buf b = device.take("moments", Kind::disk, 10), m = device.take("block", Kind::host, 10);
   EXPECT_THROW(device.run(ops.zero, b, 10), std::logic_error);
   EXPECT_THROW(device.all_reduce(Axis::dp, Reduce::sum, b, b, 10, "x", 0), std::logic_error);
   EXPECT_THROW(b.relabel(Kind::host), std::logic_error);
   device.run(ops.zero, m, 10);
-  EXPECT_EQ(peaks(trace).total, 40);
-  EXPECT_EQ(peaks(trace).by_kind[static_cast<int>(Kind::disk)], 40);
+  EXPECT_EQ(peaks(noting.trace).total, 40);
+  EXPECT_EQ(peaks(noting.trace).by_kind[static_cast<int>(Kind::disk)], 40);
 }
 
 // Ends with 0 if this process, which may write no longer file than 8 KiB, is told so in a sentence.

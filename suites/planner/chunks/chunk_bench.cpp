@@ -19,9 +19,6 @@ ChunkBench::ChunkBench(const Run& run, const Costs& costs, int layers, bool firs
       run_(alone(run, layers_ + (pending == Pending::layer) + static_cast<int>(apart.size()), kept.empty())),
       settings_(in_segments(run_.settings, run_.plan)),
       mesh_(one_stage(run.mesh())),
-      ops_(plain_ops<float>()),
-      lanes_(1),
-      device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
       writer_(costs),
       costs_(costs),
       context_{run_.model, settings_, run_.plan, mesh_, 0, device_} {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "parallel/device/noting.hpp"
 #include "suites/planner/chunks/chunk_programs.hpp"
 
 namespace lockstep {
@@ -108,12 +109,9 @@ class ChunkBench {
   const Run run_;
   const Settings settings_;  // as a rank sees them
   const Mesh mesh_;
-  const Ops<float> ops_;
-  Lanes lanes_;
-  NoPlacer nowhere_;
-  Disk no_file_;
-  Trace trace_;
-  Device device_;
+  NotingDevice noting_;
+  Device& device_ = noting_.device;
+  const Trace& trace_ = noting_.trace;
   ProgramWriter writer_;
   const Costs& costs_;
   Context context_;

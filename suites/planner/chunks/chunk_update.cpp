@@ -22,7 +22,7 @@ UpdateProgram ChunkBench::update(bool first_microbatch, int pp, OptimizerSteps& 
   u.arrive = writer_.take();
   hook([&] {
     for (const Piece& p : pieces)
-      if (p.counted) device_.run(ops_.add_squares, View{}, p.gradient, p.n);
+      if (p.counted) device_.run(device_.ops().add_squares, View{}, p.gradient, p.n);
   });
   u.norm = writer_.take();
   step(pieces, known);
@@ -39,7 +39,9 @@ void ChunkBench::join_tied(const std::vector<Piece>& pieces, int pp, UpdateProgr
   for (const Piece& p : pieces) {
     if (p.local != embedding && p.local != head) continue;
     if (pp == 1) {
-      hook([&] { device_.run(ops_.add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n); });
+      hook([&] {
+        device_.run(device_.ops().add, p.gradient, p.gradient, store_->gradient(head, p.first), p.n);
+      });
     } else {
       Message m;
       m.verb = Verb::all_reduce, m.axis = Axis::tie, m.type = p.gradient.type, m.n = p.n;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "parallel/contract.hpp"
+#include "parallel/device/noting.hpp"
 
 namespace lockstep {
 namespace {
@@ -65,9 +66,6 @@ class Workbench {
         split_(split),
         whole_again_(whole_again),
         b_(run.plan.number("micro")),
-        ops_(plain_ops<float>()),
-        lanes_(1),
-        device_(0, nowhere_, nowhere_, no_file_, ops_, lanes_, nullptr, &trace_),
         writer_(costs) {
     device_.set_types(settings_);
     const Context context{run_.model, settings_, run_.plan, mesh_, 0, device_};
@@ -223,12 +221,9 @@ class Workbench {
   const Mesh mesh_;
   const bool split_, whole_again_;
   const i64 b_;
-  const Ops<float> ops_;
-  Lanes lanes_;
-  NoPlacer nowhere_;
-  Disk no_file_;
-  Trace trace_;
-  Device device_;
+  NotingDevice noting_;
+  Device& device_ = noting_.device;
+  const Trace& trace_ = noting_.trace;
   ProgramWriter writer_;
   std::size_t seen_ = 0;
   std::vector<int> class_of_, examples_;  // by layer; a layer of each class
