@@ -30,9 +30,9 @@ endif
 $B/deps.mk: ci/deps.sh
 	@CXX="$(CXX)" ci/deps.sh $@
 
-CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS) $(TOML_CFLAGS)
+CXXFLAGS := -std=c++20 $(OPT) -g1 -ffp-contract=off -fno-fast-math $(WARN) -pthread -I. $(EXTRA) $(HDF5_CFLAGS) $(HEADER_CFLAGS)
 # -rdynamic: lockstep_mpi.so calls back into the program.
-LDLIBS := $(HDF5_LIBS) -lfmt -lxxhash -pthread -rdynamic -ldl
+LDLIBS := $(HDF5_LIBS) $(HEADER_LIBS) -pthread -rdynamic -ldl
 
 # A file's name says the instruction set it is compiled for; everything else runs anywhere.
 isa_avx2   := -mavx2 -mfma $(OPT:-O2=-O3)
@@ -218,14 +218,22 @@ $B/lockstep_nccl.so: $(nccl_src:%.cu=$B/obj/%.cu.o) $B/files
 	$(call say,LINK,$@)
 	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $(linked) $(NCCL_FLAGS) -Xlinker '-rpath=$$ORIGIN'
 
+# GoogleTest is a library, or its source: where it was fetched, and for a processor that is emulated.
+gtest := $(if $(GTEST_SOURCE),$B/obj/gtest/gtest-all.o $B/obj/gtest/gtest_main.o)
+gtest_libs := $(if $(gtest),,-lgtest -lgtest_main)
+$B/obj/gtest/%.o: $(GTEST_SOURCE)/src/%.cc $B/flags
+	$(call say,CXX,$<)
+	@mkdir -p $(@D)
+	$Q$(CXX) -std=c++20 -O1 -pthread -I$(GTEST_SOURCE) $(HEADER_CFLAGS) $(EXTRA) -c -o $@ $<
+
 # A layer not named here is linked with everything.
 below_kernels := $(kernels_obj)
 below_ref     := $(ref_obj)
 below_comm    := $(comm_obj)
 define test_program
-$B/test_$1: $(or $(below_$1),$(all_obj)) $(call test_obj,$1-%) $B/files
+$B/test_$1: $(or $(below_$1),$(all_obj)) $(call test_obj,$1-%) $(gtest) $B/files
 	$$(call say,LINK,$$@)
-	$$Q$$(CXX) $$(EXTRA) -o $$@ $$(linked) -lgtest -lgtest_main $$(LDLIBS)
+	$$Q$$(CXX) $$(EXTRA) -o $$@ $$(linked) $(gtest_libs) $$(LDLIBS)
 endef
 $(foreach layer,$(layers),$(eval $(call test_program,$(layer))))
 $B/test_program: | $B/lockstep  # runs it
@@ -233,32 +241,27 @@ $B/test_mpi: | $B/lockstep $(mpi_object) $(cuda_object) $(nccl_object)
 
 $B/test_cuda: $(call test_obj,kernels-gpu-%) | $(cuda_object)
 
-# The vector kernels' tests and nothing else, for a processor that is emulated (ci/arm.sh): of GoogleTest it has the source.
-gtest := $(if $(GTEST_SOURCE),$B/obj/gtest/gtest-all.o $B/obj/gtest/gtest_main.o)
-$B/obj/gtest/%.o: $(GTEST_SOURCE)/src/%.cc $B/flags
-	$(call say,CXX,$<)
-	@mkdir -p $(@D)
-	$Q$(CXX) -std=c++20 -O1 -pthread -I$(GTEST_SOURCE) $(EXTRA) -c -o $@ $<
+# The vector kernels' tests and nothing else, for a processor that is emulated (ci/arm.sh).
 $B/test_simd: $(kernels_obj) $(call test_obj,kernels-gpu-%) $(gtest) $B/files
 	$(call say,LINK,$@)
-	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(if $(gtest),,-lgtest -lgtest_main) -pthread
+	$Q$(CXX) $(EXTRA) -o $@ $(linked) $(gtest_libs) -pthread
 
 # For a machine that has the C++ library, and none of the others: what can be is linked statically, the rest lies
 # beside the program.
-gpu_libs = $(filter -L%,$(HDF5_LIBS)) -Wl,-Bstatic $(or $(filter -lhdf5_serial,$(HDF5_LIBS)),-lhdf5) -lsz -laec -lz -lxxhash $1 \
-    -Wl,-Bdynamic -lfmt -pthread -rdynamic -ldl -lm '-Wl,-rpath,$$ORIGIN'
-fmt_object = $(shell $(CXX) -print-file-name=libfmt.so)
+gpu_libs = $(filter -L%,$(HDF5_LIBS)) -Wl,-Bstatic $(or $(filter -lhdf5_serial,$(HDF5_LIBS)),-lhdf5) -lsz -laec -lz $(filter -lxxhash,$(HEADER_LIBS)) $1 \
+    -Wl,-Bdynamic $(filter -lfmt,$(HEADER_LIBS)) -pthread -rdynamic -ldl -lm '-Wl,-rpath,$$ORIGIN'
+fmt_object = $(if $(filter -lfmt,$(HEADER_LIBS)),$(shell $(CXX) -print-file-name=libfmt.so))
 $B/gpu/lockstep: $(program_obj) $B/files
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs)
-$B/gpu/test_cuda: $(all_obj) $(call test_obj,cuda-% kernels-gpu-%) $B/files
+$B/gpu/test_cuda: $(all_obj) $(call test_obj,cuda-% kernels-gpu-%) $(gtest) $B/files
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs,-lgtest -lgtest_main)
+	$Q$(CXX) $(EXTRA) -s -o $@ $(linked) $(call gpu_libs,$(gtest_libs))
 $B/gpu/lockstep_cuda.so: $(cuda_object)
 	@mkdir -p $(@D) && cp $< $@
-	@cp $(fmt_object) $(@D)/$$(readlink $(fmt_object) || basename $(fmt_object))
+	@$(if $(fmt_object),cp $(fmt_object) $(@D)/$$(readlink $(fmt_object) || basename $(fmt_object)))
 
 # What ranks on several GPUs need beside these: Open MPI is packed along, 4 MB; NCCL, 200 MB, is what PyTorch brings.
 $B/gpu/lockstep_nccl.so: $(nccl_object) $(mpi_object)

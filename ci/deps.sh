@@ -4,7 +4,8 @@
 #   ci/deps.sh install PACKAGE...     these Debian packages, for a script that has a use for more
 # A library counts as present when the compiler finds it, so an environment module, CPATH and LIBRARY_PATH
 # serve as well as a package. Missing ones are installed as Debian packages where this may be done without
-# a password, unless LOCKSTEP_INSTALL=0; otherwise one message names them. Fails only if nothing can be built without them.
+# a password; otherwise those that are headers are fetched, and one message names the others. With LOCKSTEP_INSTALL=0
+# nothing is installed or fetched. Fails only if nothing can be built without what is missing.
 set -uo pipefail
 out=$1
 cxx=${CXX:-g++}
@@ -42,24 +43,51 @@ hdf5() {
     return 1
 }
 
-# toml++ is headers alone. Where no package has it (Ubuntu 22.04), PyPI does, within the source of one that wraps it.
-toml_cflags=''
-toml() {
-    local flags
-    for flags in '' "-isystem ${out%/*}/tomlplusplus"; do
-        # shellcheck disable=SC2086  # a list of flags
-        library toml++/toml.h $flags && toml_cflags=$flags && return 0
-    done
-    return 1
+# What is headers alone, or can be, takes neither a package nor root: where the compiler has none, Debian's package of it is
+# unpacked beside $out. Where it lies in Debian's archive (Debian 12's), and its SHA-256; GoogleTest's holds its source.
+declare -A archive=(
+    [CLI11]='c/cli11/libcli11-dev_2.1.2+ds-1_all.deb f1f6ee9ec053e0e0bcec47345e241b6a8ee006321248b4329e9ce88d2b4b64a8'
+    [nlohmann-json]='n/nlohmann-json3/nlohmann-json3-dev_3.11.2-2_all.deb ec57940def6b6186c30be0e0ee81d1e58f86d11a54a145b28686a1e3e4aae801'
+    [toml++]='t/tomlplusplus/libtomlplusplus-dev_3.3.0+ds-1_amd64.deb 2779cce0001466dcf60eb6262ff68a888d49f9e30aee80c499d1d4f6f9f6e12e'
+    [fmt]='f/fmtlib/libfmt-dev_9.1.0+ds1-2_amd64.deb c8fa00dd0269e6eda9fd06668df3d720de4b5a1f647dcd3c6e0ba63f0cbf2150'
+    [xxHash]='x/xxhash/libxxhash-dev_0.8.1-1_amd64.deb 47e8309c6163f5ffa910520f6502cc264fda93dbb58ada840db4838575a86151'
+    [GoogleTest]='g/googletest/googletest_1.12.1-0.2_all.deb 927be72067517da503b6538026d451455c9e860f5dbfe237f792543db7d5a928'
+)
+fetched=${out%/*}/fetched
+download() {  # URL FILE
+    curl -fsSL --connect-timeout 20 -o "$2" "$1" || wget -q -T 20 -t 1 -O "$2" "$1" ||
+        python3 -c 'import sys, urllib.request as u; open(sys.argv[2], "wb").write(u.urlopen(sys.argv[1], timeout=20).read())' "$@"
+} 2>/dev/null
+fetch() {  # NAME
+    local place sum host
+    read -r place sum <<<"${archive[$1]}"
+    for host in deb archive; do
+        download "https://$host.debian.org/debian/pool/main/$place" "$scratch/package.deb" &&
+            sha256sum --quiet -c <<<"$sum  $scratch/package.deb" >/dev/null 2>&1 &&
+            (cd "$scratch" && ar x package.deb data.tar.xz && tar -xJf data.tar.xz) && break
+    done || return 1
+    mkdir -p "$fetched"
+    if [[ $1 == GoogleTest ]]; then
+        cp -r "$scratch/usr/src/googletest/googletest" "$fetched"
+    else
+        cp -r "$scratch/usr/include" "$fetched"
+    fi
+    rm -rf "$scratch/usr"
 }
-fetch_toml() {
-    local url=https://files.pythonhosted.org/packages/10/fe/50ca1ac0c1a932d3e71311baff531c0395e546ec0cd42bc8a8a88c36e00b/pytomlpp-1.1.0.tar.gz
-    local sum=61a0f73e7ba2fe8bba4e99ce6d2701491885850b53aad8f3e46d03c4b31e594d inside=third_party/tomlplusplus/include
-    echo "deps: fetching toml++'s headers from PyPI" >&2
-    python3 -c 'import sys, urllib.request as u; open(sys.argv[2], "wb").write(u.urlopen(sys.argv[1], timeout=20).read())' \
-        "$url" "$scratch/toml.tgz" 2>/dev/null && sha256sum --quiet -c <<<"$sum  $scratch/toml.tgz" &&
-        mkdir -p "${out%/*}/tomlplusplus" &&
-        tar -xzf "$scratch/toml.tgz" -C "${out%/*}/tomlplusplus" --strip-components=4 "pytomlpp-1.1.0/$inside"
+
+header_cflags='' header_libs='' gtest_source=''
+# headers HEADER [LIBRARY FLAG]: the compiler's own, with their library, or those fetched, which with FLAG need none
+headers() {
+    # shellcheck disable=SC2086  # none or one
+    library "$1" ${2:-} && header_libs+=${2:+ $2} && return
+    [[ -f $fetched/include/$1 ]] || return
+    [[ $header_cflags == *"$fetched/include"* ]] || header_cflags+=" -isystem $fetched/include"
+    header_cflags+=${3:+ $3}
+}
+googletest() {
+    library gtest/gtest.h -lgtest -lgtest_main && return
+    [[ -f $fetched/googletest/src/gtest-all.cc ]] || return
+    gtest_source=$fetched/googletest header_cflags+=" -isystem $fetched/googletest/include"
 }
 
 # MPI is optional. It takes no flags where CXX is an MPI's own compiler; else those that Open MPI's tells, or that of MPICH
@@ -116,20 +144,20 @@ nccl() {
 needs=(
     'build|a C++20 compiler (g++ 11 or clang 16, or newer)|g++|library barrier'
     'build|HDF5|libhdf5-dev pkg-config|hdf5'
-    'build|CLI11|libcli11-dev|library CLI/CLI.hpp'
-    'build|nlohmann-json|nlohmann-json3-dev|library nlohmann/json.hpp'
-    'build|toml++ (headers alone)|libtomlplusplus-dev|toml'
-    'build|fmt|libfmt-dev|library fmt/format.h -lfmt'
-    'build|xxHash|libxxhash-dev|library xxhash.h -lxxhash'
+    'build|CLI11|libcli11-dev|headers CLI/CLI.hpp'
+    'build|nlohmann-json|nlohmann-json3-dev|headers nlohmann/json.hpp'
+    'build|toml++|libtomlplusplus-dev|headers toml++/toml.h'
+    'build|fmt|libfmt-dev|headers fmt/format.h -lfmt -DFMT_HEADER_ONLY'
+    'build|xxHash|libxxhash-dev|headers xxhash.h -lxxhash -DXXH_INLINE_ALL'
     'mpi|MPI (Open MPI, MPICH or its kin)|libopenmpi-dev openmpi-bin|mpi'
-    'test|GoogleTest|libgtest-dev|library gtest/gtest.h -lgtest -lgtest_main'
+    'test|GoogleTest|libgtest-dev|googletest'
     'bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
     'report|Python with venv|python3-venv|python3 -c "import ensurepip, venv"'
     'ci|clang-format|clang-format|command -v clang-format'
 )
 missing_for='' missing_names='' packages=''
 look() {
-    missing_for='' missing_names='' packages=''
+    missing_for='' missing_names='' packages='' header_cflags='' header_libs='' gtest_source=''
     local need purpose name package probe
     for need in "${needs[@]}"; do
         IFS='|' read -r purpose name package probe <<<"$need"
@@ -171,8 +199,12 @@ look
 if [[ -n $packages ]]; then
     install && look
 fi
-if [[ $missing_names == *toml++* ]] && may_install; then
-    fetch_toml && look
+if [[ -n $packages ]] && may_install; then
+    mapfile -t names < <(printf '%s\n' "${missing_names//, /$'\n'}" |
+        while read -r name; do [[ -z ${archive[$name]:-} ]] || echo "$name"; done)
+    [[ ${#names[@]} == 0 ]] || echo "deps: fetching headers from Debian's archive, which takes no root: ${names[*]}" >&2
+    for name in "${names[@]}"; do fetch "$name"; done
+    [[ ${#names[@]} == 0 ]] || look
 fi
 if [[ -n $packages ]]; then
     can=$(may_install && echo "not installable here" || echo "not to be installed (LOCKSTEP_INSTALL=0)")
@@ -192,7 +224,9 @@ mkdir -p "$(dirname "$out")"
 {
     echo "# Written by ci/deps.sh."
     echo "HDF5_CFLAGS := $hdf5_cflags"
-    echo "TOML_CFLAGS := $toml_cflags"
+    echo "HEADER_CFLAGS :=$header_cflags"
+    echo "HEADER_LIBS :=$header_libs"
+    [[ -z $gtest_source ]] || echo "GTEST_SOURCE := $gtest_source"
     echo "HDF5_LIBS := $hdf5_libs"
     echo "MPI_CFLAGS := $mpi_cflags"
     echo "MPI_LIBS := $mpi_libs"

@@ -73,6 +73,41 @@ TEST(ProgramBuild, NothingIsInstalledWhereItMayNotBe) {
   EXPECT_FALSE(std::filesystem::exists(folder.path() + "/called"));
 }
 
+// What is headers alone takes no root: with a compiler that finds nothing, and a curl that always brings this
+// package. It counts by its sum alone.
+TEST(ProgramBuild, HeadersAreFetchedWhereNothingCanBeInstalled) {
+  const TemporaryFolder folder;
+  for (const char* apt : {"apt-get", "apt-cache"}) folder.write(apt, "#!/bin/sh\nexit 1\n");
+  folder.write("curl",
+               "#!/bin/sh\nwhile [ $1 != -o ]; do shift; done\ncp " + folder.path() + "/package.deb $2\n");
+  std::string make = "cd " + folder.path();
+  for (const char* file :
+       {"include/CLI/CLI.hpp", "include/nlohmann/json.hpp", "include/toml++/toml.h", "include/fmt/format.h",
+        "include/xxhash.h", "src/googletest/googletest/src/gtest-all.cc"})
+    make += std::string(" && install -D /dev/null usr/") + file;
+  const Ended made = shell(make +
+                           " && tar -cJf data.tar.xz usr && ar q package.deb data.tar.xz"
+                           " && chmod +x apt-get apt-cache curl");
+  ASSERT_EQ(made.status, 0) << made.err;
+  const auto deps = [&](const std::string& script) {
+    return shell("env -u LOCKSTEP_INSTALL PATH=" + folder.path() + ":$PATH CXX=false bash " + script + " " +
+                 folder.path() + "/b/deps.mk");
+  };
+  const Ended other = deps("ci/deps.sh");
+  EXPECT_EQ(other.status, 1);
+  EXPECT_TRUE(says(other.err, "not installable here: ", "HDF5, CLI11, nlohmann-json, toml++, fmt, xxHash, ",
+                   "GoogleTest"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() + "/b"));
+
+  const Ended copied = shell("sed -E \"s/[0-9a-f]{64}/$(sha256sum " + folder.path() +
+                             "/package.deb | cut -d' ' -f1)/\" ci/deps.sh >" + folder.path() + "/deps.sh");
+  ASSERT_EQ(copied.status, 0) << copied.err;
+  const Ended this_one = deps(folder.path() + "/deps.sh");
+  EXPECT_EQ(this_one.status, 1);
+  EXPECT_TRUE(says(this_one.err, "no root: CLI11 nlohmann-json toml++ fmt xxHash GoogleTest\n", "HDF5, MPI"));
+  EXPECT_TRUE(std::filesystem::exists(folder.path() + "/b/fetched/googletest/src/gtest-all.cc"));
+}
+
 // A repository with this Makefile and one source.
 class Revision : public ::testing::Test {
  protected:
