@@ -55,14 +55,19 @@ declare -A archive=(
 )
 fetched=${out%/*}/fetched
 download() {  # URL FILE
-    curl -fsSL --connect-timeout 20 -o "$2" "$1" || wget -q -T 20 -t 1 -O "$2" "$1" ||
-        python3 -c 'import sys, urllib.request as u; open(sys.argv[2], "wb").write(u.urlopen(sys.argv[1], timeout=20).read())' "$@"
-} 2>/dev/null
+    if command -v curl; then
+        curl -fsSL --connect-timeout 10 -o "$2" "$1"
+    elif command -v wget; then
+        wget -q -T 10 -t 1 -O "$2" "$1"
+    else
+        python3 -c 'import sys, urllib.request as u; open(sys.argv[2], "wb").write(u.urlopen(sys.argv[1], timeout=10).read())' "$@"
+    fi
+} >/dev/null 2>&1
 fetch() {  # NAME
     local place sum host
     read -r place sum <<<"${archive[$1]}"
-    for host in deb archive; do
-        download "https://$host.debian.org/debian/pool/main/$place" "$scratch/package.deb" &&
+    for host in https://deb http://deb https://archive; do  # a sum says what has come, whatever the certificates
+        download "$host.debian.org/debian/pool/main/$place" "$scratch/package.deb" &&
             sha256sum --quiet -c <<<"$sum  $scratch/package.deb" >/dev/null 2>&1 &&
             (cd "$scratch" && ar x package.deb data.tar.xz && tar -xJf data.tar.xz) && break
     done || return 1
@@ -203,7 +208,7 @@ if [[ -n $packages ]] && may_install; then
     mapfile -t names < <(printf '%s\n' "${missing_names//, /$'\n'}" |
         while read -r name; do [[ -z ${archive[$name]:-} ]] || echo "$name"; done)
     [[ ${#names[@]} == 0 ]] || echo "deps: fetching headers from Debian's archive, which takes no root: ${names[*]}" >&2
-    for name in "${names[@]}"; do fetch "$name"; done
+    for name in "${names[@]}"; do fetch "$name" || break; done
     [[ ${#names[@]} == 0 ]] || look
 fi
 if [[ -n $packages ]]; then
