@@ -77,7 +77,7 @@ fetch() {  # NAME
     else
         cp -r "$scratch/usr/include" "$fetched"
     fi
-    rm -rf "$scratch/usr"
+    rm -rf "${scratch:?}/usr"
 }
 
 header_cflags='' header_libs='' gtest_source=''
