@@ -20,28 +20,37 @@ compiles() {
 # library HEADER [FLAG...]: asks for the header only, since compiling some of them takes a second each
 library() { compiles $'#if !__has_include(<'"$1"$'>)\n#error\n#endif\nint main() {}' "${@:2}"; }
 
-# HDF5 is the one library whose place differs: a module's folder, pkg-config's answer, or Debian's folder.
+# HDF5 is the one library whose place differs: a module's folder, where its h5cc lies, pkg-config's answer, or Debian's
+# folder. One that is built with MPI includes its header.
 hdf5_cflags='' hdf5_libs=''
 hdf5() {
-    local multiarch flags libs where
+    local multiarch flags libs where with
     multiarch=$("$cxx" -print-multiarch 2>/dev/null)
     local places=()
-    for where in "${HDF5_DIR:-}" "${HDF5_ROOT:-}" "${HDF5_HOME:-}"; do
-        [[ -n $where ]] && places+=("-I$where/include|-L$where/lib -Wl,-rpath,$where/lib -lhdf5")
+    for where in "${HDF5_DIR:-}" "${HDF5_ROOT:-}" "${HDF5_HOME:-}" "${EBROOTHDF5:-}" \
+            "$(prefix_of h5cc)" "$(prefix_of h5pcc)"; do
+        [[ -n $where ]] || continue
+        for libs in lib lib64; do
+            places+=("-I$where/include|-L$where/$libs -Wl,-rpath,$where/$libs -lhdf5")
+        done
     done
     places+=("$(pkg-config --cflags hdf5 2>/dev/null)|$(pkg-config --libs hdf5 2>/dev/null)"
              "|-lhdf5"
              "-I/usr/include/hdf5/serial|-L/usr/lib/$multiarch/hdf5/serial -lhdf5")
     for where in "${places[@]}"; do
-        flags=${where%%|*} libs=${where#*|}
-        # shellcheck disable=SC2086  # both are lists of flags
-        if compiles $'#include <hdf5.h>\nint main() { return H5open(); }' $flags $libs; then
-            hdf5_cflags=$flags hdf5_libs=$libs
-            return 0
-        fi
+        for with in '' mpi; do
+            [[ -z $with || -n $mpi_cflags ]] || mpi || break
+            flags="${where%%|*} ${with:+$mpi_cflags}" libs=${where#*|}
+            # shellcheck disable=SC2086  # both are lists of flags
+            if compiles $'#include <hdf5.h>\nint main() { return H5open(); }' $flags $libs; then
+                hdf5_cflags=${flags% } hdf5_libs=$libs
+                return 0
+            fi
+        done
     done
     return 1
 }
+prefix_of() { dirname "$(dirname "$(command -v "$1")")" 2>/dev/null | grep -vx -e . -e /usr; }
 
 # What is headers alone, or can be, takes neither a package nor root: where the compiler has none, Debian's package of it is
 # unpacked beside $out. Where it lies in Debian's archive (Debian 12's), and its SHA-256; GoogleTest's holds its source.
@@ -162,7 +171,7 @@ needs=(
 )
 missing_for='' missing_names='' packages=''
 look() {
-    missing_for='' missing_names='' packages='' header_cflags='' header_libs='' gtest_source=''
+    missing_for='' missing_names='' packages='' mpi_cflags='' header_cflags='' header_libs='' gtest_source=''
     local need purpose name package probe
     for need in "${needs[@]}"; do
         IFS='|' read -r purpose name package probe <<<"$need"

@@ -41,22 +41,30 @@ TEST(ProgramBuild, HalfAPythonEnvironmentIsNone) {
 }
 
 // A compiler that knows neither Open MPI's option nor where its library is by itself, as MPICH's and Intel's;
-// a folder's name has what looks like a flag.
-TEST(ProgramBuild, AnMpichIsFoundByWhatItsCompilerTells) {
+// a folder's name has what looks like a flag. HDF5 is a module's, built with that MPI: found by its h5cc.
+TEST(ProgramBuild, AnMpichIsFoundByWhatItsCompilerTellsAndAnHdf5OfItsKind) {
   const TemporaryFolder folder;
-  const std::string mpi = folder.path() + "/x86_64-linux-gnu";
+  const std::string mpi = folder.path() + "/x86_64-linux-gnu", hdf5 = folder.path() + "/hdf5";
   const Ended made =
-      shell("mkdir " + mpi + " && cd " + mpi +
+      shell("mkdir -p " + mpi + " " + hdf5 + "/bin " + hdf5 + "/include " + hdf5 + "/lib64 && cd " + mpi +
             " && echo 'int MPI_Finalize(void) { return 0; }' >m.c && cc -c m.c && ar cr libmpich.a m.o && "
-            "echo 'extern \"C\" int MPI_Finalize(void);' >mpi.h");
+            "echo 'extern \"C\" int MPI_Finalize(void);' >mpi.h && cd " +
+            hdf5 +
+            " && echo 'int H5open(void) { return 0; }' >h.c && cc -c h.c && ar cr lib64/libhdf5.a h.o && "
+            "printf '#include <mpi.h>\\nextern \"C\" int H5open(void);\\n' >include/hdf5.h && "
+            "install -m 755 /dev/null bin/h5cc");
   ASSERT_EQ(made.status, 0) << made.err;
   folder.write("mpicc", "#!/bin/sh\ncase $1 in\n-compile_info) echo 'cc -Wl,-z,now -I\"" + mpi +
                             "\"' ;;\n-link_info) echo 'cc -I" + mpi + " -L\"" + mpi +
                             "\" -lmpich -Wl,-rpath,$:$/..' ;;\n*) exit 1 ;;\nesac\n");
   const Ended ended =
-      shell("chmod +x " + folder.path() + "/mpicc && PATH=" + folder.path() + ":$PATH ci/deps.sh " +
-            folder.path() + "/deps.mk && grep ^MPI_ " + folder.path() + "/deps.mk");
-  EXPECT_TRUE(says(ended.out, "-isystem " + mpi + "\nMPI_LIBS := -L" + mpi + " -lmpich\n"))
+      shell("chmod +x " + folder.path() + "/mpicc && PATH=" + folder.path() + ":" + hdf5 +
+            "/bin:$PATH ci/deps.sh " + folder.path() + "/deps.mk && cat " + folder.path() + "/deps.mk");
+  const std::string flags = "-DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX -isystem " + mpi + "\n";
+  EXPECT_TRUE(says(ended.out, "MPI_CFLAGS := " + flags + "MPI_LIBS := -L" + mpi + " -lmpich\n"))
+      << ended.out << ended.err;
+  EXPECT_TRUE(says(ended.out, "HDF5_CFLAGS := -I" + hdf5 + "/include " + flags,
+                   "HDF5_LIBS := -L" + hdf5 + "/lib64 -Wl,-rpath," + hdf5 + "/lib64 -lhdf5\n"))
       << ended.out << ended.err;
 }
 
