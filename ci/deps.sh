@@ -20,23 +20,24 @@ compiles() {
 # library HEADER [FLAG...]: asks for the header only, since compiling some of them takes a second each
 library() { compiles $'#if !__has_include(<'"$1"$'>)\n#error\n#endif\nint main() {}' "${@:2}"; }
 
-# HDF5 is the one library whose place differs: a module's folder, where its h5cc lies, pkg-config's answer, or Debian's
+# HDF5 is the one library whose place differs: a module's folder, pkg-config's answer, where its h5cc lies, or Debian's
 # folder. One that is built with MPI includes its header.
 hdf5_cflags='' hdf5_libs=''
 hdf5() {
     local multiarch flags libs where with
     multiarch=$("$cxx" -print-multiarch 2>/dev/null)
     local places=()
-    for where in "${HDF5_DIR:-}" "${HDF5_ROOT:-}" "${HDF5_HOME:-}" "${EBROOTHDF5:-}" \
-            "$(prefix_of h5cc)" "$(prefix_of h5pcc)"; do
-        [[ -n $where ]] || continue
-        for libs in lib lib64; do
-            places+=("-I$where/include|-L$where/$libs -Wl,-rpath,$where/$libs -lhdf5")
+    # at FOLDER OPTION: its headers by this option, its library wherever it is there
+    at() {
+        [[ -z $1 ]] || for libs in lib lib64; do
+            places+=("$2 $1/include|-L$1/$libs -Wl,-rpath,$1/$libs -lhdf5")
         done
-    done
-    places+=("$(pkg-config --cflags hdf5 2>/dev/null)|$(pkg-config --libs hdf5 2>/dev/null)"
-             "|-lhdf5"
-             "-I/usr/include/hdf5/serial|-L/usr/lib/$multiarch/hdf5/serial -lhdf5")
+    }
+    for where in "${HDF5_DIR:-}" "${HDF5_ROOT:-}" "${HDF5_HOME:-}" "${EBROOTHDF5:-}"; do at "$where" -I; done
+    places+=("$(pkg-config --cflags hdf5 2>/dev/null)|$(pkg-config --libs hdf5 2>/dev/null)" "|-lhdf5")
+    # Such a folder may hold much else (Anaconda's does): nothing of it that the compiler has itself.
+    for where in h5cc h5pcc; do at "$(prefix_of $where)" -idirafter; done
+    places+=("-I/usr/include/hdf5/serial|-L/usr/lib/$multiarch/hdf5/serial -lhdf5")
     for where in "${places[@]}"; do
         for with in '' mpi; do
             [[ -z $with || -n $mpi_cflags ]] || mpi || break

@@ -57,13 +57,15 @@ TEST(ProgramBuild, AnMpichIsFoundByWhatItsCompilerTellsAndAnHdf5OfItsKind) {
   folder.write("mpicc", "#!/bin/sh\ncase $1 in\n-compile_info) echo 'cc -Wl,-z,now -I\"" + mpi +
                             "\"' ;;\n-link_info) echo 'cc -I" + mpi + " -L\"" + mpi +
                             "\" -lmpich -Wl,-rpath,$:$/..' ;;\n*) exit 1 ;;\nesac\n");
+  folder.write("pkg-config", "#!/bin/sh\nexit 1\n");
   const Ended ended =
-      shell("chmod +x " + folder.path() + "/mpicc && PATH=" + folder.path() + ":" + hdf5 +
+      shell("chmod +x " + folder.path() + "/mpicc " + folder.path() +
+            "/pkg-config && env -u HDF5_DIR -u HDF5_ROOT PATH=" + folder.path() + ":" + hdf5 +
             "/bin:$PATH ci/deps.sh " + folder.path() + "/deps.mk && cat " + folder.path() + "/deps.mk");
   const std::string flags = "-DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX -isystem " + mpi + "\n";
   EXPECT_TRUE(says(ended.out, "MPI_CFLAGS := " + flags + "MPI_LIBS := -L" + mpi + " -lmpich\n"))
       << ended.out << ended.err;
-  EXPECT_TRUE(says(ended.out, "HDF5_CFLAGS := -I" + hdf5 + "/include " + flags,
+  EXPECT_TRUE(says(ended.out, "HDF5_CFLAGS := -idirafter " + hdf5 + "/include " + flags,
                    "HDF5_LIBS := -L" + hdf5 + "/lib64 -Wl,-rpath," + hdf5 + "/lib64 -lhdf5\n"))
       << ended.out << ended.err;
 }
