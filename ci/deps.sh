@@ -163,7 +163,7 @@ needs=(
     'build|nlohmann-json|nlohmann-json3-dev|headers nlohmann/json.hpp'
     'build|toml++|libtomlplusplus-dev|headers toml++/toml.h'
     'build|fmt|libfmt-dev|headers fmt/format.h -lfmt -DFMT_HEADER_ONLY'
-    'build|xxHash|libxxhash-dev|headers xxhash.h -lxxhash -DXXH_INLINE_ALL'
+    'build|xxHash|libxxhash-dev|headers xxhash.h -lxxhash "-DXXH_INLINE_ALL -DXXH_NO_INLINE_HINTS=1"'
     'mpi|MPI (Open MPI, MPICH or its kin)|libopenmpi-dev openmpi-bin|mpi'
     'test|GoogleTest|libgtest-dev|googletest'
     'bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
