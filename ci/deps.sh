@@ -155,29 +155,30 @@ nccl() {
     done
 }
 
-# What is needed: for what | its name elsewhere than in Debian | Debian packages | how to see that it is there.
+# What is needed: for what, if not for all | its name elsewhere than in Debian | Debian packages | how to see that it is there.
 needs=(
-    'build|a C++20 compiler (g++ 11 or clang 16, or newer)|g++|library barrier'
-    'build|HDF5|libhdf5-dev pkg-config|hdf5'
-    'build|CLI11|libcli11-dev|headers CLI/CLI.hpp'
-    'build|nlohmann-json|nlohmann-json3-dev|headers nlohmann/json.hpp'
-    'build|toml++|libtomlplusplus-dev|headers toml++/toml.h'
-    'build|fmt|libfmt-dev|headers fmt/format.h -lfmt -DFMT_HEADER_ONLY'
-    'build|xxHash|libxxhash-dev|headers xxhash.h -lxxhash "-DXXH_INLINE_ALL -DXXH_NO_INLINE_HINTS=1"'
-    'mpi|MPI (Open MPI, MPICH or its kin)|libopenmpi-dev openmpi-bin|mpi'
-    'test|GoogleTest|libgtest-dev|googletest'
-    'bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
-    'report|Python with venv|python3-venv|python3 -c "import ensurepip, venv"'
-    'ci|clang-format|clang-format|command -v clang-format'
+    '|a C++20 compiler (g++ 11 or clang 16, or newer)|g++|library barrier'
+    '|HDF5|libhdf5-dev pkg-config|hdf5'
+    '|CLI11|libcli11-dev|headers CLI/CLI.hpp'
+    '|nlohmann-json|nlohmann-json3-dev|headers nlohmann/json.hpp'
+    '|toml++|libtomlplusplus-dev|headers toml++/toml.h'
+    '|fmt|libfmt-dev|headers fmt/format.h -lfmt -DFMT_HEADER_ONLY'
+    '|xxHash|libxxhash-dev|headers xxhash.h -lxxhash "-DXXH_INLINE_ALL -DXXH_NO_INLINE_HINTS=1"'
+    '--comm mpi|MPI|libopenmpi-dev openmpi-bin|mpi'
+    'make test|GoogleTest|libgtest-dev|googletest'
+    'make bench|Google Benchmark|libbenchmark-dev|library benchmark/benchmark.h -lbenchmark'
+    'the page|Python with venv|python3-venv|python3 -c "import ensurepip, venv"'
+    'make format|clang-format|clang-format|command -v clang-format'
 )
-missing_for='' missing_names='' packages=''
+missing=() said='' packages='' stops=''
 look() {
-    missing_for='' missing_names='' packages='' mpi_cflags='' header_cflags='' header_libs='' gtest_source=''
+    missing=() said='' packages='' stops='' mpi_cflags='' header_cflags='' header_libs='' gtest_source=''
     local need purpose name package probe
     for need in "${needs[@]}"; do
         IFS='|' read -r purpose name package probe <<<"$need"
         eval "$probe" >/dev/null 2>&1 && continue
-        missing_for+=" $purpose" missing_names+="${missing_names:+, }$name" packages+=" $package"
+        missing+=("$name") said+="${said:+, }$name${purpose:+ (for $purpose)}" packages+=" $package"
+        [[ -n $purpose ]] || stops=yes
     done
 }
 
@@ -215,17 +216,17 @@ if [[ -n $packages ]]; then
     install && look
 fi
 if [[ -n $packages ]] && may_install; then
-    mapfile -t names < <(printf '%s\n' "${missing_names//, /$'\n'}" |
-        while read -r name; do [[ -z ${archive[$name]:-} ]] || echo "$name"; done)
+    names=()
+    for name in "${missing[@]}"; do [[ -z ${archive[$name]:-} ]] || names+=("$name"); done
     [[ ${#names[@]} == 0 ]] || echo "deps: fetching headers from Debian's archive, which takes no root: ${names[*]}" >&2
     for name in "${names[@]}"; do fetch "$name" || break; done
     [[ ${#names[@]} == 0 ]] || look
 fi
 if [[ -n $packages ]]; then
     can=$(may_install && echo "not installable here" || echo "not to be installed (LOCKSTEP_INSTALL=0)")
-    echo "deps: missing and $can: $missing_names. On Debian: sudo apt-get install$packages." \
+    echo "deps: missing and $can: $said. On Debian: sudo apt-get install$packages." \
          "On a cluster: load the modules of that name, or set CPATH and LIBRARY_PATH to where they are." >&2
-    if [[ $missing_for == *build* ]]; then
+    if [[ -n $stops ]]; then
         rm -f "$out"
         exit 1
     fi
