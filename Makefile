@@ -218,13 +218,14 @@ $B/lockstep_nccl.so: $(nccl_src:%.cu=$B/obj/%.cu.o) $B/files
 	$(call say,LINK,$@)
 	$Q$(NVCC) -shared -cudart static -Xlinker --exclude-libs=ALL -o $@ $(linked) $(NCCL_FLAGS) -Xlinker '-rpath=$$ORIGIN'
 
-# GoogleTest is a library, or its source: where it was fetched, and for a processor that is emulated.
+# GoogleTest is a library, or its source: where it was fetched, and for a processor that is emulated. Its main() gives way
+# to a test's own, as that of a library does.
 gtest := $(if $(GTEST_SOURCE),$B/obj/gtest/gtest-all.o $B/obj/gtest/gtest_main.o)
 gtest_libs := $(if $(gtest),,-lgtest -lgtest_main)
 $B/obj/gtest/%.o: $(GTEST_SOURCE)/src/%.cc $B/flags
 	$(call say,CXX,$<)
 	@mkdir -p $(@D)
-	$Q$(CXX) -std=c++20 -O1 -pthread -I$(GTEST_SOURCE) $(HEADER_CFLAGS) $(EXTRA) -c -o $@ $<
+	$Q$(CXX) -std=c++20 -O1 -pthread -I$(GTEST_SOURCE) $(HEADER_CFLAGS) $(EXTRA) '-Dmain=__attribute__((weak)) main' -c -o $@ $<
 
 # A layer not named here is linked with everything.
 below_kernels := $(kernels_obj)
