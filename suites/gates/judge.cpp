@@ -66,8 +66,8 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
   assembly.gather();
   ran.messages = judge_messages(p, how.mpi, std::move(done.posted));
   done.gather(how.mpi), collect(how.mpi, ran.guard_peaks);
-  if (!knows_all(how.mpi)) return ran;
   ran.work = done.ran;
+  if (!knows_all(how.mpi)) return ran;
   ran.problem = assembly.problem();
   if (const std::string later = done.problem(); !later.empty()) ran.problem = later;
   ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
