@@ -232,7 +232,21 @@ TEST(CalibrateGpu, StepsAreCheckedOnItAndOfOneDeviceAlone) {
     EXPECT_GT(row.predicted, 0);
     EXPECT_GT(row.measured, 0);
   }
+  const bool second = t.rows[1].predicted < t.rows[0].predicted;
+  EXPECT_EQ(t.first, t.rows[second].plan);
+  EXPECT_GE(t.regret, 0);
+  EXPECT_EQ(t.regret > 0, t.fastest != t.first);
   EXPECT_FALSE(check.gpu.seen.ranges.empty()) << "it trained there";
+}
+
+// Of medians: one round that was disturbed is none of a plan's.
+TEST(CheckTimes, TheChoiceIsHeldToTheFastest) {
+  const Regret late = regret_of_first({{3, 90, 3}, {2, 2, 80}, {1, 2.5, 2.5}});
+  EXPECT_EQ(late.fastest, 1u);
+  EXPECT_DOUBLE_EQ(late.part, 0.5);
+  const Regret right = regret_of_first({{2, 2, 9}, {2, 2, 2}, {4, 4, 4}});
+  EXPECT_EQ(right.fastest, 0u) << "the first of equals";
+  EXPECT_EQ(right.part, 0);
 }
 
 TEST(CalibrateGpu, PlansThatDoNotFitAreNotTried) {

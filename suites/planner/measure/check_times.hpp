@@ -27,6 +27,14 @@ struct CheckedTimes {
   double regret = 0;
 };
 
+// Of times of plans, of which the first is the choice: which has the least median, and what part of it the
+// choice takes beyond it.
+struct Regret {
+  std::size_t fastest = 0;
+  double part = 0;
+};
+Regret regret_of_first(const std::vector<std::vector<double>>& times);
+
 // On 1, 2, 4, ... devices of the cluster, or on an accelerator, plans that fit, drawn at random. `say` is
 // told each row.
 CheckedTimes check_times(const ModelConfig&, const Settings&, const Cluster&, const Values& given,
