@@ -61,6 +61,15 @@ TEST(Choose, SaysTheLeastAndTheMostThatPlansLack) {
   }
 }
 
+TEST(Choose, SaysInGiBOrTiBWhatPlansLack) {
+  Choices c;
+  c.misfits = 12345, c.least = 0.05 * (1 << 30), c.most = 2048.0 * (1 << 30), c.closest = Weighed{"dp=4"};
+  EXPECT_TRUE(
+      says(counts_text(c), " 12,345 do not fit, by 0.050 GiB to at least 2.0 TiB; the closest is `dp=4`\n"));
+  c.least = 1.5 * (1 << 30), c.most = 999.0 * (1 << 30);
+  EXPECT_TRUE(says(counts_text(c), " by 1.5 GiB to at least 999.0 GiB;"));
+}
+
 // The product of all words on four devices, each plan asked about by itself.
 TEST(Choose, FindsTheFastestPlanOfAll) {
   const AskedOfFour a;
