@@ -110,6 +110,24 @@ TEST(RecordOf, PeaksAreThoseOfTheFullestRank) {
   EXPECT_EQ(fullest_of_kind.size(), 2u);
 }
 
+// What rests on the host beside a device is set aside too, and a rank sends itself nothing.
+TEST(RecordOf, ArenasAreOfBothMemoriesAndTrafficIsBetweenRanks) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16, settings.steps = 1, settings.fast = true;
+  for (const char* line : {"activations=host", "tp=2 offload=optimizer"}) {
+    const PlanRecord record =
+        record_of(nullptr, Verdict{}, prepare({model, settings, Plan::parse(line), &data}), FastVerdict{}, 1);
+    EXPECT_GE(record.arena_bytes, record.peak_bytes) << line;
+    EXPECT_LE(record.arena_bytes, 1.05 * static_cast<double>(record.peak_bytes)) << line;
+    const bool alone = line == std::string("activations=host");
+    EXPECT_EQ(record.traffic.empty(), alone) << line;
+    EXPECT_EQ(record.traffic.count("tp"), alone ? 0u : 1u) << line;
+    for (const char* axis : {"dp", "pp"}) EXPECT_EQ(record.traffic.count(axis), 0u) << line;
+  }
+}
+
 TEST_F(RecordTest, KeepsEveryFieldOfARun) {
   write_run(whole_run(), path("run.h5"));
   EXPECT_FALSE(fs::exists(path("run.h5.tmp")));
