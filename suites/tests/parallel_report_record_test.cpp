@@ -128,6 +128,21 @@ TEST(RecordOf, ArenasAreOfBothMemoriesAndTrafficIsBetweenRanks) {
   }
 }
 
+// Of a pipeline of two: each of 8 microbatches goes forward once and its gradient back once, 16 tokens of 64
+// float32. What is sent is not counted again where it is received.
+TEST(RecordOf, AMessageIsCountedWhereItIsSent) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  Prepared p = prepare({model, settings, Plan::parse("pp=2"), &data});
+  for (auto& posted : p.posted)  // of a tied table's gradient once more
+    std::erase_if(posted, [](const Posted& m) { return m.microbatch < 0; });
+  const AxisTraffic pp = traffic(p, 0, 2).at("pp");
+  EXPECT_EQ(pp.messages, 2 * 8);
+  EXPECT_EQ(pp.bytes, 2 * 8 * 16 * 64 * 4);
+}
+
 TEST_F(RecordTest, KeepsEveryFieldOfARun) {
   write_run(whole_run(), path("run.h5"));
   EXPECT_FALSE(fs::exists(path("run.h5.tmp")));

@@ -247,6 +247,13 @@ TEST(CheckTimes, TheChoiceIsHeldToTheFastest) {
   const Regret right = regret_of_first({{2, 2, 9}, {2, 2, 2}, {4, 4, 4}});
   EXPECT_EQ(right.fastest, 0u) << "the first of equals";
   EXPECT_EQ(right.part, 0);
+  CheckedTimes t;
+  t.median_error = 0.10, t.regret = 0.05;
+  EXPECT_TRUE(t.well());
+  t.regret = 0.051;
+  EXPECT_FALSE(t.well()) << "however near most are";
+  t.median_error = 0.11, t.regret = 0;
+  EXPECT_FALSE(t.well());
 }
 
 TEST(CalibrateGpu, PlansThatDoNotFitAreNotTried) {

@@ -201,6 +201,19 @@ TEST(ProgramPlan, WordsThatAreNotNamedKeepTheirDefault) {
   EXPECT_LT(legal("zero=0 activations=device"), legal("zero=0"));
 }
 
+TEST(ProgramPlan, ThatNothingFitsIsAnExitStatusHoweverItIsAsked) {
+  const TemporaryFolder folder;
+  const std::string asked = "plan " + tiny_model + "--batch 8 --seq 32 --words 'offload=none micro=1 sp=0' ";
+  for (const auto& [memory, status] : {std::pair{0.0001, 1}, {1.0, 0}}) {
+    const std::string cluster = "--cluster '" + folder.write("four.toml", cluster_text(memory)) + "' ";
+    for (const char* how : {"--fit", "--fit --json", "--export megatron"}) {
+      const Ended ended = lockstep_program(asked + cluster + how);
+      EXPECT_EQ(ended.status, status) << how << ended.out << ended.err;
+      EXPECT_EQ(ended.out.empty(), status == 1 && how == std::string("--export megatron")) << ended.out;
+    }
+  }
+}
+
 TEST(ProgramPlan, KeepsThatNothingFits) {
   const TemporaryFolder folder;
   const Ended ended = plan_to(folder.write("four.toml", cluster_text(0.0001)), folder.path());
