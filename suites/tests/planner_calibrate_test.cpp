@@ -271,7 +271,6 @@ TEST(EventTimes, AreOfAllThatAStepDoes) {
     for (const auto& [kernel, runs] : step_work(run.plan, run.model, settings, 0).kernels)
       expected += runs.times;
     const std::vector<EventTimes> rows = event_times(run, {}, check.cluster, 0);
-    ASSERT_GT(rows.size(), 10u);
     EXPECT_EQ(rows.back().what, "between them");
     i64 times = 0;
     double predicted = 0, last = INFINITY;
