@@ -64,6 +64,12 @@ class Page(unittest.TestCase):
         self.assertEqual(said[1], f"Predicted on 4 × four small ones: use {self.plans.plan[0]}")
         self.assertIn(f"{self.plans.speed[0]:,.0f} tokens/s", said[2])
         self.assertIn("Nothing was run", said[2])
+        seconds, flops, peak = 8 * 32 / self.plans.speed[0], self.facts["model_flops"], self.facts["peak_flops"]
+        self.assertIn(f"</b>, {100 * flops / (seconds * peak):.1f} % of the devices' peak", said[2])
+        held, there = re.search(r"([\d.]+) MiB of ([\d.]+) MiB on the device", said[2]).groups()
+        self.assertAlmostEqual(float(held), self.plans.device[0] / 2**20, delta=0.005)
+        self.assertAlmostEqual(float(there), 0.003 * 1024, delta=0.005)
+        self.assertIn(f"The best of <b>{len(self.plans):,}</b> plans that fit, of {self.facts['legal']:,} legal ones", said[2])
         with h5py.File(FOLDER / "fits" / "plan.h5") as file:
             known = [line.strip().replace("`", "") for line in file.attrs["alike"].splitlines()]
         self.assertIn("within 1 % of the first", known[0])
@@ -165,6 +171,8 @@ class PlannersPictures(unittest.TestCase):
         for value, bar in zip(values, panel.patches, strict=True):
             best = self.plans.speed[self.plans.plan.str.contains(f" tp={value} ")].max()
             self.assertAlmostEqual(bar.get_width(), 100 * best / self.plans.speed.max())
+        said = [text.get_text() for text in panel.texts]
+        self.assertEqual(said, [f"{bar.get_width():.0f}" for bar in panel.patches])
 
 
 class Browser(InBrowser):

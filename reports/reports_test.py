@@ -245,11 +245,33 @@ class Page(unittest.TestCase):
             for key, text in texts.items():
                 self.assertEqual(cells[key][1], text, key)
 
+    def test_a_point_says_its_plans_speed_and_memory(self):
+        titles = dict(re.findall(r'<g id="memory_throughput-plan-(\d+)"><title>(.*?)</title>', self.text))
+        self.assertGreater(len(titles), 5)
+        for index, title in titles.items():
+            row = self.rows[int(index)]
+            label, speed, count, unit = re.fullmatch(r"(.*): ([\d,]+) tokens/s, ([\d.]+) (\w+)", title).groups()
+            self.assertEqual(label, row["data-label"])
+            self.assertEqual(speed, f"{float(row['data-throughput']):,.0f}")
+            self.assertAlmostEqual(float(count) * UNITS[unit] / int(row["data-peak"]), 1, delta=0.005)   # three digits
+
     def test_only_timed_plans_have_a_point(self):
         points = {int(i) for i in re.findall(r'id="memory_throughput-plan-(\d+)"', self.text)}
         self.assertEqual(points, {i for i, timed in enumerate(self.plans["timed"]) if timed})
         self.assertLess(len(points), len(self.plans))
         self.assertNotIn('id="memory_throughput-', (FOLDER / "untimed.html").read_text(encoding="utf-8"))
+
+    def test_captions_count_plans(self):
+        timed, all_plans = int(self.plans["timed"].sum()), len(self.plans)
+        self.assertIn(f"Each of the {timed} points is a timed plan", self.text)
+        self.assertIn(f"All {all_plans} plans gave <b>these very numbers, to the last bit</b>", self.text)
+        shown = int(re.search(rf"Shown are (\d+) of {all_plans} plans", self.text)[1])
+        run = page.run_file.read(FOLDER / "sample.h5")
+        page.derived.derive(run)
+        figure = page.plots.memory_by_kind(run)
+        self.assertEqual(shown, len(figure.axes[0].get_yticklabels()))
+        page.plots.pyplot.close(figure)
+        self.assertLess(shown, all_plans)
 
     def test_the_others_are_said_to_be_checked_and_why(self):
         with h5py.File(FOLDER / "sample.h5") as file:
@@ -285,6 +307,11 @@ class Page(unittest.TestCase):
         self.assertEqual({int(i) for i in re.findall(r'id="predicted-plan-(\d+)"', text)}, set(timed))
         self.assertIn(f"Of {len(timed)} timed plans the median error is <b>5.0 %</b>, {len(timed) - 1} are within 10 %", text)
         self.assertIn("the worst is +30 %", text)
+        seconds = {i: sorted(plans["step_seconds"][i])[2] for i in timed}
+        first = min(timed, key=lambda i: plans["predicted_seconds"][i])
+        late = seconds[first] / min(seconds.values()) - 1
+        self.assertIn("The plan predicted to be fastest is " + (f"{100 * late:.1f} % slower than the fastest measured."
+                                                                if late > 0 else "the fastest measured."), text)
         self.assertIn("“a &lt;made-up&gt; machine”", text)
         self.assertEqual(text.count("(-5 %)</td>"), len(timed) - 1)
         self.assertEqual(text.count("(+30 %)</td>"), 1)
@@ -499,6 +526,15 @@ class Pictures(unittest.TestCase):
         self.assertEqual([(round(a), round(b)) for a, b in spans],
                          [(0, 1000), (1100, 2000), (2200, 2700), (3300, 4300), (4400, 4410), (5500, 6500), (7500, 8500)])
         page.plots.pyplot.close(figure)
+
+    def test_pipelines_say_how_long_they_take_and_how_much_is_idle(self):
+        panels = page.steps.schedules(self.sample).axes
+        self.assertGreater(len(panels), 1)
+        for axes in panels:
+            label, figures = axes.get_title(loc="left").rsplit(": ", 1)
+            # parallel_report_sample.hpp: of a pipeline's step 15 % are bubble, and its timeline is a step of its seconds
+            milliseconds = 1e3 * self.plans["simulated_seconds"][self.row_of(label)]
+            self.assertEqual(figures, f"{milliseconds:.3g} ms, of which 15 % idle")
 
     def test_scaling_is_speed_by_ranks(self):
         axes = page.steps.scaling(self.sample).axes[0]

@@ -27,7 +27,8 @@ struct Posted {
   int peer;
   const char* what;
   int microbatch;
-  i64 elements;  // blocks * n
+  i64 elements;                                    // blocks * n
+  bool operator==(const Posted&) const = default;  // `what` by its place
 };
 
 // A message under way. Holds its buffers until it is waited for.

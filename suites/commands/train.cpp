@@ -120,8 +120,8 @@ int check_fast(const Prepared& p, const TrainOptions& o, const Launch& how, cons
 // Of the whole model beside the ranks' arenas: the first weights, and a step's gradients and weights for the
 // hash; of the optimizer's state what is read, and what is to be written.
 int whole_copies(const TrainOptions& o) {
-  const int state = o.settings.weight_bytes < 4 ? 4 : 2;
-  return 3 + (o.resume.empty() ? 0 : state + 1) + (o.state.empty() ? 0 : state);
+  const bool masters = o.settings.weight_bytes < 4;  // which wait to be written in twice their room
+  return 3 + (o.resume.empty() ? 0 : masters ? 4 : 3) + (o.state.empty() ? 0 : masters ? 4 : 2);
 }
 
 int train_among(MpiWorld* mpi, Fabrics* fabrics, const TrainOptions& o) {

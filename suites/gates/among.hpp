@@ -1,6 +1,7 @@
 // Ranks that are processes of a job: what each has found out, brought together on rank 0. Where ranks are
 // threads there is no job (null), and all of it is together already.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <type_traits>
@@ -36,6 +37,27 @@ inline std::string first_complaint(MpiWorld* job, const std::string& mine) {
   });
   return found;
 }
+
+// What each rank did in its first step, which is judged, and whether a later step did the same.
+struct StepsOfRanks {
+  const Prepared& prepared;
+  std::vector<std::vector<Posted>> posted{static_cast<std::size_t>(prepared.mesh.size())};
+  std::vector<Ran> ran{posted.size()};
+  std::vector<char> changed = std::vector<char>(posted.size());  // not bool: ranks are threads
+
+  void see(i64 step, const RankView& v) {
+    std::vector<Posted> now = lasting(prepared, v.device.posted());
+    const Ran work{v.device.kernels(), v.device.copies()};
+    if (step > 0) changed[v.rank] |= now != posted[v.rank] || !(work == ran[v.rank]);
+    if (step == 0) posted[v.rank] = std::move(now), ran[v.rank] = work;
+  }
+  void gather(MpiWorld* job) { collect(job, changed), collect(job, ran); }
+  // Nothing, or what is wrong; of ranks that are gathered.
+  std::string problem() const {
+    if (std::count(changed.begin(), changed.end(), 0) == prepared.mesh.size()) return {};
+    return "a later step posts other messages, or runs other kernels or copies, than the first";
+  }
+};
 
 // Each process judges what its own rank posted; of the others it takes what the trace says.
 inline std::string judge_messages(const Prepared& p, MpiWorld* job, std::vector<std::vector<Posted>> posted) {

@@ -194,8 +194,7 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
   MpiWorld* const job = options.mpi;
   try {
     Assembly assembly(p, steps, job);
-    std::vector<std::vector<Posted>> posted(p.mesh.size());
-    std::vector<Ran> ran(p.mesh.size());
+    StepsOfRanks done{p};
     launch(p, options.launch(), [&](RankView v) {
       for (i64 k = 0; k < steps; ++k) {
         if (job)
@@ -205,18 +204,17 @@ FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastRefe
         const StepResult r = v.executor.step(
             k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
         assembly.result(k, r, v.rank);
-        if (k > 0) continue;
-        posted[v.rank] = lasting(p, v.device.posted());
-        ran[v.rank] = {v.device.kernels(), v.device.copies()};
+        done.see(k, v);
       }
     });
     assembly.gather();
-    verdict.messages = judge_messages(p, job, std::move(posted));
-    collect(job, ran);
+    verdict.messages = judge_messages(p, job, std::move(done.posted));
+    done.gather(job);
     verdict.memory = judge_memory(p, {});
     if (!knows_all(job)) return verdict;
-    if (verdict.messages == "pass") verdict.messages = judge_work(p, ran);
+    if (verdict.messages == "pass") verdict.messages = judge_work(p, done.ran);
     verdict.numbers = assembly.problem();
+    if (verdict.numbers.empty()) verdict.numbers = done.problem();
     const Whole& found = assembly.whole();
     judge_gradients(found, exact, verdict);
     if (verdict.numbers.empty() && verdict.worst > 1)

@@ -52,6 +52,7 @@ std::string judge_work(const Prepared&);
 // The same of a run: how many kernels each rank ran in a step, and copies it started.
 struct Ran {
   i64 kernels = 0, copies = 0;
+  bool operator==(const Ran&) const = default;
 };
 std::string judge_work(const Prepared&, const std::vector<Ran>& by_rank);
 // messages.cpp: the first message or copy of a step that no rank waits for, or nothing.

@@ -50,9 +50,8 @@ class FaultSentence {
 
 Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<std::vector<float>>& initial) {
   Outcome ran;
-  std::vector<std::vector<Posted>> posted(p.mesh.size());  // by rank, first step
-  std::vector<char> changed(p.mesh.size());                // by rank: a later step posts others
-  ran.guard_peaks.resize(p.mesh.size()), ran.work.resize(p.mesh.size());
+  StepsOfRanks done{p};
+  ran.guard_peaks.resize(p.mesh.size());
   Assembly assembly(p, steps, how.mpi);
   launch(p, how, [&](RankView v) {
     initialise(v, initial);
@@ -60,24 +59,17 @@ Outcome run(const Prepared& p, const Launch& how, i64 steps, const std::vector<s
       const StepResult r = v.executor.step(
           k, [&] { assembly.gradients(k, v); }, [&] { assembly.weights(k, v); });
       assembly.result(k, r, v.rank);
-      if (k > 0) {
-        changed[v.rank] |= v.device.posted().size() != posted[v.rank].size() ||
-                           v.device.kernels() != ran.work[v.rank].kernels ||
-                           v.device.copies() != ran.work[v.rank].copies;
-        continue;
-      }
-      posted[v.rank] = lasting(p, v.device.posted());
-      ran.work[v.rank] = {v.device.kernels(), v.device.copies()};
+      done.see(k, v);
     }
     if (v.guard) ran.guard_peaks[v.rank] = v.guard->peak();
   });
   assembly.gather();
-  ran.messages = judge_messages(p, how.mpi, std::move(posted));
-  collect(how.mpi, changed), collect(how.mpi, ran.guard_peaks), collect(how.mpi, ran.work);
+  ran.messages = judge_messages(p, how.mpi, std::move(done.posted));
+  done.gather(how.mpi), collect(how.mpi, ran.guard_peaks);
+  ran.work = done.ran;
   if (!knows_all(how.mpi)) return ran;
   ran.problem = assembly.problem();
-  if (std::count(changed.begin(), changed.end(), 1) > 0)
-    ran.problem = "a later step posts other messages, or runs other kernels or copies, than the first";
+  if (const std::string later = done.problem(); !later.empty()) ran.problem = later;
   ran.holdings = assembly.holdings(), ran.mesh = p.mesh;
   ran.whole = assembly.give_whole();
   return ran;

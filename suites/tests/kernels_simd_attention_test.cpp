@@ -59,11 +59,10 @@ TEST(SimdAttention, EqualsPlainOverBlocks) {
 }
 TEST(SimdAttention, EqualsPlainOverBlocksOfWideHeads) { expect_equal({1, 800, 1, 1, 340}, 0.5f, 303); }
 
-// So long that scratch has room for the scores of 59 queries, which are no whole tiles. Forward alone, one
-// lane: the plain kernel takes a while.
-TEST(SimdAttention, EqualsPlainWhereScoresFillTheScratch) {
-  const i64 T = 6560, hd = 8;
-  Random random(305);
+// Forward alone, one lane: the plain kernel takes a while.
+void expect_equal_forward(i64 T, i64 hd, unsigned seed) {
+  SCOPED_TRACE(fmt::format("T {} hd {}", T, hd));
+  Random random(seed);
   const auto q = random.values(T * hd, 2.0f), k = random.values(T * hd, 2.0f), v = random.values(T * hd);
   Output o(T * hd), lse(T);
   plain().attention(one_lane(), o.data(), lse.data(), q.data(), k.data(), v.data(), 1, T, 1, 1, hd);
@@ -79,6 +78,9 @@ TEST(SimdAttention, EqualsPlainWhereScoresFillTheScratch) {
   }
 }
 
+// So long that scratch has room for the scores of 59 queries, which are no whole tiles.
+TEST(SimdAttention, EqualsPlainWhereScoresFillTheScratch) { expect_equal_forward(6560, 8, 305); }
+
 // Scores far apart: probabilities underflow to denormals and to zero.
 TEST(SimdAttention, EqualsPlainForExtremeScores) {
   expect_equal({1, 65, 2, 1, 16}, 1e3f, 401);
@@ -88,6 +90,10 @@ TEST(SimdAttention, EqualsPlainForExtremeScores) {
 
 // What does not fit in scratch goes to the slower kernel.
 TEST(SimdAttention, EqualsPlainForHugeHeads) { expect_equal({1, 5, 2, 1, 2100}, 0.1f, 501); }
+// Of a whole block of queries, whose output just has room beside the scores, and has none.
+TEST(SimdAttention, EqualsPlainWhereTheOutputFillsTheScratch) {
+  for (const i64 hd : {2048, 2064}) expect_equal_forward(64, hd, 503);
+}
 
 }  // namespace
 }  // namespace lockstep::simd_test

@@ -2,6 +2,7 @@
 // wrong kernels for the host's, ends badly; and all plans have the reference's hash.
 #include <gtest/gtest.h>
 
+#include "parallel/device/staging.hpp"
 #include "suites/gates/gates.hpp"
 #include "suites/planner/measure/kernel_times.hpp"
 #include "suites/run/reference.hpp"
@@ -66,6 +67,71 @@ TEST(Engine, MessagesUnderWayHaveRoomForThemselves) {
   all.insert(all.end(), static_cast<std::size_t>(m.layers), 4 * layer);
   all.push_back(4 * table);
   EXPECT_EQ(s.prepared("dp=2").needs.in_flight, all);
+}
+
+// Gives one more than it was given, or than 6, at its wait.
+class PlusOne final : public Comm {
+ public:
+  int start(const Message& m) override {
+    started.push_back(m);
+    return static_cast<int>(started.size()) + 100;
+  }
+  void wait(int request) override {
+    const Message& m = started[static_cast<std::size_t>(request - 101)];
+    const auto* in = static_cast<const float*>(m.in);
+    for (i64 i = 0; i < m.n; ++i) static_cast<float*>(m.out)[i] = (in ? in[i] : 6) + 1;
+  }
+  std::vector<Message> started;
+};
+
+// A message's ends are each in the accelerator's memory or in the host's, and a slot holds the larger of
+// them.
+TEST(Engine, StagingBringsWhatIsOnTheDeviceAndNothingElse) {
+  FarEngine engine(cpu_ops(), nullptr);
+  PlusOne comm;
+  Staging staging(comm, engine, Mesh{.dp = 2}, 0, {.in_flight = {16, 8}});
+  float host[4] = {1, 2, 3, 4}, got[4] = {};
+  auto* const device = static_cast<float*>(engine.allocate(Medium::device, 16));
+  auto* const other = static_cast<float*>(engine.allocate(Medium::device, 16));
+  engine.upload(device, host, 16);
+  const auto message = [](Verb verb, const void* in, void* out, i64 n) {
+    Message m;
+    m.verb = verb, m.axis = Axis::dp, m.reduce = Reduce::sum, m.in = in, m.out = out, m.n = n, m.peer = 1;
+    return m;
+  };
+  const auto all_reduce = [&](const void* in, void* out, i64 n) {
+    return staging.start(message(Verb::all_reduce, in, out, n));
+  };
+  // From device to device, which ends where its wait does.
+  int request = all_reduce(device, other, 4);
+  engine.download(got, other, 16);
+  EXPECT_TRUE(std::isnan(got[1]));
+  staging.wait(request);
+  engine.download(got, other, 16);
+  EXPECT_EQ(got[1], 3);
+  EXPECT_EQ(comm.started[0].n, 4);
+  // From the host, and to it: as they are. What was brought to the device before is not brought again.
+  engine.upload(other, host, 16);
+  staging.wait(all_reduce(host, host, 4));
+  engine.download(got, other, 16);
+  EXPECT_EQ(got[1], 2);
+  EXPECT_EQ(comm.started[1].in, host);
+  EXPECT_EQ(comm.started[1].out, host);
+  // What is received has no input.
+  staging.wait(staging.start(message(Verb::recv, nullptr, device, 4)));
+  engine.download(got, device, 16);
+  EXPECT_EQ(got[3], 7);
+
+  const auto said = [](const auto& act) { return refusal<std::logic_error>(act); };
+  request = all_reduce(device, other, 4);
+  EXPECT_EQ(said([&] { all_reduce(device, other, 4); }), "a larger message than was traced");
+  EXPECT_EQ(said([&] { staging.start(message(Verb::all_gather, device, other, 2)); }),
+            "a larger message than was traced")
+      << "of 8 bytes, twice as many come";
+  const int small = all_reduce(device, other, 2);
+  EXPECT_EQ(said([&] { all_reduce(device, other, 1); }), "more messages under way than were traced");
+  staging.wait(request), staging.wait(small);
+  EXPECT_EQ(said([&] { staging.wait(small); }), "waits for a message that it did not start");
 }
 
 // Between its memory and the disk, a unit's weights go through the host's in parts of 4 MiB.

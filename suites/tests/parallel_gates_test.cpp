@@ -9,6 +9,7 @@
 
 #include "suites/gates/fast.hpp"
 #include "suites/run/reference.hpp"
+#include "suites/sweep/check_plan.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
@@ -436,6 +437,25 @@ TEST(Gates, TheGuardedRunIsHeldToTheReferenceToo) {
   const std::string wrong = judge(p, reference, {}, initial).numbers;
   wrong_adamw_runs = false, right_adamw_calls = 0;
   EXPECT_TRUE(says(wrong, "guarded, lazy: ", "weight")) << wrong;
+}
+
+// A sweep times nothing that was not found right.
+TEST(Gates, AWrongPlanIsNotTimed) {
+  GateScene s("gate-tiny");
+  s.settings.steps = 1;
+  Suite suite;
+  suite.repeats = {1, 1, 0};
+  Standard standard{suite, s.settings, s.model, s.data, true};
+  make(standard, "", false);
+  for (const bool wrong : {false, true}) {
+    wrong_adamw_runs = wrong;
+    const PlanRecord record = check_plan(Plan::parse("dp=1"), standard);
+    wrong_adamw_runs = false;
+    EXPECT_EQ(record.status, wrong ? "failed" : "ok") << record.numbers << record.fast;
+    EXPECT_EQ(record.timed, !wrong);
+    EXPECT_EQ(record.step_seconds.size(), wrong ? 0u : 1u);
+    EXPECT_EQ(record.tokens_per_second > 0, !wrong);
+  }
 }
 
 TEST(Gates, EveryRanksMessagesAreHeldToItsTrace) {

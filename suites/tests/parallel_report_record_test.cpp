@@ -110,6 +110,39 @@ TEST(RecordOf, PeaksAreThoseOfTheFullestRank) {
   EXPECT_EQ(fullest_of_kind.size(), 2u);
 }
 
+// What rests on the host beside a device is set aside too, and a rank sends itself nothing.
+TEST(RecordOf, ArenasAreOfBothMemoriesAndTrafficIsBetweenRanks) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16, settings.steps = 1, settings.fast = true;
+  for (const char* line : {"activations=host", "tp=2 offload=optimizer"}) {
+    const PlanRecord record =
+        record_of(nullptr, Verdict{}, prepare({model, settings, Plan::parse(line), &data}), FastVerdict{}, 1);
+    EXPECT_GE(record.arena_bytes, record.peak_bytes) << line;
+    EXPECT_LE(record.arena_bytes, 1.05 * static_cast<double>(record.peak_bytes)) << line;
+    const bool alone = line == std::string("activations=host");
+    EXPECT_EQ(record.traffic.empty(), alone) << line;
+    EXPECT_EQ(record.traffic.count("tp"), alone ? 0u : 1u) << line;
+    for (const char* axis : {"dp", "pp"}) EXPECT_EQ(record.traffic.count(axis), 0u) << line;
+  }
+}
+
+// Of a pipeline of two: each of 8 microbatches goes forward once and its gradient back once, 16 tokens of 64
+// float32. What is sent is not counted again where it is received.
+TEST(RecordOf, AMessageIsCountedWhereItIsSent) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings settings;
+  settings.batch = 8, settings.seq = 16;
+  Prepared p = prepare({model, settings, Plan::parse("pp=2"), &data});
+  for (auto& posted : p.posted)  // of a tied table's gradient once more
+    std::erase_if(posted, [](const Posted& m) { return m.microbatch < 0; });
+  const AxisTraffic pp = traffic(p, 0, 2).at("pp");
+  EXPECT_EQ(pp.messages, 2 * 8);
+  EXPECT_EQ(pp.bytes, 2 * 8 * 16 * 64 * 4);
+}
+
 TEST_F(RecordTest, KeepsEveryFieldOfARun) {
   write_run(whole_run(), path("run.h5"));
   EXPECT_FALSE(fs::exists(path("run.h5.tmp")));

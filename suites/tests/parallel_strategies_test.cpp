@@ -5,10 +5,11 @@
 
 #include "parallel/contract.hpp"
 #include "parallel/strategy_error.hpp"
-#include "suites/gates/gates.hpp"
+#include "suites/gates/fast.hpp"
 #include "suites/planner/planner.hpp"
 #include "suites/run/reference.hpp"
 #include "suites/sweep/check_plan.hpp"
+#include "suites/tests/hasty_shelf.hpp"
 #include "suites/tests/user_error.hpp"
 
 namespace lockstep {
@@ -390,23 +391,31 @@ TEST(Kept, IsLookedAtWhereARankIsMade) {
 // ---- Steps that are not alike ---------------------------------------------------------------------------
 
 // From its second step on, which begins after all layers of both microbatches, it zeroes its own buffer, or
-// copies it.
+// copies it, or sends one more message, or as many, but another.
 class Restless final : public Shelf {
  public:
-  inline static bool copies = false;
+  enum class Adds { kernel, copy, message, other_message };
+  inline static Adds adds;
   explicit Restless(const Context& c)
       : device_(c.device),
         puts_in_a_step_(c.model.layers * c.settings.batch),
         here_(c.device.take("here", Kind::optimizer, 64)),
         there_(c.device.take("there", Kind::host, 64)) {}
   void put(int, int, Saved&) override {
-    if (++puts_ <= puts_in_a_step_) return;
-    if (!copies) return device_.run(device_.ops().zero, here_, i64{64});
+    const bool later = ++puts_ > puts_in_a_step_;
+    if (adds == Adds::message || adds == Adds::other_message) talk(later && adds == Adds::other_message);
+    if (!later) return;
+    if (adds == Adds::kernel) device_.run(device_.ops().zero, here_, i64{64});
+    if (adds == Adds::message) talk(false);
+    if (adds != Adds::copy) return;
     Request copy = device_.start_copy(there_, there_, here_, here_, 64, "restless");
     device_.wait_copy(copy);
   }
 
  private:
+  void talk(bool less) {
+    device_.all_reduce(Axis::tp, Reduce::sum, here_, here_, less ? 32 : 64, "restless", -1);
+  }
   Device& device_;
   const i64 puts_in_a_step_;
   Buf here_, there_;
@@ -420,11 +429,36 @@ TEST(Gates, ALaterStepIsHeldToTheFirst) {
       chosen<Shelf>(Plan::parse("")).price);
   StrategyScene s;
   s.settings.steps = 2;
+  const Weights initial = fresh_weights(s.model, s.settings);
+  const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1, initial);
+  const FastReference exact = fast_reference(s.model, s.settings, s.data, reference, initial);
+  const std::string wrong =
+      "a later step posts other messages, or runs other kernels or copies, than the first";
+  using enum Restless::Adds;
+  for (const auto adds : {kernel, copy, message, other_message}) {
+    Restless::adds = adds;
+    s.settings.fast = false;
+    EXPECT_EQ(judge(prepare(s.run("every=2")), reference, {}).numbers, wrong) << static_cast<int>(adds);
+    s.settings.fast = true;
+    EXPECT_EQ(judge_fast(prepare(s.run("every=2")), reference, exact, {}, initial).numbers, wrong)
+        << static_cast<int>(adds);
+  }
+}
+
+// ---- What is looked at too early ------------------------------------------------------------------------
+
+TEST(Gates, TheGuardedRunsMessagesAndCopiesAreLate) {
+  const HastyStrategy hasty;
+  const StrategyScene s;
   const Whole reference = reference_run(s.model, s.settings, s.data, "auto", 1);
   for (const bool copies : {false, true}) {
-    Restless::copies = copies;
-    EXPECT_EQ(judge(prepare(s.run("every=2")), reference, {}).numbers,
-              "a later step posts other messages, or runs other kernels or copies, than the first");
+    Hasty::copies = copies;
+    const auto numbers = [&](const char* plan, bool guarded) {
+      return judge(prepare(s.run(plan)), reference, {.guarded = guarded}).numbers;
+    };
+    EXPECT_EQ(numbers("every=2", false), "pass");
+    EXPECT_TRUE(says(numbers("every=2", true), "guarded, lazy: step 0: gradient of ")) << copies;
+    EXPECT_EQ(numbers("every=3", true), "pass");
   }
 }
 

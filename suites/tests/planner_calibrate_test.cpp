@@ -9,6 +9,7 @@
 #include "suites/planner/cluster_text.hpp"
 #include "suites/planner/cost_model.hpp"
 #include "suites/planner/measure/check_times.hpp"
+#include "suites/planner/measure/event_times.hpp"
 #include "suites/planner/measure/kernel_bench.hpp"
 #include "suites/planner/measure/kernel_shapes.hpp"
 #include "suites/planner/measure/measure.hpp"
@@ -232,7 +233,60 @@ TEST(CalibrateGpu, StepsAreCheckedOnItAndOfOneDeviceAlone) {
     EXPECT_GT(row.predicted, 0);
     EXPECT_GT(row.measured, 0);
   }
+  const bool second = t.rows[1].predicted < t.rows[0].predicted;
+  EXPECT_EQ(t.first, t.rows[second].plan);
+  EXPECT_GE(t.regret, 0);
+  EXPECT_EQ(t.regret > 0, t.fastest != t.first);
   EXPECT_FALSE(check.gpu.seen.ranges.empty()) << "it trained there";
+}
+
+// Of medians: one round that was disturbed is none of a plan's.
+TEST(CheckTimes, TheChoiceIsHeldToTheFastest) {
+  const Regret late = regret_of_first({{3, 90, 3}, {2, 2, 80}, {1, 2.5, 2.5}});
+  EXPECT_EQ(late.fastest, 1u);
+  EXPECT_DOUBLE_EQ(late.part, 0.5);
+  const Regret right = regret_of_first({{2, 2, 9}, {2, 2, 2}, {4, 4, 4}});
+  EXPECT_EQ(right.fastest, 0u) << "the first of equals";
+  EXPECT_EQ(right.part, 0);
+  CheckedTimes t;
+  t.median_error = 0.10, t.regret = 0.05;
+  EXPECT_TRUE(t.well());
+  t.regret = 0.051;
+  EXPECT_FALSE(t.well()) << "however near most are";
+  t.median_error = 0.11, t.regret = 0;
+  EXPECT_FALSE(t.well());
+}
+
+// Every kernel, start and wait of a rank's step, as often as the formulas have it; alone, what is predicted
+// of them is the step.
+TEST(EventTimes, AreOfAllThatAStepDoes) {
+  Check check;
+  check.model.layers = 2;
+  check.cluster.node = {1e10, 1e-6, {}, {}};
+  const TokenFile data(check.how.data);
+  const Settings settings = settings_on(check.cluster, check.settings);
+  for (const char* line : {"dp=1", "dp=2 zero=1"}) {
+    const lockstep::Run run{check.model, settings, Plan::parse(line), &data};
+    i64 expected = 2 * std::ssize(price(run.plan, run.model, settings, 0).messages);
+    for (const auto& [kernel, runs] : step_work(run.plan, run.model, settings, 0).kernels)
+      expected += runs.times;
+    const std::vector<EventTimes> rows = event_times(run, {}, check.cluster, 0);
+    EXPECT_EQ(rows.back().what, "between them");
+    i64 times = 0;
+    double predicted = 0, last = INFINITY;
+    for (const EventTimes& row : rows) {
+      EXPECT_GT(row.measured, 0) << row.what;
+      if (&row == &rows.back()) break;
+      times += row.times, predicted += row.predicted;
+      const double off = std::abs(row.predicted - row.measured);
+      EXPECT_LE(off, last) << "the furthest first";
+      last = off;
+    }
+    EXPECT_EQ(times, expected) << line;
+    if (run.plan.ranks() > 1) continue;
+    const double step = Composer(run.model, settings, check.cluster).predict(run.plan).seconds;
+    EXPECT_NEAR(predicted / step, 1, 1e-6);
+  }
 }
 
 TEST(CalibrateGpu, PlansThatDoNotFitAreNotTried) {

@@ -36,6 +36,40 @@ struct AskedOfFour {
   }
 };
 
+// Plans that are weighed apart, one for each tp and pp; and two one after another, the second lacking less.
+TEST(Choose, SaysTheLeastAndTheMostThatPlansLack) {
+  AskedOfFour a;
+  a.cluster.memory = 1e4;
+  const std::string rest = " micro=1 schedule=1f1b sp=0 ckpt=none bucket=1 offload=none activations=device ";
+  Composer composer(a.model, a.settings, a.cluster);
+  for (const auto& [words, plans] :
+       {std::pair{"tp=1,2,4 pp=1,2,4 zero=0",
+                  std::vector{"dp=4", "dp=2 tp=2", "tp=4", "dp=2 pp=2", "tp=2 pp=2", "pp=4"}},
+        {"tp=1 pp=1 replicas=1 zero=0,3", {"dp=4", "dp=4 zero=3"}}}) {
+    std::vector<double> lack;
+    for (const char* line : plans) {
+      const Plan plan = Plan::parse(line);
+      const Mesh mesh = lockstep::Run{a.model, a.settings, plan}.mesh();
+      lack.push_back(lacks(needs(composer.predict(plan), a.cluster, mesh), has(a.cluster)));
+    }
+    for (const int cores : {1, 2}) {
+      const Choices c = choose(a.model, a.settings, a.cluster, parse_values(words + rest), {.cores = cores});
+      EXPECT_EQ(c.misfits, std::ssize(lack)) << words;
+      EXPECT_DOUBLE_EQ(c.least, *std::min_element(lack.begin(), lack.end())) << words;
+      EXPECT_DOUBLE_EQ(c.most, *std::max_element(lack.begin(), lack.end())) << words;
+    }
+  }
+}
+
+TEST(Choose, SaysInGiBOrTiBWhatPlansLack) {
+  Choices c;
+  c.misfits = 12345, c.least = 0.05 * (1 << 30), c.most = 2048.0 * (1 << 30), c.closest = Weighed{"dp=4"};
+  EXPECT_TRUE(
+      says(counts_text(c), " 12,345 do not fit, by 0.050 GiB to at least 2.0 TiB; the closest is `dp=4`\n"));
+  c.least = 1.5 * (1 << 30), c.most = 999.0 * (1 << 30);
+  EXPECT_TRUE(says(counts_text(c), " by 1.5 GiB to at least 999.0 GiB;"));
+}
+
 // The product of all words on four devices, each plan asked about by itself.
 TEST(Choose, FindsTheFastestPlanOfAll) {
   const AskedOfFour a;

@@ -64,6 +64,19 @@ TEST(Links, ManyNodesLeaveLessOfThem) {
   EXPECT_LT(furthest(samples), 0.05);
 }
 
+// The bandwidth is that of the fewest; what more of them have beyond it is luck, not a faster link.
+TEST(Links, ManyNodesHaveNoMoreThanFew) {
+  Cluster c;
+  c.network.bandwidth = 50e9, c.network.latency = 10e-6;
+  c.network.by_nodes = c.network.halves_by_nodes = Curve({{1, 1}, {2, 0.5}, {4, 1}, {8, 0.25}});
+  const Link found = link_of(messages_on(c, {{2, 1, 2}, {4, 1, 4}, {8, 1, 8}}));
+  EXPECT_NEAR(found.bandwidth / 25e9, 1, 0.05);
+  for (const Curve* left : {&found.by_nodes, &found.halves_by_nodes}) {
+    EXPECT_EQ(left->at(4), 1);
+    EXPECT_NEAR(left->at(8), 0.5, 0.02);
+  }
+}
+
 // Nodes of one device each have no link within them, and need none.
 TEST(Links, NodesOfOneDeviceNeedNoneWithin) {
   Cluster c;

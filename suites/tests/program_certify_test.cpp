@@ -406,6 +406,28 @@ TEST_F(Lacking, GradientsThatAreRoundingAlone) {
                    "; not judged: 32 gradients that rounding alone changes by more than 0.1 %"));
 }
 
+// Weights so large that of most gradients in bf16 rounding makes others. Their lengths are judged all the
+// same: one that is none, or far too long, is not lost among what cannot be told.
+TEST_F(Lacking, TheLengthsOfGradientsThatRoundingMakesOthersOf) {
+  std::ostringstream config;
+  config << std::ifstream("suites/models/gate-tiny.json").rdbuf();
+  const std::string model = folder_.write(
+      "model.json", std::regex_replace(config.str(), std::regex("(initializer_range.: )[0-9.]+"), "$010.25"));
+  const std::string run = std::regex_replace(tiny_run, std::regex("--model [^ ]+"), "--model " + model);
+  ASSERT_EQ(lockstep_program("train " + run + "--steps 2 --dtype bf16 --dump " + dump_).status, 0);
+  const Ended right = judged();
+  EXPECT_EQ(right.status, 1) << right.out << right.err;
+  EXPECT_TRUE(says(right.out, "not to be told: rounding alone changes ",
+                   " of 148 gradients by more than 12.5 %; smaller weights or an earlier step would tell\n"));
+  for (const float factor : {100.f, 0.f}) {
+    scale_all_gradients(factor);
+    const Ended wrong = judged();
+    EXPECT_EQ(wrong.status, 1);
+    EXPECT_TRUE(says(wrong.out, "beyond the bound of bf16: step 1: gradient of ",
+                     factor == 0 ? ": its length is 0, and a right one's is " : ", and a right one's is "));
+  }
+}
+
 TEST_F(Lacking, ANormMayBeOffByWhatASumInFloat32Is) {
   for (const auto& [factor, status] : {std::pair{1 + 2e-5, 0}, {1 + 1e-3, 1}}) {
     edit([&, factor = factor](hid_t file) {

@@ -121,6 +121,15 @@ INSTANTIATE_TEST_SUITE_P(
          "train --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq "
          "16",
          {"its arenas take ", "the whole weights beside them 4870.2 GB", " GB of memory"}},  // 3 x 4 x 405.85
+        // Beside these three, weights and two moments that are read, and two that are to be written.
+        {"StateBeyondTheMemory",
+         "train --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq "
+         "16 --resume no/such --state no/such",
+         {"the whole weights beside them 12987.3 GB"}},  // 8 x 4 x 405.85
+        {"ResumedBf16BeyondTheMemory",
+         "train --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq "
+         "16 --dtype bf16 --resume no/such",
+         {"the whole weights beside them 11363.9 GB"}},  // 7 x 4 x 405.85: float32 masters too
         {"TimeBeyondTheMemory",
          "time --model suites/models/llama-3.1-405b.json --data datasets/excerpt-v509.tok --batch 1 --seq 16",
          {"its arenas take ", " GB of memory"}},

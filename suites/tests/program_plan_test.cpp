@@ -7,7 +7,9 @@
 #include <numeric>
 #include <regex>
 
+#include "parallel/price/price.hpp"
 #include "reports/h5.hpp"
+#include "suites/planner/planner.hpp"
 #include "suites/tests/hdf5_reader.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
@@ -137,6 +139,25 @@ TEST(ProgramPlan, KeepsWhatItSays) {
                 device[at[i]], 1);
     EXPECT_EQ(numbers.read<double>("/top/beside")[i], 0) << "the cluster has no [process]";
   }
+  // What the fullest stage holds by kind, by the formulas that a run is held to; a kind of which none holds
+  // any is left out.
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  settings.batch = 8, settings.seq = 32;
+  settings = settings_on(load_cluster(cluster), settings);
+  const auto stage = numbers.read<i64>("/top/fullest_stage");
+  const auto kinds = file.list("/top/memory");
+  EXPECT_GE(kinds.size(), 6u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Plan plan = Plan::parse(top[i]);
+    const Mesh mesh = lockstep::Run{model, settings, plan}.mesh();
+    const KindBytes bytes = peak_bytes(plan, model, settings, mesh.rank_of(0, 0, static_cast<int>(stage[i])));
+    for (std::size_t k = 0; k < bytes.size(); ++k) {
+      const std::string kind = kind_name(static_cast<Kind>(k));
+      const bool kept = std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+      EXPECT_EQ(kept ? numbers.read<double>("/top/memory/" + kind)[i] : 0, bytes[k]) << top[i] << " " << kind;
+    }
+  }
   EXPECT_TRUE(says(why[0], "the next one", "slower"));
   EXPECT_TRUE(says(why[1], "slower than the first"));
 }
@@ -178,6 +199,19 @@ TEST(ProgramPlan, WordsThatAreNotNamedKeepTheirDefault) {
   EXPECT_EQ(legal("zero=0 to=host,disk"), legal("zero=0 to=host,disk activations=device,host"));
   EXPECT_LT(legal("zero=0"), legal("zero=0 to=host,disk"));
   EXPECT_LT(legal("zero=0 activations=device"), legal("zero=0"));
+}
+
+TEST(ProgramPlan, ThatNothingFitsIsAnExitStatusHoweverItIsAsked) {
+  const TemporaryFolder folder;
+  const std::string asked = "plan " + tiny_model + "--batch 8 --seq 32 --words 'offload=none micro=1 sp=0' ";
+  for (const auto& [memory, status] : {std::pair{0.0001, 1}, {1.0, 0}}) {
+    const std::string cluster = "--cluster '" + folder.write("four.toml", cluster_text(memory)) + "' ";
+    for (const char* how : {"--fit", "--fit --json", "--export megatron"}) {
+      const Ended ended = lockstep_program(asked + cluster + how);
+      EXPECT_EQ(ended.status, status) << how << ended.out << ended.err;
+      EXPECT_EQ(ended.out.empty(), status == 1 && how == std::string("--export megatron")) << ended.out;
+    }
+  }
 }
 
 TEST(ProgramPlan, KeepsThatNothingFits) {

@@ -1,8 +1,11 @@
 // lockstep table: three accounts of what a plan costs, and the textbook's.
 #include <gtest/gtest.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 
+#include "suites/commands/command.hpp"
 #include "suites/costs/costs.hpp"
 #include "suites/costs/textbook.hpp"
 #include "suites/tests/program_runner.hpp"
@@ -120,6 +123,36 @@ TEST(ProgramTable, SaysThatAllIsEqual) {
   EXPECT_TRUE(says(markdown.out, "| plan | by | weights |", "| --- | --- | ---: |",
                    "| dp=2 tp=1 pp=1 zero=1 |", "EQUAL: 2 plans"));
   EXPECT_EQ(markdown.out.find("ckpt"), std::string::npos);
+}
+
+// A shelf that takes four bytes less than its price says: in float32, or in bfloat16, which no run looks at.
+TEST(ProgramTable, AFigureThatDiffersMakesTheExitStatusOne) {
+  static i64 wrong_in = 0;
+  PriceOf<Shelf> price = chosen<Shelf>(Plan::parse("")).price;
+  static const auto right = price.device;
+  price.device = [](const Shape& s, const KeptElements& k) {
+    return right(s, k) + (s.activation == wrong_in ? 4 : 0);
+  };
+  const Strategy<Shelf> mispriced(
+      "mispriced", {}, [](const Plan& p) { return p.number("every") == 2; }, {},
+      chosen<Shelf>(Plan::parse("")).make, price);
+  const TemporaryFolder folder;
+  const std::string suite = folder.write("t.toml", table_suite("[axes]\nckpt = \"full\"\nevery = 2\n"));
+  const auto all = commands();
+  const auto table = std::find_if(all.begin(), all.end(), [](auto* c) { return c->name == "table"; });
+  for (const auto& [bytes, status, ending] :
+       {std::tuple{0, 0, "EQUAL: 1 plans"}, {4, 1, "NOT EQUAL: 1 of them"}, {2, 1, "NOT EQUAL: 1 of them"}}) {
+    wrong_in = bytes;
+    CLI::App app;
+    const Command::Action action = (*table)->declare(app);
+    app.parse(suite);
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(action(), status) << bytes;
+    const std::string said = testing::internal::GetCapturedStdout();
+    EXPECT_TRUE(says(said, ending)) << bytes;
+    EXPECT_EQ(said.find("every=2: rank 0: activations: ") != std::string::npos, bytes == 4);
+    EXPECT_EQ(said.find("every=2, bfloat16: rank 0: activations: ") != std::string::npos, bytes == 2);
+  }
 }
 
 TEST(ProgramTable, MistakesAreOneSentence) {

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -10,6 +12,8 @@
 
 #include "ref/data_order.hpp"
 #include "ref/weights.hpp"
+#include "suites/commands/command.hpp"
+#include "suites/tests/hasty_shelf.hpp"
 #include "suites/tests/hdf5_reader.hpp"
 #include "suites/tests/program_runner.hpp"
 #include "suites/tests/user_error.hpp"
@@ -82,6 +86,26 @@ TEST(ProgramTrain, ThreadsKernelsAndTimingChangeNoBit) {
   const std::string expected = hash_of(train("dp=1"));
   EXPECT_EQ(hash_of(train("tp=2 micro=2", "--threads 2 --timing lazy --isa plain")), expected);
   EXPECT_NE(hash_of(train("dp=1", "--seed 2")), expected);
+}
+
+// What is looked at before it is waited for is right by luck, until it is made to come late.
+TEST(ProgramTrain, LazyTimingMakesMessagesAndCopiesLate) {
+  const HastyStrategy hasty;
+  const std::vector<const Command*> all = commands();
+  const auto train_here = *std::find_if(all.begin(), all.end(), [](auto* c) { return c->name == "train"; });
+  for (const bool copies : {false, true})
+    for (const char* timing : {"eager", "lazy"}) {
+      Hasty::copies = copies;
+      CLI::App app;
+      const Command::Action action = train_here->declare(app);
+      app.parse(tiny_run + "--steps 1 --plan \"ckpt=full every=2\" --check --timing " + timing);
+      testing::internal::CaptureStdout();
+      const int status = action();
+      const std::string said = testing::internal::GetCapturedStdout();
+      const bool lazy = timing == std::string("lazy");
+      EXPECT_EQ(status, lazy ? 1 : 0) << copies << said;
+      EXPECT_TRUE(says(said, lazy ? "step 0: gradient of " : "equal to the single device"));
+    }
 }
 
 TEST(ProgramTrain, DumpsOfTwoPlansAreEqual) {

@@ -149,6 +149,30 @@ TEST(AdamWVariants, EachFaultIsNamed) {
   }
 }
 
+// Of two that fit, the one that is nearer. The rates before and after are twice this step's, and a few
+// millionths apart, which is less than the bound.
+TEST(AdamWVariants, OfTwoThatFitTheNearerIsNamed) {
+  Settings s;
+  s.clip = 1e9, s.warmup = 0, s.min_ratio = 1;
+  const std::vector<Param> table = parameter_table(tiny_model(), s.leaves);
+  const AdamWVariants::Rates rates{1e-3, 2e-3, 2.00001e-3};
+  for (const auto& [used, name] : {std::pair{*rates.before, "the learning rate of the step before"},
+                                   {*rates.after, "the learning rate of the step after"}}) {
+    AdamWVariants variants(table, s, true);
+    OutsideTrainer trainer(table, s, "");
+    variants.begin(0, rates, 1);
+    std::mt19937 bits(7);
+    std::normal_distribution<float> normal;
+    for (std::size_t i = 0; i < table.size(); ++i) {
+      if (table[i].tied_to >= 0) continue;
+      std::vector<float> before(static_cast<std::size_t>(table[i].count()), 0.1f), gradient(before);
+      for (float& g : gradient) g = normal(bits);
+      variants.follow(static_cast<int>(i), before, gradient, trainer.step(1, used, i, before, gradient, 1));
+    }
+    EXPECT_EQ(variants.made_by(), name);
+  }
+}
+
 // Whatever is within the bound is among what was not told: nothing is certified in silence.
 TEST(AdamWVariants, WhatIsTooSmallToBeSeenIsSaid) {
   std::size_t unseen = 0;

@@ -31,6 +31,13 @@ double measured(const Run& run, const CheckHow& how, const Repeats& repeats) {
 
 }  // namespace
 
+Regret regret_of_first(const std::vector<std::vector<double>>& times) {
+  std::size_t fastest = 0;
+  for (std::size_t i = 0; i < times.size(); ++i)
+    if (median(times[i]) < median(times[fastest])) fastest = i;
+  return {fastest, median(times[0]) / median(times[fastest]) - 1};
+}
+
 CheckedTimes check_times(const ModelConfig& model, const Settings& settings, const Cluster& cluster,
                          const Values& given, const CheckHow& how,
                          const std::function<void(const CheckedTimes::Row&)>& say) {
@@ -80,11 +87,9 @@ CheckedTimes check_times(const ModelConfig& model, const Settings& settings, con
     for (std::size_t i = 0; i < again.size(); ++i)
       times[i].push_back(
           measured({model, settings, Plan::parse(out.rows[again[i]].plan), &data}, how, how.repeats));
-  std::size_t fastest = 0;
-  for (std::size_t i = 0; i < again.size(); ++i)
-    if (median(times[i]) < median(times[fastest])) fastest = i;
-  out.first = out.rows[again[0]].plan, out.fastest = out.rows[again[fastest]].plan;
-  out.regret = median(times[0]) / median(times[fastest]) - 1;
+  const Regret regret = regret_of_first(times);
+  out.first = out.rows[again[0]].plan, out.fastest = out.rows[again[regret.fastest]].plan;
+  out.regret = regret.part;
   return out;
 }
 
