@@ -37,11 +37,13 @@ void check_repeats(const Engine& engine, const Prepared& p) {
 
 }  // namespace
 
-Trace trace_rank(const Run& run, int rank, std::set<std::string>& names, std::vector<Posted>* posted) {
+Trace trace_rank(const Run& run, int rank, std::set<std::string>& names, std::vector<Posted>* posted,
+                 std::uint64_t* fingerprint) {
   NotingDevice noting(rank);
   Trace& trace = noting.trace;
   Executor executor(run, rank, noting.device);
   executor.step(0);
+  if (fingerprint) *fingerprint = noting.device.fingerprint();
   // Names belong to the executor, which ends here: keep the trace's and the ledger's own copies.
   auto keep = [&](const char*& name) { name = names.insert(name).first->c_str(); };
   if (posted) {
@@ -63,7 +65,8 @@ Prepared prepare(const Run& run) {
   p.mesh = run.mesh();
   std::map<std::vector<i64>, Layouts> known;
   for (int rank = 0; rank < p.mesh.size(); ++rank) {
-    const Trace& trace = p.traces.emplace_back(trace_rank(run, rank, p.names, &p.posted.emplace_back()));
+    const Trace& trace = p.traces.emplace_back(
+        trace_rank(run, rank, p.names, &p.posted.emplace_back(), &p.fingerprints.emplace_back()));
     auto [it, fresh] = known.try_emplace(signature(trace));
     if (fresh)
       it->second = {lay_out(trace, Medium::device), lay_out(trace, Medium::host),

@@ -13,8 +13,9 @@ class Fabrics;
 class MpiWorld;
 
 // What one rank does in a step, noted without the others. What the trace points to is put into `names`, the
-// step's messages into `posted` if there is one.
-Trace trace_rank(const Run&, int rank, std::set<std::string>& names, std::vector<Posted>* posted = nullptr);
+// step's messages into `posted` if there is one, and its fingerprint likewise.
+Trace trace_rank(const Run&, int rank, std::set<std::string>& names, std::vector<Posted>* posted = nullptr,
+                 std::uint64_t* fingerprint = nullptr);
 
 // What is known of a plan before anything is computed.
 struct Prepared {
@@ -22,6 +23,7 @@ struct Prepared {
   Mesh mesh;
   std::vector<Trace> traces;                // by rank
   std::vector<std::vector<Posted>> posted;  // by rank: a step's messages
+  std::vector<std::uint64_t> fingerprints;  // by rank: of that step
   std::vector<Layouts> layouts;             // by rank
   const ArenaPlan& layout(int rank, Medium m) const { return layouts[rank][static_cast<int>(m)]; }
   CommNeeds needs;

@@ -156,7 +156,12 @@ void Executor::initialise(const std::function<const float*(const Param&)>& sourc
 }
 
 void Executor::load_tokens(i64 step) {
-  if (!device_.computes()) return;
+  if (device_.computes()) draw_tokens(step);
+  if (ids_) device_.upload(ids_, host_ids_.data(), ids_.elements());
+  if (labels_) device_.upload(labels_, host_labels_.data(), labels_.elements());
+}
+
+void Executor::draw_tokens(i64 step) {
   const i64 T = seen_.seq;  // of a sample, which may be a segment of a sequence
   Settings order = run_.settings;
   if (mutant("seed of the data's order differs by rank")) order.seed += rank_;
@@ -170,8 +175,6 @@ void Executor::load_tokens(i64 step) {
       std::copy_n(row_ids_.begin() + from, T, host_ids_.begin() + row);
       std::copy_n(row_labels_.begin() + from, T, host_labels_.begin() + row);
     }
-  if (ids_) device_.upload(ids_, host_ids_.data(), ids_.elements());
-  if (labels_) device_.upload(labels_, host_labels_.data(), labels_.elements());
   // Every rank counts the whole step's labels by itself: they are a function of (seed, step, index) alone.
   i64 valid = 0;
   for (i64 i = 0; i < run_.settings.batch; ++i) {

@@ -45,6 +45,7 @@ class Executor {
  private:
   struct Handover;
   void load_tokens(i64 step);
+  void draw_tokens(i64 step);
   void act(const Action&, Handover&);
   Request post(const Action&, bool receive, const Buf&);
   bool receives(const Action&) const;

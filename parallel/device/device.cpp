@@ -26,7 +26,9 @@ void PlainDevice::set_types(const Settings& s) {
 void PlainDevice::begin_step() {
   memory_.begin_step();
   posted_.clear();
-  kernels_ = started_copies_ = 0;
+  kernels_ = started_copies_ = host_bytes_ = 0;
+  requests_before_ = requests_;
+  done_.begin();
   end_action();
   if (trace_) trace_->events.push_back({Trace::Event::step});
 }
@@ -56,7 +58,10 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
   m.out = in_memory(to).at;
   m.type = from.block >= 0 ? from.type : to.type;
   posted_.push_back({m.axis, m.verb, m.type, m.reduce, m.peer, m.what, m.microbatch, m.blocks * m.n});
-  Request r{requests_++, in, out};
+  Request r{requests_, in, out};
+  r.number = requests_++;
+  for (const char* word : {verb_name(m.verb), axis_name(m.axis), type_name(m.type), m.what}) done_.add(word);
+  for (const i64 number : {static_cast<i64>(m.reduce), i64{m.peer}, m.tag, m.blocks, m.n}) done_.add(number);
   Trace::Event e{Trace::Event::start};
   e.message = m;
   if (trace_) {
@@ -77,6 +82,7 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
 }
 
 void PlainDevice::wait(Request& r) {
+  done_.add("wait"), done_.add(r.number - requests_before_);
   if (trace_) {
     Trace::Event e{Trace::Event::wait};
     e.request = r.id;
@@ -107,8 +113,10 @@ void PlainDevice::all_reduce(Axis axis, Reduce reduce, const Buf& buf, View at, 
 
 Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View from_at, i64 elements,
                                 const char* what) {
-  Request r{requests_++, from, to};
+  Request r{requests_, from, to};
+  r.number = requests_++;
   ++started_copies_;
+  done_.add(what), done_.add(elements);
   if (trace_) {
     Trace::Event e{Trace::Event::copy};
     e.request = r.id;
@@ -128,6 +136,7 @@ Request PlainDevice::start_copy(const Buf& to, View to_at, const Buf& from, View
 }
 
 void PlainDevice::wait_copy(Request& r) {
+  done_.add("wait"), done_.add(r.number - requests_before_);
   if (trace_) {
     Trace::Event e{Trace::Event::copied};
     e.request = r.id;
@@ -144,6 +153,8 @@ void PlainDevice::wait_copy(Request& r) {
 }
 
 void PlainDevice::upload(View to, const void* from, i64 elements) {
+  done_.add("upload"), done_.add(elements);
+  host_bytes_ += elements * type_bytes(to.type);
   if (!comm_) return;
   cut_graph();
   const i64 bytes = elements * type_bytes(to.type);
@@ -156,6 +167,12 @@ void PlainDevice::upload(View to, const void* from, i64 elements) {
 }
 
 void PlainDevice::download(void* to, View from, i64 elements) {
+  done_.add("download"), done_.add(elements);
+  host_bytes_ += elements * type_bytes(from.type);
+  look(to, from, elements);
+}
+
+void PlainDevice::look(void* to, View from, i64 elements) {
   if (!comm_) return;
   cut_graph();
   const i64 bytes = elements * type_bytes(from.type);
@@ -180,9 +197,9 @@ void put(Device& d, View to, const float* from, i64 n) {
 }
 
 void get(Device& d, float* to, View from, i64 n) {
-  if (from.type != Type::bf16) return d.download(to, from, n);
+  if (from.type != Type::bf16) return d.look(to, from, n);
   std::vector<bf16> stored(static_cast<std::size_t>(n));
-  d.download(stored.data(), from, n);
+  d.look(stored.data(), from, n);
   std::copy(stored.begin(), stored.end(), to);
 }
 

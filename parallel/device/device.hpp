@@ -36,6 +36,7 @@ struct Request {
   int id = -1;
   Buf in, out;
   const char* stream = "copies";  // or the axis of a message
+  int number = -1;                // of all that the device started
   explicit operator bool() const { return id >= 0; }
 };
 
@@ -61,7 +62,7 @@ class PlainDevice {
   PlainDevice(int rank, Placer& device, Placer& host, Disk& disk, const Ops<float>& ops, Lanes& lanes,
               Comm* comm, Trace* trace, Timing timing = Timing::eager, Engine* engine = nullptr)
       : rank_(rank),
-        memory_(device, host, disk, trace),
+        memory_(device, host, disk, trace, done_),
         disk_(disk),
         copies_(disk, timing, engine),
         engine_(engine),
@@ -82,6 +83,10 @@ class PlainDevice {
   const std::vector<Posted>& posted() const { return posted_; }  // this step's messages
   i64 kernels() const { return kernels_; }                       // and how many kernels ran, copies were
   i64 copies() const { return started_copies_; }                 // started in it
+  // Of all kernels with their sizes, messages, copies, waits and buffers of this step, in their order; and
+  // the bytes that the program itself brought to the device and took from it.
+  std::uint64_t fingerprint() const { return done_.value(); }
+  i64 host_bytes() const { return host_bytes_; }
 
   // Of the type that numbers of this kind have; float32 unless set_types() said otherwise.
   Buf take(const char* name, Kind kind, i64 elements) {
@@ -119,7 +124,8 @@ class PlainDevice {
   void run(const Op<P...>& op, const A&... args) {
     static_assert(sizeof...(P) == sizeof...(A), "the kernel takes another number of arguments");
     ++kernels_;
-    if (trace_) note_run(op.name, args...);
+    done_.add(op.name), (add_size(args), ...);
+    if (trace_) note_run(op, args...);
     if (!comm_) return;
     if (onlooker_) onlooker_->does();
     const NamedRange range(engine_, op.name);
@@ -149,6 +155,8 @@ class PlainDevice {
   // Between buffers, in memory or on disk, and the program's own memory, at once.
   void upload(View to, const void* from, i64 elements);
   void download(void* to, View from, i64 elements);
+  // The same, as part of no step: for those who look on.
+  void look(void* to, View from, i64 elements);
 
  protected:
   void end_action();
@@ -171,6 +179,19 @@ class PlainDevice {
     ((halves |= is_half(args) ? bit : 0, bit <<= 1), ...);
     return halves;
   }
+  // Bit i: the kernel writes to the i-th argument that is a view.
+  template <class... P, class... A>
+  static unsigned writes_of(const A&...) {
+    unsigned writes = 0, bit = 1;
+    const auto see = [&]<class To, class From>(const To*, const From*) {
+      if constexpr (std::is_convertible_v<From, View>) {
+        writes |= std::is_pointer_v<To> && !std::is_const_v<std::remove_pointer_t<To>> ? bit : 0;
+        bit <<= 1;
+      }
+    };
+    (see(static_cast<const P*>(nullptr), static_cast<const A*>(nullptr)), ...);
+    return writes;
+  }
   template <class A>
   static bool is_half(const A& a) {
     if constexpr (std::is_convertible_v<A, View>) return View(a).type == Type::bf16;
@@ -185,11 +206,19 @@ class PlainDevice {
     if (v.medium == Medium::disk) throw std::logic_error("a buffer on disk can only be copied");
     return v;
   }
-  template <class... A>
-  void note_run(const char* name, const A&... args) {
+  // Where a kernel's operands begin, and of its numbers those that no value decides: a scale is another one
+  // in every step.
+  template <class A>
+  void add_size(const A& a) {
+    if constexpr (std::is_integral_v<A>) done_.add(static_cast<i64>(a));
+    if constexpr (std::is_convertible_v<A, View>) done_.add(View(a).first);
+  }
+  template <class... P, class... A>
+  void note_run(const Op<P...>& op, const A&... args) {
     Trace::Event e{Trace::Event::run};
-    e.name = name;
+    e.name = op.name;
     e.halves = halves_of(args...);
+    e.writes = writes_of<P...>(args...);
     (note_arg(e, args), ...);
     trace_->events.push_back(std::move(e));
   }
@@ -203,6 +232,7 @@ class PlainDevice {
   }
 
   const int rank_;
+  Fingerprint done_;
   Memory memory_;
   const Disk& disk_;
   std::array<Type, static_cast<int>(Kind::count)> types_{};
@@ -216,8 +246,8 @@ class PlainDevice {
   Comm* comm_;
   Trace* trace_;
   std::vector<Posted> posted_;
-  i64 kernels_ = 0, started_copies_ = 0;
-  int requests_ = 0;
+  i64 kernels_ = 0, started_copies_ = 0, host_bytes_ = 0;
+  int requests_ = 0, requests_before_ = 0;  // the latter: before the step
   Onlooker* onlooker_ = nullptr;
 };
 

@@ -50,6 +50,7 @@ void Buf::relabel(Kind kind) const {
   if (b.kind == kind) return;
   if (medium_of(b.kind) != medium_of(kind)) throw std::logic_error("a new label does not move a buffer");
   b.kind = kind;
+  memory_->done_.add(b.serial - memory_->takes_before_), memory_->done_.add(kind_name(kind));
   if (memory_->trace_) memory_->trace_->relabel(b.serial, kind);
 }
 
@@ -68,6 +69,7 @@ Buf Memory::take(const char* name, Kind kind, i64 elements, Type type) {
   }
   const int serial = takes_++;
   blocks_[id] = {placer_of(kind).take(bytes), elements, type, kind, 1, serial};
+  done_.add(name), done_.add(kind_name(kind)), done_.add(bytes);
   if (trace_) trace_->take(serial, name, kind, bytes);
   return Buf(this, id);
 }
@@ -76,6 +78,7 @@ void Memory::release(int id) {
   Block& b = blocks_[id];
   if (--b.owners) return;
   placer_of(b.kind).give(b.at, b.elements * type_bytes(b.type));
+  done_.add(b.serial - takes_before_);
   if (trace_) trace_->give(b.serial);
   free_.push_back(id);
 }

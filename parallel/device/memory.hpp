@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "parallel/comm/comm.hpp"
+#include "parallel/device/fingerprint.hpp"
 
 namespace lockstep {
 
@@ -96,8 +97,8 @@ class Memory {
   friend class MutantDevice;  // gives back too early
 #endif
  public:
-  Memory(Placer& device, Placer& host, Placer& disk, Trace* trace)
-      : placers_{&device, &host, &disk}, trace_(trace) {
+  Memory(Placer& device, Placer& host, Placer& disk, Trace* trace, Fingerprint& done)
+      : placers_{&device, &host, &disk}, trace_(trace), done_(done) {
     blocks_.reserve(kBlocks), free_.reserve(kBlocks);
   }
   ~Memory();
@@ -106,6 +107,7 @@ class Memory {
   Buf take(const char* name, Kind kind, i64 elements, Type type = Type::f32);
   void begin_step() {
     for (Placer* p : placers_) p->begin_step();
+    takes_before_ = takes_;
   }
 
  private:
@@ -123,9 +125,10 @@ class Memory {
   Placer& placer_of(Kind kind) { return *placers_[static_cast<int>(medium_of(kind))]; }
   std::array<Placer*, 3> placers_;  // by medium
   Trace* trace_;
+  Fingerprint& done_;
   std::vector<Block> blocks_;
   std::vector<int> free_;
-  int takes_ = 0;
+  int takes_ = 0, takes_before_ = 0;  // the latter: before the step
 };
 
 // Hands out addresses that nobody may touch: for tracing.

@@ -350,6 +350,11 @@ const char* scatters(const Plan& plan, const ModelConfig& model, const Settings&
   return nullptr;
 }
 
+i64 host_bytes(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
+  const Shape s = shape_of(plan, model, settings, rank);
+  return 4 * s.n / s.dp * s.T * (s.first() + s.last()) + 2 * (8 * s.n + 8 * kSquareWords);
+}
+
 KindBytes peak_bytes(const Plan& plan, const ModelConfig& model, const Settings& settings, int rank) {
   return memory(pricing(plan, model, settings, rank));
 }

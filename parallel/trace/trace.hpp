@@ -20,6 +20,7 @@ struct Trace {
     std::array<int, 2> ends{-1, -1};  // start: blocks of in and out
     std::array<i64, 2> firsts{};      // and the elements in them where the message begins
     std::vector<View> views{};        // run; copy: to, from
+    unsigned writes = 0;              // run: which of them it writes to, a bit each
     unsigned halves = 0;              // run: which arguments are stored as bf16, as kernels/ops.hpp has it
     std::vector<double> numbers{};    // run: sizes and scalars in the kernel's order; copy: elements
     int microbatch = -1, chunk = -1;  // action

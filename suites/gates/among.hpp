@@ -1,6 +1,8 @@
 // Ranks that are processes of a job: what each has found out, brought together on rank 0. Where ranks are
 // threads there is no job (null), and all of it is together already.
 #pragma once
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -47,15 +49,17 @@ struct StepsOfRanks {
 
   void see(i64 step, const RankView& v) {
     std::vector<Posted> now = lasting(prepared, v.device.posted());
-    const Ran work{v.device.kernels(), v.device.copies()};
+    const Ran work{v.device.kernels(), v.device.copies(), v.device.fingerprint(), v.device.host_bytes()};
     if (step > 0) changed[v.rank] |= now != posted[v.rank] || !(work == ran[v.rank]);
     if (step == 0) posted[v.rank] = std::move(now), ran[v.rank] = work;
   }
   void gather(MpiWorld* job) { collect(job, changed), collect(job, ran); }
   // Nothing, or what is wrong; of ranks that are gathered.
   std::string problem() const {
-    if (std::count(changed.begin(), changed.end(), 0) == prepared.mesh.size()) return {};
-    return "a later step posts other messages, or runs other kernels or copies, than the first";
+    const auto first = std::find(changed.begin(), changed.end(), 1);
+    if (first == changed.end()) return {};
+    return fmt::format("rank {}: a later step does other things than the first, or in another order",
+                       first - changed.begin());
   }
 };
 

@@ -46,6 +46,8 @@ class Extent {
       lives_.erase(it);
     }
   }
+  // A buffer that the step took and did not give back: the next step would begin with it.
+  const Life* left() const { return lives_.empty() ? nullptr : &lives_.begin()->second; }
 
  private:
   void touch(const Trace::Event& e) {
@@ -78,7 +80,12 @@ class Extent {
 
 std::string judge_extents(const Prepared& p) {
   Uses uses;
-  for (int rank = 0; rank < p.mesh.size(); ++rank) Extent(p.mesh, rank, uses).see(p.traces[rank]);
+  for (int rank = 0; rank < p.mesh.size(); ++rank) {
+    Extent extent(p.mesh, rank, uses);
+    extent.see(p.traces[rank]);
+    if (const Life* left = extent.left())
+      return fmt::format("rank {}: buffer `{}` of {} bytes outlives the step", rank, left->name, left->bytes);
+  }
   // A partial sum on its way to shards ends with a pad that only the one that is sent has to fill.
   const i64 pad = (p.mesh.shards() - 1) * type_bytes(Type::f32);
   for (const auto& [buffer, use] : uses)

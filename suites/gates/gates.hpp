@@ -49,14 +49,20 @@ Verdict judge(const Prepared&, const Whole& reference, const GateOptions&,
 std::string judge_messages(const Prepared&, const std::vector<std::vector<Posted>>& posted);
 // work.cpp: kernels and copies of the trace, and what of the talk they hide, against closed formulas.
 std::string judge_work(const Prepared&);
-// The same of a run: how many kernels each rank ran in a step, and copies it started.
+// The same of a run: how many kernels each rank ran in a step, and copies it started; all of its step, in
+// order; bytes that the program itself brought and took.
 struct Ran {
   i64 kernels = 0, copies = 0;
+  std::uint64_t fingerprint = 0;
+  i64 host_bytes = 0;
   bool operator==(const Ran&) const = default;
 };
 std::string judge_work(const Prepared&, const std::vector<Ran>& by_rank);
 // messages.cpp: the first message or copy of a step that no rank waits for, or nothing.
 std::string never_waited_for(const Prepared&);
+// races.cpp: the first buffer that a kernel or another message touches while one under way needs it, or
+// nothing.
+std::string races(const Prepared&);
 // What a device posted, with names that outlive its executor: the trace's equal ones.
 std::vector<Posted> lasting(const Prepared&, std::vector<Posted> posted);
 // memory.cpp: closed formulas by kind = trace = guarded run; arenas together, and file, at most 1.05 x live.

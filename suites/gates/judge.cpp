@@ -103,7 +103,11 @@ Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& opti
     verdict.messages = judge_messages(p, p.posted);
     return verdict;
   }
-  if (verdict.messages = never_waited_for(p); !verdict.messages.empty()) return verdict;
+  for (const auto& wrong : {never_waited_for(p), races(p)})
+    if (!wrong.empty()) {
+      verdict.messages = wrong;
+      return verdict;
+    }
   verdict.messages = "not run";
   const i64 steps = p.run.settings.steps;
   try {

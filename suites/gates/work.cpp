@@ -106,6 +106,15 @@ std::string judge_work(const Prepared& p, const std::vector<Ran>& by_rank) {
     if (by_rank[rank].kernels != kernels || by_rank[rank].copies != copies)
       return fmt::format("rank {}: work: {} kernels and {} copies in the trace's step, {} and {} ran", rank,
                          kernels, copies, by_rank[rank].kernels, by_rank[rank].copies);
+    const Ran& ran = by_rank[rank];
+    if (const i64 bytes = host_bytes(p.run.plan, p.run.model, p.run.settings, rank); ran.host_bytes != bytes)
+      return fmt::format("rank {}: work: the program brings and takes {} bytes in a step, and {} is stated",
+                         rank, ran.host_bytes, bytes);
+    if (ran.fingerprint != p.fingerprints[rank])
+      return fmt::format(
+          "rank {}: work: the step that ran does the same number of things as its trace, in another "
+          "order or of other sizes",
+          rank);
   }
   return "pass";
 }

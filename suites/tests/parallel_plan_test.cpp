@@ -139,21 +139,21 @@ TEST(Plan, SegmentsAreAPowerOfTwoThatDividesTheSequence) {
   }
 }
 
-struct Cut {
+struct CutScene {
   i64 segments = 2, batch = 12, seq = 30;
   bool fast = false;
   std::string model = "gate-untied";  // 8 heads, 4 of keys and values
 };
-auto cut_refusal(const std::string& line, const Cut& cut) {
+auto cut_refusal(const std::string& line, const CutScene& cut) {
   Settings s;
   s.batch = cut.batch, s.seq = cut.seq, s.segments = cut.segments, s.fast = cut.fast;
   return refuse(Plan::parse(line), load_model_config("suites/models/" + cut.model + ".json"), s);
 }
-std::string cut_rule(const std::string& line, const Cut& cut) {
+std::string cut_rule(const std::string& line, const CutScene& cut) {
   const auto r = cut_refusal(line, cut);
   return r ? r->rule : "";
 }
-std::string cut_why(const std::string& line, const Cut& cut) {
+std::string cut_why(const std::string& line, const CutScene& cut) {
   const auto r = cut_refusal(line, cut);
   return r ? r->why : "";
 }

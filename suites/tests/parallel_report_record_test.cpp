@@ -79,6 +79,32 @@ RunRecord whole_run() {
   return run;
 }
 
+// Of its six verdicts, three of each mode, any makes a plan fail, and is what its record complains of.
+TEST(RecordOf, APlanIsOkWhereEveryGatePassesInBothModes) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  Settings settings;
+  settings.batch = 2, settings.seq = 8, settings.steps = 1;
+  const Prepared p = prepare({model, settings, Plan::parse("dp=1"), nullptr});
+  Verdict exact;
+  FastVerdict fast;
+  std::string* const verdicts[] = {&exact.numbers, &exact.messages, &exact.memory,
+                                   &fast.numbers,  &fast.messages,  &fast.memory};
+  for (std::string* v : verdicts) *v = "pass";
+  EXPECT_EQ(record_of(&p, exact, p, fast, 1).status, "ok");
+  const char* complaints[] = {"numbers: is off",       "messages: is off",       "memory: is off",
+                              "fast: numbers: is off", "fast: messages: is off", "fast: memory: is off"};
+  for (int i = 0; i < 6; ++i)
+    for (const char* others : {"pass", "not run"}) {
+      for (std::string* v : verdicts) *v = others;
+      *verdicts[i] = "is off";
+      const PlanRecord record = record_of(&p, exact, p, fast, 1);
+      EXPECT_EQ(record.status, "failed");
+      EXPECT_EQ(complaint(record), complaints[i]);
+    }
+  for (std::string* v : verdicts) *v = "not run";
+  EXPECT_EQ(record_of(&p, exact, p, fast, 1).status, "failed");
+}
+
 // The most of any rank, and no rank is left out: an embedding is on the first stage, logits on the last.
 TEST(RecordOf, PeaksAreThoseOfTheFullestRank) {
   const ModelConfig model = load_model_config("suites/models/gate-untied.json");

@@ -86,6 +86,38 @@ TEST(Step, OneHashForEveryInstructionSetThreadCountAndTiming) {
   }
 }
 
+// Longer than a suite's run, and with a limit on the gradient's norm that is never met.
+TEST(Step, OneHashOfManyStepsThatAreNotClipped) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  Settings s = settings();
+  s.batch = 4, s.seq = 8, s.steps = 8, s.clip = 1e6;
+  const Whole reference = reference_run(model, s, data, "auto", 1);
+  for (const Whole::Step& step : reference.steps) EXPECT_LT(step.grad_norm, s.clip);
+  for (const char* line :
+       {"dp=2 tp=2", "pp=2 zero=1 dp=2", "dp=2 zero=3 offload=optimizer to=disk", "dp=4 offload=weights"})
+    EXPECT_EQ(hash_of(prepare({model, s, Plan::parse(line), &data}), {}), reference.hash()) << line;
+}
+
+// Numbers too small for a normal float are numbers (kernels/EXACT.md): on threads of ranks, and of their
+// lanes.
+TEST(Step, DenormalNumbersAreKept) {
+  const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
+  const TokenFile data("datasets/excerpt-v509.tok");
+  std::atomic<int> kept = 0;
+  launch(prepare({model, settings(), Plan::parse("dp=2"), &data}), {.threads = 2}, [&](RankView) {
+    Lanes lanes(2);
+    lanes.split(2, 1, [&](i64 begin, i64 end, int) {
+      for (i64 i = begin; i < end; ++i) {
+        const volatile float least = 0x1p-126f, half = 0.5f;
+        const volatile float below = least * half;
+        kept += below > 0 && below + below == least;
+      }
+    });
+  });
+  EXPECT_EQ(kept, 2 * 2);
+}
+
 // More ranks than one host has devices, and sums of more parts than any other test's.
 TEST(Step, OneHashOfAHundredRanksAndMore) {
   const ModelConfig model = load_model_config("suites/models/gate-tiny.json");
