@@ -78,11 +78,11 @@ struct Said {
 };
 using Maybe = std::optional<Said>;
 
-// What a rank runs and copies: how often and how much, and how much of its talk the kernels beside it hide.
 // Bytes that the program itself brings to the device in a step, and takes from it: tokens, labels; losses and
 // the sum of squares both ways.
 i64 host_bytes(const Plan&, const ModelConfig&, const Settings&, int rank);
 
+// What a rank runs and copies: how often and how much, and how much of its talk the kernels beside it hide.
 struct StepWork {
   struct Copies {
     i64 times = 0, bytes = 0;
