@@ -73,7 +73,7 @@ bool never_touched_while_under_way(const Mutant& m, const Prepared& p) {
 
 std::string equivalence(const Mutant& m, const Prepared& sound, const Prepared& mutated) {
   const Mutation& x = m.mutation;
-  if ((x.change == Change::longer || x.change == Change::never) && same_peaks(sound, mutated))
+  if (x.change == Change::longer && same_peaks(sound, mutated))
     return "beside the peak: every kind, all together and every arena's live bytes peak as before, and "
            "nothing "
            "reads what is more";
@@ -83,8 +83,6 @@ std::string equivalence(const Mutant& m, const Prepared& sound, const Prepared& 
   if (pads && x.change != Change::dropped && x.change != Change::doubled)
     return "pads of shards: they are added up with everything else, and pieces end before them";
   if (x.name == "add_squares" && x.change == Change::late) return "an exact sum has no order";
-  if (x.tensor == "losses" && x.name == "upload" && x.change == Change::dropped && sound.mesh.size() == 1)
-    return "no zeros for other ranks' losses, and there are none: each one is written before it is read";
   const bool zeros = x.setup && (x.tensor == "first moment block" || x.name.ends_with("moment yet"));
   if (zeros && (x.change == Change::number || x.change == Change::place))
     return "zeros are taken from another place of a block of zeros, or from its part that is used alone";
