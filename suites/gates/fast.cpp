@@ -188,9 +188,7 @@ std::string strays(const FastReference& fast, const Settings& settings) {
 FastVerdict judge_fast(const Prepared& p, const Whole& reference, const FastReference& exact,
                        const GateOptions& options, const Weights& initial) {
   FastVerdict verdict;
-  verdict.messages = p.deadlock.empty() ? never_waited_for(p) : judge_messages(p, p.posted);
-  if (verdict.messages.empty()) verdict.messages = races(p);
-  if (!verdict.messages.empty()) return verdict;
+  if (verdict.messages = wrong_in_the_trace(p); !verdict.messages.empty()) return verdict;
   const i64 steps = p.run.settings.steps;
   MpiWorld* const job = options.mpi;
   try {

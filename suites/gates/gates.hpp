@@ -63,6 +63,8 @@ std::string never_waited_for(const Prepared&);
 // races.cpp: the first buffer that a kernel or another message touches while one under way needs it, or
 // nothing.
 std::string races(const Prepared&);
+// The first thing wrong that is seen before anything runs: a deadlock, these two; or nothing.
+std::string wrong_in_the_trace(const Prepared&);
 // What a device posted, with names that outlive its executor: the trace's equal ones.
 std::vector<Posted> lasting(const Prepared&, std::vector<Posted> posted);
 // memory.cpp: closed formulas by kind = trace = guarded run; arenas together, and file, at most 1.05 x live.

@@ -99,15 +99,7 @@ std::string judge_numbers(const Outcome& ran, const Prepared& p, const Launch& h
 Verdict judge(const Prepared& p, const Whole& reference, const GateOptions& options,
               const std::vector<std::vector<float>>& initial) {
   Verdict verdict;
-  if (!p.deadlock.empty()) {
-    verdict.messages = judge_messages(p, p.posted);
-    return verdict;
-  }
-  for (const auto& wrong : {never_waited_for(p), races(p)})
-    if (!wrong.empty()) {
-      verdict.messages = wrong;
-      return verdict;
-    }
+  if (verdict.messages = wrong_in_the_trace(p); !verdict.messages.empty()) return verdict;
   verdict.messages = "not run";
   const i64 steps = p.run.settings.steps;
   try {

@@ -102,4 +102,10 @@ std::string judge_messages(const Prepared& p, const std::vector<std::vector<Post
   return "deadlock: " + p.deadlock + (wrong == "pass" ? "" : "; " + wrong);
 }
 
+std::string wrong_in_the_trace(const Prepared& p) {
+  if (!p.deadlock.empty()) return judge_messages(p, p.posted);
+  const std::string waits = never_waited_for(p);
+  return waits.empty() ? races(p) : waits;
+}
+
 }  // namespace lockstep
