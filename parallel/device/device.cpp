@@ -61,7 +61,8 @@ Request PlainDevice::start(Message m, const Buf& in, View from, const Buf& out, 
   Request r{requests_, in, out};
   r.number = requests_++;
   for (const char* word : {verb_name(m.verb), axis_name(m.axis), type_name(m.type), m.what}) done_.add(word);
-  for (const i64 number : {static_cast<i64>(m.reduce), i64{m.peer}, m.tag, m.blocks, m.n}) done_.add(number);
+  for (const i64 number : {static_cast<i64>(m.reduce), i64{m.peer}, i64{m.microbatch}, m.tag, m.blocks, m.n})
+    done_.add(number);
   Trace::Event e{Trace::Event::start};
   e.message = m;
   if (trace_) {

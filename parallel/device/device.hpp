@@ -27,8 +27,7 @@ struct Posted {
   int peer;
   const char* what;
   int microbatch;
-  i64 elements;                                    // blocks * n
-  bool operator==(const Posted&) const = default;  // `what` by its place
+  i64 elements;  // blocks * n
 };
 
 // A message under way. Holds its buffers until it is waited for.

@@ -48,10 +48,9 @@ struct StepsOfRanks {
   std::vector<char> changed = std::vector<char>(posted.size());  // not bool: ranks are threads
 
   void see(i64 step, const RankView& v) {
-    std::vector<Posted> now = lasting(prepared, v.device.posted());
     const Ran work{v.device.kernels(), v.device.copies(), v.device.fingerprint(), v.device.host_bytes()};
-    if (step > 0) changed[v.rank] |= now != posted[v.rank] || !(work == ran[v.rank]);
-    if (step == 0) posted[v.rank] = std::move(now), ran[v.rank] = work;
+    if (step > 0) changed[v.rank] |= !(work == ran[v.rank]);
+    if (step == 0) posted[v.rank] = lasting(prepared, v.device.posted()), ran[v.rank] = work;
   }
   void gather(MpiWorld* job) { collect(job, changed), collect(job, ran); }
   // Nothing, or what is wrong; of ranks that are gathered.
